@@ -1,0 +1,36 @@
+# Every target sets up what it needs: a virtual environment with the machine's python3.
+PYTHON ?= python3
+BIN := .venv/bin
+# Workers must not fight for the cores.
+export OMP_NUM_THREADS ?= 1
+WORKERS ?= 2
+
+.PHONY: demo test lint check peers clean
+
+demo: .venv/.installed  ## The main job: four strategies on four problems, with table, report and curves.
+	$(BIN)/python -m benchmarks.demo
+
+test: .venv/.installed-test  ## The test suite.
+	$(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: .venv/.installed-test  ## Style, naming rules and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+check: lint test
+
+peers: .venv/.installed-test  ## What the side-by-side benchmarks compare with.
+	$(BIN)/python -m pip install -q -e ".[peers]"
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(BIN)/python -m pip install -q -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

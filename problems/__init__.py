@@ -1,0 +1,1 @@
+"""The problem suite; `zoo.make_problem` makes them by id."""

@@ -1,0 +1,109 @@
+"""The networks of the problem suite. Anything with `init(key, inputs)` and `apply(params, inputs)` can replace them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "tanh": nn.tanh,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+
+class Network(Protocol):
+    """What a problem needs of a network; it must be hashable. Every flax linen module is one."""
+
+    def init(self, key: Any, inputs: Any, /) -> Any:
+        """Returns initial parameters for a batch of inputs."""
+        ...
+
+    def apply(self, params: Any, inputs: Any, /) -> Any:
+        """Returns the outputs, `[batch, num_outputs]`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionNetwork:
+    """A network given by two functions of your own.
+
+    Attributes:
+        init: `init(key, inputs)` returns initial parameters.
+        apply: `apply(params, inputs)` returns `[batch, num_outputs]`.
+    """
+
+    init: Callable[[jax.Array, jax.Array], Any]
+    apply: Callable[[Any, jax.Array], jax.Array]
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron; inputs are flattened.
+
+    Attributes:
+        features: Units per layer, the outputs last.
+        activation: `"relu"`, `"tanh"`, `"gelu"` or `"silu"`.
+    """
+
+    features: tuple[int, ...]
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns the outputs, `[batch, features[-1]]`."""
+        x = inputs.reshape(inputs.shape[0], -1)
+        for features in self.features[:-1]:
+            x = _ACTIVATIONS[self.activation](nn.Dense(features)(x))
+        return nn.Dense(self.features[-1])(x)
+
+
+class CNN(nn.Module):
+    """A convolutional network: convolutions with 2 x 2 max pooling, then a dense layer.
+
+    Attributes:
+        channels: Channels per convolution.
+        num_outputs: Number of outputs.
+        kernel_size: Height and width of the kernels.
+    """
+
+    channels: tuple[int, ...]
+    num_outputs: int
+    kernel_size: int = 5
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns the outputs, `[batch, num_outputs]`, for inputs `[batch, height, width, channels]`."""
+        x = inputs
+        for channels in self.channels:
+            x = nn.relu(nn.Conv(channels, (self.kernel_size, self.kernel_size))(x))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        return nn.Dense(self.num_outputs)(x.reshape(x.shape[0], -1))
+
+
+def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int, ...], activation: str) -> Network:
+    """Returns a network by name, or the given one.
+
+    Raises:
+        ValueError: If the name or the activation is unknown, or a size is not a positive whole number.
+        TypeError: If the given network lacks `init` or `apply`.
+    """
+    if not isinstance(network, str):
+        if not (callable(getattr(network, "init", None)) and callable(getattr(network, "apply", None))):
+            raise TypeError(
+                "A network needs init(key, inputs) and apply(params, inputs): a flax linen module, or "
+                f"problems.networks.FunctionNetwork(init, apply). Got {type(network).__name__}."
+            )
+        return network
+    hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
+    if not all(isinstance(size, int) and size > 0 for size in hidden):
+        raise ValueError(f"hidden must be positive whole numbers, one per layer, got {hidden!r}.")
+    if network == "mlp":
+        return MLP((*hidden, num_outputs), activation)
+    if network == "cnn":
+        return CNN(hidden, num_outputs)
+    raise ValueError(f"network must be 'mlp', 'cnn' or a network of your own, got {network!r}.")

@@ -1,0 +1,1 @@
+"""Reinforcement learning: unrolled problems whose step is an environment step."""

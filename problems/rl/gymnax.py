@@ -1,0 +1,238 @@
+"""Control of any registered gymnax environment (Lange 2022, https://github.com/RobertTLange/gymnax)."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import gymnax
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+
+from problems.networks import Network, make_network
+from problems.rl.normalizer import Moments, Normalizer
+from zoo import UnrolledProblem, leaf, static
+from zoo.strategy import Solution
+
+
+class GymnaxInner(NamedTuple):
+    """Inner state: `num_episodes` environments side by side."""
+
+    state: Any  # the environments' states, [num_episodes, ...]
+    observation: jax.Array  # [num_episodes, observation_size]
+    alive: jax.Array  # [num_episodes] whether the episode goes on
+    moments: Any  # `Moments` of the observations since the statistics were last pooled, or ()
+
+
+class GymnaxProblem(UnrolledProblem):
+    """A gymnax environment controlled by a network; fitness is the negative undiscounted return.
+
+    Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
+    into the action space.
+
+    Attributes:
+        environment: Id of a registered gymnax environment, for example `"CartPole-v1"`.
+        env_params: The environment's parameters; default: its own. Leaves, so that they can be swept.
+        network: `"mlp"`, or a network of your own from `[batch, observation_size]` to `[batch, num_outputs]`.
+        hidden: Units of the hidden layers.
+        activation: Activation of the network.
+        sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
+        normalize_observations: Divide observations by their running standard deviation, after subtracting their
+            running mean, over all members and steps of the run. The statistics are part of the problem state.
+        num_episodes: Episodes per evaluation; fitness is their mean.
+        normalizer: The observation statistics in use; a run keeps its own.
+    """
+
+    environment: str = static()
+    env_params: Any = leaf(None)
+    network: str | Network = static("mlp")
+    hidden: tuple[int, ...] = static((32,))
+    activation: str = static("tanh")
+    sample_actions: bool = static(False)
+    normalize_observations: bool = static(False)
+    num_episodes: int = static(1, at_least=1)
+    normalizer: Normalizer | None = leaf(None)
+    horizon: int | None = static(None, at_least=1)
+    objective: Literal["mean", "sum"] = static("sum")
+
+    headline = "return"
+    maximize = True
+    namespace_field: ClassVar[str] = "environment"
+
+    def __post_init__(self) -> None:
+        """Checks that the spaces are supported, and fills in the horizon."""
+        environment, params = _make(self.environment)
+        if self.horizon is None:
+            object.__setattr__(self, "horizon", int(params.max_steps_in_episode))
+        super().__post_init__()
+        _observation_size(environment.observation_space(params), self.environment)
+        make_network(
+            self.network,
+            _num_outputs(environment.action_space(params), self.environment),
+            hidden=self.hidden,
+            activation=self.activation,
+        )
+
+    @staticmethod
+    def names() -> list[str]:
+        """Returns the ids of the registered environments."""
+        return list(gymnax.registered_envs)
+
+    @property
+    def differentiable(self) -> bool:
+        """False: gymnax stops gradients, and episodes end at once when all are terminated."""
+        return False
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """Settings that solve CartPole and Pendulum."""
+        return {"sigma": 0.2, "learning_rate": 0.05}
+
+    @property
+    def suggested_num_steps(self) -> int:
+        """A million environment steps."""
+        return 1_000_000
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the network's initial parameters."""
+        return self._network.init(key, jnp.zeros((1, self._observation_size)))
+
+    def reset(self, key: jax.Array) -> GymnaxInner:
+        """Resets the environments."""
+        keys = jax.random.split(key, self.num_episodes)
+        observation, state = jax.vmap(self._environment.reset_env, in_axes=(0, None))(keys, self._params)
+        moments = ()
+        if self.normalize_observations:
+            moments = Moments.zeros(self._observation_size)
+        alive = jnp.ones(self.num_episodes, bool)
+        return GymnaxInner(state, jax.vmap(self._flatten)(observation), alive, moments)
+
+    def step(self, key: jax.Array, solution: Solution, inner: GymnaxInner) -> tuple[GymnaxInner, jax.Array, jax.Array]:
+        """Takes one step in every environment that is still alive."""
+        observation, moments = inner.observation, inner.moments
+        if self.normalize_observations:
+            normalizer = Normalizer.identity(self._observation_size) if self.normalizer is None else self.normalizer
+            observation = normalizer.normalize(observation)
+            moments = moments.add(inner.observation - normalizer.mean, inner.alive)
+        outputs = self._network.apply(solution, observation)
+
+        def step_one(key: jax.Array, outputs: jax.Array, state: Any) -> tuple[Any, ...]:
+            key_action, key_step = jax.random.split(key)
+            action = self._action(key_action, outputs)
+            new_observation, new_state, reward, terminated, _ = self._environment.step_env(
+                key_step, state, action, self._params
+            )
+            truncated = self._environment.is_truncated(new_state, self._params)
+            ended = jnp.logical_or(terminated, truncated)
+            return new_state, self._flatten(new_observation), jnp.asarray(reward, outputs.dtype), ended
+
+        keys = jax.random.split(key, self.num_episodes)
+        state, observation, reward, ended = jax.vmap(step_one)(keys, outputs, inner.state)
+        loss = -jnp.mean(jnp.where(inner.alive, reward.reshape(self.num_episodes), 0))
+        alive = inner.alive & ~ended.reshape(self.num_episodes)
+        state, observation = _freeze(inner.alive, (state, observation), (inner.state, inner.observation))
+        new_inner = GymnaxInner(state, observation, alive, moments)
+        return new_inner, loss, ~jnp.any(alive)
+
+    def step_cost(self, inner: GymnaxInner) -> jax.Array:
+        """Returns the number of environments that take the step."""
+        return jnp.sum(inner.alive)
+
+    def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+        """Returns mean undiscounted return and mean length of the held-out episodes."""
+        problem = self.replace(num_episodes=1)
+
+        def episode(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            end = problem.rollout(key, solution)
+            return -end.loss, end.steps
+
+        returns, lengths = jax.vmap(episode)(jax.random.split(key, self.num_score_episodes))
+        return {"return": jnp.mean(returns), "episode_length": jnp.mean(lengths.astype(returns.dtype))}
+
+    def init_statistics(self) -> Normalizer | tuple[()]:
+        """Returns empty observation statistics, if observations are normalised."""
+        return Normalizer.identity(self._observation_size) if self.normalize_observations else ()
+
+    def with_statistics(self, statistics: Normalizer | tuple[()]) -> Self:
+        """Returns the problem with the given observation statistics."""
+        return self.replace(normalizer=statistics) if self.normalize_observations else self
+
+    def pool_statistics(self, statistics: Any, inner: GymnaxInner) -> tuple[Any, GymnaxInner]:
+        """Adds what the members observed to the observation statistics."""
+        if not self.normalize_observations:
+            return statistics, inner
+        pooled = jax.tree.map(lambda x: jnp.sum(x, axis=0), inner.moments)
+        return statistics.add(pooled), inner._replace(moments=jax.tree.map(jnp.zeros_like, inner.moments))
+
+    def _action(self, key: jax.Array, outputs: jax.Array) -> jax.Array:
+        space = self._environment.action_space(self._params)
+        if isinstance(space, spaces.Discrete):
+            choice = jax.random.categorical(key, outputs) if self.sample_actions else jnp.argmax(outputs)
+            return choice.astype(space.dtype)
+        low, high = jnp.broadcast_to(space.low, space.shape), jnp.broadcast_to(space.high, space.shape)
+        squashed = low + (jnp.tanh(outputs.reshape(space.shape)) + 1) / 2 * (high - low)
+        return squashed.astype(space.dtype)
+
+    def _flatten(self, observation: jax.Array) -> jax.Array:
+        space = self._environment.observation_space(self._params)
+        if isinstance(space, spaces.Discrete):
+            return jax.nn.one_hot(observation, space.n)
+        return jnp.asarray(observation, float).reshape(-1)
+
+    @property
+    def _environment(self) -> Any:
+        return _make(self.environment)[0]
+
+    @property
+    def _params(self) -> Any:
+        return _make(self.environment)[1] if self.env_params is None else self.env_params
+
+    @property
+    def _observation_size(self) -> int:
+        environment, params = _make(self.environment)
+        return _observation_size(environment.observation_space(params), self.environment)
+
+    @property
+    def _network(self) -> Network:
+        environment, params = _make(self.environment)
+        num_outputs = _num_outputs(environment.action_space(params), self.environment)
+        return make_network(self.network, num_outputs, hidden=self.hidden, activation=self.activation)
+
+
+@functools.cache
+def _make(environment: str) -> tuple[Any, Any]:
+    with jax.ensure_compile_time_eval():  # the parameters must not belong to somebody's trace
+        return gymnax.make(environment)
+
+
+def _observation_size(space: spaces.Space, environment: str) -> int:
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.Box):
+        return math.prod(space.shape)
+    raise ValueError(
+        f"rl/{environment} has the observation space {space}, which is not supported; expected Box or Discrete."
+    )
+
+
+def _num_outputs(space: spaces.Space, environment: str) -> int:
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.Box):
+        if not bool(jnp.all(jnp.isfinite(jnp.asarray(space.low)) & jnp.isfinite(jnp.asarray(space.high)))):
+            raise ValueError(f"rl/{environment} has the unbounded action space {space}; expected finite bounds.")
+        return math.prod(space.shape)
+    raise ValueError(
+        f"rl/{environment} has the action space {space}, which is not supported; expected Discrete or Box."
+    )
+
+
+def _freeze(alive: jax.Array, new: Any, old: Any) -> Any:
+    """Keeps the old state of episodes that ended; environments that change a dtype on the way keep the first."""
+
+    def select(new: jax.Array, old: jax.Array) -> jax.Array:
+        mask = alive.reshape(alive.shape + (1,) * (old.ndim - 1))
+        return jnp.where(mask, new.astype(old.dtype), old)
+
+    return jax.tree.map(select, new, old)

@@ -1,0 +1,91 @@
+"""Classification by any network: fitness on a minibatch that a group shares, score on the test set."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from problems.networks import Network
+from zoo import Problem, leaf, static
+from zoo.strategy import Solution
+
+
+class Classification(Problem):
+    """Classification of labelled arrays.
+
+    Attributes:
+        network: Anything with `init(key, inputs)` and `apply(params, inputs)`, such as a flax linen module.
+        train_inputs: `[num_train, ...]`; whole numbers are divided by 255.
+        train_labels: `[num_train]` whole numbers.
+        test_inputs: `[num_test, ...]`.
+        test_labels: `[num_test]`.
+        loss: `"cross_entropy"`, or `"error"`: the fraction misclassified, which has no gradient.
+        batch_size: Training examples per evaluation, drawn with replacement; `None` for the whole training set.
+    """
+
+    network: Network = static()
+    train_inputs: jax.Array = leaf()
+    train_labels: jax.Array = leaf()
+    test_inputs: jax.Array = leaf()
+    test_labels: jax.Array = leaf()
+    loss: Literal["cross_entropy", "error"] = static("cross_entropy")
+    batch_size: int | None = static(128, at_least=1)
+
+    headline = "test_accuracy"
+    maximize = True
+
+    def __post_init__(self) -> None:
+        """Checks the loss and the shapes."""
+        super().__post_init__()
+        if self.loss not in ("cross_entropy", "error"):
+            raise ValueError(f"Classification.loss must be 'cross_entropy' or 'error', got {self.loss!r}.")
+        for part in ("train", "test"):
+            inputs, labels = getattr(self, f"{part}_inputs"), getattr(self, f"{part}_labels")
+            if not (hasattr(inputs, "shape") and hasattr(labels, "shape")):
+                continue  # a placeholder
+            if inputs.shape[:1] != labels.shape:
+                raise ValueError(
+                    f"Classification needs one label per input, got {part}_inputs {inputs.shape} and {part}_labels "
+                    f"{labels.shape}."
+                )
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the loss has a useful gradient."""
+        return self.loss != "error"
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """Settings that do well on small networks."""
+        return {"sigma": 0.05, "learning_rate": 0.02}
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the network's initial parameters."""
+        return self.network.init(key, _as_float(self.train_inputs[:1]))
+
+    def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
+        """Returns the loss on a minibatch drawn by the key."""
+        inputs, labels = self.train_inputs, self.train_labels
+        if self.batch_size is not None:
+            indices = jax.random.randint(key, (self.batch_size,), 0, inputs.shape[0])
+            inputs, labels = inputs[indices], labels[indices]
+        loss, error = self._loss_and_error(solution, inputs, labels)
+        return error if self.loss == "error" else loss
+
+    def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+        """Returns accuracy and cross-entropy on the test set."""
+        loss, error = self._loss_and_error(solution, self.test_inputs, self.test_labels)
+        return {"test_accuracy": 1 - error, "test_loss": loss}
+
+    def _loss_and_error(self, solution: Solution, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = self.network.apply(solution, _as_float(inputs))
+        loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        error = jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=logits.dtype)
+        return loss, error
+
+
+def _as_float(inputs: jax.Array) -> jax.Array:
+    """Images are kept as bytes, a quarter of the memory, until they are used."""
+    return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.float32) / 255

@@ -1,0 +1,108 @@
+"""Image classification: scikit-learn's digits, which are always there, and the MNIST family from a data folder."""
+
+import functools
+import os
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from problems.networks import Network, make_network
+from problems.supervised.classification import Classification
+from problems.supervised.idx import load_idx_dataset
+
+Loss = Literal["cross_entropy", "error"]
+
+
+def digits(
+    *,
+    network: str | Network = "mlp",
+    hidden: tuple[int, ...] = (32,),
+    activation: str = "relu",
+    loss: Loss = "cross_entropy",
+    batch_size: int | None = 128,
+    member_batch_size: int | None = None,
+) -> Classification:
+    """8 x 8 images of digits (embedded in scikit-learn), 1 437 to train on and 360 to test.
+
+    Args:
+        network: `"mlp"`, `"cnn"` or a network of your own; it gets inputs `[batch, 8, 8, 1]` in [0, 1].
+        hidden: Units of the hidden layers (mlp) or channels of the convolutions (cnn).
+        activation: Activation of the mlp.
+        loss: `"cross_entropy"`, or `"error"` for the fraction misclassified.
+        batch_size: Training examples per evaluation; `None` for all.
+        member_batch_size: Evaluate at most this many members at a time.
+    """
+    return _classification(_digits(), network, hidden, activation, loss, batch_size, member_batch_size)
+
+
+def _idx_problem(name: str, title: str):
+    def make(
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        network: str | Network = "mlp",
+        hidden: tuple[int, ...] = (32,),
+        activation: str = "relu",
+        loss: Loss = "cross_entropy",
+        batch_size: int | None = 128,
+        member_batch_size: int | None = None,
+    ) -> Classification:
+        data = load_idx_dataset(name, data_dir)
+        return _classification(data, network, hidden, activation, loss, batch_size, member_batch_size)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"""{title}, 28 x 28 images in ten classes, from IDX files in a data folder.
+
+    Args:
+        data_dir: Data folder with the files in it or in its subfolder `{name}`; default: `$ZOO_DATA`.
+        network: As for `digits`; inputs are `[batch, 28, 28, 1]`.
+        hidden: As for `digits`.
+        activation: As for `digits`.
+        loss: As for `digits`.
+        batch_size: As for `digits`.
+        member_batch_size: As for `digits`.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged.
+    """
+    return make
+
+
+mnist = _idx_problem("mnist", "MNIST: handwritten digits")
+fashion_mnist = _idx_problem("fashion_mnist", "Fashion-MNIST: articles of clothing")
+kmnist = _idx_problem("kmnist", "Kuzushiji-MNIST: cursive Japanese characters")
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, ...]:
+    import sklearn.datasets
+
+    data: Any = sklearn.datasets.load_digits()
+    order = np.random.RandomState(0).permutation(len(data.target))  # a frozen generator: the split never changes
+    images = (data.images[order] / 16).astype(np.float32)
+    labels = data.target[order]
+    return images[:1437], labels[:1437], images[1437:], labels[1437:]
+
+
+def _classification(
+    data: tuple[np.ndarray, ...],
+    network: str | Network,
+    hidden: tuple[int, ...],
+    activation: str,
+    loss: Loss,
+    batch_size: int | None,
+    member_batch_size: int | None,
+) -> Classification:
+    train_images, train_labels, test_images, test_labels = data
+    num_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    return Classification(
+        network=make_network(network, num_classes, hidden=hidden, activation=activation),
+        train_inputs=jnp.asarray(train_images[..., None]),
+        train_labels=jnp.asarray(train_labels, jnp.int32),
+        test_inputs=jnp.asarray(test_images[..., None]),
+        test_labels=jnp.asarray(test_labels, jnp.int32),
+        loss=loss,
+        batch_size=batch_size,
+        member_batch_size=member_batch_size,
+    )

@@ -1,0 +1,1 @@
+"""Strategies that adapt a search distribution: covariance matrix adaptation and natural evolution strategies."""

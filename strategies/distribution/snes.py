@@ -1,0 +1,102 @@
+"""Separable natural evolution strategy: a Gaussian with one standard deviation per parameter.
+
+Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tails for Natural Evolution Strategies";
+Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import clip_std, normal_like, weighted_sum
+from strategies.shaping import ranks
+from zoo import number
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+
+
+class SNESState(NamedTuple):
+    """State of `SNES`."""
+
+    mean: Solution
+    std: Solution  # standard deviation per parameter, in the structure of the solution
+
+
+class SNES(Strategy):
+    """Separable NES.
+
+    Attributes:
+        sigma: Initial standard deviation of every parameter.
+        mean_learning_rate: Step of the mean, in units of the natural gradient.
+        std_learning_rate: Step of the log standard deviations; default (3 + ln d) / (5 sqrt(d)).
+
+    References:
+        Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
+    """
+
+    sigma: float = number(0.1, above=0)
+    mean_learning_rate: float = number(1.0, at_least=0)
+    std_learning_rate: float | None = number(None, at_least=0)
+
+    def mean(self, state: SNESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: SNESState) -> Solution:
+        """Returns the standard deviations of the search distribution."""
+        return state.std
+
+    def _init(self, key: jax.Array, solution: Solution) -> SNESState:
+        return SNESState(solution, jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution))
+
+    def _ask(self, key: jax.Array, state: SNESState, surrogate: Surrogate | None) -> tuple[Population, SNESState]:
+        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
+        return jax.tree.map(lambda m, s, z: m + s * z, state.mean, state.std, noise), state
+
+    def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
+        d = num_dims(state.mean)
+        std_learning_rate = self.std_learning_rate
+        if std_learning_rate is None:
+            std_learning_rate = (3 + math.log(d)) / (5 * math.sqrt(d))
+        utility = utilities(evaluation.fitness)
+        # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
+        step = weighted_sum(utility * self.mean_learning_rate, population)
+
+        def new_std(mean: jax.Array, std: jax.Array, leaf: jax.Array) -> jax.Array:
+            u = utility.astype(leaf.dtype).reshape(-1, *(1,) * mean.ndim)
+            # sum_i u_i (z_i^2 - 1), where the 1 drops out as well.
+            gradient = jnp.sum(u * jnp.square((leaf - mean) / std), axis=0)
+            return clip_std(std * jnp.exp(0.5 * std_learning_rate * gradient).astype(std.dtype))
+
+        return SNESState(
+            mean=jax.tree.map(jnp.add, state.mean, step),
+            std=jax.tree.map(new_std, state.mean, state.std, population),
+        )
+
+
+def utilities(fitness: jax.Array) -> jax.Array:
+    """Returns rank-based utilities, `[population_size]`, that sum to zero (Wierstra et al. 2014, section 3.1).
+
+    Equal fitness gets equal utility: the utility at the average rank would not keep the sum, so the utilities of tied
+    members are averaged.
+    """
+    size = fitness.shape[0]
+    table = jnp.maximum(0.0, math.log(size / 2 + 1) - jnp.log(jnp.arange(1, size + 1, dtype=fitness.dtype)))
+    table = table / jnp.sum(table) - 1 / size
+    return average_over_ties(table, fitness)
+
+
+def average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
+    """Returns each member's entry of a table by rank; tied members get the average of theirs.
+
+    Args:
+        table: `[population_size]` by rank, best first.
+        fitness: `[population_size]`; NaN ranks last.
+    """
+    average = ranks(fitness)
+    cumulative = jnp.concatenate([jnp.zeros(1, table.dtype), jnp.cumsum(table)])
+    clean = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
+    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1)
+    first = jnp.round(average - (num_tied - 1) / 2).astype(jnp.int32)
+    return (cumulative[first + num_tied] - cumulative[first]) / num_tied

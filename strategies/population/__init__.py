@@ -1,0 +1,1 @@
+"""Strategies that keep members rather than a parametrised search distribution."""

@@ -1,0 +1,57 @@
+"""Random search: Gaussian samples around the initial solution, the best of all kept. The baseline to beat."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import normal_like
+from zoo import number
+from zoo.population import take_member
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class RandomSearchState(NamedTuple):
+    """State of `RandomSearch`."""
+
+    center: Solution
+    best_solution: Solution
+    best_fitness: jax.Array  # []
+
+
+class RandomSearch(Strategy):
+    """Random search around the initial solution; recommends the best member seen.
+
+    Attributes:
+        sigma: Standard deviation of the samples.
+    """
+
+    sigma: float = number(1.0, above=0)
+
+    def mean(self, state: RandomSearchState) -> Solution:
+        """Returns the best member seen (the initial solution before the first)."""
+        return state.best_solution
+
+    def std(self, state: RandomSearchState) -> Solution:
+        """Returns sigma, broadcast."""
+        return jax.tree.map(lambda x: jnp.full_like(x, self.sigma), state.center)
+
+    def _init(self, key: jax.Array, solution: Solution) -> RandomSearchState:
+        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        return RandomSearchState(solution, solution, jnp.asarray(jnp.inf, dtype))
+
+    def _ask(
+        self, key: jax.Array, state: RandomSearchState, surrogate: Surrogate | None
+    ) -> tuple[Population, RandomSearchState]:
+        noise = normal_like(key, state.center, num_samples=self._num_members(state.center))
+        return jax.tree.map(lambda c, z: c + jnp.asarray(self.sigma, c.dtype) * z, state.center, noise), state
+
+    def _tell(self, state: RandomSearchState, population: Population, evaluation: Evaluation) -> RandomSearchState:
+        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        index = jnp.argmin(fitness)
+        better = fitness[index] < state.best_fitness
+        best_solution = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), take_member(population, index), state.best_solution
+        )
+        best_fitness = jnp.where(better, fitness[index], state.best_fitness).astype(state.best_fitness.dtype)
+        return RandomSearchState(state.center, best_solution, best_fitness)

@@ -1,0 +1,74 @@
+"""Fitness shaping: what a strategy weighs its members by. All of it is robust to NaN and infinite fitness."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Shaping = Callable[[jax.Array], jax.Array]
+
+# Up to here all pairs are compared (one fused kernel); above, sorting is cheaper.
+_MAX_PAIRWISE = 512
+
+
+def ranks(fitness: jax.Array) -> jax.Array:
+    """Returns ranks from 0 (lowest, best) to population_size - 1; equal values share their average rank.
+
+    Args:
+        fitness: `[population_size]`; NaN ranks with +inf, last.
+    """
+    fitness = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
+    size = fitness.shape[0]
+    if size <= _MAX_PAIRWISE:
+        below = jnp.sum(fitness[:, None] > fitness[None, :], axis=1)
+        not_above = jnp.sum(fitness[:, None] >= fitness[None, :], axis=1)
+    else:
+        ordered = jnp.sort(fitness)
+        below = jnp.searchsorted(ordered, fitness, side="left")
+        not_above = jnp.searchsorted(ordered, fitness, side="right")
+    return (below + not_above - 1).astype(fitness.dtype) / 2
+
+
+def centered_ranks(fitness: jax.Array) -> jax.Array:
+    """Returns ranks scaled to [-0.5, 0.5] (Salimans et al. 2017, section 2.1); they sum to zero."""
+    return ranks(fitness) / max(fitness.shape[0] - 1, 1) - 0.5
+
+
+def standardized(fitness: jax.Array) -> jax.Array:
+    """Returns finite fitness with mean zero and standard deviation one (zero if all values are equal)."""
+    fitness = finite(fitness)
+    deviation = fitness - jnp.mean(fitness)
+    std = jnp.std(fitness)
+    return jnp.where(std > 0, deviation / jnp.where(std > 0, std, 1), 0)
+
+
+def finite(fitness: jax.Array) -> jax.Array:
+    """Returns the fitness with what is not finite replaced: NaN and +inf by the worst finite value, -inf by the best.
+
+    If nothing is finite, all values become zero, and the update with them.
+    """
+    is_finite = jnp.isfinite(fitness)
+    worst = jnp.max(jnp.where(is_finite, fitness, -jnp.inf))
+    best = jnp.min(jnp.where(is_finite, fitness, jnp.inf))
+    replaced = jnp.where(is_finite, fitness, jnp.where(fitness == -jnp.inf, best, worst))
+    return jnp.where(jnp.any(is_finite), replaced, 0)
+
+
+SHAPINGS: dict[str, Shaping] = {
+    "centered_ranks": centered_ranks,
+    "standardized": standardized,
+    "none": finite,
+}
+
+
+def get_shaping(shaping: str | Shaping) -> Shaping:
+    """Returns a shaping function by name, or the given function.
+
+    Raises:
+        ValueError: If there is no shaping of that name.
+    """
+    if callable(shaping):
+        return shaping
+    if shaping not in SHAPINGS:
+        raise ValueError(f"shaping must be one of {', '.join(SHAPINGS)} or a function, got {shaping!r}.")
+    return SHAPINGS[shaping]

@@ -1,0 +1,61 @@
+"""What all tests share."""
+
+import os
+
+# Before JAX starts: one thread per worker, so that workers do not fight for the cores, and little time spent on
+# optimising programs that run for milliseconds. Both change speed, not semantics.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_multi_thread_eigen=false",
+        "--xla_backend_optimization_level=1",
+    ]
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import gzip
+import pathlib
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+
+def pytest_configure(config):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def x64():
+    """Switches double precision on for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+def write_idx(path: pathlib.Path, array: np.ndarray, *, compress: bool) -> None:
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if compress else content)
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory):
+    """A data folder with a tiny dataset in the IDX format under each name of the MNIST family."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("mnist", "fashion_mnist", "kmnist")):
+        (root / name).mkdir()
+        for part, size in (("train", 20), ("t10k", 10)):
+            suffix, compress = (".gz", True) if number else ("", False)
+            images = rng.integers(0, 256, (size, 28, 28))
+            write_idx(root / name / f"{part}-images-idx3-ubyte{suffix}", images, compress=compress)
+            labels = np.arange(size) % 10
+            write_idx(root / name / f"{part}-labels-idx1-ubyte{suffix}", labels, compress=compress)
+    return root

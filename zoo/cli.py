@@ -1,0 +1,245 @@
+"""The command line: `zoo list`, `zoo run`, `zoo benchmark`, `zoo report`."""
+
+import ast
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import rich.console
+import rich.table
+import typer
+from rich.markup import escape
+
+import zoo
+
+app = typer.Typer(
+    help="A zoo of evolution strategies in JAX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_out = rich.console.Console()
+_err = rich.console.Console(stderr=True)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the strategy, as name=value; may be repeated."),
+]
+SetProblem = Annotated[
+    list[str] | None,
+    typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
+]
+Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+
+
+def main() -> None:
+    """Runs the command line; bad input ends it with exit code 2 and one line."""
+    app()
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turns the library's errors about input into one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        _err.print(f"[bold red]error:[/] {escape(' '.join(str(message).split()))}", soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        _err.print("interrupted; what was finished is saved")
+        raise typer.Exit(130) from None
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        _out.print(f"es-zoo {zoo.__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_command() -> None:
+    """List strategies and problems."""
+    from zoo.registry import catalogue
+
+    with _clear_errors():
+        for kind in ("strategy", "problem"):
+            table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+            table.add_column(kind, no_wrap=True)
+            table.add_column("what it is")
+            for id, summary, names in catalogue(kind):
+                table.add_row(id, summary)
+                if names:
+                    table.add_row("", f"[dim]{', '.join(names)}[/]")
+            _out.print(table)
+            _out.print()
+
+
+@app.command("run")
+def run_command(
+    strategy: Annotated[str, typer.Argument(help="Id of a strategy, such as open_es.")],
+    problem: Annotated[str, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")],
+    steps: Annotated[int | None, typer.Option(help="Budget in problem steps.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Budget in generations.")] = None,
+    target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
+    key: Seed = 0,
+    settings: Set = None,
+    problem_settings: SetProblem = None,
+    out: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
+    ] = None,
+) -> None:
+    """Run one strategy on one problem."""
+    with _clear_errors():
+        made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+        result = zoo.run(
+            zoo.make_strategy(strategy, problem=made, **_parse_settings(settings)),
+            made,
+            key,
+            num_steps=steps,
+            num_generations=generations,
+            target=target,
+            checkpoint=None if out is None else out / "checkpoints",
+            progress=True,
+        )
+        if out is not None:
+            result.save(out)
+        metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
+        _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
+        _out.print(
+            f"best fitness of a member {result.best_fitness:.6g}; {result.num_generations} generations, "
+            f"{result.num_steps:,} steps, {result.seconds:.2f} s (and {result.compile_seconds:.1f} s to compile); "
+            f"stopped by {result.stopped_by}",
+            highlight=False,
+        )
+        if out is not None:
+            _out.print(f"saved in {out}", highlight=False)
+
+
+@app.command("benchmark")
+def benchmark_command(
+    strategies: Annotated[list[str], typer.Option("--strategy", "-s", help="Id of a strategy; repeat for several.")],
+    problems: Annotated[list[str], typer.Option("--problem", "-p", help="Id of a problem; repeat for several.")],
+    seeds: Annotated[int, typer.Option(help="Seeds per pair.")] = 5,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(help="Budget in problem steps: a number, or problem=number; may be repeated."),
+    ] = None,
+    key: Seed = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of every strategy that has it, name=value; or strategy:name=value."),
+    ] = None,
+    problem_settings: Annotated[
+        list[str] | None,
+        typer.Option("--set-problem", help="A setting of one problem, as problem:name=value."),
+    ] = None,
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(help="Folder for results, report and curves; finished pairs there are not rerun."),
+    ] = pathlib.Path("results"),
+) -> None:
+    """Compare strategies on problems; ends with a table, a report and learning curves."""
+    with _clear_errors():
+        results = zoo.benchmark(
+            strategies,
+            problems,
+            num_seeds=seeds,
+            num_steps=_parse_steps(steps, problems),
+            key=key,
+            strategy_settings=_by_label(settings, strategies, "--set"),
+            problem_settings=_by_label(problem_settings, problems, "--set-problem"),
+            out=out,
+        )
+        _show(results, out)
+        if len(results.failures) == len(results.pairs):
+            raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(folder: Annotated[pathlib.Path, typer.Argument(help="Folder of a benchmark.")]) -> None:
+    """Print the table of a saved benchmark and write its report again."""
+    with _clear_errors():
+        _show(zoo.Results.load(folder), folder)
+
+
+def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
+    from zoo.report import format_summary
+
+    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+    summary = format_summary(results.summary())
+    for column in summary.columns:
+        table.add_column(column, justify="left" if column in ("problem", "strategy", "score") else "right")
+    previous = None
+    for row in summary.itertuples(index=False):
+        cells = [str(cell) for cell in row]
+        if previous is not None and cells[0] != previous:
+            table.add_section()
+        cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
+        table.add_row(*cells)
+    _out.print(table)
+    for failure in results.failures.to_dict("records"):
+        _err.print(
+            f"[red]failed:[/] {failure['strategy']} on {failure['problem']}: {escape(failure['error'])}",
+            soft_wrap=True,
+        )
+    report = results.report(folder)
+    pictures = ", ".join(sorted(path.name for path in report.parent.glob("curves_*.png")))
+    _out.print(f"\nresults in {folder}\nreport   {report}\ncurves   {pictures}", highlight=False, soft_wrap=True)
+
+
+def _parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    return dict(_parse_setting(setting) for setting in settings or [])
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"A setting is given as name=value, for example sigma=0.1; got {setting!r}.")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        if name.strip() == "shaping":  # where "none" is a value of its own
+            value = text
+    return name.strip(), value
+
+
+def _by_label(settings: list[str] | None, labels: list[str], option: str) -> dict[Any, dict[str, Any]]:
+    """Parses `label:name=value`; without a label, a setting goes to every label."""
+    by_label: dict[Any, dict[str, Any]] = {}
+    for setting in settings or []:
+        head, _, tail = setting.partition("=")
+        label, colon, name = head.rpartition(":")
+        if colon and label not in labels:
+            raise ValueError(f"{option} {setting}: {label!r} is not in this benchmark ({', '.join(labels)}).")
+        name, value = _parse_setting(f"{name}={tail}" if "=" in setting else setting)
+        for each in [label] if colon else labels:
+            by_label.setdefault(each, {})[name] = value
+    return by_label
+
+
+def _parse_steps(steps: list[str] | None, problems: list[str]) -> int | dict[str, int] | None:
+    if not steps:
+        return None
+    by_problem: dict[str, int] = {}
+    for entry in steps:
+        label, equals, number = entry.rpartition("=")
+        try:
+            value = int(float(number.replace("_", "")))
+        except (ValueError, OverflowError):
+            raise ValueError(f"--steps takes a number, or problem=number; got {entry!r}.") from None
+        for each in [label] if equals else problems:
+            by_problem[each] = value
+    return by_problem
+
+
+if __name__ == "__main__":
+    sys.exit(main())

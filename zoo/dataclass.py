@@ -1,0 +1,90 @@
+"""Frozen, keyword-only pytree dataclasses: what every strategy and every problem is.
+
+Continuous settings are *leaves* (`number`): they can be swept with `vmap`, and changing one never recompiles.
+Everything that shapes the compiled program is *static* (`static`): sizes, booleans, functions.
+Bounds are declared where the field is declared and checked when an instance is made, for values that are known
+then (tracers pass).
+"""
+
+import dataclasses
+import numbers
+from typing import Any, Self, dataclass_transform
+
+from flax import struct
+
+_BOUNDS = "zoo_bounds"
+
+
+def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
+    """Declares a setting that is part of the compiled program; it must be hashable.
+
+    Args:
+        default: Default value; without one the setting is required.
+        at_least: Smallest valid value, for a whole number.
+    """
+    metadata = {_BOUNDS: {"at_least": at_least}} if at_least is not None else {}
+    return _field(default, pytree_node=False, metadata=metadata)
+
+
+def number(default: Any = dataclasses.MISSING, *, above: float | None = None, at_least: float | None = None) -> Any:
+    """Declares a continuous setting: a leaf that `vmap` can sweep and that never recompiles.
+
+    Args:
+        default: Default value; without one the setting is required.
+        above: The value must be greater than this.
+        at_least: The value must not be smaller than this.
+    """
+    return _field(default, pytree_node=True, metadata={_BOUNDS: {"number": True, "above": above, "at_least": at_least}})
+
+
+def leaf(default: Any = dataclasses.MISSING) -> Any:
+    """Declares a setting that is a pytree of arrays, for example a dataset."""
+    return _field(default, pytree_node=True, metadata={})
+
+
+def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any]) -> Any:
+    return struct.field(pytree_node=pytree_node, default=default, metadata=metadata)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(static, number, leaf, struct.field))
+class PytreeDataclass:
+    """Base that turns each subclass into a frozen, keyword-only dataclass registered as a pytree."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        struct.dataclass(cls, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            bounds = field.metadata.get(_BOUNDS, {})
+            if isinstance(value, list):  # static values are hashed
+                object.__setattr__(self, field.name, tuple(value))
+            elif bounds.get("number"):
+                self._check_number(field.name, value, field.default)
+                if isinstance(value, int) and not isinstance(value, bool):
+                    # An integer leaf would change the traced dtype, and with it recompile.
+                    object.__setattr__(self, field.name, float(value))
+            elif "at_least" in bounds and value is not None and value is not field.default:
+                if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+                    raise TypeError(f"{type(self).__name__}.{field.name} must be a whole number, got {value!r}.")
+                # NumPy's integers hash differently from Python's in a cache key's repr: keep one kind.
+                object.__setattr__(self, field.name, int(value))
+            self._check_bounds(field.name, value, bounds)
+
+    def _check_number(self, name: str, value: Any, default: Any) -> None:
+        if isinstance(value, (str, bytes, bool, list, tuple, dict)) or (value is None and default is not None):
+            raise TypeError(f"{type(self).__name__}.{name} must be a number, got {value!r}.")
+
+    def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:
+        if not isinstance(value, numbers.Real):  # arrays, tracers and placeholders cannot be compared here
+            return
+        above, at_least = bounds.get("above"), bounds.get("at_least")
+        if above is not None and not value > above:
+            raise ValueError(f"{type(self).__name__}.{name} must be greater than {above:g}, got {value!r}.")
+        if at_least is not None and not value >= at_least:
+            raise ValueError(f"{type(self).__name__}.{name} must be at least {at_least:g}, got {value!r}.")
+
+    def replace(self, **updates: Any) -> Self:
+        """Returns a copy with the given settings changed."""
+        raise NotImplementedError("provided by the dataclass decorator")  # a stub for type checkers

@@ -1,0 +1,333 @@
+"""Drives the compiled segments: everything that happens on the host, between segments and only there."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from zoo import segments
+from zoo.checkpoint import Checkpointer
+from zoo.describe import describe_settings, describe_value, fingerprint
+from zoo.problem import Problem
+from zoo.strategy import Solution, Strategy, check_solution
+
+if TYPE_CHECKING:
+    import pathlib
+
+_INT32_MAX = np.iinfo(np.int32).max
+_MAX_SEGMENT = 1024  # generations per call of the compiled loop, which bounds its history buffers
+_CLOCK = ("generation", "steps", "seconds")  # the columns of a score curve that are not metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a callback sees between two segments.
+
+    Attributes:
+        generation: Generations done.
+        steps: Problem steps spent.
+        seconds: Time spent in the compiled loop; compilation and scoring apart.
+        metrics: The latest score, by name.
+        mean: The recommended solution.
+        best_fitness: Lowest fitness of any member so far.
+    """
+
+    generation: int
+    steps: int
+    seconds: float
+    metrics: dict[str, float]
+    mean: Solution
+    best_fitness: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """When a run ends and when it is scored: `limits[k]`, in generations or in problem steps."""
+
+    unit: str  # "generations" or "steps"
+    limits: tuple[int, ...]
+
+    @classmethod
+    def make(cls, problem: Problem, num_generations: int | None, num_steps: int | None, num_scores: int) -> "Budget":
+        """Checks a budget and divides it evenly.
+
+        Raises:
+            ValueError: If both budgets are given or a number is not positive.
+        """
+        if num_generations is not None and num_steps is not None:
+            raise ValueError("Give one budget: num_generations or num_steps, not both.")
+        unit, total = ("steps", num_steps) if num_generations is None else ("generations", num_generations)
+        if total is None:
+            total = problem.suggested_num_steps
+        for name, value in ((f"num_{unit}", total), ("num_scores", num_scores)):
+            if isinstance(value, bool) or int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+        total = int(total)
+        if unit == "generations" and total > _INT32_MAX:
+            raise ValueError(f"num_generations must be at most {_INT32_MAX}, got {total}.")
+        count = min(int(num_scores), total)
+        return cls(unit, tuple(-(-total * (k + 1) // count) for k in range(count)))
+
+    def done(self, log: "_Log") -> np.ndarray:
+        """Returns how far each seed is, in the budget's unit."""
+        return log.steps if self.unit == "steps" else log.generations
+
+    def limits_of_call(self, log: "_Log", limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the limits that one call of the compiled loop gets, per seed: generation, and steps from now."""
+        unlimited = np.full(len(log.steps), _INT32_MAX)
+        if self.unit == "steps":
+            return unlimited, np.clip(limit - log.steps, 0, _INT32_MAX)
+        return np.full(len(log.steps), limit), unlimited
+
+    def longest_segment(self, strategy: Strategy) -> int:
+        """Returns how many generations may lie between two scorings (if every member spends at least one step)."""
+        longest = int(np.max(np.diff((0, *self.limits))))
+        return longest if self.unit == "generations" else -(-longest // (strategy.population_size or 1))
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What `drive` returns. With several seeds every array has a leading axis of seeds, and lists have one entry each.
+
+    Attributes:
+        carry: Final carry.
+        mean: Recommended solutions.
+        histories: Per seed, arrays by name with one entry per generation.
+        scores: Per seed, arrays by name with one entry per scoring.
+    """
+
+    carry: segments.Carry
+    mean: Solution
+    histories: list[dict[str, np.ndarray]]
+    scores: list[dict[str, np.ndarray]]
+    seconds: float
+    compile_seconds: float
+    stopped_by: str
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics in `scores`."""
+        return [name for name in self.scores[0] if name not in _CLOCK]
+
+
+def drive(
+    strategy: Strategy,
+    problem: Problem,
+    keys: jax.Array,
+    *,
+    budget: Budget,
+    target: float | None = None,
+    solution: Solution | None = None,
+    callback: Callable[[Progress], bool | None] | None = None,
+    checkpoint: "str | pathlib.Path | None" = None,
+    progress: str | None = None,
+) -> Outcome:
+    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
+    batched = keys.ndim == 1
+    num_seeds = len(keys) if batched else 1
+    solution = None if solution is None else check_solution(solution)
+
+    clock = time.perf_counter()
+    carry = segments.start(strategy, problem, keys, solution, batched=batched)
+    length = min(_MAX_SEGMENT, budget.longest_segment(strategy))
+    advance = functools.partial(segments.advance, length=length, batched=batched)
+    nothing = np.zeros(num_seeds, np.int32)
+    # A call with nothing to do compiles the program, so that compile time can be told from run time.
+    carry, _ = advance(strategy, problem, carry, keys, *_limits(nothing, nothing, batched))
+    score = functools.partial(segments.score, strategy, problem, keys=keys, batched=batched)
+    metrics = jax.block_until_ready(score(carry))
+    compile_seconds = time.perf_counter() - clock
+
+    log = _Log(num_seeds)
+    log.add_score(metrics, np.ones(num_seeds, bool))
+    stopped = np.zeros(num_seeds, bool)
+    next_limit = 0
+    checkpointer = None
+    if checkpoint is not None:
+        checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution))
+        restored = checkpointer.restore(carry)
+        if restored is not None:
+            carry, record, meta = restored
+            log = _Log.from_record(record)
+            stopped = np.asarray(meta["reached_target"])
+            if meta["limits"] == list(budget.limits) and meta["unit"] == budget.unit:
+                next_limit = meta["next_limit"]
+            else:  # another budget: go on from where the run is
+                next_limit = int(np.searchsorted(budget.limits, budget.done(log).max(), side="right"))
+    reached_target = stopped.copy()
+
+    with contextlib.ExitStack() as stack:
+        if checkpointer is not None:
+            stack.callback(checkpointer.close)
+        show = stack.enter_context(_progress_bar(progress, budget, problem.headline))
+        while next_limit < len(budget.limits) and not stopped.all():
+            limit = budget.limits[next_limit]
+            next_limit += 1
+            before = log.generations
+            while np.any(~stopped & (budget.done(log) < limit)):
+                generation_limit, step_limit = budget.limits_of_call(log, limit)
+                clock = time.perf_counter()
+                limits = _limits(np.where(stopped, 0, generation_limit), step_limit, batched)
+                carry, record = jax.block_until_ready(advance(strategy, problem, carry, keys, *limits))
+                log.add_generations(record, np.asarray(carry.generation), time.perf_counter() - clock)
+            advanced = log.generations > before
+            if not advanced.any():  # one generation took the run past this limit already
+                continue
+            metrics = jax.block_until_ready(score(carry))
+            log.add_score(metrics, advanced)
+            show(log)
+            if target is not None:
+                headline = np.asarray(metrics[problem.headline]).reshape(num_seeds)
+                reached_target |= headline >= target if problem.maximize else headline <= target
+                stopped = reached_target.copy()
+            if callback is not None and callback(_progress_of(strategy, carry, log)):
+                stopped[:] = True
+            if checkpointer is not None:
+                meta = {
+                    "unit": budget.unit,
+                    "limits": list(budget.limits),
+                    "next_limit": next_limit,
+                    "reached_target": reached_target.tolist(),
+                }
+                checkpointer.save(int(log.generations.max()), carry, log.record(), meta)
+    stopped_by = "target" if reached_target.all() else "callback" if stopped.all() else "budget"
+    return Outcome(
+        carry=carry,
+        mean=jax.vmap(strategy.mean)(carry.state) if batched else strategy.mean(carry.state),
+        histories=[log.history(seed) for seed in range(num_seeds)],
+        scores=[log.scores(seed) for seed in range(num_seeds)],
+        seconds=log.seconds,
+        compile_seconds=compile_seconds,
+        stopped_by=stopped_by,
+    )
+
+
+def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:
+    limits = (np.asarray(generation_limit, np.int32), np.asarray(step_limit, np.int32))
+    return limits if batched else (limits[0].reshape(()), limits[1].reshape(()))
+
+
+def _identity(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None) -> str:
+    """Returns what tells the checkpoints of two runs apart: all but the budget."""
+    return fingerprint(
+        {
+            "strategy": describe_settings(strategy),
+            "problem": describe_settings(problem),
+            "keys": describe_value(keys),
+            "solution": describe_value(solution),
+        }
+    )
+
+
+def _progress_of(strategy: Strategy, carry: segments.Carry, log: "_Log") -> Progress:
+    return Progress(
+        generation=int(log.generations[0]),
+        steps=int(log.steps[0]),
+        seconds=log.seconds,
+        metrics=log.metrics(0),
+        mean=strategy.mean(carry.state),
+        best_fitness=float(carry.best_fitness),
+    )
+
+
+class _Log:
+    """What the host knows about a run: generations, steps and seconds so far, history and scores."""
+
+    def __init__(self, num_seeds: int):
+        self.generations = np.zeros(num_seeds, np.int64)
+        self.steps = np.zeros(num_seeds, np.int64)
+        self.seconds = 0.0
+        self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]  # per seed: [3, generations]
+        self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
+
+    @property
+    def num_scores(self) -> int:
+        return len(self._scores)
+
+    def add_generations(self, record: segments.Record, generations: np.ndarray, seconds: float) -> None:
+        rows = [np.asarray(x).reshape(len(self.generations), -1) for x in record]
+        generations = generations.reshape(-1).astype(np.int64)
+        for seed, count in enumerate(generations - self.generations):
+            if count:
+                block = np.stack([row[seed, :count].astype(np.float64) for row in rows])
+                self._history[seed].append(block)
+                self.steps[seed] += int(block[2].sum())
+        self.generations = generations
+        self.seconds += seconds
+
+    def add_score(self, metrics: dict[str, Any], advanced: np.ndarray) -> None:
+        row = {name: np.asarray(value, np.float64).reshape(-1) for name, value in metrics.items()}
+        seconds = np.full(len(advanced), self.seconds)
+        clock = {"generation": self.generations.copy(), "steps": self.steps.copy(), "seconds": seconds}
+        self._scores.append({**clock, **row, "_advanced": advanced.copy()})
+
+    def metrics(self, seed: int) -> dict[str, float]:
+        return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in _CLOCK}
+
+    def history(self, seed: int) -> dict[str, np.ndarray]:
+        blocks = self._history[seed] or [np.zeros((3, 0))]
+        best_fitness, mean_fitness, steps = np.concatenate(blocks, axis=1)
+        return {
+            "steps": np.cumsum(steps.astype(np.int64)),
+            "best_fitness": best_fitness,
+            "mean_fitness": mean_fitness,
+        }
+
+    def scores(self, seed: int) -> dict[str, np.ndarray]:
+        rows = [row for row in self._scores if row["_advanced"][seed]]
+        names = [name for name in self._scores[0] if name != "_advanced"]
+        return {name: np.asarray([row[name][seed] for row in rows]) for name in names}
+
+    def record(self) -> dict[str, np.ndarray]:
+        """Returns the log as arrays by name, for a checkpoint."""
+        record = {f"score/{name}": np.stack([row[name] for row in self._scores]) for name in self._scores[0]}
+        for seed, blocks in enumerate(self._history):
+            record[f"history/{seed}"] = np.concatenate(blocks or [np.zeros((3, 0))], axis=1)
+        return {
+            **record,
+            "generations": self.generations,
+            "steps": self.steps,
+            "seconds": np.asarray(self.seconds),
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, np.ndarray]) -> "_Log":
+        log = cls(len(record["generations"]))
+        log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
+        log.seconds = float(record["seconds"])
+        log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]
+        columns = {name.removeprefix("score/"): x for name, x in record.items() if name.startswith("score/")}
+        log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
+        return log
+
+
+@contextlib.contextmanager
+def _progress_bar(title: str | None, budget: Budget, headline: str) -> Iterator[Callable[[_Log], None]]:
+    """Yields a function that shows where the run is; one that does nothing without a title."""
+    if title is None:
+        yield lambda log: None
+        return
+    import rich.progress
+
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[status]}"),
+    )
+    with rich.progress.Progress(*columns) as bar:
+        task = bar.add_task(title, total=budget.limits[-1], status="compiled")
+
+        def show(log: _Log) -> None:
+            done = log.steps if budget.unit == "steps" else log.generations
+            scores = [log.metrics(seed)[headline] for seed in range(len(done))]
+            status = f"generation {log.generations.max()}, {headline} {np.mean(scores):.4g}"
+            bar.update(task, completed=min(int(done.min()), budget.limits[-1]), status=status)
+
+        yield show

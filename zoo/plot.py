@@ -1,0 +1,80 @@
+"""Figures of benchmark results."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from zoo.results import Results
+
+_GRID = 100  # points of a curve
+_AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
+
+
+def plot_curves(results: "Results", problem: str | None = None) -> Figure:
+    """Draws learning curves, a row per problem; see `Results.plot`.
+
+    Raises:
+        KeyError: If the results have no such problem.
+    """
+    problems = list(dict.fromkeys(pair.problem for pair in results.pairs))
+    if problem is not None and problem not in problems:
+        raise KeyError(f"No problem {problem!r} in these results; there are {problems}.")
+    problems = [problem] if problem is not None else problems
+    strategies = list(dict.fromkeys(pair.strategy for pair in results.pairs))
+    figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
+    axes = figure.subplots(len(problems), len(_AXES), squeeze=False)
+    handles = {}
+    for row, name in zip(axes, problems, strict=True):
+        pairs = [pair for pair in results.pairs if pair.problem == name and not pair.info["error"]]
+        for axis, (column, label) in zip(row, _AXES, strict=True):
+            for pair in pairs:
+                x, middle, low, high = _curve(pair.curve, pair.info["headline"], column)
+                color = f"C{strategies.index(pair.strategy) % 10}"
+                (handles[pair.strategy],) = axis.plot(x, middle, color=color, label=pair.strategy)
+                axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+            axis.set_xlabel(label)
+            axis.set_xlim(left=0)
+            axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+            axis.set_title(name, fontsize="medium")
+            axis.grid(alpha=0.3)
+            if pairs:
+                direction = "higher is better" if pairs[0].info["maximize"] else "lower is better"
+                axis.set_ylabel(f"{pairs[0].info['headline']} ({direction})", fontsize="small")
+                if not pairs[0].info["maximize"] and _spans_decades(axis):
+                    axis.set_yscale("log")
+            else:
+                axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
+    if handles:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper center",
+            ncols=min(len(handles), 6),
+            frameon=False,
+        )
+    num_seeds = results.metadata.get("num_seeds")
+    figure.supxlabel(
+        f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
+        fontsize="small",
+    )
+    return figure
+
+
+def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a common grid in `column`, and on it the interquartile mean over seeds with its interval."""
+    from zoo.results import confidence_interval, interquartile_mean
+
+    rows = curve[curve.metric == metric]
+    seeds = [group for _, group in rows.groupby("seed")]
+    grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
+    values = np.stack([np.interp(grid, group[column], group.value) for group in seeds])
+    low, high = confidence_interval(values)
+    return grid, interquartile_mean(values), low, high
+
+
+def _spans_decades(axis) -> bool:
+    values = np.concatenate([line.get_ydata() for line in axis.lines])
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3

@@ -1,0 +1,276 @@
+"""The registry: ids to strategies and problems, loaded only when one is made.
+
+A row is an id and a `"module:attribute"` spec (or the object itself). An id that ends in `/*` is a namespace: whatever
+follows the slash is passed on as one setting. Other distributions add rows through the entry points `zoo.strategies`
+and `zoo.problems`.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from zoo.problem import Problem
+from zoo.strategy import Strategy
+
+STRATEGIES = {
+    "cma_es": "strategies.distribution.cma_es:CMAES",
+    "open_es": "strategies.gradient.open_es:OpenES",
+    "random_search": "strategies.population.random_search:RandomSearch",
+    "snes": "strategies.distribution.snes:SNES",
+}
+
+PROBLEMS = {
+    "blackbox/*": "problems.blackbox.bbob:BBOB",
+    "rl/*": "problems.rl.gymnax:GymnaxProblem",
+    "supervised/digits": "problems.supervised.images:digits",
+    "supervised/fashion_mnist": "problems.supervised.images:fashion_mnist",
+    "supervised/kmnist": "problems.supervised.images:kmnist",
+    "supervised/mnist": "problems.supervised.images:mnist",
+}
+
+
+class Registry:
+    """Rows of one kind.
+
+    Args:
+        kind: What a row makes, for messages: "strategy" or "problem".
+        base: What the factories must return.
+        rows: Built-in rows.
+        entry_point_group: Where other distributions add theirs.
+    """
+
+    def __init__(self, kind: str, base: type, rows: dict[str, str], entry_point_group: str):
+        self.kind = kind
+        self.base = base
+        self.rows: dict[str, str | Callable[..., Any]] = dict(rows)
+        self.entry_point_group = entry_point_group
+        self._entry_points_loaded = False
+
+    def register(self, id: str, factory: str | Callable[..., Any] | None = None) -> Any:
+        """Adds a row; without a factory, returns a decorator for a class or function.
+
+        Raises:
+            TypeError: If the id is not a string.
+            ValueError: If the id is taken.
+        """
+        if not isinstance(id, str) or not id:
+            raise TypeError(f"A {self.kind} is registered under a non-empty string, got {id!r}.")
+        if factory is None:
+
+            def decorate(target: Callable[..., Any]) -> Callable[..., Any]:
+                self.register(id, target)
+                return target
+
+            return decorate
+        self._load_entry_points()
+        if id in self.rows:
+            raise ValueError(f"The {self.kind} id {id!r} is already registered; choose another.")
+        self.rows[id] = factory
+        return factory
+
+    def ids(self) -> list[str]:
+        """Returns all ids, namespaces spelled out."""
+        self._load_entry_points()
+        ids: list[str] = []
+        for id, spec in self.rows.items():
+            ids += [id[:-1] + name for name in load(spec).names()] if id.endswith("/*") else [id]
+        return sorted(ids)
+
+    def make(self, id: str, settings: dict[str, Any]) -> Any:
+        """Makes what an id stands for.
+
+        Raises:
+            ValueError: If the id is unknown; the message has the nearest ids.
+            TypeError: If a setting is unknown; the message lists the valid ones with their defaults.
+        """
+        factory, name = self.factory(id)
+        fixed = {} if name is None else {factory.namespace_field: name}
+        parameters = {k: p for k, p in inspect.signature(factory).parameters.items() if k not in fixed}
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            unknown = [setting for setting in settings if setting not in parameters]
+            if unknown:
+                raise TypeError(self._unknown_setting(id, unknown[0], parameters))
+        made = factory(**fixed, **settings)
+        if not isinstance(made, self.base):
+            raise TypeError(
+                f"The factory of {self.kind} {id!r} returned {type(made).__name__}, not a zoo.{self.base.__name__}."
+            )
+        return made
+
+    def factory(self, id: str) -> tuple[Any, str | None]:
+        """Returns an id's factory, and within a namespace also the name that follows the slash."""
+        if not isinstance(id, str):
+            raise TypeError(
+                f"Expected a {self.kind} id or a zoo.{self.base.__name__}, got {type(id).__name__}: {id!r}."
+            )
+        self._load_entry_points()
+        if id in self.rows and not id.endswith("/*"):
+            return load(self.rows[id]), None
+        namespace, slash, name = id.partition("/")
+        row = f"{namespace}/*"
+        if slash and row in self.rows:
+            factory = load(self.rows[row])
+            if name in factory.names():
+                return factory, name
+        raise ValueError(self._unknown_id(id))
+
+    def _unknown_id(self, id: str) -> str:
+        ids = self.ids()
+        short = {known.rpartition("/")[2].lower(): known for known in ids}
+        near = difflib.get_close_matches(id, ids, n=3, cutoff=0.5)
+        near += [short[s] for s in difflib.get_close_matches(id.rpartition("/")[2].lower(), short, n=3, cutoff=0.6)]
+        near = list(dict.fromkeys(near))[:3]
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Known ids: {', '.join(ids)}."
+        return f"Unknown {self.kind} {id!r}. {hint} (`zoo list` shows all.)"
+
+    def _unknown_setting(self, id: str, setting: str, parameters: dict[str, inspect.Parameter]) -> str:
+        near = difflib.get_close_matches(setting, parameters, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        valid = ", ".join(
+            name if p.default is inspect.Parameter.empty else f"{name}={_show(p.default)}"
+            for name, p in parameters.items()
+        )
+        return f"{self.kind} {id!r} has no setting {setting!r}.{hint} Valid settings: {valid}."
+
+    def _load_entry_points(self) -> None:
+        if not self._entry_points_loaded:
+            self._entry_points_loaded = True
+            for entry_point in importlib.metadata.entry_points(group=self.entry_point_group):
+                self.register(entry_point.name, entry_point.value)
+
+
+def load(spec: str | Callable[..., Any]) -> Any:
+    """Returns the object of a `"module:attribute"` spec.
+
+    Raises:
+        ImportError: If the module cannot be imported; it says so when another module of the same name is in the way.
+    """
+    if not isinstance(spec, str):
+        return spec
+    module_name, _, attribute = spec.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        package = module_name.partition(".")[0]
+        if package in ("strategies", "problems"):
+            _check_not_shadowed(package, error)
+        raise
+
+
+def _check_not_shadowed(package: str, error: Exception) -> None:
+    found = sys.modules.get(package)
+    path = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", [])), None)
+    ours = pathlib.Path(__file__).resolve().parent.parent / package
+    if path is None or pathlib.Path(path).resolve() in (ours, ours / "__init__.py"):
+        return
+    raise ImportError(
+        f"The zoo's package {package!r} is shadowed by {path}: Python finds that one first. Rename it (or start Python "
+        f"from another folder) so that `import {package}` finds {ours}."
+    ) from error
+
+
+def _show(default: Any) -> str:
+    return getattr(default, "__qualname__", None) or repr(default)
+
+
+_strategies = Registry("strategy", Strategy, STRATEGIES, "zoo.strategies")
+_problems = Registry("problem", Problem, PROBLEMS, "zoo.problems")
+
+
+def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -> Strategy:
+    """Makes a registered strategy.
+
+    Args:
+        id: For example `"open_es"`; `list_strategies()` has them all.
+        problem: If given, settings left open are filled in from the problem: those that it suggests, and those that
+            depend on its number of dimensions.
+        **settings: The strategy's settings.
+
+    Raises:
+        ValueError: If the id is unknown or a setting has an invalid value.
+        TypeError: If a setting is unknown or has the wrong type.
+
+    >>> import zoo
+    >>> zoo.make_strategy("open_es", population_size=32, sigma=0.1).population_size
+    32
+    """
+    if problem is None:
+        return _strategies.make(id, settings)
+    factory, _ = _strategies.factory(id)
+    known = inspect.signature(factory).parameters
+    suggested = {name: value for name, value in problem.suggestions.items() if name in known}
+    strategy = _strategies.make(id, {**suggested, **settings})
+    return strategy.for_solution(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
+
+
+def make_problem(id: str, **settings: Any) -> Problem:
+    """Makes a registered problem.
+
+    Args:
+        id: For example `"supervised/digits"`, `"rl/CartPole-v1"`, `"blackbox/rastrigin"`.
+        **settings: The problem's settings.
+
+    Raises:
+        ValueError: If the id is unknown or a setting has an invalid value.
+        TypeError: If a setting is unknown or has the wrong type.
+
+    >>> import zoo
+    >>> zoo.make_problem("blackbox/sphere", num_dims=5).num_dims
+    5
+    """
+    return _problems.make(id, settings)
+
+
+def list_strategies() -> list[str]:
+    """Returns the ids of all registered strategies."""
+    return _strategies.ids()
+
+
+def list_problems() -> list[str]:
+    """Returns the ids of all registered problems."""
+    return _problems.ids()
+
+
+def register_strategy(id: str, factory: str | Callable[..., Strategy] | None = None) -> Any:
+    """Registers a strategy: a class, a function that returns one, or a lazy `"module:attribute"` spec.
+
+    Also a decorator: `@zoo.register_strategy("my_es")` above the class.
+
+    Raises:
+        ValueError: If the id is taken.
+    """
+    return _strategies.register(id, factory)
+
+
+def register_problem(id: str, factory: str | Callable[..., Problem] | None = None) -> Any:
+    """Registers a problem: a class, a function that returns one, or a lazy `"module:attribute"` spec.
+
+    Also a decorator: `@zoo.register_problem("mine/my_problem")` above the class.
+
+    Raises:
+        ValueError: If the id is taken.
+    """
+    return _problems.register(id, factory)
+
+
+def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
+    """Returns the rows of a registry: id, first line of the docstring, and for a namespace the names in it.
+
+    Args:
+        kind: `"strategy"` or `"problem"`.
+    """
+    registry = _strategies if kind == "strategy" else _problems
+    registry.ids()  # with those of other distributions
+    rows = []
+    for id, spec in sorted(registry.rows.items()):
+        factory = load(spec)
+        summary = (inspect.getdoc(factory) or "").partition("\n")[0]
+        rows.append((id, summary, factory.names() if id.endswith("/*") else []))
+    return rows
