@@ -67,7 +67,8 @@ class Strategy(PytreeDataclass, abc.ABC):
             TypeError: If a leaf of the solution is not a floating-point array.
             ValueError: If the solution has no leaves or no entries.
         """
-        return self._init(key, check_solution(solution))
+        # Copied, so that a loop may donate its state without taking the caller's arrays with it.
+        return self._init(key, jax.tree.map(jnp.copy, check_solution(solution)))
 
     def ask(self, key: jax.Array, state: State, surrogate: Surrogate | None = None) -> tuple[Population, State]:
         """Draws the next population.

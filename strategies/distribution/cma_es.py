@@ -53,13 +53,16 @@ class CMAES(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> CMAESState:
         flat, _ = ravel_pytree(solution)
-        zeros, ones, identity = (
-            jnp.zeros_like(flat),
-            jnp.ones_like(flat),
-            jnp.eye(flat.size, dtype=flat.dtype),
+        return CMAESState(
+            mean=solution,
+            sigma=jnp.asarray(self.sigma, flat.dtype),
+            path_sigma=jnp.zeros_like(flat),
+            path_c=jnp.zeros_like(flat),
+            covariance=jnp.eye(flat.size, dtype=flat.dtype),
+            basis=jnp.eye(flat.size, dtype=flat.dtype),
+            scales=jnp.ones_like(flat),
+            generation=jnp.zeros((), jnp.int32),
         )
-        sigma = jnp.asarray(self.sigma, flat.dtype)
-        return CMAESState(solution, sigma, zeros, zeros, identity, identity, ones, jnp.zeros((), jnp.int32))
 
     def _ask(self, key: jax.Array, state: CMAESState, surrogate: Surrogate | None) -> tuple[Population, CMAESState]:
         mean, unravel = ravel_pytree(state.mean)
@@ -92,7 +95,7 @@ class CMAES(Strategy):
 
         # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite.
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
-        scaled = weights * jnp.where(weights < 0, x.shape[1] / (squared_norm + 1e-8), 1)
+        scaled = weights * jnp.where(weights < 0, x.shape[1] / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
         keep = 1 + p.c_1 * (1 - h_sigma) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * p.weights.sum()
         covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
 

@@ -38,7 +38,7 @@ class RandomSearch(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> RandomSearchState:
         dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
-        return RandomSearchState(solution, solution, jnp.asarray(jnp.inf, dtype))
+        return RandomSearchState(solution, jax.tree.map(jnp.copy, solution), jnp.asarray(jnp.inf, dtype))
 
     def _ask(
         self, key: jax.Array, state: RandomSearchState, surrogate: Surrogate | None
