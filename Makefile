@@ -8,7 +8,11 @@ WORKERS ?= 2
 .PHONY: demo test lint check peers clean
 
 demo: .venv/.installed  ## The main job: four strategies on four problems, with table, report and curves.
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/zoo benchmark -s open_es -s snes -s cma_es -s random_search \
+	  -p supervised/digits -p rl/CartPole-v1 -p blackbox/ellipsoidal_rotated -p blackbox/rastrigin \
+	  --set-problem supervised/digits:hidden=8 --seeds 3 --out results/demo \
+	  --steps supervised/digits=30_000 --steps rl/CartPole-v1=200_000 \
+	  --steps blackbox/ellipsoidal_rotated=10_000 --steps blackbox/rastrigin=20_000
 
 test: .venv/.installed-test  ## The test suite.
 	$(BIN)/python -m pytest -q -n $(WORKERS)

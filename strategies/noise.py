@@ -6,17 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+_LARGE_LEAF = 256
+
 
 def normal_like(key: jax.Array, solution: Any, *, num_samples: int) -> Any:
     """Returns standard normal noise, each leaf `[num_samples, *leaf.shape]` in the leaf's dtype."""
     leaves, structure = jax.tree.flatten(solution)
     keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
-    # Drawn flat and reshaped: with odd trailing axes XLA's CPU backend takes several times as long to compile the draw.
-    noise = [
-        jax.random.normal(k, (num_samples * leaf.size,), leaf.dtype).reshape(num_samples, *leaf.shape)
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
+    noise = [_normal(k, num_samples, leaf) for k, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, noise)
+
+
+def _normal(key: jax.Array, num_samples: int, leaf: jax.Array) -> jax.Array:
+    # XLA's CPU backend takes several times as long to compile a draw with short trailing axes, so small leaves are
+    # drawn flat; large ones in two axes, which it splits better over threads.
+    shape = (num_samples, leaf.size) if leaf.size >= _LARGE_LEAF else (num_samples * leaf.size,)
+    return jax.random.normal(key, shape, leaf.dtype).reshape(num_samples, *leaf.shape)
 
 
 def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:
@@ -29,9 +34,8 @@ def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:
     """
 
     def pairs(m: jax.Array, z: jax.Array) -> jax.Array:
-        # A product with ±sigma is one broadcast; concatenating both halves would be a copy more.
-        signed = jnp.stack([sigma, -sigma]).astype(m.dtype).reshape(2, *(1,) * z.ndim)
-        return (m + signed * z).reshape(2 * z.shape[0], *m.shape)
+        step = sigma.astype(m.dtype) * z
+        return jnp.concatenate([m + step, m - step])
 
     return jax.tree.map(pairs, mean, noise)
 

@@ -59,7 +59,7 @@ class Classification(Problem):
     @property
     def suggestions(self) -> Mapping[str, Any]:
         """Settings that do well on small networks."""
-        return {"sigma": 0.05, "learning_rate": 0.02}
+        return {"sigma": 0.05, "learning_rate": 0.01}
 
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the network's initial parameters."""

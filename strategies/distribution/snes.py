@@ -63,15 +63,17 @@ class SNES(Strategy):
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
         step = weighted_sum(utility * self.mean_learning_rate, population)
 
-        def new_std(mean: jax.Array, std: jax.Array, leaf: jax.Array) -> jax.Array:
-            u = utility.astype(leaf.dtype).reshape(-1, *(1,) * mean.ndim)
-            # sum_i u_i (z_i^2 - 1), where the 1 drops out as well.
-            gradient = jnp.sum(u * jnp.square((leaf - mean) / std), axis=0)
+        # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. A product, because XLA's CPU backend is some twenty
+        # times slower at a sum over the leading axis.
+        squares = jax.tree.map(lambda m, s, x: jnp.square((x - m) / s), state.mean, state.std, population)
+        gradient = weighted_sum(utility, squares)
+
+        def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:
             return clip_std(std * jnp.exp(0.5 * std_learning_rate * gradient).astype(std.dtype))
 
         return SNESState(
             mean=jax.tree.map(jnp.add, state.mean, step),
-            std=jax.tree.map(new_std, state.mean, state.std, population),
+            std=jax.tree.map(new_std, state.std, gradient),
         )
 
 

@@ -1,0 +1,1 @@
+"""Speed against peers and against limits; `python -m benchmarks.speed` runs all of it."""

@@ -1,0 +1,81 @@
+"""ask + tell under `lax.scan`, beside evosax 0.3.2 at the same sizes, in one process.
+
+Both sides do the same work per generation: draw a population, take fitness that costs next to nothing (the first
+coordinate), shape it, update. Open-ES on both sides: antithetic, centred ranks, Adam. SNES on both sides: independent
+samples, the paper's utilities.
+
+Run: python -m benchmarks.speed.ask_tell
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.timing import Paired, time_paired
+from strategies.distribution.snes import SNES
+from strategies.gradient.open_es import OpenES
+from zoo.strategy import Strategy
+
+POPULATION_SIZE = 64
+SIZES = {1_000: 200, 100_000: 4}  # number of dimensions: generations per call
+
+
+@functools.partial(jax.jit, static_argnames="num_generations")
+def zoo_generations(strategy: Strategy, state, key, *, num_generations: int):
+    def generation(state, key):
+        population, state = strategy.ask(key, state)
+        return strategy.tell(state, population, population[:, 0]), None
+
+    return jax.lax.scan(generation, state, jax.random.split(key, num_generations))[0]
+
+
+def evosax_program(name: str, num_dims: int, num_generations: int):
+    import evosax.algorithms
+
+    optimizer = {"Open_ES": optax.adam(0.01), "SNES": optax.sgd(1.0)}[name]
+    algorithm = getattr(evosax.algorithms, name)(
+        population_size=POPULATION_SIZE, solution=jnp.zeros(num_dims), optimizer=optimizer
+    )
+    params = algorithm.default_params
+
+    @jax.jit
+    def run(state, key):
+        def generation(state, key):
+            key_ask, key_tell = jax.random.split(key)
+            population, state = algorithm.ask(key_ask, state, params)
+            return algorithm.tell(key_tell, population, population[:, 0], state, params)[0], None
+
+        return jax.lax.scan(generation, state, jax.random.split(key, num_generations))[0]
+
+    state = algorithm.init(jax.random.key(0), jnp.zeros(num_dims), params)
+    return lambda: run(state, jax.random.key(1))
+
+
+def compare(strategy: Strategy, peer: str, num_dims: int, num_generations: int) -> Paired:
+    state = strategy.init(jax.random.key(0), jnp.zeros(num_dims))
+    ours = functools.partial(zoo_generations, strategy, state, jax.random.key(1), num_generations=num_generations)
+    return time_paired(ours, evosax_program(peer, num_dims, num_generations))
+
+
+def main() -> None:
+    print(f"device: {jax.devices()[0].device_kind}; jax {jax.__version__}; population {POPULATION_SIZE}")
+    print("| strategy | dimensions | zoo, ms/generation | evosax, ms/generation | ratio (quartiles) | target |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for strategy, name, peer in (
+        (OpenES(population_size=POPULATION_SIZE), "open_es", "Open_ES"),
+        (SNES(population_size=POPULATION_SIZE), "snes", "SNES"),
+    ):
+        for num_dims, num_generations in SIZES.items():
+            t = compare(strategy, peer, num_dims, num_generations)
+            ours, theirs = (1e3 * seconds / num_generations for seconds in (t.first, t.second))
+            print(
+                f"| {name} | {num_dims:,} | {ours:.3f} | {theirs:.3f} | {t.ratio:.2f} ({t.low:.2f} to {t.high:.2f}) "
+                "| 1.00 |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

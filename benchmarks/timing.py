@@ -1,0 +1,37 @@
+"""Paired timing: two programs in turn in one process, so that their ratio holds when the machine's speed drifts."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Seconds per call (medians), and the ratio of the first to the second, taken round by round."""
+
+    first: float
+    second: float
+    ratio: float  # median over rounds
+    low: float  # quartiles of the ratio over rounds
+    high: float
+
+
+def time_paired(first: Callable[[], Any], second: Callable[[], Any], *, rounds: int = 15) -> Paired:
+    """Times two programs in turn, A B A B ..., after one call of each to compile and warm up."""
+    for program in (first, second):
+        jax.block_until_ready(program())
+        jax.block_until_ready(program())
+    seconds = np.array([[_seconds(first), _seconds(second)] for _ in range(rounds)])
+    ratios = seconds[:, 0] / seconds[:, 1]
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    return Paired(*np.median(seconds, axis=0), middle, low, high)
+
+
+def _seconds(program: Callable[[], Any]) -> float:
+    clock = time.perf_counter()
+    jax.block_until_ready(program())
+    return time.perf_counter() - clock

@@ -1,0 +1,20 @@
+"""Runs the Python blocks of the Markdown files, each document in a folder of its own."""
+
+import os
+import pathlib
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+
+@pytest.fixture(scope="module")
+def scratch_folder(tmp_path_factory):
+    """Lets a document write files where it pleases."""
+    before = pathlib.Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("document"))
+    yield
+    os.chdir(before)
+
+
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"], fixtures=["scratch_folder"]).pytest()
