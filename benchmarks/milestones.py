@@ -25,7 +25,8 @@ def first_reached(strategy_id: str, problem_id: str, target: float, *, num_steps
         reached += result.stopped_by == "target"
     print(
         f"| {strategy_id} on {problem_id} | score >= {target:g} | {reached}/{NUM_SEEDS} seeds | "
-        f"{np.median(steps):,.0f} steps | {np.median(seconds[1:]):.1f} s (first, with compilation: {seconds[0]:.1f} s) |",
+        f"{np.median(steps):,.0f} steps |"
+        f" {np.median(seconds[1:]):.1f} s (first, compilation included: {seconds[0]:.1f} s) |",
         flush=True,
     )
 
