@@ -28,7 +28,8 @@ def time_paired(first: Callable[[], Any], second: Callable[[], Any], *, rounds: 
     seconds = np.array([[_seconds(first), _seconds(second)] for _ in range(rounds)])
     ratios = seconds[:, 0] / seconds[:, 1]
     low, middle, high = np.percentile(ratios, (25, 50, 75))
-    return Paired(*np.median(seconds, axis=0), middle, low, high)
+    first_seconds, second_seconds = np.median(seconds, axis=0)
+    return Paired(first_seconds, second_seconds, middle, low, high)
 
 
 def _seconds(program: Callable[[], Any]) -> float:

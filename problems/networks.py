@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -97,11 +98,12 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
                 f"problems.networks.FunctionNetwork(init, apply). Got {type(network).__name__}."
             )
         return network
-    hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+    sizes: tuple[Any, ...] = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
-    if not all(isinstance(size, int) and size > 0 for size in hidden):
+    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in sizes):
         raise ValueError(f"hidden must be positive whole numbers, one per layer, got {hidden!r}.")
+    hidden = tuple(int(size) for size in sizes)
     if network == "mlp":
         return MLP((*hidden, num_outputs), activation)
     if network == "cnn":

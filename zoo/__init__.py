@@ -25,7 +25,7 @@ from zoo.strategy import Evaluation, Strategy
 from zoo.unrolled import UnrolledProblem
 
 if TYPE_CHECKING:
-    from zoo.benchmark import benchmark
+    from zoo.benchmarking import benchmark
     from zoo.results import Results, load_run
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 # What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
-_LAZY = {"Results": "zoo.results", "benchmark": "zoo.benchmark", "load_run": "zoo.results"}
+_LAZY = {"Results": "zoo.results", "benchmark": "zoo.benchmarking", "load_run": "zoo.results"}
 
 
 def __getattr__(name: str) -> Any:
@@ -65,5 +65,5 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value  # also where the import put the submodule of the same name
+    globals()[name] = value
     return value

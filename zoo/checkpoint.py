@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.describe import is_key
@@ -58,7 +59,8 @@ class Checkpointer:
         args = ocp.args.Composite(carry=ocp.args.StandardRestore(abstract), record=ocp.args.StandardRestore())
         restored = self._manager.restore(step, args=args)
         record = {name: np.asarray(value) for name, value in restored.record.items()}
-        return _unpack(restored.carry, carry), record, meta
+        # By way of the host: orbax pins its arrays to a device, for which everything would be compiled anew.
+        return _unpack(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), restored.carry), carry), record, meta
 
     def close(self) -> None:
         """Releases what orbax holds."""

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 import zoo
+from zoo.registry import catalogue, valid_settings
 
 app = typer.Typer(
     help="A zoo of evolution strategies in JAX.",
@@ -21,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_out = rich.console.Console()
+# In a log or a file nothing is wrapped or cut off for want of a terminal's width.
+_out = rich.console.Console(width=None if sys.stdout.isatty() else 200)
 _err = rich.console.Console(stderr=True)
 
 Set = Annotated[
@@ -66,8 +68,6 @@ def _version(
 @app.command("list")
 def list_command() -> None:
     """List strategies and problems."""
-    from zoo.registry import catalogue
-
     with _clear_errors():
         for kind in ("strategy", "problem"):
             table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
@@ -154,8 +154,8 @@ def benchmark_command(
             num_seeds=seeds,
             num_steps=_parse_steps(steps, problems),
             key=key,
-            strategy_settings=_by_label(settings, strategies, "--set"),
-            problem_settings=_by_label(problem_settings, problems, "--set-problem"),
+            strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
+            problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
             out=out,
         )
         _show(results, out)
@@ -176,7 +176,8 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
     table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
     summary = format_summary(results.summary())
     for column in summary.columns:
-        table.add_column(column, justify="left" if column in ("problem", "strategy", "score") else "right")
+        justify = "left" if column in ("problem", "strategy", "metric") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     previous = None
     for row in summary.itertuples(index=False):
         cells = [str(cell) for cell in row]
@@ -212,8 +213,10 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
-def _by_label(settings: list[str] | None, labels: list[str], option: str) -> dict[Any, dict[str, Any]]:
-    """Parses `label:name=value`; without a label, a setting goes to every label."""
+def _by_label(
+    settings: list[str] | None, labels: list[str], option: str, kind: str | None = None
+) -> dict[Any, dict[str, Any]]:
+    """Parses `label:name=value`; without a label, a setting goes to every label (of this kind) that has it."""
     by_label: dict[Any, dict[str, Any]] = {}
     for setting in settings or []:
         head, _, tail = setting.partition("=")
@@ -221,7 +224,11 @@ def _by_label(settings: list[str] | None, labels: list[str], option: str) -> dic
         if colon and label not in labels:
             raise ValueError(f"{option} {setting}: {label!r} is not in this benchmark ({', '.join(labels)}).")
         name, value = _parse_setting(f"{name}={tail}" if "=" in setting else setting)
-        for each in [label] if colon else labels:
+        targets = [label] if colon else labels
+        if kind is not None and not colon:
+            # If nobody has it, all get it: the error then lists what there is.
+            targets = [each for each in labels if name in valid_settings(each, kind)] or labels
+        for each in targets:
             by_label.setdefault(each, {})[name] = value
     return by_label
 
@@ -233,11 +240,13 @@ def _parse_steps(steps: list[str] | None, problems: list[str]) -> int | dict[str
     for entry in steps:
         label, equals, number = entry.rpartition("=")
         try:
-            value = int(float(number.replace("_", "")))
+            value = float(number.replace("_", ""))
+            if not value.is_integer():
+                raise ValueError
         except (ValueError, OverflowError):
-            raise ValueError(f"--steps takes a number, or problem=number; got {entry!r}.") from None
+            raise ValueError(f"--steps takes a number of steps, or problem=number; got {entry!r}.") from None
         for each in [label] if equals else problems:
-            by_problem[each] = value
+            by_problem[each] = int(value)
     return by_problem
 
 

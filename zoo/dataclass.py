@@ -8,6 +8,7 @@ then (tracers pass).
 
 import dataclasses
 import numbers
+import typing
 from typing import Any, Self, dataclass_transform
 
 from flax import struct
@@ -58,23 +59,27 @@ class PytreeDataclass:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
             bounds = field.metadata.get(_BOUNDS, {})
-            if isinstance(value, list):  # static values are hashed
-                object.__setattr__(self, field.name, tuple(value))
-            elif bounds.get("number"):
-                self._check_number(field.name, value, field.default)
-                if isinstance(value, int) and not isinstance(value, bool):
-                    # An integer leaf would change the traced dtype, and with it recompile.
-                    object.__setattr__(self, field.name, float(value))
-            elif "at_least" in bounds and value is not None and value is not field.default:
-                if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                    raise TypeError(f"{type(self).__name__}.{field.name} must be a whole number, got {value!r}.")
-                # NumPy's integers hash differently from Python's in a cache key's repr: keep one kind.
-                object.__setattr__(self, field.name, int(value))
+            if bounds.get("number"):
+                value = self._check_number(field.name, value, field.default)
+            elif "at_least" in bounds:
+                value = self._check_whole_number(field.name, value, optional=type(None) in typing.get_args(field.type))
+            elif isinstance(value, list) and not field.metadata["pytree_node"]:
+                value = tuple(value)  # static values are hashed
+            object.__setattr__(self, field.name, value)
             self._check_bounds(field.name, value, bounds)
 
-    def _check_number(self, name: str, value: Any, default: Any) -> None:
+    def _check_number(self, name: str, value: Any, default: Any) -> Any:
         if isinstance(value, (str, bytes, bool, list, tuple, dict)) or (value is None and default is not None):
             raise TypeError(f"{type(self).__name__}.{name} must be a number, got {value!r}.")
+        # One kind of scalar: an integer, or a NumPy scalar of fixed dtype, would be another traced type, and recompile.
+        return float(value) if isinstance(value, numbers.Real) else value
+
+    def _check_whole_number(self, name: str, value: Any, *, optional: bool) -> Any:
+        if value is None and optional:
+            return value
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}.")
+        return int(value)
 
     def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:
         if not isinstance(value, numbers.Real):  # arrays, tracers and placeholders cannot be compared here

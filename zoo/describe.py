@@ -1,6 +1,7 @@
 """What a run was: settings as JSON, versions, device, commit; and a fingerprint that tells two runs apart."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -39,15 +40,35 @@ def describe_value(value: Any) -> Any:
         return {str(k): describe_value(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
         return [describe_value(v) for v in value]
+    if isinstance(value, functools.partial):
+        return {
+            "partial": describe_value(value.func),
+            "args": describe_value(value.args),
+            **describe_value(value.keywords),
+        }
     if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}:{value.__qualname__}"
+        return _describe_function(value)
     if dataclasses.is_dataclass(value) and not type(value).__module__.startswith("flax.linen"):
         fields = [f for f in dataclasses.fields(value) if f.name not in ("parent", "name")]  # flax's own
         return {
             "class": type(value).__qualname__,
             **{f.name: describe_value(getattr(value, f.name)) for f in fields},
         }
+    if type(value).__repr__ is object.__repr__:  # whose text is an address
+        return {"class": type(value).__qualname__, **describe_value(getattr(value, "__dict__", {}))}
     return repr(value)
+
+
+def _describe_function(function: Any) -> str:
+    """Returns a function's name; with a hash of what it does where the name does not tell, as for a lambda."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    code = getattr(function, "__code__", None)
+    if code is None or "<" not in function.__qualname__:
+        return name
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    constants = [c for c in code.co_consts if isinstance(c, (bool, int, float, str, bytes, type(None)))]
+    state = [code.co_code.hex(), repr(constants), code.co_names, *map(describe_value, (cells, function.__defaults__))]
+    return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"
 
 
 def is_key(value: Any) -> bool:

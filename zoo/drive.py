@@ -3,16 +3,18 @@
 import contextlib
 import dataclasses
 import functools
+import numbers
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo import segments
 from zoo.checkpoint import Checkpointer
-from zoo.describe import describe_settings, describe_value, fingerprint
+from zoo.describe import describe_settings, describe_value, fingerprint, is_key
 from zoo.problem import Problem
 from zoo.strategy import Solution, Strategy, check_solution
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _INT32_MAX = np.iinfo(np.int32).max
 _MAX_SEGMENT = 1024  # generations per call of the compiled loop, which bounds its history buffers
+_MIN_SEGMENT = 128  # of a budget in steps, where generations may spend few
+_MAX_STEPS = 2**30  # problem steps per call, so that they are counted in 32 bits without overflow
+_MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 _CLOCK = ("generation", "steps", "seconds")  # the columns of a score curve that are not metrics
 
 
@@ -65,7 +70,7 @@ class Budget:
         if total is None:
             total = problem.suggested_num_steps
         for name, value in ((f"num_{unit}", total), ("num_scores", num_scores)):
-            if isinstance(value, bool) or int(value) != value or value < 1:
+            if not _is_whole(value) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
         total = int(total)
         if unit == "generations" and total > _INT32_MAX:
@@ -81,13 +86,15 @@ class Budget:
         """Returns the limits that one call of the compiled loop gets, per seed: generation, and steps from now."""
         unlimited = np.full(len(log.steps), _INT32_MAX)
         if self.unit == "steps":
-            return unlimited, np.clip(limit - log.steps, 0, _INT32_MAX)
+            return unlimited, np.clip(limit - log.steps, 0, _MAX_STEPS)
         return np.full(len(log.steps), limit), unlimited
 
     def longest_segment(self, strategy: Strategy) -> int:
         """Returns how many generations may lie between two scorings (if every member spends at least one step)."""
         longest = int(np.max(np.diff((0, *self.limits))))
-        return longest if self.unit == "generations" else -(-longest // (strategy.population_size or 1))
+        if self.unit == "generations":
+            return longest
+        return max(_MIN_SEGMENT, -(-longest // (strategy.population_size or 1)))
 
 
 @dataclasses.dataclass
@@ -153,14 +160,20 @@ def drive(
         restored = checkpointer.restore(carry)
         if restored is not None:
             carry, record, meta = restored
-            log = _Log.from_record(record)
-            stopped = np.asarray(meta["reached_target"])
+            log = _Log.from_record(record, [*_CLOCK, *metrics])
             if meta["limits"] == list(budget.limits) and meta["unit"] == budget.unit:
                 next_limit = meta["next_limit"]
             else:  # another budget: go on from where the run is
                 next_limit = int(np.searchsorted(budget.limits, budget.done(log).max(), side="right"))
-    reached_target = stopped.copy()
 
+    def reached() -> np.ndarray:
+        """Returns which seeds are at the target, by their latest score."""
+        if target is None:
+            return np.zeros(num_seeds, bool)
+        headline = np.array([log.metrics(seed)[problem.headline] for seed in range(num_seeds)], np.float32)
+        return headline >= np.float32(target) if problem.maximize else headline <= np.float32(target)
+
+    stopped = reached() if log.generations.any() else stopped
     with contextlib.ExitStack() as stack:
         if checkpointer is not None:
             stack.callback(checkpointer.close)
@@ -175,16 +188,18 @@ def drive(
                 limits = _limits(np.where(stopped, 0, generation_limit), step_limit, batched)
                 carry, record = jax.block_until_ready(advance(strategy, problem, carry, keys, *limits))
                 log.add_generations(record, np.asarray(carry.generation), time.perf_counter() - clock)
+                if budget.unit == "steps" and log.idle >= _MAX_IDLE:
+                    raise ValueError(
+                        f"The last {log.idle} generations spent no problem step, so a budget in steps would never end. "
+                        "Give a budget in generations."
+                    )
             advanced = log.generations > before
             if not advanced.any():  # one generation took the run past this limit already
                 continue
             metrics = jax.block_until_ready(score(carry))
             log.add_score(metrics, advanced)
             show(log)
-            if target is not None:
-                headline = np.asarray(metrics[problem.headline]).reshape(num_seeds)
-                reached_target |= headline >= target if problem.maximize else headline <= target
-                stopped = reached_target.copy()
+            stopped = reached()
             if callback is not None and callback(_progress_of(strategy, carry, log)):
                 stopped[:] = True
             if checkpointer is not None:
@@ -192,10 +207,9 @@ def drive(
                     "unit": budget.unit,
                     "limits": list(budget.limits),
                     "next_limit": next_limit,
-                    "reached_target": reached_target.tolist(),
                 }
                 checkpointer.save(int(log.generations.max()), carry, log.record(), meta)
-    stopped_by = "target" if reached_target.all() else "callback" if stopped.all() else "budget"
+    stopped_by = "target" if reached().all() else "callback" if stopped.all() else "budget"
     return Outcome(
         carry=carry,
         mean=jax.vmap(strategy.mean)(carry.state) if batched else strategy.mean(carry.state),
@@ -205,6 +219,26 @@ def drive(
         compile_seconds=compile_seconds,
         stopped_by=stopped_by,
     )
+
+
+def as_key(key: Any) -> jax.Array:
+    """Returns a random key from a seed, a key, or a key of the older kind.
+
+    Raises:
+        TypeError: If it is none of them.
+    """
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array) and is_key(key):
+        return key
+    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32:
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    raise TypeError(f"Expected a random key, jax.random.key(seed), or a seed; got {key!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and float(value).is_integer()
 
 
 def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +264,7 @@ def _progress_of(strategy: Strategy, carry: segments.Carry, log: "_Log") -> Prog
         steps=int(log.steps[0]),
         seconds=log.seconds,
         metrics=log.metrics(0),
-        mean=strategy.mean(carry.state),
+        mean=jax.tree.map(jnp.copy, strategy.mean(carry.state)),  # the carry's memory is reused
         best_fitness=float(carry.best_fitness),
     )
 
@@ -242,6 +276,7 @@ class _Log:
         self.generations = np.zeros(num_seeds, np.int64)
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
+        self.idle = 0  # generations since anybody spent a step
         self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]  # per seed: [3, generations]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
 
@@ -252,11 +287,14 @@ class _Log:
     def add_generations(self, record: segments.Record, generations: np.ndarray, seconds: float) -> None:
         rows = [np.asarray(x).reshape(len(self.generations), -1) for x in record]
         generations = generations.reshape(-1).astype(np.int64)
+        before = self.steps.copy()
         for seed, count in enumerate(generations - self.generations):
             if count:
                 block = np.stack([row[seed, :count].astype(np.float64) for row in rows])
                 self._history[seed].append(block)
                 self.steps[seed] += int(block[2].sum())
+        advanced = int(np.max(generations - self.generations))
+        self.idle = 0 if np.any(self.steps > before) else self.idle + advanced
         self.generations = generations
         self.seconds += seconds
 
@@ -296,12 +334,12 @@ class _Log:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, np.ndarray]) -> "_Log":
+    def from_record(cls, record: dict[str, np.ndarray], names: list[str]) -> "_Log":
         log = cls(len(record["generations"]))
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
         log.seconds = float(record["seconds"])
         log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]
-        columns = {name.removeprefix("score/"): x for name, x in record.items() if name.startswith("score/")}
+        columns = {name: record[f"score/{name}"] for name in (*names, "_advanced")}
         log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
         return log
 

@@ -45,7 +45,7 @@ class Problem(PytreeDataclass, abc.ABC):
         member_batch_size: Evaluate at most this many members at a time, to bound memory. Default: all at once.
     """
 
-    member_batch_size: int | None = static(None, at_least=1)
+    member_batch_size: int | None = static(default=None, at_least=1)
 
     headline: ClassVar[str] = "fitness"
     """Which entry of `score` is the one to compare methods by."""
@@ -182,10 +182,10 @@ class FunctionProblem(Problem):
     """
 
     fn: Callable[..., Any] = static()
-    solution: Solution = leaf(None)
-    init_fn: Callable[[jax.Array], Solution] | None = static(None)
-    data: tuple[Any, ...] = leaf(())
-    takes_key: bool = static(False)
+    solution: Solution = leaf(default=None)
+    init_fn: Callable[[jax.Array], Solution] | None = static(default=None)
+    data: tuple[Any, ...] = leaf(default=())
+    takes_key: bool = static(default=False)
 
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the given initial solution, or draws one with `init_fn`."""

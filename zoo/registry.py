@@ -203,8 +203,9 @@ def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -
     """
     if problem is None:
         return _strategies.make(id, settings)
-    factory, _ = _strategies.factory(id)
-    known = inspect.signature(factory).parameters
+    if not isinstance(problem, Problem):
+        raise TypeError(f"make_strategy expects problem to be a zoo.Problem, got {type(problem).__name__}.")
+    known = valid_settings(id, "strategy")
     suggested = {name: value for name, value in problem.suggestions.items() if name in known}
     strategy = _strategies.make(id, {**suggested, **settings})
     return strategy.for_solution(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
@@ -258,6 +259,17 @@ def register_problem(id: str, factory: str | Callable[..., Problem] | None = Non
         ValueError: If the id is taken.
     """
     return _problems.register(id, factory)
+
+
+def valid_settings(id: str, kind: str) -> list[str]:
+    """Returns the names of an id's settings.
+
+    Args:
+        id: A registered id.
+        kind: `"strategy"` or `"problem"`.
+    """
+    factory, _ = (_strategies if kind == "strategy" else _problems).factory(id)
+    return list(inspect.signature(factory).parameters)
 
 
 def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +13,18 @@ if TYPE_CHECKING:
 
 def write_report(results: "Results", path: pathlib.Path) -> pathlib.Path:
     """Writes a report; see `Results.report`."""
+    from zoo.results import file_name
+
     if path.suffix != ".md":
         path = path / "report.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = results.metadata
+    key = metadata["key"]["sha256"] if isinstance(metadata["key"], dict) else metadata["key"]
     summary = results.summary()
     lines = [
         "# Benchmark",
         "",
-        f"{metadata['date']}; {metadata['num_seeds']} seeds; key {metadata['key']}; "
+        f"{metadata['date']}; {metadata['num_seeds']} seeds; key {key}; "
         f"{metadata['device']['count']} x {metadata['device']['kind']}; "
         + ", ".join(f"{name} {version}" for name, version in metadata["versions"].items() if version)
         + (f"; commit {metadata['git_commit']}" if metadata.get("git_commit") else "")
@@ -33,7 +35,7 @@ def write_report(results: "Results", path: pathlib.Path) -> pathlib.Path:
     ]
     for problem in summary.problem.unique():
         rows = summary.query("problem == @problem")
-        picture = f"curves_{re.sub(r'[^0-9a-zA-Z]+', '_', problem)}.png"
+        picture = f"curves_{file_name(problem)}.png"
         results.plot(problem).savefig(path.parent / picture, dpi=120)
         lines += ["", f"## {problem}", "", markdown_table(format_summary(rows).drop(columns="problem")), ""]
         lines += [f"![learning curves on {problem}]({picture})"]

@@ -8,6 +8,7 @@ is written at once or not at all.
 import dataclasses
 import datetime
 import functools
+import hashlib
 import json
 import pathlib
 import re
@@ -52,10 +53,11 @@ class Pair:
     def save(self, folder: pathlib.Path) -> None:
         """Writes the pair into the folder of a benchmark."""
         target = pair_folder(folder, self.strategy, self.problem)
-        temporary = target.with_name(target.name + ".tmp")
+        temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self.curve.to_csv(temporary / "curve.csv", index=False)
+        # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
+        self.curve.drop(columns=["strategy", "problem"]).to_csv(temporary / "curve.csv", index=False)
         if self.solution is not None:
             save_tree(temporary / "solution", self.solution)
         info = {"strategy": self.strategy, "problem": self.problem, **self.info}
@@ -67,9 +69,18 @@ class Pair:
     def load(cls, folder: pathlib.Path) -> "Pair":
         """Reads what `save` wrote, from the pair's own folder."""
         info = json.loads((folder / "pair.json").read_text())
-        curve = pd.read_csv(folder / "curve.csv", float_precision="round_trip")
+        strategy, problem = info.pop("strategy"), info.pop("problem")
+        curve = pd.read_csv(
+            folder / "curve.csv",
+            float_precision="round_trip",
+            dtype={"metric": str},
+            keep_default_na=False,
+            na_values={"value": [""]},
+        )
+        curve.insert(0, "strategy", pd.Series([strategy] * len(curve), dtype=str))
+        curve.insert(1, "problem", pd.Series([problem] * len(curve), dtype=str))
         solution = load_tree(folder / "solution") if (folder / "solution").is_dir() else None
-        return cls(info.pop("strategy"), info.pop("problem"), info, curve, solution)
+        return cls(strategy, problem, info, curve, solution)
 
 
 class Results:
@@ -133,9 +144,14 @@ class Results:
             interval), `rank` on the problem (1 is best; failed pairs last), `num_seeds`, `steps` (mean over seeds),
             `seconds` (of all seeds together, compilation and scoring apart) and `compile_seconds`.
 
+        Raises:
+            ValueError: If there are no pairs.
+
         References:
             Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean).
         """
+        if not self.pairs:
+            raise ValueError("There is nothing to summarise: these results have no finished pair.")
         rows = []
         for pair in self.pairs:
             row = {"problem": pair.problem, "strategy": pair.strategy, "metric": pair.info["headline"]}
@@ -227,7 +243,13 @@ def make_metadata(**facts: Any) -> dict[str, Any]:
 
 def pair_folder(folder: pathlib.Path, strategy: str, problem: str) -> pathlib.Path:
     """Returns where a pair of a benchmark is saved."""
-    return folder / "pairs" / "__".join(re.sub(r"[^\w.-]+", "-", label) for label in (problem, strategy))
+    return folder / "pairs" / f"{file_name(problem)}__{file_name(strategy)}"
+
+
+def file_name(label: str) -> str:
+    """Returns a label as a file name; two labels never share one."""
+    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)
+    return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = 0) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from zoo.drive import Budget, Progress, drive
+from zoo.drive import Budget, Progress, as_key, drive
 from zoo.problem import Problem, from_function
 from zoo.registry import make_problem, make_strategy
 from zoo.strategy import Solution, Strategy, num_dims
@@ -126,12 +126,10 @@ def run(
     True
     """
     strategy, problem = resolve(strategy, problem)
-    if isinstance(key, int):
-        key = jax.random.key(key)
     outcome = drive(
         strategy,
         problem,
-        key,
+        as_key(key),
         budget=Budget.make(problem, num_generations, num_steps, num_scores),
         target=target,
         solution=solution,

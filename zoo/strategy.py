@@ -51,7 +51,7 @@ class Strategy(PytreeDataclass, abc.ABC):
             `for_solution` fills it in.
     """
 
-    population_size: int | None = static(None, at_least=1)
+    population_size: int | None = static(default=None, at_least=1)
 
     takes_surrogate: ClassVar[bool] = False
     """Whether `ask` uses the surrogate gradient; if it does, the loop's `surrogate` must not be `None`."""

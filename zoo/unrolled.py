@@ -69,9 +69,9 @@ class UnrolledProblem(Problem):
     """
 
     horizon: int | None = static(at_least=1)
-    window: int | None = static(None, at_least=1)
-    objective: Literal["mean", "sum"] = static("mean")
-    num_score_episodes: int = static(32, at_least=1)
+    window: int | None = static(default=None, at_least=1)
+    objective: Literal["mean", "sum"] = static(default="mean")
+    num_score_episodes: int = static(default=32, at_least=1)
 
     headline = "objective"
 
@@ -157,7 +157,9 @@ class UnrolledProblem(Problem):
 
             end = jax.vmap(warm_up)(group_keys(key_steps, num_groups), phase, inner, time, terminated)
             # A terminated group keeps its place in the clock.
-            inner, time, terminated, steps = end.inner, phase, end.terminated, jnp.sum(end.steps)
+            inner, time, terminated, steps = end.inner, phase, end.terminated, jnp.sum(end.steps, dtype=jnp.int32)
+            # Before the members of a group get copies of what it saw.
+            statistics, inner = self.pool_statistics(statistics, inner)
         inner, time, terminated = jax.tree.map(lambda x: x[group_of], (inner, time, terminated))
         return UnrolledState(group_of, members, statistics, inner, time, terminated, steps)
 
@@ -205,7 +207,7 @@ class UnrolledProblem(Problem):
             inner, time, terminated = fresh if self._num_windows == 1 else jax.vmap(_select)(done, fresh, current)
         else:
             terminated = end.terminated
-        steps = jnp.sum(end.steps) + state.pending_steps
+        steps = jnp.sum(end.steps, dtype=jnp.int32) + state.pending_steps
         evaluation = Evaluation(self._scale * end.loss, done, steps)
         return evaluation, UnrolledState(
             state.groups, state.members, statistics, inner, time, terminated, jnp.zeros((), jnp.int32)

@@ -26,10 +26,10 @@ class BBOB(Problem):
     """
 
     function: str = static()
-    num_dims: int = static(10, at_least=2)
-    instance: int | jax.Array = leaf(1)
-    noise_model: Any = static(None)
-    parameters: bbobax.BBOBParams | None = leaf(None)
+    num_dims: int = static(default=10, at_least=2)
+    instance: int | jax.Array = leaf(default=1)
+    noise_model: Any = static(default=None)
+    parameters: bbobax.BBOBParams | None = leaf(default=None)
 
     namespace_field: ClassVar[str] = "function"
 

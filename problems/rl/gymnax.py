@@ -45,16 +45,16 @@ class GymnaxProblem(UnrolledProblem):
     """
 
     environment: str = static()
-    env_params: Any = leaf(None)
-    network: str | Network = static("mlp")
-    hidden: tuple[int, ...] = static((32,))
-    activation: str = static("tanh")
-    sample_actions: bool = static(False)
-    normalize_observations: bool = static(False)
-    num_episodes: int = static(1, at_least=1)
-    normalizer: Normalizer | None = leaf(None)
-    horizon: int | None = static(None, at_least=1)
-    objective: Literal["mean", "sum"] = static("sum")
+    env_params: Any = leaf(default=None)
+    network: str | Network = static(default="mlp")
+    hidden: tuple[int, ...] = static(default=(32,))
+    activation: str = static(default="tanh")
+    sample_actions: bool = static(default=False)
+    normalize_observations: bool = static(default=False)
+    num_episodes: int = static(default=1, at_least=1)
+    normalizer: Normalizer | None = leaf(default=None)
+    horizon: int | None = static(default=None, at_least=1)
+    objective: Literal["mean", "sum"] = static(default="sum")
 
     headline = "return"
     maximize = True
@@ -62,17 +62,13 @@ class GymnaxProblem(UnrolledProblem):
 
     def __post_init__(self) -> None:
         """Checks that the spaces are supported, and fills in the horizon."""
-        environment, params = _make(self.environment)
+        made = _make(self.environment)
         if self.horizon is None:
-            object.__setattr__(self, "horizon", int(params.max_steps_in_episode))
+            given = getattr(self.env_params, "max_steps_in_episode", None)
+            horizon = given if isinstance(given, int) else made.params.max_steps_in_episode
+            object.__setattr__(self, "horizon", int(horizon))
         super().__post_init__()
-        _observation_size(environment.observation_space(params), self.environment)
-        make_network(
-            self.network,
-            _num_outputs(environment.action_space(params), self.environment),
-            hidden=self.hidden,
-            activation=self.activation,
-        )
+        make_network(self.network, made.num_outputs, hidden=self.hidden, activation=self.activation)
 
     @staticmethod
     def names() -> list[str]:
@@ -182,28 +178,39 @@ class GymnaxProblem(UnrolledProblem):
 
     @property
     def _environment(self) -> Any:
-        return _make(self.environment)[0]
+        return _make(self.environment).environment
 
     @property
     def _params(self) -> Any:
-        return _make(self.environment)[1] if self.env_params is None else self.env_params
+        return _make(self.environment).params if self.env_params is None else self.env_params
 
     @property
     def _observation_size(self) -> int:
-        environment, params = _make(self.environment)
-        return _observation_size(environment.observation_space(params), self.environment)
+        return _make(self.environment).observation_size
 
     @property
     def _network(self) -> Network:
-        environment, params = _make(self.environment)
-        num_outputs = _num_outputs(environment.action_space(params), self.environment)
+        num_outputs = _make(self.environment).num_outputs
         return make_network(self.network, num_outputs, hidden=self.hidden, activation=self.activation)
 
 
+class _Made(NamedTuple):
+    environment: Any
+    params: Any
+    observation_size: int
+    num_outputs: int
+
+
 @functools.cache
-def _make(environment: str) -> tuple[Any, Any]:
-    with jax.ensure_compile_time_eval():  # the parameters must not belong to somebody's trace
-        return gymnax.make(environment)
+def _make(id: str) -> _Made:
+    with jax.ensure_compile_time_eval():  # what is made here must not belong to somebody's trace
+        environment, params = gymnax.make(id)
+        return _Made(
+            environment,
+            params,
+            _observation_size(environment.observation_space(params), id),
+            _num_outputs(environment.action_space(params), id),
+        )
 
 
 def _observation_size(space: spaces.Space, environment: str) -> int:

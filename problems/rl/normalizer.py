@@ -52,6 +52,6 @@ class Normalizer(NamedTuple):
         safe = jnp.maximum(count, 1)
         shift = moments.total / safe  # of the mean
         # The squared deviations from the old mean, less what moving the mean explains.
-        squares = jnp.where(self.num > 0, self.num * self.variance, 0) + moments.squares
+        squares = jnp.where(self.num > 1, self.num * self.variance, 0) + moments.squares
         variance = jnp.maximum(squares / safe - jnp.square(shift), 0)
         return type(self)(count, self.mean + shift, jnp.where(count > 1, variance, self.variance))

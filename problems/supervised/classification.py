@@ -30,8 +30,8 @@ class Classification(Problem):
     train_labels: jax.Array = leaf()
     test_inputs: jax.Array = leaf()
     test_labels: jax.Array = leaf()
-    loss: Literal["cross_entropy", "error"] = static("cross_entropy")
-    batch_size: int | None = static(128, at_least=1)
+    loss: Literal["cross_entropy", "error"] = static(default="cross_entropy")
+    batch_size: int | None = static(default=128, at_least=1)
 
     headline = "test_accuracy"
     maximize = True

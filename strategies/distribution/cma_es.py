@@ -40,7 +40,7 @@ class CMAES(Strategy):
         Hansen 2016, arXiv 1604.00772.
     """
 
-    sigma: float = number(0.3, above=0)
+    sigma: float = number(default=0.3, above=0)
 
     def mean(self, state: CMAESState) -> Solution:
         """Returns the mean of the search distribution."""

@@ -35,9 +35,9 @@ class SNES(Strategy):
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
     """
 
-    sigma: float = number(0.1, above=0)
-    mean_learning_rate: float = number(1.0, at_least=0)
-    std_learning_rate: float | None = number(None, at_least=0)
+    sigma: float = number(default=0.1, above=0)
+    mean_learning_rate: float = number(default=1.0, at_least=0)
+    std_learning_rate: float | None = number(default=None, at_least=0)
 
     def mean(self, state: SNESState) -> Solution:
         """Returns the mean of the search distribution."""

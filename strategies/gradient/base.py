@@ -36,12 +36,12 @@ class GradientStrategy(Strategy):
             of shape `[population_size]`. Anything but `"none"` changes what is estimated.
     """
 
-    population_size: int | None = static(64, at_least=2)
-    sigma: float = number(0.1, above=0)
-    learning_rate: float = number(0.01, at_least=0)
-    optimizer: OptimizerFactory | str = static(optax.adam)
-    sigma_schedule: Schedule | None = static(None)
-    shaping: str | Shaping = static("centered_ranks")
+    population_size: int | None = static(default=64, at_least=2)
+    sigma: float = number(default=0.1, above=0)
+    learning_rate: float = number(default=0.01, at_least=0)
+    optimizer: OptimizerFactory | str = static(default=optax.adam)
+    sigma_schedule: Schedule | None = static(default=None)
+    shaping: str | Shaping = static(default="centered_ranks")
 
     def __post_init__(self) -> None:
         """Checks the settings."""

@@ -37,7 +37,7 @@ class OpenES(GradientStrategy):
         Salimans et al. 2017, arXiv 1703.03864.
     """
 
-    antithetic: bool = static(True)
+    antithetic: bool = static(default=True)
 
     def __post_init__(self) -> None:
         """Checks the settings."""

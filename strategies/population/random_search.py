@@ -26,7 +26,7 @@ class RandomSearch(Strategy):
         sigma: Standard deviation of the samples.
     """
 
-    sigma: float = number(1.0, above=0)
+    sigma: float = number(default=1.0, above=0)
 
     def mean(self, state: RandomSearchState) -> Solution:
         """Returns the best member seen (the initial solution before the first)."""

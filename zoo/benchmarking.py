@@ -11,7 +11,7 @@ import pandas as pd
 
 import zoo
 from zoo.describe import describe_settings, describe_value, fingerprint
-from zoo.drive import Budget, Outcome, drive
+from zoo.drive import Budget, Outcome, as_key, drive
 from zoo.problem import Problem
 from zoo.registry import make_problem, make_strategy
 from zoo.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
@@ -67,7 +67,7 @@ def benchmark(
     """
     if isinstance(num_seeds, bool) or not isinstance(num_seeds, (int, np.integer)) or num_seeds < 1:
         raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
-    key = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    num_seeds, key = int(num_seeds), as_key(key)
     folder = None if out is None else pathlib.Path(out)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
@@ -77,6 +77,8 @@ def benchmark(
     for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks, 1):
         if isinstance(problem, Exception):
             pair = _failed(strategy_label, problem_label, problem, {"headline": "score", "maximize": False})
+            if folder is not None:
+                pair.save(folder)
         else:
             info = _info(strategy, problem, budget, num_seeds, metadata)
             pair = None if folder is None else _finished(folder, strategy_label, problem_label, info)
@@ -161,8 +163,11 @@ def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any])
 
 
 def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **context: Any) -> Any:
-    if isinstance(spec, str):
+    base = Strategy if kind == "strategy" else Problem
+    if not isinstance(spec, (Strategy, Problem)):
         return make(spec, **context, **settings)
+    if not isinstance(spec, base):
+        raise TypeError(f"Expected a {kind} or its id for {label!r}, got {type(spec).__name__}.")
     if settings:
         raise TypeError(
             f"Settings are given for the {kind} {label!r}, which is already made; give its id, or apply them yourself "
