@@ -69,6 +69,8 @@ def benchmark(
         raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
     num_seeds, key = int(num_seeds), as_key(key)
     folder = None if out is None else pathlib.Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"benchmark(out=...) needs a folder, but {folder} is a file.")
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 

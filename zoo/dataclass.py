@@ -8,7 +8,6 @@ then (tracers pass).
 
 import dataclasses
 import numbers
-import typing
 from typing import Any, Self, dataclass_transform
 
 from flax import struct
@@ -62,7 +61,7 @@ class PytreeDataclass:
             if bounds.get("number"):
                 value = self._check_number(field.name, value, field.default)
             elif "at_least" in bounds:
-                value = self._check_whole_number(field.name, value, optional=type(None) in typing.get_args(field.type))
+                value = self._check_whole_number(field.name, value, optional="None" in str(field.type))
             elif isinstance(value, list) and not field.metadata["pytree_node"]:
                 value = tuple(value)  # static values are hashed
             object.__setattr__(self, field.name, value)

@@ -8,6 +8,7 @@ import json
 import pathlib
 import platform
 import subprocess
+import types
 from typing import Any
 
 import jax
@@ -65,7 +66,9 @@ def _describe_function(function: Any) -> str:
     code = getattr(function, "__code__", None)
     if code is None or "<" not in function.__qualname__:
         return name
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    # Functions it calls go by name: they may call each other, or themselves.
+    cells = [getattr(cell, "__qualname__", cell) for cell in cells]
     constants = [c for c in code.co_consts if isinstance(c, (bool, int, float, str, bytes, type(None)))]
     state = [code.co_code.hex(), repr(constants), code.co_names, *map(describe_value, (cells, function.__defaults__))]
     return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"

@@ -11,6 +11,7 @@ import importlib.metadata
 import inspect
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -143,7 +144,14 @@ class Registry:
         if not self._entry_points_loaded:
             self._entry_points_loaded = True
             for entry_point in importlib.metadata.entry_points(group=self.entry_point_group):
-                self.register(entry_point.name, entry_point.value)
+                if entry_point.name in self.rows:
+                    warnings.warn(
+                        f"{entry_point.value} wants to add the {self.kind} {entry_point.name!r}, whose id is taken; it "
+                        "is left out.",
+                        stacklevel=2,
+                    )
+                else:
+                    self.rows[entry_point.name] = entry_point.value
 
 
 def load(spec: str | Callable[..., Any]) -> Any:

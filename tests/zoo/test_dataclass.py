@@ -1,6 +1,7 @@
 """Settings: bounds, types, leaves and static fields."""
 
 import dataclasses
+import importlib
 from typing import Any
 
 import jax
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import zoo
 from zoo import leaf, number, static
 from zoo.dataclass import PytreeDataclass
 
@@ -60,22 +60,26 @@ def test_values_at_the_bounds_are_valid(name, value):
     assert getattr(Settings(**{name: value}), name) == value
 
 
-def test_annotations_may_be_text():
-    module = {"__name__": "with_text", "zoo": zoo, "PytreeDataclass": PytreeDataclass}
+def test_annotations_may_be_text(tmp_path, monkeypatch):
     code = """
 from __future__ import annotations
+
+import zoo
+from zoo.dataclass import PytreeDataclass
 
 class Text(PytreeDataclass):
     size: int | None = zoo.static(default=None, at_least=1)
     count: int = zoo.static(default=1, at_least=1)
     extra: float | None = zoo.number(default=None, at_least=0)
 """
-    exec(compile(code, "<with_text>", "exec"), module)
-    settings = module["Text"]()
+    (tmp_path / "with_text_annotations.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = importlib.import_module("with_text_annotations").Text
+    settings = text()
     assert (settings.size, settings.count, settings.extra) == (None, 1, None)
-    assert module["Text"](size=4).replace(size=None).size is None
+    assert text(size=4).replace(size=None).size is None
     with pytest.raises(ValueError, match=r"Text\.size must be at least 1"):
-        module["Text"](size=0)
+        text(size=0)
 
 
 def test_infinity_and_free_numbers_have_no_bounds_of_their_own():
