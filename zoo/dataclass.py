@@ -61,7 +61,9 @@ class PytreeDataclass:
             if bounds.get("number"):
                 value = self._check_number(field.name, value, field.default)
             elif "at_least" in bounds:
-                value = self._check_whole_number(field.name, value, optional="None" in str(field.type))
+                value = self._check_whole_number(
+                    field.name, value, optional=any(word in str(field.type) for word in ("None", "Optional"))
+                )
             elif isinstance(value, list) and not field.metadata["pytree_node"]:
                 value = tuple(value)  # static values are hashed
             object.__setattr__(self, field.name, value)

@@ -81,6 +81,9 @@ class UnrolledProblem(Problem):
         name = type(self).__name__
         if self.objective not in ("mean", "sum"):
             raise ValueError(f"{name}.objective must be 'mean' or 'sum', got {self.objective!r}.")
+        for setting in ("horizon", "window"):  # an author's own declaration may have lost the bound
+            if getattr(self, setting) is not None and getattr(self, setting) < 1:
+                raise ValueError(f"{name}.{setting} must be at least 1, got {getattr(self, setting)}.")
         if self.horizon is None and self.window is None:
             raise ValueError(f"{name} has no horizon, so it needs a window: pass window=<steps per evaluation>.")
         if self.horizon is not None and self.window is not None and self.window > self.horizon:
@@ -165,6 +168,8 @@ class UnrolledProblem(Problem):
 
     def surrogate_gradient(self, key: jax.Array, state: UnrolledState) -> Surrogate | None:
         """Returns the gradient of the next window's fitness, by backpropagation from each group's inner state."""
+        if type(self).gradient is not Problem.gradient:
+            return super().surrogate_gradient(key, state)
         if not self.differentiable:
             return None
         problem = self.with_statistics(state.statistics)

@@ -623,3 +623,25 @@ def test_wrong_population_size(key):
 def test_traced_groups(key):
     with pytest.raises(TypeError, match=r"concrete groups.*strategy\.groups"):
         jax.eval_shape(lambda groups: Table().init(key, groups, solution()), jnp.zeros(4, int))
+
+
+def test_a_gradient_of_the_authors_own_is_the_surrogate(key):
+    class Own(Table):
+        differentiable = False
+
+        def gradient(self, key, solution):
+            return jax.tree.map(lambda x: jnp.full_like(x, 7.0), solution)
+
+    problem = Own()
+    solution = problem.initial_solution(key)
+    surrogate = problem.surrogate_gradient(key, problem.init(key, np.zeros(2, int), solution))
+    assert surrogate is not None
+    assert all(np.all(np.asarray(leaf) == 7) for leaf in jax.tree.leaves(surrogate(solution)))
+
+
+def test_a_redeclared_horizon_is_checked_all_the_same():
+    class Short(Table):
+        horizon: int | None = zoo.static(6)
+
+    with pytest.raises(ValueError, match=r"Short\.horizon must be at least 1, got 0"):
+        Short(horizon=0)
