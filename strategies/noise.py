@@ -12,16 +12,20 @@ _LARGE_LEAF = 256
 def normal_like(key: jax.Array, solution: Any, *, num_samples: int) -> Any:
     """Returns standard normal noise, each leaf `[num_samples, *leaf.shape]` in the leaf's dtype."""
     leaves, structure = jax.tree.flatten(solution)
-    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
-    noise = [_normal(k, num_samples, leaf) for k, leaf in zip(keys, leaves, strict=True)]
+    # Small leaves are drawn together: a draw costs many small kernels, and much time to compile.
+    small = [leaf.size < _LARGE_LEAF and leaf.dtype == leaves[0].dtype for leaf in leaves]
+    key_small, *keys = jax.random.split(key, 1 + small.count(False))
+    num_small = sum(leaf.size for leaf, is_small in zip(leaves, small, strict=True) if is_small)
+    pool = jax.random.normal(key_small, (num_samples * num_small,), leaves[0].dtype).reshape(num_samples, num_small)
+    noise, position = [], 0
+    for leaf, is_small in zip(leaves, small, strict=True):
+        if is_small:
+            flat = jax.lax.slice_in_dim(pool, position, position + leaf.size, axis=1)
+            position += leaf.size
+        else:
+            flat = jax.random.normal(keys.pop(), (num_samples, leaf.size), leaf.dtype)
+        noise.append(flat.reshape(num_samples, *leaf.shape))
     return jax.tree.unflatten(structure, noise)
-
-
-def _normal(key: jax.Array, num_samples: int, leaf: jax.Array) -> jax.Array:
-    # XLA's CPU backend takes several times as long to compile a draw with short trailing axes, so small leaves are
-    # drawn flat; large ones in two axes, which it splits better over threads.
-    shape = (num_samples, leaf.size) if leaf.size >= _LARGE_LEAF else (num_samples * leaf.size,)
-    return jax.random.normal(key, shape, leaf.dtype).reshape(num_samples, *leaf.shape)
 
 
 def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:

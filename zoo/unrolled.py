@@ -102,7 +102,7 @@ class UnrolledProblem(Problem):
         """
 
     def step_cost(self, inner: Inner) -> jax.Array | int:
-        """Returns how many problem steps `step` spends from this inner state."""
+        """Returns how many problem steps `step` spends from this inner state: an integer if that is always the same."""
         del inner
         return 1
 
@@ -256,20 +256,24 @@ class UnrolledProblem(Problem):
 
         def advance(i: jax.Array, carry: Unroll) -> Unroll:
             inner, loss, terminated = self.step(jax.random.fold_in(key, i), solution, carry.inner)
-            steps = carry.steps + jnp.asarray(self.step_cost(carry.inner), jnp.int32)
+            cost = self.step_cost(carry.inner)
+            steps = carry.steps if isinstance(cost, int) else carry.steps + cost.astype(jnp.int32)
             advanced = Unroll(inner, carry.time + 1, jnp.asarray(terminated, bool), carry.loss + loss, steps)
             return _select(is_active(carry), advanced, carry)
 
         loss = jnp.zeros((), jax.eval_shape(self.step, key, solution, inner)[1].dtype)
         start = Unroll(inner, time, terminated, loss, jnp.zeros((), jnp.int32))
         if self.differentiable and isinstance(length, int):  # reverse mode needs a fixed number of steps
-            return jax.lax.fori_loop(0, length, advance, start)
-        _, end = jax.lax.while_loop(  # stop as soon as nobody is active
-            lambda loop: (loop[0] < length) & is_active(loop[1]),
-            lambda loop: (loop[0] + 1, advance(*loop)),
-            (jnp.zeros((), jnp.int32), start),
-        )
-        return end
+            end = jax.lax.fori_loop(0, length, advance, start)
+        else:  # stop as soon as nobody is active
+            _, end = jax.lax.while_loop(
+                lambda loop: (loop[0] < length) & is_active(loop[1]),
+                lambda loop: (loop[0] + 1, advance(*loop)),
+                (jnp.zeros((), jnp.int32), start),
+            )
+        cost = self.step_cost(inner)
+        # A constant cost need not be counted in the loop: the clock says how many steps were taken.
+        return end._replace(steps=(end.time - time) * cost) if isinstance(cost, int) else end
 
     def _check_step(self, solution: Solution, inner: Inner) -> None:
         """Says at trace time what is wrong with `step`."""

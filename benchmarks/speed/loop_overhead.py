@@ -27,7 +27,7 @@ def evaluation_alone(problem, population, problem_state, key, *, num_generations
     def evaluate(problem_state, i):
         key_evaluate = jax.random.fold_in(key, i)
         evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
-        return problem_state, evaluation.fitness
+        return problem_state, evaluation
 
     return jax.lax.scan(evaluate, problem_state, jax.numpy.arange(num_generations))
 

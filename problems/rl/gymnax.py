@@ -131,9 +131,9 @@ class GymnaxProblem(UnrolledProblem):
         new_inner = GymnaxInner(state, observation, alive, moments)
         return new_inner, loss, ~jnp.any(alive)
 
-    def step_cost(self, inner: GymnaxInner) -> jax.Array:
+    def step_cost(self, inner: GymnaxInner) -> jax.Array | int:
         """Returns the number of environments that take the step."""
-        return jnp.sum(inner.alive)
+        return 1 if self.num_episodes == 1 else jnp.sum(inner.alive)
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns mean undiscounted return and mean length of the held-out episodes."""
