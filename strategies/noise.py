@@ -99,12 +99,13 @@ def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:
 
     Args:
         mean: A solution.
-        sigma: Scalar.
+        sigma: Scalar, or `[num_pairs]`.
         noise: `[num_pairs, ...]` in the structure of the solution.
     """
 
     def pairs(m: jax.Array, z: jax.Array) -> jax.Array:
-        step = sigma.astype(m.dtype) * z
+        scale = sigma.reshape(-1, *[1] * m.ndim) if sigma.ndim else sigma
+        step = scale.astype(m.dtype) * z
         return jnp.concatenate([m + step, m - step])
 
     return jax.tree.map(pairs, mean, noise)

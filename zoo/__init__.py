@@ -21,7 +21,7 @@ from zoo.registry import (
     register_strategy,
 )
 from zoo.run import RunResult, minimize, run
-from zoo.strategy import Evaluation, Strategy
+from zoo.strategy import Evaluation, Groups, Strategy
 from zoo.unrolled import UnrolledProblem
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
     "FunctionProblem",
+    "Groups",
     "Problem",
     "Results",
     "RunResult",

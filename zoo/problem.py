@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.dataclass import PytreeDataclass, leaf, static
 from zoo.population import map_members, population_size
-from zoo.strategy import Evaluation, Solution, Surrogate, check_solution
+from zoo.strategy import Evaluation, Groups, Solution, Surrogate, check_solution
 
 Statistics = Any
 """What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
@@ -92,12 +92,12 @@ class Problem(PytreeDataclass, abc.ABC):
         del statistics
         return self
 
-    def init(self, key: jax.Array, groups: np.ndarray | jax.Array, solution: Solution) -> Any:
+    def init(self, key: jax.Array, groups: Groups | np.ndarray | jax.Array, solution: Solution) -> Any:
         """Returns the initial problem state.
 
         Args:
             key: JAX random key.
-            groups: `[population_size]` integers, `Strategy.groups`.
+            groups: `Strategy.groups`: `[population_size]` integers, or `Groups`.
             solution: The initial solution.
 
         Raises:
@@ -228,21 +228,32 @@ def from_function(
     return FunctionProblem(fn=fn, data=tuple(data), takes_key=takes_key, member_batch_size=member_batch_size, **start)
 
 
-def number_groups(groups: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Numbers groups consecutively; returns the group of each member and one member of each group."""
+def number_groups(groups: Groups | np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Numbers groups consecutively; returns the group of each member and one member of each group.
+
+    The member is one that carries the inner state: its own parent, where there are parents.
+    """
+    ids, parents, _ = groups if isinstance(groups, Groups) else Groups(groups)
     try:
-        groups = np.asarray(groups)
+        ids = np.asarray(ids)
     except jax.errors.TracerArrayConversionError:
         raise TypeError(
             "Problem.init needs concrete groups (how many there are shapes the program): pass `strategy.groups`, not a "
             "traced array."
         ) from None
-    if groups.ndim != 1 or not np.issubdtype(groups.dtype, np.integer):
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(
-            f"Problem.init expects groups of shape [population_size] and integer type, got shape {groups.shape} of "
-            f"{groups.dtype}."
+            f"Problem.init expects groups of shape [population_size] and integer type, got shape {ids.shape} of "
+            f"{ids.dtype}."
         )
-    _, members, numbered = np.unique(groups, return_index=True, return_inverse=True)
+    _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
+    if parents is not None:
+        in_range = parents.shape == ids.shape and np.all((parents >= 0) & (parents < len(ids)))
+        if not in_range or np.any(ids[parents] != ids):
+            raise ValueError(
+                f"Groups.parents must name for each of the {len(ids)} members one of its own group, got {parents}."
+            )
+        members = parents[members]
     return jnp.asarray(numbered, jnp.int32), jnp.asarray(members, jnp.int32)
 
 

@@ -21,10 +21,18 @@ from zoo.problem import Problem
 from zoo.strategy import Strategy
 
 STRATEGIES = {
+    "bptt": "strategies.gradient.bptt:BPTT",
     "cma_es": "strategies.distribution.cma_es:CMAES",
+    "es_single": "strategies.gradient.es_single:ESSingle",
+    "full_es": "strategies.gradient.full_es:FullES",
+    "gpes": "strategies.gradient.gpes:GPES",
+    "nres": "strategies.gradient.nres:NRES",
     "open_es": "strategies.gradient.open_es:OpenES",
+    "pes": "strategies.gradient.pes:PES",
     "random_search": "strategies.population.random_search:RandomSearch",
     "snes": "strategies.distribution.snes:SNES",
+    "tbptt": "strategies.gradient.tbptt:TBPTT",
+    "tes": "strategies.gradient.tes:TES",
 }
 
 PROBLEMS = {

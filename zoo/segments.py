@@ -55,12 +55,14 @@ def start(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solut
         initial = check_solution(problem.initial_solution(key.solution) if solution is None else solution)
         state = strategy.init(key.strategy, initial)
         problem_state = problem.init(key.problem, strategy.groups, initial)
-        population, _ = jax.eval_shape(
-            strategy.ask, key.strategy, state, _surrogate(strategy, problem, key.problem, problem_state)
-        )
-        evaluation, _ = jax.eval_shape(problem.evaluate, key.problem, population, problem_state)
+
+        def first_fitness() -> jax.Array:
+            surrogate = _surrogate(strategy, problem, key.problem, problem_state)
+            population, _ = strategy.ask(key.strategy, state, surrogate)
+            return problem.evaluate(key.problem, population, problem_state)[0].fitness
+
         zero = jnp.zeros((), jnp.int32)
-        best_fitness = jnp.asarray(jnp.inf, evaluation.fitness.dtype)
+        best_fitness = jnp.asarray(jnp.inf, jax.eval_shape(first_fitness).dtype)
         return Carry(state, problem_state, strategy.mean(state), best_fitness, zero, zero)
 
     return jax.vmap(start_one)(keys) if batched else start_one(keys)

@@ -39,6 +39,21 @@ class Evaluation(NamedTuple):
     steps: jax.Array
 
 
+class Groups(NamedTuple):
+    """Which members belong together, and what they ask of a problem with inner episodes; see `Strategy.groups`.
+
+    Attributes:
+        ids: `[population_size]` integers: members with the same id see the same data, inner start and reset.
+        parents: `[population_size]` integers: the member from whose inner state each member starts its next window, one
+            of its own group. `None`: its own.
+        whole_episodes: Whether an evaluation must unroll whole episodes, however long the problem's window is.
+    """
+
+    ids: np.ndarray | jax.Array
+    parents: np.ndarray | None = None
+    whole_episodes: bool = False
+
+
 class Strategy(PytreeDataclass, abc.ABC):
     """An evolution strategy: settings in a frozen pytree dataclass, everything that changes in a state.
 
@@ -107,20 +122,16 @@ class Strategy(PytreeDataclass, abc.ABC):
         return self._tell(state, population, self._check_evaluation(population, evaluation))
 
     @property
-    def groups(self) -> np.ndarray:
+    def groups(self) -> np.ndarray | Groups:
         """Group of each member, `[population_size]` integers: a group shares data, inner start and reset.
 
-        The default is one group, which is what a strategy that ranks its members needs.
+        The default is one group, which is what a strategy that ranks its members needs. A strategy that asks more of a
+        problem with inner episodes returns `Groups`; `Problem.init` takes either.
 
         Raises:
             ValueError: If the population size is still open.
         """
-        if self.population_size is None:
-            raise ValueError(
-                f"{type(self).__name__}.population_size is open, so its groups are not known yet. Pass "
-                "population_size=..., or call strategy.for_solution(solution) for its default at that dimension."
-            )
-        return np.zeros(self.population_size, np.int32)
+        return np.zeros(self._fixed_size, np.int32)
 
     @abc.abstractmethod
     def mean(self, state: State) -> Solution:
@@ -133,6 +144,15 @@ class Strategy(PytreeDataclass, abc.ABC):
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy with settings that depend on the number of dimensions filled in."""
         return self.replace(population_size=self._num_members(solution))
+
+    @property
+    def _fixed_size(self) -> int:
+        if self.population_size is None:
+            raise ValueError(
+                f"{type(self).__name__}.population_size is open, so its groups are not known yet. Pass "
+                "population_size=..., or call strategy.for_solution(solution) for its default at that dimension."
+            )
+        return self.population_size
 
     def _num_members(self, solution: Solution) -> int:
         return self.population_size or self._default_population_size(num_dims(solution))
@@ -176,6 +196,11 @@ class Strategy(PytreeDataclass, abc.ABC):
         if not jnp.issubdtype(fitness.dtype, jnp.floating):
             fitness = fitness.astype(float)
         return evaluation._replace(fitness=fitness)
+
+
+def repeat_groups(size: int, group_size: int) -> np.ndarray:
+    """Returns group ids 0 to n - 1, repeated: member i, i + n, i + 2 n, ... are a group of `group_size`."""
+    return np.tile(np.arange(size // group_size, dtype=np.int32), group_size)
 
 
 def check_solution(solution: Solution) -> Solution:

@@ -7,27 +7,35 @@ Li et al. 2023, arXiv 2304.12180, "step-unlocked workers").
 """
 
 import abc
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.dataclass import static
+from zoo.dataclass import PytreeDataclass, static
 from zoo.population import map_members
 from zoo.problem import Problem, Statistics, check_population_size, group_keys, number_groups
-from zoo.strategy import Evaluation, Solution, Surrogate, check_solution
+from zoo.strategy import Evaluation, Groups, Solution, Surrogate, check_solution
 
 Inner = Any
 """Inner state of one member: a pytree of arrays."""
+
+
+class Window(PytreeDataclass):
+    """How many steps an evaluation unrolls; static, so part of the compiled program."""
+
+    length: int = static(at_least=1)
 
 
 class UnrolledState(NamedTuple):
     """State of an unrolled problem.
 
     Attributes:
+        window: The problem's window, or its horizon if the strategy asked for whole episodes.
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
-        members: `[num_groups]` one member of each group.
+        members: `[num_groups]` one member of each group, that carries its inner state.
+        parents: `[population_size]` the member from whose inner state each member goes on; `None`: its own.
         statistics: See `Problem.init_statistics`.
         inner: `[population_size, ...]` inner states.
         time: `[population_size]` inner step each member is at.
@@ -35,8 +43,10 @@ class UnrolledState(NamedTuple):
         pending_steps: Scalar: steps spent on staggering that no evaluation has counted yet.
     """
 
+    window: Window
     groups: jax.Array
     members: jax.Array
+    parents: jax.Array | None
     statistics: Statistics
     inner: Inner
     time: jax.Array
@@ -131,7 +141,7 @@ class UnrolledProblem(Problem):
         keys = jax.random.split(key, self.num_score_episodes)
         return {"objective": jnp.mean(jax.vmap(lambda k: self.fitness(k, solution))(keys))}
 
-    def init(self, key: jax.Array, groups: np.ndarray | jax.Array, solution: Solution) -> UnrolledState:
+    def init(self, key: jax.Array, groups: Groups | np.ndarray | jax.Array, solution: Solution) -> UnrolledState:
         """Returns the initial state, the groups' phases staggered uniformly over an episode's windows.
 
         A group at phase p was unrolled for p windows from its reset with the initial solution; the steps this costs
@@ -139,10 +149,22 @@ class UnrolledProblem(Problem):
 
         Args:
             key: JAX random key.
-            groups: `[population_size]` integers, `Strategy.groups`.
+            groups: `Strategy.groups`: `[population_size]` integers, or `Groups`.
             solution: The initial solution.
+
+        Raises:
+            ValueError: If the strategy asks for whole episodes and the problem has no horizon.
         """
+        groups = groups if isinstance(groups, Groups) else Groups(groups)
+        if groups.whole_episodes and self.horizon is None:
+            raise ValueError(
+                f"The strategy evaluates whole episodes, and {type(self).__name__} has no horizon: its episode never "
+                "ends. Use an online strategy (nres, pes, tes, tbptt), or give the problem a horizon."
+            )
+        if groups.whole_episodes and self._num_windows > 1:
+            return self.replace(window=None).init(key, groups, solution)
         group_of, members = number_groups(groups)
+        parents = None if groups.parents is None else jnp.asarray(groups.parents, jnp.int32)
         solution = check_solution(solution)
         key_phase, key_reset, key_steps = jax.random.split(key, 3)
         statistics = self.init_statistics()
@@ -164,7 +186,9 @@ class UnrolledProblem(Problem):
             # Before the members of a group get copies of what it saw.
             statistics, inner = self.pool_statistics(statistics, inner)
         inner, time, terminated = jax.tree.map(lambda x: x[group_of], (inner, time, terminated))
-        return UnrolledState(group_of, members, statistics, inner, time, terminated, steps)
+        return UnrolledState(
+            Window(length=self._window), group_of, members, parents, statistics, inner, time, terminated, steps
+        )
 
     def surrogate_gradient(self, key: jax.Array, state: UnrolledState) -> Surrogate | None:
         """Returns the gradient of the next window's fitness, by backpropagation from each group's inner state."""
@@ -172,15 +196,15 @@ class UnrolledProblem(Problem):
             return super().surrogate_gradient(key, state)
         if not self.differentiable:
             return None
-        problem = self.with_statistics(state.statistics)
+        problem = self._as_started(state)
 
         def gradient(solution: Solution) -> Solution:
             starts = jax.tree.map(lambda x: x[state.members], (state.inner, state.time, state.terminated))
             keys = group_keys(jax.random.fold_in(key, 0), state.members.shape[0])
 
             def mean_fitness(x: Solution) -> jax.Array:
-                end = jax.vmap(lambda k, *start: problem._unroll(k, x, *start, length=self._window))(keys, *starts)
-                return jnp.mean(self._scale * end.loss)
+                end = jax.vmap(lambda k, *start: problem._unroll(k, x, *start, length=problem._window))(keys, *starts)
+                return jnp.mean(problem._scale * end.loss)
 
             return jax.grad(mean_fitness)(check_solution(solution))
 
@@ -189,34 +213,41 @@ class UnrolledProblem(Problem):
     def evaluate(self, key: jax.Array, population: Any, state: UnrolledState) -> tuple[Evaluation, UnrolledState]:
         """Unrolls every member by one window; see `Problem.evaluate`."""
         check_population_size(self, population, state.groups)
-        problem = self.with_statistics(state.statistics)
+        problem = self._as_started(state)
         num_groups = state.members.shape[0]
         keys = group_keys(jax.random.fold_in(key, 0), num_groups)
         starts = (state.inner, state.time, state.terminated)
+        if state.parents is not None:
+            starts = jax.tree.map(lambda x: x[state.parents], starts)
 
         def unroll(solution: Solution, *arguments: Any) -> Unroll:
             key, *start = arguments if num_groups > 1 else (keys[0], *arguments)
-            return problem._unroll(key, solution, *start, length=self._window)
+            return problem._unroll(key, solution, *start, length=problem._window)
 
         members = (*starts,) if num_groups == 1 else (keys[state.groups], *starts)
         end = map_members(unroll, population, *members, batch_size=self.member_batch_size)
         # A terminated member's clock runs on, so that partners end together.
-        time = state.time + self._window
+        time = state.time + problem._window
         done = jnp.zeros(time.shape, bool) if self.horizon is None else time >= self.horizon
         statistics, inner = self.pool_statistics(state.statistics, end.inner)
         if self.horizon is not None:
-            problem = self.with_statistics(statistics)
+            problem = problem.with_statistics(statistics)
             fresh = jax.vmap(problem._start)(group_keys(jax.random.fold_in(key, 1), num_groups))
             fresh = jax.tree.map(lambda x: x[state.groups], fresh)
             current = (inner, time, end.terminated)
-            inner, time, terminated = fresh if self._num_windows == 1 else jax.vmap(_select)(done, fresh, current)
+            inner, time, terminated = fresh if problem._num_windows == 1 else jax.vmap(_select)(done, fresh, current)
         else:
             terminated = end.terminated
         steps = jnp.sum(end.steps, dtype=jnp.int32) + state.pending_steps
-        evaluation = Evaluation(self._scale * end.loss, done, steps)
-        return evaluation, UnrolledState(
-            state.groups, state.members, statistics, inner, time, terminated, jnp.zeros((), jnp.int32)
+        evaluation = Evaluation(problem._scale * end.loss, done, steps)
+        return evaluation, state._replace(
+            statistics=statistics, inner=inner, time=time, terminated=terminated, pending_steps=jnp.zeros((), jnp.int32)
         )
+
+    def _as_started(self, state: UnrolledState) -> Self:
+        """Returns the problem with the statistics of a state, and the window that it was started with."""
+        problem = self.with_statistics(state.statistics)
+        return problem if state.window.length == self._window else problem.replace(window=state.window.length)
 
     @property
     def _window(self) -> int:

@@ -1,4 +1,4 @@
-"""What all gradient-estimating strategies share: the update of the mean, the schedule of sigma, antithetic pairs.
+"""What strategies that descend a gradient share: the update of the mean, the schedule of sigma, antithetic pairs.
 
 A member of the family implements `_init`, `_ask` and `estimate`; see `open_es` for the shortest.
 """
@@ -19,29 +19,20 @@ OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Schedule = Callable[[jax.Array], Any]
 
 
-class GradientStrategy(Strategy):
-    """Base of strategies that estimate a gradient and descend it.
+class DescentStrategy(Strategy):
+    """Base of strategies that descend a gradient, wherever it comes from.
 
     The state of a subclass is a `NamedTuple` with at least `mean` (the solution), `optimizer_state` and `generation`.
 
     Attributes:
-        sigma: Standard deviation of the perturbations.
         learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles.
         optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or
             `lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or a name, `"adam"`. Define a
             function of your own once: it is part of the compiled program, and two equal lambdas are two programs.
-        sigma_schedule: `sigma_schedule(generation)` multiplies `sigma`, generation counted from 0; for example
-            `optax.exponential_decay(1.0, 100, 0.9)`.
-        shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
-            of shape `[population_size]`. Anything but `"none"` changes what is estimated.
     """
 
-    population_size: int | None = static(default=64, at_least=2)
-    sigma: float = number(default=0.1, above=0)
     learning_rate: float = number(default=0.01, at_least=0)
     optimizer: OptimizerFactory | str = static(default=optax.adam)
-    sigma_schedule: Schedule | None = static(default=None)
-    shaping: str | Shaping = static(default="centered_ranks")
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -55,7 +46,6 @@ class GradientStrategy(Strategy):
                 f"{name}.optimizer must be a function from a learning rate to an optax transformation, such as "
                 f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {self.optimizer!r}."
             )
-        get_shaping(self.shaping)
 
     @abc.abstractmethod
     def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
@@ -71,28 +61,57 @@ class GradientStrategy(Strategy):
         """Returns the current mean."""
         return state.mean
 
-    def std(self, state: State) -> Solution:
-        """Returns the current sigma, broadcast."""
-        return jax.tree.map(lambda m: jnp.broadcast_to(self.sigma_at(state).astype(m.dtype), m.shape), state.mean)
-
-    def sigma_at(self, state: State) -> jax.Array:
-        """Returns the standard deviation of the perturbations in the state's generation."""
-        factor = 1.0 if self.sigma_schedule is None else self.sigma_schedule(state.generation)
-        return jnp.asarray(self.sigma * factor)
-
     def _tell(self, state: State, population: Population, evaluation: Evaluation) -> State:
         gradient = self.estimate(state, population, evaluation)
         updates, optimizer_state = self._transformation.update(gradient, state.optimizer_state, state.mean)
         mean = optax.apply_updates(state.mean, updates)
         return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)
 
-    def _default_population_size(self, num_dims: int) -> int:
-        return 2 * (super()._default_population_size(num_dims) // 2)  # whole antithetic pairs
-
     @property
     def _transformation(self) -> optax.GradientTransformation:
         optimizer = getattr(optax, self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
         return optimizer(self.learning_rate)
 
+
+class GradientStrategy(DescentStrategy):
+    """Base of strategies that estimate the gradient from perturbations of the mean.
+
+    Attributes:
+        sigma: Standard deviation of the perturbations.
+        sigma_schedule: `sigma_schedule(generation)` multiplies `sigma`, generation counted from 0; for example
+            `optax.exponential_decay(1.0, 100, 0.9)`.
+        shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
+            of shape `[population_size]`. Anything but `"none"` changes what is estimated.
+    """
+
+    population_size: int | None = static(default=64, at_least=2)
+    sigma: float = number(default=0.1, above=0)
+    sigma_schedule: Schedule | None = static(default=None)
+    shaping: str | Shaping = static(default="centered_ranks")
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        get_shaping(self.shaping)
+
+    def std(self, state: State) -> Solution:
+        """Returns the current sigma, broadcast."""
+        return jax.tree.map(lambda m: jnp.broadcast_to(self.sigma_at(state).astype(m.dtype), m.shape), state.mean)
+
+    def sigma_at(self, state: State) -> jax.Array:
+        """Returns the standard deviation of the perturbations drawn in the state's generation."""
+        factor = 1.0 if self.sigma_schedule is None else self.sigma_schedule(state.generation)
+        return jnp.asarray(self.sigma * factor)
+
+    def _default_population_size(self, num_dims: int) -> int:
+        return 2 * (super()._default_population_size(num_dims) // 2)  # whole antithetic pairs
+
     def _shape(self, fitness: jax.Array) -> jax.Array:
         return get_shaping(self.shaping)(fitness)
+
+    def _antithetic_weights(self, fitness: jax.Array) -> jax.Array:
+        """Returns the shaped fitness with only the difference within each pair kept: (w+ - w-) / 2 and its negative."""
+        weights = self._shape(fitness)
+        size = weights.shape[0]
+        half = (weights[: size // 2] - weights[size // 2 :]) / 2
+        return jnp.concatenate([half, -half])

@@ -14,7 +14,7 @@ import optax
 from strategies.gradient.base import GradientStrategy
 from strategies.noise import antithetic_pairs, normal_like, weighted_sum
 from zoo import static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
 
 
 class OpenESState(NamedTuple):
@@ -49,12 +49,11 @@ class OpenES(GradientStrategy):
             )
 
     @property
-    def groups(self) -> np.ndarray:
+    def groups(self) -> np.ndarray | Groups:
         """One group if members are compared with each other; antithetic pairs only if they are merely subtracted."""
-        groups = super().groups
         if self.antithetic and self.shaping == "none":
-            return np.tile(np.arange(len(groups) // 2, dtype=np.int32), 2)
-        return groups
+            return repeat_groups(self._fixed_size, 2)
+        return super().groups
 
     def estimate(self, state: OpenESState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate, sum_i w_i (x_i - mean) / (population_size * sigma^2).
@@ -64,13 +63,11 @@ class OpenES(GradientStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        weights = self._shape(evaluation.fitness)
-        size = weights.shape[0]
+        size = evaluation.fitness.shape[0]
         if self.antithetic:
-            # Only the difference of a pair counts: (w+ - w-)/2 on one, its negative on the other.
-            half = (weights[: size // 2] - weights[size // 2 :]) / 2
-            weights = jnp.concatenate([half, -half])
+            weights = self._antithetic_weights(evaluation.fitness)
         else:
+            weights = self._shape(evaluation.fitness)
             # The mean as baseline; it contains the member itself, hence n - 1.
             weights = (weights - jnp.mean(weights)) * (size / (size - 1))
         # The weights sum to zero, so the mean drops out of sum_i w_i (x_i - mean).

@@ -1,0 +1,13 @@
+"""Backpropagation through time: gradient descent through whole episodes."""
+
+from strategies.gradient.tbptt import TBPTT
+from zoo.strategy import Groups, repeat_groups
+
+
+class BPTT(TBPTT):
+    """BPTT: backpropagation through whole episodes, whatever the problem's window; unbiased, unless it explodes."""
+
+    @property
+    def groups(self) -> Groups:
+        """Each worker by itself, and whole episodes."""
+        return Groups(repeat_groups(self._fixed_size, 1), whole_episodes=True)

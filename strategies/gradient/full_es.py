@@ -1,0 +1,28 @@
+"""Full ES: evolution strategies on whole episodes of an unrolled computation, unbiased and not online.
+
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, section 3; Li et al. 2023, arXiv 2304.12180, eq. 3.
+"""
+
+from strategies.gradient.open_es import OpenES
+from strategies.shaping import Shaping
+from zoo import static
+from zoo.strategy import Groups
+
+
+class FullES(OpenES):
+    """Full ES: antithetic estimate from whole episodes, whatever the problem's window; `open_es` without shaping.
+
+    Attributes:
+        shaping: As in `OpenES`, but off by default, which makes the estimate unbiased.
+
+    References:
+        Vicol et al. 2021, arXiv 2112.13835, section 3.
+    """
+
+    shaping: str | Shaping = static(default="none")
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of `OpenES`, and whole episodes."""
+        groups = super().groups
+        return Groups(groups.ids if isinstance(groups, Groups) else groups, whole_episodes=True)

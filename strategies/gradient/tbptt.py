@@ -1,0 +1,66 @@
+"""Truncated backpropagation through time: gradient descent on the surrogate gradient, window by window.
+
+Reference: Werbos 1990, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78(10); Williams,
+Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from strategies.gradient.base import DescentStrategy
+from zoo import static
+from zoo.population import repeat_solution
+from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
+
+
+class TBPTTState(NamedTuple):
+    """State of `TBPTT`."""
+
+    mean: Solution
+    optimizer_state: optax.OptState
+    generation: jax.Array  # []
+    gradient: Solution
+
+
+class TBPTT(DescentStrategy):
+    """Truncated BPTT: backpropagation through each window, the gradient cut at its start; biased.
+
+    Descends the problem's surrogate gradient, so on a problem without inner episodes it is plain gradient descent.
+    Where the gradient is not finite the step is left out.
+
+    Attributes:
+        population_size: Workers, all at the mean and each with its own data, start and phase; their gradients are
+            averaged. Steps are counted as they are unrolled, the backward pass apart.
+    """
+
+    population_size: int | None = static(default=16, at_least=1)
+
+    takes_surrogate = True
+
+    @property
+    def groups(self) -> np.ndarray | Groups:
+        """Each worker by itself."""
+        return repeat_groups(self._fixed_size, 1)
+
+    def std(self, state: TBPTTState) -> Solution:
+        """Returns zero: nothing is sampled."""
+        return jax.tree.map(jnp.zeros_like, state.mean)
+
+    def estimate(self, state: TBPTTState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the surrogate gradient that `ask` took; zero if it was not finite."""
+        return state.gradient
+
+    def _init(self, key: jax.Array, solution: Solution) -> TBPTTState:
+        zeros = jax.tree.map(jnp.zeros_like, solution)
+        return TBPTTState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32), zeros)
+
+    def _ask(self, key: jax.Array, state: TBPTTState, surrogate: Surrogate | None) -> tuple[Population, TBPTTState]:
+        assert surrogate is not None  # `ask` saw to it
+        gradient = surrogate(state.mean)
+        is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]))
+        gradient = jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradient)
+        return repeat_solution(state.mean, self._num_members(state.mean)), state._replace(gradient=gradient)
