@@ -61,6 +61,22 @@ class MLP(nn.Module):
         return nn.Dense(self.features[-1])(x)
 
 
+class Linear(nn.Module):
+    """A linear map without bias, initially zero; inputs are flattened.
+
+    Attributes:
+        num_outputs: Number of outputs.
+    """
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns the outputs, `[batch, num_outputs]`."""
+        x = inputs.reshape(inputs.shape[0], -1)
+        return nn.Dense(self.num_outputs, use_bias=False, kernel_init=nn.initializers.zeros)(x)
+
+
 class CNN(nn.Module):
     """A convolutional network: convolutions with 2 x 2 max pooling, then a dense layer.
 
@@ -106,6 +122,8 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
     hidden = tuple(int(size) for size in sizes)
     if network == "mlp":
         return MLP((*hidden, num_outputs), activation)
+    if network == "linear":
+        return Linear(num_outputs)
     if network == "cnn":
         return CNN(hidden, num_outputs)
-    raise ValueError(f"network must be 'mlp', 'cnn' or a network of your own, got {network!r}.")
+    raise ValueError(f"network must be 'mlp', 'linear', 'cnn' or a network of your own, got {network!r}.")

@@ -26,11 +26,14 @@ from zoo.unrolled import UnrolledProblem
 
 if TYPE_CHECKING:
     from zoo.benchmarking import benchmark
+    from zoo.diagnostics import EstimatorStatistics, estimator_statistics
+    from zoo.plot import plot_estimators
     from zoo.results import Results, load_run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EstimatorStatistics",
     "Evaluation",
     "FunctionProblem",
     "Groups",
@@ -40,6 +43,7 @@ __all__ = [
     "Strategy",
     "UnrolledProblem",
     "benchmark",
+    "estimator_statistics",
     "from_function",
     "leaf",
     "list_problems",
@@ -50,6 +54,7 @@ __all__ = [
     "map_members",
     "minimize",
     "number",
+    "plot_estimators",
     "register_problem",
     "register_strategy",
     "run",
@@ -57,7 +62,14 @@ __all__ = [
 ]
 
 # What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
-_LAZY = {"Results": "zoo.results", "benchmark": "zoo.benchmarking", "load_run": "zoo.results"}
+_LAZY = {
+    "EstimatorStatistics": "zoo.diagnostics",
+    "Results": "zoo.results",
+    "benchmark": "zoo.benchmarking",
+    "estimator_statistics": "zoo.diagnostics",
+    "load_run": "zoo.results",
+    "plot_estimators": "zoo.plot",
+}
 
 
 def __getattr__(name: str) -> Any:

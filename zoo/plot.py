@@ -6,6 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoo.diagnostics import EstimatorStatistics
     from zoo.results import Results
 
 _GRID = 100  # points of a curve
@@ -78,3 +81,38 @@ def _spans_decades(axis) -> bool:
     values = np.concatenate([line.get_ydata() for line in axis.lines])
     values = values[np.isfinite(values)]
     return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3
+
+
+def plot_estimators(statistics: "Mapping[str, EstimatorStatistics]") -> Figure:
+    """Draws bias, cosine and variance of several gradient estimators side by side.
+
+    Args:
+        statistics: By name, as returned by `zoo.estimator_statistics` for one problem and solution.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    if not statistics:
+        raise ValueError("plot_estimators expects the statistics of at least one estimator.")
+    names, rows = list(statistics), list(statistics.values())
+    panels = (
+        ("bias (norm); tick: by chance", [row.bias for row in rows], None, "log"),
+        ("cosine to the reference, mean", [row.cosine for row in rows], None, "linear"),
+        ("total variance", [row.total_variance for row in rows], [row.total_variance_error for row in rows], "log"),
+        ("total variance x problem steps", [row.variance_per_step for row in rows], None, "log"),
+        ("total variance x seconds", [row.variance_per_second for row in rows], None, "log"),
+    )
+    figure = Figure(figsize=(3.2 * len(panels), 1.2 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True)
+    heights = np.arange(len(names))
+    colors = [f"C{i % 10}" for i in range(len(names))]
+    for axis, (title, values, errors, scale) in zip(axes, panels, strict=True):
+        drawn = [max(value, np.finfo(float).tiny) if scale == "log" else value for value in values]
+        axis.barh(heights, drawn, xerr=errors, color=colors, ecolor="black", capsize=3)
+        axis.set_xscale(scale)
+        axis.set_title(title, fontsize="medium")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].plot([row.bias_by_chance for row in rows], heights, "k|", markersize=18, markeredgewidth=2)
+    axes[0].set_yticks(heights, names)
+    axes[0].invert_yaxis()
+    return figure

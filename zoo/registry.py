@@ -42,6 +42,11 @@ PROBLEMS = {
     "supervised/fashion_mnist": "problems.supervised.images:fashion_mnist",
     "supervised/kmnist": "problems.supervised.images:kmnist",
     "supervised/mnist": "problems.supervised.images:mnist",
+    "unrolled/influence_balancing": "problems.unrolled.influence_balancing:InfluenceBalancing",
+    "unrolled/learned_optimizer": "problems.unrolled.learned_optimizer:LearnedOptimizer",
+    "unrolled/lorenz": "problems.unrolled.lorenz:Lorenz",
+    "unrolled/mlp_lr_schedule": "problems.unrolled.mlp_lr_schedule:MLPLRSchedule",
+    "unrolled/toy_lr_schedule": "problems.unrolled.toy_lr_schedule:ToyLRSchedule",
 }
 
 

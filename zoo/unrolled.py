@@ -145,7 +145,7 @@ class UnrolledProblem(Problem):
         """Returns the initial state, the groups' phases staggered uniformly over an episode's windows.
 
         A group at phase p was unrolled for p windows from its reset with the initial solution; the steps this costs
-        are counted by the first evaluation.
+        are counted by the first evaluation. A single group starts at the beginning.
 
         Args:
             key: JAX random key.
@@ -173,9 +173,8 @@ class UnrolledProblem(Problem):
         inner, time, terminated = jax.vmap(problem._start)(group_keys(key_reset, num_groups))
         problem._check_step(solution, jax.tree.map(lambda x: x[0], inner))
         steps = jnp.zeros((), jnp.int32)
-        if self._num_windows > 1:
-            # Stratified: each phase equally often, in random order.
-            phase = self._window * jax.random.permutation(key_phase, jnp.arange(num_groups) % self._num_windows)
+        if self._num_windows > 1 and num_groups > 1:
+            phase = self._window * self._stagger(key_phase, num_groups)
 
             def warm_up(k: jax.Array, phase: jax.Array, *start: Any) -> Unroll:
                 return problem._unroll(k, solution, *start, length=phase)
@@ -243,6 +242,13 @@ class UnrolledProblem(Problem):
         return evaluation, state._replace(
             statistics=statistics, inner=inner, time=time, terminated=terminated, pending_steps=jnp.zeros((), jnp.int32)
         )
+
+    def _stagger(self, key: jax.Array, num_groups: int) -> jax.Array:
+        """Returns the window of the episode that each group begins in: evenly spread from a random one, shuffled."""
+        key_offset, key_order = jax.random.split(key)
+        even = np.arange(num_groups) * self._num_windows // num_groups
+        offset = jax.random.randint(key_offset, (), 0, self._num_windows)
+        return jax.random.permutation(key_order, (jnp.asarray(even) + offset) % self._num_windows)
 
     def _as_started(self, state: UnrolledState) -> Self:
         """Returns the problem with the statistics of a state, and the window that it was started with."""

@@ -1,7 +1,7 @@
 """Classification by any network: fitness on a minibatch that a group shares, score on the test set."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,22 @@ class Classification(Problem):
                     f"Classification needs one label per input, got {part}_inputs {inputs.shape} and {part}_labels "
                     f"{labels.shape}."
                 )
+
+    def hold_out(self, fraction: float) -> tuple[Self, Self]:
+        """Returns two problems that share the training data out: the last `fraction` of it goes to the second.
+
+        Raises:
+            ValueError: If one of them would have no data.
+        """
+        num_train = self.train_inputs.shape[0]
+        split = num_train - round(num_train * fraction)
+        if not 0 < split < num_train:
+            raise ValueError(f"hold_out expects a fraction that leaves data on both sides, got {fraction!r}.")
+        first, second = (
+            self.replace(train_inputs=self.train_inputs[part], train_labels=self.train_labels[part])
+            for part in (slice(split), slice(split, None))
+        )
+        return first, second
 
     @property
     def differentiable(self) -> bool:

@@ -201,7 +201,7 @@ def test_networks_are_equal_by_value():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"network": "resnet"}, ValueError, r"network must be 'mlp', 'cnn' or a network of your own, got 'resnet'"),
+        ({"network": "resnet"}, ValueError, r"network must be 'mlp', 'linear', 'cnn' or a network of your own"),
         ({"network": apply_linear}, TypeError, r"needs init\(key, inputs\) and apply\(params, inputs\).*Got function"),
         ({"network": None}, TypeError, r"FunctionNetwork\(init, apply\). Got NoneType"),
         ({"activation": "swish"}, ValueError, r"activation must be one of relu, tanh, gelu, silu, got 'swish'"),

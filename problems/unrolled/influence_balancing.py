@@ -1,0 +1,86 @@
+"""Influence balancing: the short-term influence of the parameter has the wrong sign.
+
+Reference: Tallec, Ollivier 2017, "Unbiased Online Recurrent Optimization", arXiv 1702.05043, section 4.1; constants
+as in Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, appendix.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo import UnrolledProblem, number, static
+from zoo.strategy import Solution
+
+
+class InfluenceBalancingInner(NamedTuple):
+    """Inner state."""
+
+    state: jax.Array  # [num_dims]
+    time: jax.Array  # []
+
+
+class InfluenceBalancing(UnrolledProblem):
+    """Influence balancing: a linear recurrence whose truncated gradients have the wrong sign; it never resets.
+
+    s <- A s + theta v, with A upper bidiagonal and v positive in its first entries, negative in the rest; the loss at
+    the end of each window is (s_0 - target)^2 / 2.
+
+    Attributes:
+        num_dims: Size of the state s.
+        num_positive: Entries of v that are +1; the rest are -1.
+        decay: The diagonal and superdiagonal of A.
+        target: Target of s_0.
+        initial_theta: Where the search starts.
+        num_score_steps: Steps after which the score takes the loss.
+    """
+
+    horizon: int | None = static(default=None, at_least=1)
+    window: int | None = static(default=1, at_least=1)
+    num_dims: int = static(default=23, at_least=2)
+    num_positive: int = static(default=10, at_least=0)
+    decay: float = number(default=0.5)
+    target: float = number(default=1.0)
+    initial_theta: float = number(default=0.5)
+    num_score_steps: int = static(default=500, at_least=1)
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """The settings of the paper."""
+        return {"sigma": 0.1, "learning_rate": 1e-4, "optimizer": "sgd"}
+
+    @property
+    def suggested_num_steps(self) -> int:
+        """3 000 updates of 1 000 workers."""
+        return 3_000_000
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the initial theta, a scalar."""
+        return jnp.asarray(self.initial_theta, float)
+
+    def reset(self, key: jax.Array) -> InfluenceBalancingInner:
+        """Returns ones."""
+        return InfluenceBalancingInner(jnp.ones(self.num_dims), jnp.zeros((), jnp.int32))
+
+    def step(
+        self, key: jax.Array, solution: Solution, inner: InfluenceBalancingInner
+    ) -> tuple[InfluenceBalancingInner, jax.Array, jax.Array]:
+        """Takes one step; there is a loss where it ends a window."""
+        state, time = self._advance(solution, inner.state), inner.time + 1
+        is_end = (time % self._window == 0) | (time == (self.horizon or 0))
+        return InfluenceBalancingInner(state, time), jnp.where(is_end, self._loss(state), 0), jnp.asarray(False)
+
+    def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
+        """Returns the loss at the end of `num_score_steps` steps (of the horizon, if there is one)."""
+        steps = self.horizon or self.num_score_steps
+        start = self.reset(key).state
+        return self._loss(jax.lax.fori_loop(0, steps, lambda _, state: self._advance(solution, state), start))
+
+    def _advance(self, theta: jax.Array, state: jax.Array) -> jax.Array:
+        direction = jnp.where(jnp.arange(self.num_dims) < self.num_positive, 1.0, -1.0)
+        shifted = jnp.append(state[1:], 0)
+        return self.decay * (state + shifted) + theta * direction
+
+    def _loss(self, state: jax.Array) -> jax.Array:
+        return jnp.square(state[0] - self.target) / 2

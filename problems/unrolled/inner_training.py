@@ -1,0 +1,121 @@
+"""Unrolled problems whose inner episode is the training of a model by some optimizer that the solution defines."""
+
+import abc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from problems.supervised.classification import Classification
+from zoo import Problem, UnrolledProblem, leaf, make_problem, number, static
+from zoo.strategy import Solution
+
+
+class InnerTrainingState(NamedTuple):
+    """Inner state: a model in training."""
+
+    params: Any
+    optimizer_state: Any
+    time: jax.Array  # [] steps taken
+    data_seed: jax.Array  # [] decides the order of the batches
+
+
+class InnerTraining(UnrolledProblem):
+    """Base: the solution defines an optimizer, the inner episode is a training run with it.
+
+    A subclass implements `initial_solution`, `init_optimizer` and `update`.
+
+    Attributes:
+        task: What the inner model learns: a problem whose fitness has a gradient, or the id of a supervised one,
+        which is
+            made with the three settings below.
+        hidden: Units of the hidden layers of the inner model.
+        activation: Its activation.
+        batch_size: Training examples per inner step.
+        outer_task: A problem whose fitness, at the model after a step, is the loss of the step. `None`: the training
+        loss
+            itself, of the model before the step.
+        held_out: The fraction of a named task's training data that is kept from training to be the outer task; 0 for
+            none.
+        seed: Seed of the inner model's initialisation and of the order of batches, the same in every episode; `None`
+        for
+            others in every episode. The score is always over others.
+    """
+
+    task: str | Problem = leaf(default="supervised/digits")
+    hidden: tuple[int, ...] = static(default=(32,))
+    activation: str = static(default="relu")
+    batch_size: int = static(default=128, at_least=1)
+    outer_task: Problem | None = leaf(default=None)
+    held_out: float = number(default=0.0, at_least=0)
+    seed: int | None = static(default=0)
+    num_score_episodes: int = static(default=4, at_least=1)
+
+    def __post_init__(self) -> None:
+        """Makes the task, if it is given by its id."""
+        super().__post_init__()
+        if not isinstance(self.task, str):
+            return
+        task = make_problem(self.task, hidden=self.hidden, activation=self.activation, batch_size=self.batch_size)
+        if not isinstance(task, Classification):
+            raise TypeError(
+                f"{type(self).__name__}.task is made from ids of supervised problems, got {self.task!r}; pass another "
+                "problem as an instance."
+            )
+        if self.held_out and self.outer_task is None:
+            task, outer = task.hold_out(self.held_out)
+            object.__setattr__(self, "outer_task", outer)
+        object.__setattr__(self, "task", task)
+
+    @abc.abstractmethod
+    def init_optimizer(self, params: Any) -> Any:
+        """Returns the optimizer's initial state for the inner model's parameters."""
+
+    @abc.abstractmethod
+    def update(self, solution: Solution, gradient: Any, state: InnerTrainingState) -> tuple[Any, Any]:
+        """Returns the inner model's new parameters and the optimizer's new state."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the inner problems have a gradient, of which the surrogate is the derivative."""
+        return self._task.differentiable and (self.outer_task is None or self.outer_task.differentiable)
+
+    def reset(self, key: jax.Array) -> InnerTrainingState:
+        """Returns a model to train."""
+        if self.seed is not None:
+            key = jax.random.key(self.seed)
+        key_params, key_data = jax.random.split(key)
+        params = self._task.initial_solution(key_params)
+        data_seed = jax.random.randint(key_data, (), 0, jnp.iinfo(jnp.int32).max)
+        return InnerTrainingState(params, self.init_optimizer(params), jnp.zeros((), jnp.int32), data_seed)
+
+    def step(
+        self, key: jax.Array, solution: Solution, inner: InnerTrainingState
+    ) -> tuple[InnerTrainingState, jax.Array, jax.Array]:
+        """Takes one training step."""
+        key_batch, key_outer = jax.random.split(jax.random.fold_in(jax.random.key(inner.data_seed), inner.time))
+        loss, gradient = jax.value_and_grad(lambda p: self._task.fitness(key_batch, p))(inner.params)
+        params, optimizer_state = self.update(solution, gradient, inner)
+        if self.outer_task is not None:
+            loss = self.outer_task.fitness(key_outer, params)
+        inner = inner._replace(params=params, optimizer_state=optimizer_state, time=inner.time + 1)
+        return inner, loss, jnp.asarray(False)
+
+    def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+        """Returns the objective and the final scores of the inner model, over fresh models and orders of batches."""
+        problem = self.replace(seed=None)
+
+        def train(key: jax.Array) -> dict[str, jax.Array]:
+            end = problem.rollout(key, solution)
+            objective = end.loss / (self.horizon or self._window) if self.objective == "mean" else end.loss
+            final = self._task.score(key, end.inner.params)
+            return {"objective": objective, **{f"final_{name}": value for name, value in final.items()}}
+
+        scores = jax.lax.map(train, jax.random.split(key, self.num_score_episodes))
+        return {name: jnp.mean(values) for name, values in scores.items()}
+
+    @property
+    def _task(self) -> Problem:
+        if isinstance(self.task, str):
+            raise TypeError(f"{type(self).__name__}.task is not made yet.")
+        return self.task

@@ -1,0 +1,118 @@
+"""A learned optimizer: a small network that computes the updates of another network's parameters.
+
+Reference: Metz, Maheswaranathan, Nixon, Freeman, Sohl-Dickstein 2019, "Understanding and correcting pathologies in
+the training of learned optimizers", arXiv 1810.10180; constants as in Li et al. 2023, arXiv 2304.12180, section 5.2
+and its authors' code.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from problems.unrolled.inner_training import InnerTraining, InnerTrainingState
+from zoo import leaf, number, static
+from zoo.strategy import Solution
+
+
+class OptimizerNetwork(nn.Module):
+    """The network, applied to every parameter of the inner model by itself.
+
+    Attributes:
+        hidden: Units of its hidden layers.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, features: jax.Array, time_features: jax.Array) -> jax.Array:
+        """Returns direction and log magnitude, `[num_params, 2]`.
+
+        Args:
+            features: `[num_params, num_features]` of each parameter.
+            time_features: `[num_time_features]`, the same for all.
+        """
+        # One dense layer over both, without repeating the time features for every parameter.
+        x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)
+        for size in self.hidden[1:]:
+            x = nn.Dense(size)(nn.relu(x))
+        return nn.Dense(2)(nn.relu(x))
+
+
+class LearnedOptimizer(InnerTraining):
+    """Learned optimizer: a per-parameter MLP that is meta-trained to lower held-out loss in an inner training run.
+
+    For each parameter p the network sees its gradient, itself and its momenta, each divided by its root mean square
+    over the tensor, and the time; with outputs d, m the update is p <- p - step_size * d * exp(magnitude_scale * m).
+
+    Attributes:
+        optimizer_hidden: Units of the hidden layers of the optimizer's network.
+        momenta: Decay rates of the momenta.
+        time_scales: tau of the time features tanh(t / tau - 1).
+        step_size: See above.
+        magnitude_scale: See above.
+    """
+
+    horizon: int | None = static(default=1000, at_least=1)
+    window: int | None = static(default=1, at_least=1)
+    hidden: tuple[int, ...] = static(default=(32, 32, 32))
+    activation: str = static(default="gelu")
+    held_out: float = number(default=0.2, at_least=0)
+    optimizer_hidden: tuple[int, ...] = static(default=(32, 32))
+    momenta: tuple[float, ...] = leaf(default=(0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
+    time_scales: tuple[float, ...] = leaf(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5))
+    step_size: float = number(default=0.001, above=0)
+    magnitude_scale: float = number(default=0.001, at_least=0)
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """The settings of the paper for NRES."""
+        return {"sigma": 0.01, "learning_rate": 3e-4}
+
+    @property
+    def suggested_num_steps(self) -> int:
+        """Two hundred full training runs."""
+        return 200 * (self.horizon or 1000)
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the network's initial parameters."""
+        num_features = 2 + len(self.momenta)
+        return self._network.init(key, jnp.zeros((1, num_features)), jnp.zeros(len(self.time_scales)))
+
+    def init_optimizer(self, params: Any) -> Any:
+        """Returns the momenta, zero: each leaf `[num_momenta, *leaf.shape]`."""
+        return jax.tree.map(lambda p: jnp.zeros((len(self.momenta), *p.shape), p.dtype), params)
+
+    def update(self, solution: Solution, gradient: Any, state: InnerTrainingState) -> tuple[Any, Any]:
+        """Applies the network to every parameter."""
+        leaves, structure = jax.tree.flatten(state.params)
+        gradients, momenta = jax.tree.leaves(gradient), jax.tree.leaves(state.optimizer_state)
+        decay = jnp.asarray(self.momenta, leaves[0].dtype)
+        momenta = [
+            jax.vmap(lambda d, m, g=g: d * m + (1 - d) * g)(decay, m) for m, g in zip(momenta, gradients, strict=True)
+        ]
+        features = [
+            _normalize(jnp.concatenate([jnp.stack([g, p]), m]))
+            for g, p, m in zip(gradients, leaves, momenta, strict=True)
+        ]
+        time = jnp.tanh(state.time / jnp.asarray(self.time_scales, leaves[0].dtype) - 1)
+        outputs: Any = self._network.apply(solution, jnp.concatenate(features), time)
+        direction, magnitude = outputs.T
+        updates = self.step_size * direction * jnp.exp(self.magnitude_scale * magnitude)
+        new, position = [], 0
+        for leaf_ in leaves:
+            new.append(leaf_ - updates[position : position + leaf_.size].reshape(leaf_.shape))
+            position += leaf_.size
+        return jax.tree.unflatten(structure, new), jax.tree.unflatten(structure, momenta)
+
+    @property
+    def _network(self) -> OptimizerNetwork:
+        return OptimizerNetwork(self.optimizer_hidden)
+
+
+def _normalize(features: jax.Array) -> jax.Array:
+    """Divides each of `[num_features, *shape]` by its root mean square; returns `[size, num_features]`."""
+    flat = features.reshape(features.shape[0], -1)
+    return (flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=1, keepdims=True) + 1e-10)).T
