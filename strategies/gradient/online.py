@@ -89,15 +89,18 @@ class OnlineStrategy(GradientStrategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> OnlineState:
         num_pairs = self._num_members(solution) // 2
-        zeros = jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), solution)
+
+        def zeros() -> Solution:  # anew for each: a loop may donate the state, and no array twice
+            return jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), solution)
+
         state = OnlineState(
             mean=solution,
             optimizer_state=self._transformation.init(solution),
             generation=jnp.zeros((), jnp.int32),
             age=jnp.zeros(num_pairs, jnp.int32),
             sigma=jnp.zeros(num_pairs, float),
-            perturbation=None if self._noise_period == 1 else zeros,
-            earlier=None if self._noise_period is None else zeros,
+            perturbation=None if self._noise_period == 1 else zeros(),
+            earlier=None if self._noise_period is None else zeros(),
         )
         return state._replace(sigma=jnp.full_like(state.sigma, self.sigma_at(state)))
 
