@@ -107,11 +107,13 @@ def plot_estimators(statistics: "Mapping[str, EstimatorStatistics]") -> Figure:
     heights = np.arange(len(names))
     colors = [f"C{i % 10}" for i in range(len(names))]
     for axis, (title, values, errors, scale) in zip(axes, panels, strict=True):
-        drawn = [max(value, np.finfo(float).tiny) if scale == "log" else value for value in values]
-        axis.barh(heights, drawn, xerr=errors, color=colors, ecolor="black", capsize=3)
-        axis.set_xscale(scale)
+        axis.set_xscale(scale)  # on which zeros are left out
+        for height, value, error, color in zip(heights, values, errors or [None] * len(names), colors, strict=True):
+            axis.errorbar(value, height, xerr=error, fmt="o", color=color, capsize=4)
+        if scale == "linear":
+            axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(title, fontsize="medium")
-        axis.grid(axis="x", alpha=0.3)
+        axis.grid(alpha=0.3)
     axes[0].plot([row.bias_by_chance for row in rows], heights, "k|", markersize=18, markeredgewidth=2)
     axes[0].set_yticks(heights, names)
     axes[0].invert_yaxis()

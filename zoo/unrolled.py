@@ -104,11 +104,12 @@ class UnrolledProblem(Problem):
         """Returns the inner state an episode starts from."""
 
     @abc.abstractmethod
-    def step(self, key: jax.Array, solution: Solution, inner: Inner) -> tuple[Inner, jax.Array, jax.Array]:
+    def step(self, key: jax.Array, solution: Solution, inner: Inner) -> tuple[Inner, jax.Array, jax.Array | bool]:
         """Advances the inner state by one step.
 
         Returns:
-            The new inner state, the scalar loss of the step, and whether the episode terminated with it.
+            The new inner state, the scalar loss of the step, and whether the episode terminated with it; a plain
+            `False` where it never does, which spares the library from watching for it.
         """
 
     def step_cost(self, inner: Inner) -> jax.Array | int:
@@ -286,6 +287,9 @@ class UnrolledProblem(Problem):
         length: int | jax.Array,
     ) -> Unroll:
         """Unrolls one member by `length` steps; it pauses once it terminated or reached the horizon."""
+        loss_dtype, terminates = self._probe_step(key, solution, inner)
+        # Windows that tile the horizon end with it, so nobody pauses unless by terminating.
+        pauses = terminates or (self.horizon is not None and self.horizon % self._window != 0)
 
         def is_active(carry: Unroll) -> jax.Array:
             within = True if self.horizon is None else carry.time < self.horizon
@@ -295,12 +299,17 @@ class UnrolledProblem(Problem):
             inner, loss, terminated = self.step(jax.random.fold_in(key, i), solution, carry.inner)
             cost = self.step_cost(carry.inner)
             steps = carry.steps if isinstance(cost, int) else carry.steps + cost.astype(jnp.int32)
-            advanced = Unroll(inner, carry.time + 1, jnp.asarray(terminated, bool), carry.loss + loss, steps)
+            loss = carry.loss + loss
+            if not pauses:
+                return carry._replace(inner=inner, loss=loss, steps=steps)
+            advanced = Unroll(inner, carry.time + 1, jnp.asarray(terminated, bool), loss, steps)
             return _select(is_active(carry), advanced, carry)
 
-        loss = jnp.zeros((), jax.eval_shape(self.step, key, solution, inner)[1].dtype)
-        start = Unroll(inner, time, terminated, loss, jnp.zeros((), jnp.int32))
-        if self.differentiable and isinstance(length, int):  # reverse mode needs a fixed number of steps
+        start = Unroll(inner, time, terminated, jnp.zeros((), loss_dtype), jnp.zeros((), jnp.int32))
+        if not pauses:
+            end = jax.lax.fori_loop(0, length, advance, start)
+            end = end._replace(time=time + length)
+        elif self.differentiable and isinstance(length, int):  # reverse mode needs a fixed number of steps
             end = jax.lax.fori_loop(0, length, advance, start)
         else:  # stop as soon as nobody is active
             _, end = jax.lax.while_loop(
@@ -311,6 +320,17 @@ class UnrolledProblem(Problem):
         cost = self.step_cost(inner)
         # A constant cost need not be counted in the loop: the clock says how many steps were taken.
         return end._replace(steps=(end.time - time) * cost) if isinstance(cost, int) else end
+
+    def _probe_step(self, key: jax.Array, solution: Solution, inner: Inner) -> tuple[Any, bool]:
+        """Returns the dtype of a step's loss, and whether a step may terminate the episode."""
+        never = []
+
+        def probe(*arguments: Any) -> Any:
+            result = self.step(*arguments)
+            never.append(result[2] is False)
+            return result
+
+        return jax.eval_shape(probe, key, solution, inner)[1].dtype, not never[0]
 
     def _check_step(self, solution: Solution, inner: Inner) -> None:
         """Says at trace time what is wrong with `step`."""

@@ -5,7 +5,7 @@ as in Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, appendix.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class InfluenceBalancing(UnrolledProblem):
 
     horizon: int | None = static(default=None, at_least=1)
     window: int | None = static(default=1, at_least=1)
+    objective: Literal["mean", "sum"] = static(default="sum")  # of a window's one loss
     num_dims: int = static(default=23, at_least=2)
     num_positive: int = static(default=10, at_least=0)
     decay: float = number(default=0.5)
@@ -65,11 +66,11 @@ class InfluenceBalancing(UnrolledProblem):
 
     def step(
         self, key: jax.Array, solution: Solution, inner: InfluenceBalancingInner
-    ) -> tuple[InfluenceBalancingInner, jax.Array, jax.Array]:
+    ) -> tuple[InfluenceBalancingInner, jax.Array, bool]:
         """Takes one step; there is a loss where it ends a window."""
         state, time = self._advance(solution, inner.state), inner.time + 1
         is_end = (time % self._window == 0) | (time == (self.horizon or 0))
-        return InfluenceBalancingInner(state, time), jnp.where(is_end, self._loss(state), 0), jnp.asarray(False)
+        return InfluenceBalancingInner(state, time), jnp.where(is_end, self._loss(state), 0), False
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Returns the loss at the end of `num_score_steps` steps (of the horizon, if there is one)."""

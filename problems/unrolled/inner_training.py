@@ -91,7 +91,7 @@ class InnerTraining(UnrolledProblem):
 
     def step(
         self, key: jax.Array, solution: Solution, inner: InnerTrainingState
-    ) -> tuple[InnerTrainingState, jax.Array, jax.Array]:
+    ) -> tuple[InnerTrainingState, jax.Array, bool]:
         """Takes one training step."""
         key_batch, key_outer = jax.random.split(jax.random.fold_in(jax.random.key(inner.data_seed), inner.time))
         loss, gradient = jax.value_and_grad(lambda p: self._task.fitness(key_batch, p))(inner.params)
@@ -99,7 +99,7 @@ class InnerTraining(UnrolledProblem):
         if self.outer_task is not None:
             loss = self.outer_task.fitness(key_outer, params)
         inner = inner._replace(params=params, optimizer_state=optimizer_state, time=inner.time + 1)
-        return inner, loss, jnp.asarray(False)
+        return inner, loss, False
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns the objective and the final scores of the inner model, over fresh models and orders of batches."""

@@ -36,7 +36,7 @@ class Lorenz(UnrolledProblem):
         initial_log_a: Where the search starts.
         initial_log_r: Where the search starts.
         start: x, y, z at the start of an episode.
-        start_noise: Standard deviation of Gaussian noise on the start.
+        start_noise: Standard deviation of Gaussian noise on the start; `None` for none.
         score_start_noise: The same for the held-out starts of the score.
     """
 
@@ -49,8 +49,8 @@ class Lorenz(UnrolledProblem):
     initial_log_a: float = number(default=3.116)
     initial_log_r: float = number(default=3.7)
     start: tuple[float, float, float] = leaf(default=(1.2, 1.3, 1.6))
-    start_noise: float = number(default=0.0, at_least=0)
-    score_start_noise: float = number(default=1.0, at_least=0)
+    start_noise: float | None = number(default=None, at_least=0)
+    score_start_noise: float | None = number(default=1.0, at_least=0)
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
@@ -72,14 +72,15 @@ class Lorenz(UnrolledProblem):
     def reset(self, key: jax.Array) -> LorenzInner:
         """Returns both trajectories at the start."""
         start = jnp.asarray(self.start, float)
-        start = start + self.start_noise * jax.random.normal(key, (3,), start.dtype)
+        if self.start_noise is not None:
+            start = start + self.start_noise * jax.random.normal(key, (3,), start.dtype)
         return LorenzInner(start, start)
 
-    def step(self, key: jax.Array, solution: Solution, inner: LorenzInner) -> tuple[LorenzInner, jax.Array, jax.Array]:
+    def step(self, key: jax.Array, solution: Solution, inner: LorenzInner) -> tuple[LorenzInner, jax.Array, bool]:
         """Takes one Euler step on both trajectories."""
         model = self._euler(inner.model, jnp.exp(solution["log_a"]), jnp.exp(solution["log_r"]))
         truth = self._euler(inner.truth, self.a, self.r)
-        return LorenzInner(model, truth), jnp.square(model[2] - truth[2]), jnp.asarray(False)
+        return LorenzInner(model, truth), jnp.square(model[2] - truth[2]), False
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns the mean full-episode loss over held-out starts."""

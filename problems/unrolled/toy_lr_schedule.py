@@ -57,13 +57,13 @@ class ToyLRSchedule(UnrolledProblem):
         """Returns the start."""
         return ToyInner(jnp.asarray(self.start, float), jnp.zeros((), jnp.int32))
 
-    def step(self, key: jax.Array, solution: Solution, inner: ToyInner) -> tuple[ToyInner, jax.Array, jax.Array]:
+    def step(self, key: jax.Array, solution: Solution, inner: ToyInner) -> tuple[ToyInner, jax.Array, bool]:
         """Takes one step of gradient descent at the schedule's rate."""
         progress = inner.time / (self.horizon or 1)
         rates = jnp.exp(solution)
         rate = rates[0] * (1 - progress) + rates[1] * progress
         x = inner.x - rate * jax.grad(landscape)(inner.x)
-        return ToyInner(x, inner.time + 1), landscape(x), jnp.asarray(False)
+        return ToyInner(x, inner.time + 1), landscape(x), False
 
 
 def landscape(x: jax.Array) -> jax.Array:

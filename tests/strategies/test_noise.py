@@ -96,7 +96,7 @@ def test_every_column_is_standard_normal_whether_or_not_their_number_is_odd(size
 # What a draw depends on
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_draw_depends_on_its_key_alone(kind):
     solution = {"small": jnp.zeros(3), "large": jnp.zeros(301)}
     first = draw(make_key(kind, 5), solution, num_samples=3)
@@ -106,13 +106,11 @@ def test_a_draw_depends_on_its_key_alone(kind):
     assert not any(np.any(np.asarray(x) == y) for x, y in zip(*map(jax.tree.leaves, (first, other)), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["threefry2x32", "raw"])
-@pytest.mark.parametrize("size", [3, 256, 1001])
+@pytest.mark.parametrize(("size", "kind"), [(3, "threefry2x32"), (256, "threefry2x32"), (1001, "raw")])
 def test_a_row_depends_on_its_key_and_number_alone(size, kind):
     solution = {"a": jnp.zeros(size), "b": (jnp.zeros(()), jnp.zeros((2, 7)))}
     nine = draw(make_key(kind), solution, num_samples=9)
     assert_identical(jax.tree.map(lambda z: z[:5], nine), draw(make_key(kind), solution, num_samples=5))
-    assert_identical(jax.tree.map(lambda z: z[:1], nine), draw(make_key(kind), solution, num_samples=1))
 
 
 def test_raw_and_typed_keys_draw_the_same():
@@ -180,7 +178,7 @@ def test_the_numbers_of_other_keys_are_standard_normal(kind):
     assert_uncorrelated(drawn["large"][:, :200], drawn["small"])
 
 
-@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("first", [0, 2])
 def test_leaves_of_any_precision_are_standard_normal_and_not_correlated(first, x64):
     """Up to what a bfloat16 can tell apart."""
     drawn = draw(jax.random.key(5), mixed_solution(first), num_samples=300)
@@ -314,8 +312,7 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", COLUMNS)
+@pytest.mark.parametrize(("size", "kind"), [("few", "threefry2x32"), *[("many", kind) for kind in KINDS]])
 def test_renewed_rows_are_those_of_a_full_draw_and_held_rows_are_kept(size, kind):
     tree = noise_tree(COLUMNS[size])
     for name in FLAGS:
@@ -343,18 +340,17 @@ def test_the_branch_of_an_accelerator_gives_the_same(monkeypatch, key):
     assert taken
 
 
-@pytest.mark.parametrize("size", COLUMNS)
-def test_rows_are_renewed_without_jit(size, key):
-    tree = noise_tree(COLUMNS[size])
+def test_rows_are_renewed_without_jit(key):
+    tree = noise_tree(COLUMNS["many"])
     assert_identical(renew_rows(key, tree, flags("some")), renew_by_where(key, tree, flags("some")))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
-def test_rows_of_other_precisions_are_renewed(dtype, key, x64):
-    """Alone and beside others, with double precision on: no row of theirs can be drawn by itself."""
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("bfloat16", "bfloat16")])
+def test_rows_of_other_precisions_are_renewed(dtypes, key, x64):
+    """Alone and beside single precision: these cannot be drawn one by one."""
     large = noise_tree(COLUMNS["many"])["large"]
-    for tree in ((large, jnp.zeros((NUM_ROWS, 7), dtype)), large.astype(dtype)):
-        assert_identical(renew(key, tree, flags("some")), renew_by_where(key, tree, flags("some")))
+    tree = (large.astype(dtypes[0]), jnp.zeros((NUM_ROWS, 7), dtypes[1]))
+    assert_identical(renew(key, tree, flags("some")), renew_by_where(key, tree, flags("some")))
 
 
 def test_rows_are_renewed_with_double_precision_on(key, x64):
@@ -447,7 +443,7 @@ def test_antithetic_pairs_are_plus_and_minus(sigma):
     """First all with plus, then all with minus; whole numbers, so equal exactly."""
     mean = {"a": jnp.array([[1.0, -2.0]]), "b": jnp.array(3.0), "c": jnp.array([4.0], jnp.bfloat16)}
     z = {"a": jnp.arange(6.0).reshape(3, 1, 2), "b": jnp.array([2.0, 4.0, -6.0]), "c": jnp.ones((3, 1), jnp.bfloat16)}
-    population = antithetic_pairs(mean, jnp.array(sigma), z)
+    population = jax.jit(antithetic_pairs)(mean, jnp.array(sigma), z)
     per_pair = np.broadcast_to(sigma, 3)
     for name, m in mean.items():
         assert population[name].dtype == m.dtype
@@ -462,15 +458,15 @@ def test_a_sigma_of_higher_precision_does_not_raise_that_of_the_pairs(x64):
     mean = {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros((), jnp.float64)}
     for sigma in (jnp.array(0.1, jnp.float64), jnp.full(3, 0.1, jnp.float64)):
         z = {"a": jnp.ones((3, 2), jnp.float32), "b": jnp.ones(3, jnp.float64)}
-        population = antithetic_pairs(mean, sigma, z)
+        population = jax.jit(antithetic_pairs)(mean, sigma, z)
         assert (population["a"].dtype, population["b"].dtype) == (jnp.float32, jnp.float64)
         np.testing.assert_array_equal(population["b"], [0.1] * 3 + [-0.1] * 3)
 
 
 def test_weighted_sum_is_the_sum_of_the_members_times_their_weights(key):
-    population = normal_like(key, {"a": jnp.zeros((2, 3)), "b": [jnp.zeros(()), jnp.zeros((0, 2))]}, num_samples=5)
+    population = draw(key, {"a": jnp.zeros((2, 3)), "b": [jnp.zeros(()), jnp.zeros((0, 2))]}, num_samples=5)
     weights = jnp.array([0.5, -1.0, 2.0, 0.0, 3.0])
-    total = weighted_sum(weights, population)
+    total = jax.jit(weighted_sum)(weights, population)
     assert jax.tree.structure(total) == jax.tree.structure(population)
     for x, members in zip(jax.tree.leaves(total), jax.tree.leaves(population), strict=True):
         expected = sum(w * np.asarray(member, np.float64) for w, member in zip(weights, members, strict=True))

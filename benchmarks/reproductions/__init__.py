@@ -1,0 +1,1 @@
+"""The papers' headline results, run with the zoo; each script prints its figures and draws its picture."""

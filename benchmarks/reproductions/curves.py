@@ -1,0 +1,101 @@
+"""Runs methods on a problem and draws their curves: shared by the reproductions."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import zoo
+from zoo import Problem, RunResult, Strategy
+
+FIGURES = pathlib.Path(__file__).parent / "figures"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One line of a comparison.
+
+    Attributes:
+        strategy: The strategy.
+        problem: The problem it runs on.
+        num_updates: Updates to run.
+        sequential_steps: Steps of an update that wait for each other: the length of an unroll.
+    """
+
+    strategy: Strategy
+    problem: Problem
+    num_updates: int
+    sequential_steps: int
+
+
+def run_methods(
+    methods: Mapping[str, Method], *, num_seeds: int, num_scores: int, metric: str
+) -> dict[str, list[RunResult]]:
+    """Runs every method with every seed, and prints a row per method."""
+    print(f"| method | updates | problem steps | {metric}, per seed: start | best | end | seconds per seed |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    results = {}
+    for name, method in methods.items():
+        runs = [
+            zoo.run(method.strategy, method.problem, seed, num_generations=method.num_updates, num_scores=num_scores)
+            for seed in range(num_seeds)
+        ]
+        results[name] = runs
+        curves = [run.scores[metric] for run in runs]
+        start, best, end = (
+            ", ".join(f"{value:.4g}" for value in values)
+            for values in ([c[0] for c in curves[:1]], [np.nanmin(c) for c in curves], [c[-1] for c in curves])
+        )
+        seconds = np.median([run.seconds for run in runs])
+        print(
+            f"| {name} | {method.num_updates:,} | {runs[0].num_steps:,} | {start} | {best} | {end} | {seconds:.1f} |",
+            flush=True,
+        )
+    return results
+
+
+def draw(
+    path: str,
+    methods: Mapping[str, Method],
+    results: Mapping[str, Sequence[RunResult]],
+    *,
+    metric: str,
+    label: str,
+    title: str,
+    lines: Mapping[str, float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Draws a metric against sequential and against total problem steps: median, and band from best to worst seed."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for i, (name, runs) in enumerate(results.items()):
+        values = np.stack([run.scores[metric] for run in runs])
+        generation = runs[0].scores["generation"]
+        for axis, x in (
+            (axes[0], generation * methods[name].sequential_steps),
+            (axes[1], runs[0].scores["steps"]),
+        ):
+            low, middle, high = (np.quantile(values[:, 1:], q, axis=0) for q in (0, 0.5, 1))
+            axis.plot(x[1:], middle, color=f"C{i}", label=name)
+            axis.fill_between(x[1:], low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+    for axis, text in zip(axes, ("sequential problem steps", "total problem steps"), strict=True):
+        for k, (name, value) in enumerate((lines or {}).items()):
+            axis.axhline(value, color="black", linestyle=(":", "--")[k % 2], linewidth=1, label=name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        if limits is not None:
+            axis.set_ylim(limits)
+        axis.set_xlabel(text)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(label)
+    figure.suptitle(
+        f"{title}; median of {len(next(iter(results.values())))} seeds, band: their range", fontsize="medium"
+    )
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False)
+    FIGURES.mkdir(exist_ok=True)
+    figure.savefig(FIGURES / path, dpi=110)
+    print(f"\nfigure: {os.path.relpath(FIGURES / path)}")

@@ -1,0 +1,124 @@
+"""Online strategies: ask + tell beside evosax 0.3.2's, and a generation on Lorenz against its unrolls alone.
+
+ask + tell runs under `lax.scan` at 64 x 100 000 in one process. On the zoo's side a twentieth of the pairs reset in
+each call, as step-unlocked workers do; evosax resets all of them together every twentieth call.
+
+Run: python -m benchmarks.speed.online
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import zoo
+from benchmarks.speed.loop_overhead import evaluation_alone, full
+from benchmarks.timing import time_paired
+from problems.unrolled.lorenz import Lorenz
+from zoo import Evaluation, Strategy, segments
+
+POPULATION_SIZE = 64
+NUM_DIMS = 100_000
+NUM_WINDOWS = 20  # per episode
+NUM_GENERATIONS = 20  # per call: whole episodes, so that evosax redraws once
+
+
+@jax.jit
+def zoo_generations(strategy: Strategy, state, key):
+    num_pairs = POPULATION_SIZE // 2
+    phase = jnp.arange(num_pairs) * NUM_WINDOWS // num_pairs
+
+    def generation(state, inputs):
+        i, key = inputs
+        population, state = strategy.ask(key, state)
+        done = jnp.tile((i + phase) % NUM_WINDOWS == NUM_WINDOWS - 1, 2)
+        evaluation = Evaluation(population[:, 0], done, jnp.asarray(POPULATION_SIZE))
+        return strategy.tell(state, population, evaluation), None
+
+    inputs = jnp.arange(NUM_GENERATIONS), jax.random.split(key, NUM_GENERATIONS)
+    return jax.lax.scan(generation, state, inputs)[0]
+
+
+def evosax_program(name: str):
+    import evosax.algorithms
+
+    algorithm = getattr(evosax.algorithms, name)(
+        population_size=POPULATION_SIZE, solution=jnp.zeros(NUM_DIMS), optimizer=optax.adam(0.01)
+    )
+    params = algorithm.default_params.replace(T=NUM_WINDOWS, K=1)
+
+    @jax.jit
+    def run(state, key):
+        def generation(state, key):
+            key_ask, key_tell = jax.random.split(key)
+            population, state = algorithm.ask(key_ask, state, params)
+            return algorithm.tell(key_tell, population, population[:, 0], state, params)[0], None
+
+        return jax.lax.scan(generation, state, jax.random.split(key, NUM_GENERATIONS))[0]
+
+    state = algorithm.init(jax.random.key(0), jnp.zeros(NUM_DIMS), params)
+    return lambda: run(state, jax.random.key(1))
+
+
+@functools.partial(jax.jit, static_argnames="num_generations")
+def unrolls_alone(problem: Lorenz, population, inner, *, num_generations: int):
+    """Nothing but the steps: no keys, no clock, no resets."""
+
+    def unroll(solution, inner):
+        def step(_, carry):
+            inner, total = carry
+            inner, loss, _ = problem.step(jax.random.key(0), solution, inner)
+            return inner, total + loss
+
+        return jax.lax.fori_loop(0, problem.window, step, (inner, 0.0))
+
+    def generation(inner, _):
+        inner, losses = jax.vmap(unroll)(population, inner)
+        return inner, losses
+
+    return jax.lax.scan(generation, inner, None, length=num_generations)
+
+
+def main() -> None:
+    print(f"device: {jax.devices()[0].device_kind}; jax {jax.__version__}; population {POPULATION_SIZE}")
+    print("| strategy | dimensions | zoo, ms/generation | evosax, ms/generation | ratio (quartiles) | target |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for id, peer, target in (("nres", "NoiseReuseES", 0.6), ("pes", "PersistentES", 0.9)):
+        strategy = zoo.make_strategy(id, population_size=POPULATION_SIZE)
+        state = strategy.init(jax.random.key(0), jnp.zeros(NUM_DIMS))
+        state = zoo_generations(strategy, state, jax.random.key(2))  # past the first draw of all pairs
+        ours = functools.partial(zoo_generations, strategy, state, jax.random.key(1))
+        t = time_paired(ours, evosax_program(peer))
+        mine, theirs = (1e3 * seconds / NUM_GENERATIONS for seconds in (t.first, t.second))
+        ratio = f"{t.ratio:.2f} ({t.low:.2f} to {t.high:.2f})"
+        print(f"| {id} | {NUM_DIMS:,} | {mine:.2f} | {theirs:.2f} | {ratio} | {target:.2f} |", flush=True)
+
+    print()
+    print("| Lorenz, 200 pairs x 100 steps | generation, ms | alone, ms | ratio (quartiles) | target |")
+    print("| --- | --- | --- | --- | --- |")
+    problem = zoo.make_problem("unrolled/lorenz")
+    strategy = zoo.make_strategy("nres", problem=problem, population_size=400)
+    key = jax.random.key(0)
+    carry = segments.start(strategy, problem, key, None, batched=False)
+    population, _ = strategy.ask(key, carry.state)
+    loop = functools.partial(full, strategy, problem, carry, key, num_generations=200)
+    for name, alone in (
+        (
+            "against its steps alone",
+            functools.partial(unrolls_alone, problem, population, carry.problem_state.inner, num_generations=200),
+        ),
+        (
+            "against `evaluate` alone",
+            functools.partial(evaluation_alone, problem, population, carry.problem_state, key, num_generations=200),
+        ),
+    ):
+        t = time_paired(loop, alone)
+        ours, theirs = (1e3 * seconds / 200 for seconds in (t.first, t.second))
+        print(
+            f"| {name} | {ours:.3f} | {theirs:.3f} | {t.ratio:.2f} ({t.low:.2f} to {t.high:.2f}) | 1.10 |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
