@@ -59,8 +59,7 @@ class TBPTT(DescentStrategy):
         return TBPTTState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32), zeros)
 
     def _ask(self, key: jax.Array, state: TBPTTState, surrogate: Surrogate | None) -> tuple[Population, TBPTTState]:
-        assert surrogate is not None  # `ask` saw to it
-        gradient = surrogate(state.mean)
+        gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
         is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]))
         gradient = jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradient)
         return repeat_solution(state.mean, self._num_members(state.mean)), state._replace(gradient=gradient)
