@@ -1,6 +1,6 @@
 """Statistics of a gradient estimator at one solution: bias, variance, and what they cost.
 
-The analysis of Li et al. 2023, arXiv 2304.12180, sections 3 and 4, for any strategy on any problem. The solution is
+The analysis of Li et al. 2023, arXiv 2304.12180, for any strategy on any problem. The solution is
 held fixed, and an online strategy is sampled in its steady state: after an episode of burn-in, over all windows of
 the next.
 """
@@ -103,8 +103,7 @@ def estimator_statistics(
         key: JAX random key, or a seed.
         num_samples: Independent samples; errors fall with its square root.
         sigma: Smoothing of the reference; default: the strategy's. A strategy without a sigma is compared with the
-        exact
-            gradient unless this is given.
+            exact gradient unless this is given.
         num_exact: Episodes over which the exact gradient is averaged; 0 for none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Lorenz (Li et al. 2023, arXiv 2304.12180, section 5.1): variance at the initial parameters, and training.
+"""Lorenz (Li et al. 2023, arXiv 2304.12180): variance at the initial parameters, and training.
 
 Settings of the authors: 200 pairs (full ES 10), sigma 0.04, T = 2 000, W = 100, SGD.
 

@@ -1,7 +1,7 @@
 """Influence balancing: the short-term influence of the parameter has the wrong sign.
 
-Reference: Tallec, Ollivier 2017, "Unbiased Online Recurrent Optimization", arXiv 1702.05043, section 4.1; constants
-as in Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, appendix.
+Reference: Tallec, Ollivier 2017, "Unbiased Online Recurrent Optimization", arXiv 1702.05043; constants
+as in Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835.
 """
 
 from collections.abc import Mapping

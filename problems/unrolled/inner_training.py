@@ -26,20 +26,17 @@ class InnerTraining(UnrolledProblem):
     A subclass implements `initial_solution`, `init_optimizer` and `update`.
 
     Attributes:
-        task: What the inner model learns: a problem whose fitness has a gradient, or the id of a supervised one,
-        which is
-            made with the three settings below.
+        task: What the inner model learns: a problem whose fitness has a gradient; or the id of a supervised one, made
+            with the three settings below.
         hidden: Units of the hidden layers of the inner model.
         activation: Its activation.
         batch_size: Training examples per inner step.
         outer_task: A problem whose fitness, at the model after a step, is the loss of the step. `None`: the training
-        loss
-            itself, of the model before the step.
+            loss itself, of the model before the step.
         held_out: The fraction of a named task's training data that is kept from training to be the outer task; 0 for
             none.
         seed: Seed of the inner model's initialisation and of the order of batches, the same in every episode; `None`
-        for
-            others in every episode. The score is always over others.
+            for others in every episode. The score is always over others.
     """
 
     task: str | Problem = leaf(default="supervised/digits")

@@ -1,7 +1,7 @@
 """A learned optimizer: a small network that computes the updates of another network's parameters.
 
 Reference: Metz, Maheswaranathan, Nixon, Freeman, Sohl-Dickstein 2019, "Understanding and correcting pathologies in
-the training of learned optimizers", arXiv 1810.10180; constants as in Li et al. 2023, arXiv 2304.12180, section 5.2
+the training of learned optimizers", arXiv 1810.10180; constants as in Li et al. 2023, arXiv 2304.12180
 and its authors' code.
 """
 

@@ -1,6 +1,6 @@
 """The Lorenz system: find its parameters from a trajectory that is chaotic in them.
 
-Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, arXiv 2304.12180, section 5.1 and its authors' code
+Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, arXiv 2304.12180 and its authors' code
 (constants); Lorenz 1963, "Deterministic nonperiodic flow".
 """
 

@@ -1,6 +1,6 @@
 """A learning-rate schedule for the training of an MLP.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, section 5.2 and its authors' code (constants); schedule
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835 and its authors' code (constants); schedule
 of Wu, Ren, Liao, Grosse 2018, arXiv 1803.02021.
 """
 

@@ -1,6 +1,6 @@
 """A learning-rate schedule for gradient descent on a function of two variables, where greedy schedules fail.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, section 5.1 and its authors' code (constants).
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835 and its authors' code (constants).
 """
 
 from collections.abc import Mapping

@@ -109,6 +109,14 @@ class GradientStrategy(DescentStrategy):
     def _shape(self, fitness: jax.Array) -> jax.Array:
         return get_shaping(self.shaping)(fitness)
 
+    def _check_pairs(self, way_out: str = "") -> None:
+        """Raises a `ValueError` if the population does not divide into antithetic pairs."""
+        if self.population_size is not None and self.population_size % 2:
+            raise ValueError(
+                f"{type(self).__name__} samples antithetic pairs, so population_size must be even, got "
+                f"{self.population_size}. Use {self.population_size + 1}{way_out}."
+            )
+
     def _antithetic_weights(self, fitness: jax.Array) -> jax.Array:
         """Returns the shaped fitness with only the difference within each pair kept: (w+ - w-) / 2 and its negative."""
         weights = self._shape(fitness)

@@ -1,7 +1,7 @@
 """ES-Single: one perturbation per particle and inner problem, all particles in lock-step.
 
 Reference: Vicol, Kolter, Swersky 2023, "Low-Variance Gradient Estimation in Unrolled Computation Graphs with
-ES-Single", arXiv 2304.11153, Algorithm 1.
+ES-Single", arXiv 2304.11153.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Full ES: evolution strategies on whole episodes of an unrolled computation, unbiased and not online.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, section 3; Li et al. 2023, arXiv 2304.12180, eq. 3.
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Li et al. 2023, arXiv 2304.12180.
 """
 
 from strategies.gradient.open_es import OpenES
@@ -16,7 +16,7 @@ class FullES(OpenES):
         shaping: As in `OpenES`, but off by default, which makes the estimate unbiased.
 
     References:
-        Vicol et al. 2021, arXiv 2112.13835, section 3.
+        Vicol et al. 2021, arXiv 2112.13835.
     """
 
     shaping: str | Shaping = static(default="none")

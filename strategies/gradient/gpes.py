@@ -1,7 +1,7 @@
 """Generalized PES: online evolution strategies between PES and NRES.
 
 Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gradient Estimation via Noise-Reuse in
-Online Evolution Strategies", arXiv 2304.12180, section 3 (GPES_K; its K is `noise_period` times the window).
+Online Evolution Strategies", arXiv 2304.12180 (GPES_K; its K is `noise_period` times the window).
 """
 
 from strategies.gradient.online import OnlineStrategy
@@ -14,7 +14,7 @@ class GPES(OnlineStrategy):
     Attributes:
         noise_period: Windows for which a pair keeps its perturbation: 1 is PES; `None`, or at least as many as an
         episode
-            has, is NRES. The larger, the smaller the variance on losses that are about linear (theorem 2).
+            has, is NRES. The larger, the smaller the variance on losses that are about linear.
 
     References:
         Li et al. 2023, arXiv 2304.12180.

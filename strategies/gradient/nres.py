@@ -1,7 +1,7 @@
 """Noise-reuse evolution strategies: one perturbation for a whole episode.
 
 Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gradient Estimation via Noise-Reuse in
-Online Evolution Strategies", arXiv 2304.12180, Algorithm 2.
+Online Evolution Strategies", arXiv 2304.12180.
 """
 
 from strategies.gradient.online import OnlineStrategy

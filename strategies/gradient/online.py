@@ -7,7 +7,7 @@ sum of all perturbations of the episode so far, since all of them led to the sta
     g = (L+ - L-) / 2 * sum_j z_j / sigma_j,    averaged over the pairs,
 
 z_j the standard normal and sigma_j the standard deviation of the episode's j-th perturbation, and L the window's
-fitness as the problem scales it (Li et al. 2023, arXiv 2304.12180, eq. 5, there for a constant sigma). It is unbiased
+fitness as the problem scales it (Li et al. 2023, arXiv 2304.12180, there for a constant sigma). It is unbiased
 for the loss smoothed by an independent perturbation per block of `noise_period` windows, at a fixed mean.
 """
 
@@ -53,11 +53,7 @@ class OnlineStrategy(GradientStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.population_size is not None and self.population_size % 2:
-            raise ValueError(
-                f"{type(self).__name__} samples antithetic pairs, so population_size must be even, got "
-                f"{self.population_size}. Use {self.population_size + 1}."
-            )
+        self._check_pairs()
 
     @property
     @abc.abstractmethod

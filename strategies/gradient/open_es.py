@@ -42,11 +42,8 @@ class OpenES(GradientStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.antithetic and self.population_size is not None and self.population_size % 2:
-            raise ValueError(
-                f"{type(self).__name__} samples antithetic pairs, so population_size must be even, got "
-                f"{self.population_size}. Use {self.population_size + 1}, or antithetic=False."
-            )
+        if self.antithetic:
+            self._check_pairs(", or antithetic=False")
 
     @property
     def groups(self) -> np.ndarray | Groups:

@@ -1,7 +1,7 @@
 """Persistent evolution strategies: a new perturbation in every window, all of an episode's accumulated.
 
 Reference: Vicol, Metz, Sohl-Dickstein 2021, "Unbiased Gradient Estimation in Unrolled Computation Graphs with
-Persistent Evolution Strategies", arXiv 2112.13835, Algorithm 1.
+Persistent Evolution Strategies", arXiv 2112.13835.
 """
 
 from strategies.gradient.online import OnlineStrategy

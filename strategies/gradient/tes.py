@@ -1,6 +1,6 @@
 """Truncated evolution strategies: the baseline whose bias PES and NRES remove.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835, section 3; Metz et al. 2019,
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Metz et al. 2019,
 arXiv 1810.10180.
 """
 
@@ -27,7 +27,7 @@ class TES(GradientStrategy):
         shaping: As in `GradientStrategy`, but off by default.
 
     References:
-        Vicol et al. 2021, arXiv 2112.13835, section 3.
+        Vicol et al. 2021, arXiv 2112.13835.
     """
 
     population_size: int | None = static(default=96, at_least=3)
