@@ -8,6 +8,7 @@ Run: python -m benchmarks.reproductions.influence_balancing
 
 import jax
 import numpy as np
+import optax
 
 import zoo
 from benchmarks.reproductions.curves import Method, draw, run_methods
@@ -28,7 +29,8 @@ def main() -> None:
         ("TBPTT-100", "tbptt", 1, 100),
     ):
         problem = zoo.make_problem("unrolled/influence_balancing", window=window)
-        strategy = zoo.make_strategy(id, problem=problem, population_size=size)
+        settings = {"learning_rate": 1e-4, "optimizer": optax.sgd, **({} if id == "tbptt" else {"sigma": 0.1})}
+        strategy = zoo.make_strategy(id, population_size=size, **settings)
         methods[name] = Method(strategy, problem, NUM_UPDATES, window)
     results = run_methods(methods, num_seeds=NUM_SEEDS, num_scores=100, metric="objective")
     print("\n| method | target | reached |\n| --- | --- | --- |")
