@@ -1,7 +1,9 @@
 """Runs all speed benchmarks."""
 
-from benchmarks.speed import ask_tell, loop_overhead
+from benchmarks.speed import ask_tell, loop_overhead, online
 
 ask_tell.main()
 print()
 loop_overhead.main()
+print()
+online.main()

@@ -31,14 +31,14 @@ def zoo_generations(strategy: Strategy, state, key, *, num_generations: int):
     return jax.lax.scan(generation, state, jax.random.split(key, num_generations))[0]
 
 
-def evosax_program(name: str, num_dims: int, num_generations: int):
+def evosax_program(name: str, num_dims: int, num_generations: int, **settings):
     import evosax.algorithms
 
-    optimizer = {"Open_ES": optax.adam(0.01), "SNES": optax.sgd(1.0)}[name]
+    optimizer = optax.sgd(1.0) if name == "SNES" else optax.adam(0.01)
     algorithm = getattr(evosax.algorithms, name)(
         population_size=POPULATION_SIZE, solution=jnp.zeros(num_dims), optimizer=optimizer
     )
-    params = algorithm.default_params
+    params = algorithm.default_params.replace(**settings)
 
     @jax.jit
     def run(state, key):

@@ -10,15 +10,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import optax
 
 import zoo
+from benchmarks.speed.ask_tell import POPULATION_SIZE, evosax_program
 from benchmarks.speed.loop_overhead import evaluation_alone, full
 from benchmarks.timing import time_paired
 from problems.unrolled.lorenz import Lorenz
 from zoo import Evaluation, Strategy, segments
 
-POPULATION_SIZE = 64
 NUM_DIMS = 100_000
 NUM_WINDOWS = 20  # per episode
 NUM_GENERATIONS = 20  # per call: whole episodes, so that evosax redraws once
@@ -38,27 +37,6 @@ def zoo_generations(strategy: Strategy, state, key):
 
     inputs = jnp.arange(NUM_GENERATIONS), jax.random.split(key, NUM_GENERATIONS)
     return jax.lax.scan(generation, state, inputs)[0]
-
-
-def evosax_program(name: str):
-    import evosax.algorithms
-
-    algorithm = getattr(evosax.algorithms, name)(
-        population_size=POPULATION_SIZE, solution=jnp.zeros(NUM_DIMS), optimizer=optax.adam(0.01)
-    )
-    params = algorithm.default_params.replace(T=NUM_WINDOWS, K=1)
-
-    @jax.jit
-    def run(state, key):
-        def generation(state, key):
-            key_ask, key_tell = jax.random.split(key)
-            population, state = algorithm.ask(key_ask, state, params)
-            return algorithm.tell(key_tell, population, population[:, 0], state, params)[0], None
-
-        return jax.lax.scan(generation, state, jax.random.split(key, NUM_GENERATIONS))[0]
-
-    state = algorithm.init(jax.random.key(0), jnp.zeros(NUM_DIMS), params)
-    return lambda: run(state, jax.random.key(1))
 
 
 @functools.partial(jax.jit, static_argnames="num_generations")
@@ -89,7 +67,7 @@ def main() -> None:
         state = strategy.init(jax.random.key(0), jnp.zeros(NUM_DIMS))
         state = zoo_generations(strategy, state, jax.random.key(2))  # past the first draw of all pairs
         ours = functools.partial(zoo_generations, strategy, state, jax.random.key(1))
-        t = time_paired(ours, evosax_program(peer))
+        t = time_paired(ours, evosax_program(peer, NUM_DIMS, NUM_GENERATIONS, T=NUM_WINDOWS, K=1))
         mine, theirs = (1e3 * seconds / NUM_GENERATIONS for seconds in (t.first, t.second))
         ratio = f"{t.ratio:.2f} ({t.low:.2f} to {t.high:.2f})"
         print(f"| {id} | {NUM_DIMS:,} | {mine:.2f} | {theirs:.2f} | {ratio} | {target:.2f} |", flush=True)
