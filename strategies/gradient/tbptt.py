@@ -42,6 +42,10 @@ class TBPTT(DescentStrategy):
     takes_surrogate = True
 
     @property
+    def _transformation(self) -> optax.GradientTransformation:
+        return optax.apply_if_finite(super()._transformation, max_consecutive_errors=np.iinfo(np.int32).max)
+
+    @property
     def groups(self) -> np.ndarray | Groups:
         """Each worker by itself."""
         return repeat_groups(self._fixed_size, 1)
@@ -51,7 +55,7 @@ class TBPTT(DescentStrategy):
         return jax.tree.map(jnp.zeros_like, state.mean)
 
     def estimate(self, state: TBPTTState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the surrogate gradient that `ask` took; zero if it was not finite."""
+        """Returns the surrogate gradient that `ask` took."""
         return state.gradient
 
     def _init(self, key: jax.Array, solution: Solution) -> TBPTTState:
@@ -60,6 +64,4 @@ class TBPTT(DescentStrategy):
 
     def _ask(self, key: jax.Array, state: TBPTTState, surrogate: Surrogate | None) -> tuple[Population, TBPTTState]:
         gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
-        is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]))
-        gradient = jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradient)
         return repeat_solution(state.mean, self._num_members(state.mean)), state._replace(gradient=gradient)

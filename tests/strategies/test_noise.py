@@ -42,6 +42,15 @@ def bits(tree):
     return [np.asarray(x).view(f"u{x.dtype.itemsize}") for x in jax.tree.leaves(tree)]
 
 
+def equations(jaxpr):
+    """Yields the equations of a program and of the programs inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(getattr(inner, "jaxpr", inner))
+
+
 def assert_identical(tree, other):
     assert jax.tree.structure(tree) == jax.tree.structure(other)
     for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
@@ -78,7 +87,7 @@ def test_shapes_and_dtypes_are_those_of_the_solution(first, kind, x64):
         assert (z.shape, z.dtype) == ((5, *x.shape), x.dtype)
 
 
-@pytest.mark.parametrize("solution", [jnp.zeros(()), jnp.zeros(1), (jnp.zeros((0, 2)), jnp.zeros(3)), [jnp.zeros(400)]])
+@pytest.mark.parametrize("solution", [jnp.zeros(()), (jnp.zeros((0, 2)), jnp.zeros(3))])
 def test_a_solution_may_be_a_scalar_or_have_an_empty_leaf(solution, key):
     drawn = draw(key, solution, num_samples=4)
     assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(lambda x: (4, *x.shape), solution)
@@ -86,11 +95,20 @@ def test_a_solution_may_be_a_scalar_or_have_an_empty_leaf(solution, key):
     assert len(np.unique(numbers)) == len(numbers)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 255, 256, 257])
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257])
 def test_every_column_is_standard_normal_whether_or_not_their_number_is_odd(size, key):
     z = np.asarray(draw(key, jnp.zeros(size), num_samples=2000), np.float64)
     assert np.all(np.abs(z.mean(axis=0)) < 5 / np.sqrt(2000))
     assert np.all(np.abs(z.var(axis=0) - 1) < 5 * np.sqrt(2 / 2000))
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("threefry2x32", True), ("raw", True), ("rbg", False)])
+def test_the_generator_is_that_of_the_key(kind, counts):
+    draw_some = functools.partial(normal_like, num_samples=3)
+    program = jax.make_jaxpr(draw_some)(make_key(kind), {"small": jnp.zeros(3), "large": jnp.zeros(301)})
+    names = {equation.primitive.name for equation in equations(program.jaxpr)}
+    assert ("threefry2x32" in names) == counts
+    assert ("random_bits" in names) == (not counts)
 
 
 # What a draw depends on
@@ -101,14 +119,13 @@ def test_a_draw_depends_on_its_key_alone(kind):
     solution = {"small": jnp.zeros(3), "large": jnp.zeros(301)}
     first = draw(make_key(kind, 5), solution, num_samples=3)
     assert_identical(first, draw(make_key(kind, 5), jax.tree.map(jnp.ones_like, solution), num_samples=3))
-    assert_identical(first, normal_like(make_key(kind, 5), solution, num_samples=3))
     other = draw(make_key(kind, 6), solution, num_samples=3)
     assert not any(np.any(np.asarray(x) == y) for x, y in zip(*map(jax.tree.leaves, (first, other)), strict=True))
 
 
-@pytest.mark.parametrize(("size", "kind"), [(3, "threefry2x32"), (256, "threefry2x32"), (1001, "raw")])
-def test_a_row_depends_on_its_key_and_number_alone(size, kind):
-    solution = {"a": jnp.zeros(size), "b": (jnp.zeros(()), jnp.zeros((2, 7)))}
+@pytest.mark.parametrize("kind", ["threefry2x32", "raw"])
+def test_a_row_depends_on_its_key_and_number_alone(kind):
+    solution = {"a": jnp.zeros(1001), "b": (jnp.zeros(()), jnp.zeros((3, 5))), "c": jnp.zeros((16, 16))}
     nine = draw(make_key(kind), solution, num_samples=9)
     assert_identical(jax.tree.map(lambda z: z[:5], nine), draw(make_key(kind), solution, num_samples=5))
 
@@ -178,21 +195,18 @@ def test_the_numbers_of_other_keys_are_standard_normal(kind):
     assert_uncorrelated(drawn["large"][:, :200], drawn["small"])
 
 
-@pytest.mark.parametrize("first", [0, 2])
-def test_leaves_of_any_precision_are_standard_normal_and_not_correlated(first, x64):
+def test_leaves_of_any_precision_are_standard_normal_and_not_correlated(x64):
     """Up to what a bfloat16 can tell apart."""
-    drawn = draw(jax.random.key(5), mixed_solution(first), num_samples=300)
-    groups = {}
+    drawn = draw(jax.random.key(5), mixed_solution(2), num_samples=200)
+    same_shape = {}
     for path, z in jax.tree_util.tree_leaves_with_path(drawn):
         z = np.asarray(z, np.float64)
         assert np.all(np.isfinite(z))
         assert abs(z.mean()) < 5 / np.sqrt(z.size) + 2**-8
         assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size) + 2**-6
-        groups.setdefault(path[-1], []).append(z)
-    for same_size in groups.values():
-        for i, x in enumerate(same_size):
-            for y in same_size[:i]:
-                assert abs(np.corrcoef(x.ravel(), y.ravel())[0, 1]) < 5 / np.sqrt(x.size)
+        for other in same_shape.setdefault(path[-1], []):
+            assert abs(np.corrcoef(z.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(z.size)
+        same_shape[path[-1]].append(z)
 
 
 def test_leaves_in_double_precision_are_drawn_in_it(x64):
@@ -312,7 +326,9 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@pytest.mark.parametrize(("size", "kind"), [("few", "threefry2x32"), *[("many", kind) for kind in KINDS]])
+@pytest.mark.parametrize(
+    ("size", "kind"), [("few", "raw"), *[("many", kind) for kind in ("threefry2x32", "rbg", "raw")]]
+)
 def test_renewed_rows_are_those_of_a_full_draw_and_held_rows_are_kept(size, kind):
     tree = noise_tree(COLUMNS[size])
     for name in FLAGS:
@@ -358,7 +374,7 @@ def test_rows_are_renewed_with_double_precision_on(key, x64):
     assert_identical(renew(key, large, flags("some")), renew_by_where(key, large, flags("some")))
 
 
-@pytest.mark.parametrize(("size", "kind"), [("few", "threefry2x32"), ("many", "threefry2x32"), ("many", "raw")])
+@pytest.mark.parametrize(("size", "kind"), [("few", "threefry2x32"), ("many", "raw")])
 def test_rows_are_renewed_under_vmap(size, kind):
     tree = noise_tree(COLUMNS[size])
     keys = jax.random.split(make_key(kind, 8), 3)
@@ -424,15 +440,6 @@ def test_rows_of_few_numbers_are_drawn_without_a_loop(key):
     names = {e.primitive.name for e in equations(jax.make_jaxpr(renew_rows)(key, noise_tree(5), flags("some")).jaxpr)}
     assert "while" not in names
     assert "threefry2x32" in names
-
-
-def equations(jaxpr):
-    """Yields the equations of a program and of the programs inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            if hasattr(inner, "eqns"):
-                yield from equations(getattr(inner, "jaxpr", inner))
 
 
 # Pairs and sums
