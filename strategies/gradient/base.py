@@ -78,7 +78,7 @@ class GradientStrategy(DescentStrategy):
 
     Attributes:
         sigma: Standard deviation of the perturbations.
-        sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generation counted from 0, for example
+        sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
             `optax.exponential_decay(1.0, 100, 0.9)`.
         shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
             of shape `[population_size]`. Anything but `"none"` changes what is estimated.
