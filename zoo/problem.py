@@ -231,23 +231,13 @@ def from_function(
 def number_groups(groups: Groups | np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Numbers groups consecutively; returns the group of each member and one member of each group.
 
-    The member is one that carries the inner state: its own parent, where there are parents.
+    The member is one from whose inner state the group goes on, where there are parents.
     """
-    ids, parents, _ = groups if isinstance(groups, Groups) else Groups(groups)
-    try:
-        ids = np.asarray(ids)
-    except jax.errors.TracerArrayConversionError:
-        raise TypeError(
-            "Problem.init needs concrete groups (how many there are shapes the program): pass `strategy.groups`, not a "
-            "traced array."
-        ) from None
-    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-        raise TypeError(
-            f"Problem.init expects groups of shape [population_size] and integer type, got shape {ids.shape} of "
-            f"{ids.dtype}."
-        )
+    groups = groups if isinstance(groups, Groups) else Groups(groups)
+    ids = _concrete_integers(groups.ids, "groups")
     _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
-    if parents is not None:
+    if groups.parents is not None:
+        parents = _concrete_integers(groups.parents, "parents")
         in_range = parents.shape == ids.shape and np.all((parents >= 0) & (parents < len(ids)))
         if not in_range or np.any(ids[parents] != ids):
             raise ValueError(
@@ -255,6 +245,22 @@ def number_groups(groups: Groups | np.ndarray | jax.Array) -> tuple[jax.Array, j
             )
         members = parents[members]
     return jnp.asarray(numbered, jnp.int32), jnp.asarray(members, jnp.int32)
+
+
+def _concrete_integers(values: Any, name: str) -> np.ndarray:
+    try:
+        values = np.asarray(values)
+    except jax.errors.TracerArrayConversionError:
+        raise TypeError(
+            f"Problem.init needs concrete {name} (how many there are shapes the program): pass `strategy.groups`, not "
+            "a traced array."
+        ) from None
+    if (name == "groups" and values.ndim != 1) or not np.issubdtype(values.dtype, np.integer):
+        raise TypeError(
+            f"Problem.init expects {name} of shape [population_size] and integer type, got shape {values.shape} of "
+            f"{values.dtype}."
+        )
+    return values
 
 
 def group_keys(key: jax.Array, num_groups: int) -> jax.Array:

@@ -12,9 +12,8 @@ class GPES(OnlineStrategy):
     """Generalized PES: a perturbation is held for a given number of windows.
 
     Attributes:
-        noise_period: Windows for which a pair keeps its perturbation: 1 is PES; `None`, or at least as many as an
-        episode
-            has, is NRES. The larger, the smaller the variance on losses that are about linear.
+        noise_period: Windows for which a pair keeps its perturbation: 1 is PES; `None`, or as many as an episode has,
+            is NRES. The larger, the smaller the variance on losses that are about linear.
 
     References:
         Li et al. 2023, arXiv 2304.12180.

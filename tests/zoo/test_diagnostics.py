@@ -140,6 +140,9 @@ def test_open_es_on_a_quadratic(quadratic, num_pairs, num_samples):
     np.testing.assert_allclose(statistics.bias_by_chance, np.sqrt(both), rtol=1e-5)
     # With one window per episode the variance is that of the samples.
     np.testing.assert_allclose(statistics.total_variance, num_samples * squared(statistics.standard_error), rtol=1e-3)
+    # The reference has as many members and samples, so as large an error.
+    ratio = squared(statistics.reference_error) / squared(statistics.standard_error)
+    assert 0.7 < ratio < 1.4
     assert statistics.steps_per_estimate == 2 * num_pairs
     assert statistics.num_samples == num_samples
     if num_pairs == 1:  # the cosine is |cos| of a uniform angle
@@ -223,6 +226,9 @@ def test_unbiased_estimators_of_an_unrolled_problem(name, num_pairs, steps):
     np.testing.assert_array_less(np.abs(flat(statistics.mean) - gradient), 4.5 * flat(statistics.standard_error))
     np.testing.assert_array_less(np.abs(flat(statistics.reference) - gradient), 4.5 * flat(statistics.reference_error))
     np.testing.assert_allclose(statistics.exact["drive"], gradient, rtol=1e-5)
+    if name == "full_es":  # an estimate per sample, which sees the whole episode
+        spread = statistics.num_samples * squared(flat(statistics.standard_error))
+        np.testing.assert_allclose(statistics.total_variance, spread, rtol=1e-3)
     assert statistics.steps_per_estimate == steps  # 2 N W, for whole episodes 2 N T
     np.testing.assert_allclose(statistics.variance_per_step, statistics.total_variance * steps, rtol=1e-12)
     expected = statistics.total_variance * statistics.seconds_per_estimate
@@ -257,6 +263,9 @@ def test_backpropagation_is_compared_with_the_exact_gradient():
     cut = measure("tbptt", num_samples=2, population_size=3)
     np.testing.assert_allclose(cut.mean["drive"], truncated, rtol=1e-5)
     np.testing.assert_allclose([cut.bias, cut.exact_bias], np.linalg.norm(truncated - exact), rtol=1e-4)
+    # Three workers: one in each window, so that every estimate is the mean over the windows.
+    one = np.sum(truncated * exact) / np.linalg.norm(truncated) / np.linalg.norm(exact)
+    np.testing.assert_allclose(cut.cosine, one, rtol=1e-5)
     np.testing.assert_allclose(cut.total_variance, 0, atol=1e-5 * squared(exact))
     assert cut.steps_per_estimate == 3 * 2  # N W
 
