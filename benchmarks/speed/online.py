@@ -76,7 +76,7 @@ def main() -> None:
     print("| Lorenz, 200 pairs x 100 steps | generation, ms | alone, ms | ratio (quartiles) | target |")
     print("| --- | --- | --- | --- | --- |")
     problem = zoo.make_problem("unrolled/lorenz")
-    strategy = zoo.make_strategy("nres", problem=problem, population_size=400)
+    strategy = zoo.make_strategy("nres", problem=problem, population_size=400, optimizer="sgd", learning_rate=1e-5)
     key = jax.random.key(0)
     carry = segments.start(strategy, problem, key, None, batched=False)
     population, _ = strategy.ask(key, carry.state)
