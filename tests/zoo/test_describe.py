@@ -50,9 +50,9 @@ def test_settings_by_name_with_the_class():
 
 @pytest.mark.parametrize("id", zoo.list_strategies())
 def test_every_strategy_is_json_able(id):
-    described = describe_settings(zoo.make_strategy(id, population_size=4))
+    described = describe_settings(zoo.make_strategy(id, population_size=6))
     assert json.loads(json.dumps(described)) == described
-    assert described["population_size"] == 4
+    assert described["population_size"] == 6
 
 
 @pytest.mark.parametrize("id", ["blackbox/sphere", "rl/CartPole-v1", "supervised/digits"])

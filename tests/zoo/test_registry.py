@@ -63,7 +63,7 @@ def test_listed_ids():
 def test_every_strategy_can_be_made(id):
     strategy = zoo.make_strategy(id)
     assert isinstance(strategy, zoo.Strategy)
-    assert zoo.make_strategy(id, population_size=8).population_size == 8
+    assert zoo.make_strategy(id, population_size=6).population_size == 6
     assert zoo.make_strategy(id, problem=Suggestive()).population_size is not None
 
 
