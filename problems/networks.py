@@ -78,17 +78,19 @@ class Linear(nn.Module):
 
 
 class CNN(nn.Module):
-    """A convolutional network: convolutions with 2 x 2 max pooling, then a dense layer.
+    """A convolutional network: convolutions with 2 x 2 max pooling, then dense layers.
 
     Attributes:
         channels: Channels per convolution.
         num_outputs: Number of outputs.
         kernel_size: Height and width of the kernels.
+        hidden: Units of the dense layers before the last.
     """
 
     channels: tuple[int, ...]
     num_outputs: int
     kernel_size: int = 5
+    hidden: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -97,7 +99,10 @@ class CNN(nn.Module):
         for channels in self.channels:
             x = nn.relu(nn.Conv(channels, (self.kernel_size, self.kernel_size))(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        return nn.Dense(self.num_outputs)(x.reshape(x.shape[0], -1))
+        x = x.reshape(x.shape[0], -1)
+        for features in self.hidden:
+            x = nn.relu(nn.Dense(features)(x))
+        return nn.Dense(self.num_outputs)(x)
 
 
 def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int, ...], activation: str) -> Network:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.dataclass import PytreeDataclass, leaf, static
 from zoo.population import map_members, population_size
-from zoo.strategy import Evaluation, Groups, Solution, Surrogate, check_solution
+from zoo.strategy import Evaluation, Groups, Solution, Surrogate, SurrogateGradient, check_solution
 
 Statistics = Any
 """What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
@@ -115,12 +115,16 @@ class Problem(PytreeDataclass, abc.ABC):
             return None
         problem = self.with_statistics(state.statistics)
 
+        keys = group_keys(key, state.members.shape[0])
+
         def gradient(solution: Solution) -> Solution:
-            keys = group_keys(key, state.members.shape[0])
             gradients = jax.vmap(problem.gradient, in_axes=(0, None))(keys, check_solution(solution))
             return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
-        return gradient
+        def members(population: Any) -> Any:
+            return problem._map_members(problem.gradient, keys, population, state.groups)
+
+        return SurrogateGradient(gradient, members)
 
     def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
         """Evaluates a population.
@@ -140,15 +144,7 @@ class Problem(PytreeDataclass, abc.ABC):
         size = check_population_size(self, population, state.groups)
         problem = self.with_statistics(state.statistics)
         keys = group_keys(key, state.members.shape[0])
-        if len(keys) == 1:  # all members see the same data: draw it once
-            fitness = map_members(lambda x: problem.fitness(keys[0], x), population, batch_size=self.member_batch_size)
-        else:
-            fitness = map_members(
-                lambda x, k: problem.fitness(k, x),
-                population,
-                keys[state.groups],
-                batch_size=self.member_batch_size,
-            )
+        fitness = problem._map_members(problem.fitness, keys, population, state.groups)
         if getattr(fitness, "shape", None) != (size,):
             raise ValueError(
                 f"{type(self).__name__}.fitness must return a scalar, got "
@@ -168,6 +164,12 @@ class Problem(PytreeDataclass, abc.ABC):
                 f"{type(self).__name__}.score must return its headline metric {self.headline!r}, got {sorted(metrics)}."
             )
         return metrics
+
+    def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
+        """Applies `fn(key, solution)` to every member with the key of its group."""
+        if len(keys) == 1:  # all members see the same data: draw it once
+            return map_members(lambda x: fn(keys[0], x), population, batch_size=self.member_batch_size)
+        return map_members(lambda x, k: fn(k, x), population, keys[groups], batch_size=self.member_batch_size)
 
 
 class FunctionProblem(Problem):

@@ -21,15 +21,20 @@ from zoo.problem import Problem
 from zoo.strategy import Strategy
 
 STRATEGIES = {
+    "asebo": "strategies.gradient.asebo:ASEBO",
     "bptt": "strategies.gradient.bptt:BPTT",
     "cma_es": "strategies.distribution.cma_es:CMAES",
+    "cv_zod": "strategies.gradient.cv_zod:CVZOD",
     "es_single": "strategies.gradient.es_single:ESSingle",
     "full_es": "strategies.gradient.full_es:FullES",
     "gpes": "strategies.gradient.gpes:GPES",
+    "guided_es": "strategies.gradient.guided_es:GuidedES",
+    "hybrid": "strategies.wrappers.hybrid:Hybrid",
     "nres": "strategies.gradient.nres:NRES",
     "open_es": "strategies.gradient.open_es:OpenES",
     "pes": "strategies.gradient.pes:PES",
     "random_search": "strategies.population.random_search:RandomSearch",
+    "self_guided_es": "strategies.gradient.self_guided_es:SelfGuidedES",
     "snes": "strategies.distribution.snes:SNES",
     "tbptt": "strategies.gradient.tbptt:TBPTT",
     "tes": "strategies.gradient.tes:TES",

@@ -4,6 +4,7 @@ The public methods check what comes in and put it in one form; a strategy implem
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.dataclass import PytreeDataclass, static
-from zoo.population import population_size
+from zoo.population import map_members, population_size
 
 Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
@@ -21,7 +22,32 @@ Population = Any
 State = Any
 """What a strategy carries between calls: a `NamedTuple` of arrays."""
 Surrogate = Callable[[Solution], Solution]
-"""Maps a solution to a surrogate gradient of the same structure."""
+"""Maps a solution to a surrogate gradient of the same structure; a `SurrogateGradient` can do more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SurrogateGradient:
+    """A surrogate gradient as a problem gives it: a function of one solution, or of each member of a population.
+
+    Attributes:
+        gradient: From a solution to its gradient, averaged over the data of all groups.
+        members: From a population to the gradient of each member, `[population_size, ...]`, on the data that `evaluate`
+            evaluates it on.
+    """
+
+    gradient: Surrogate
+    members: Callable[[Population], Any]
+
+    def __call__(self, solution: Solution) -> Solution:
+        """Returns the gradient at a solution, averaged over the data of all groups."""
+        return self.gradient(solution)
+
+
+def gradient_of_members(surrogate: Surrogate, population: Population) -> Any:
+    """Returns the surrogate gradient of each member, `[population_size, ...]`, each on its own data if it has any."""
+    if isinstance(surrogate, SurrogateGradient):
+        return surrogate.members(population)
+    return map_members(surrogate, population)
 
 
 class Evaluation(NamedTuple):

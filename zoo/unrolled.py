@@ -16,7 +16,7 @@ import numpy as np
 from zoo.dataclass import PytreeDataclass, static
 from zoo.population import map_members
 from zoo.problem import Problem, Statistics, check_population_size, group_keys, number_groups
-from zoo.strategy import Evaluation, Groups, Solution, Surrogate, check_solution
+from zoo.strategy import Evaluation, Groups, Solution, Surrogate, SurrogateGradient, check_solution
 
 Inner = Any
 """Inner state of one member: a pytree of arrays."""
@@ -198,17 +198,28 @@ class UnrolledProblem(Problem):
             return None
         problem = self._as_started(state)
 
+        num_groups = state.members.shape[0]
+        keys = group_keys(jax.random.fold_in(key, 0), num_groups)
+        starts = (state.inner, state.time, state.terminated)
+
+        def fitness(x: Solution, k: jax.Array, *start: Any) -> jax.Array:
+            return problem._scale * problem._unroll(k, x, *start, length=problem._window).loss
+
         def gradient(solution: Solution) -> Solution:
-            starts = jax.tree.map(lambda x: x[state.members], (state.inner, state.time, state.terminated))
-            keys = group_keys(jax.random.fold_in(key, 0), state.members.shape[0])
+            of_groups = jax.tree.map(lambda x: x[state.members], starts)
 
             def mean_fitness(x: Solution) -> jax.Array:
-                end = jax.vmap(lambda k, *start: problem._unroll(k, x, *start, length=problem._window))(keys, *starts)
-                return jnp.mean(problem._scale * end.loss)
+                return jnp.mean(jax.vmap(fitness, in_axes=(None, 0, 0, 0, 0))(x, keys, *of_groups))
 
             return jax.grad(mean_fitness)(check_solution(solution))
 
-        return gradient
+        def members(population: Any) -> Any:
+            parents = slice(None) if state.parents is None else state.parents
+            of_members = jax.tree.map(lambda x: x[parents], starts)
+            arguments = (population, keys[state.groups], *of_members)
+            return map_members(jax.grad(fitness), *arguments, batch_size=self.member_batch_size)
+
+        return SurrogateGradient(gradient, members)
 
     def evaluate(self, key: jax.Array, population: Any, state: UnrolledState) -> tuple[Evaluation, UnrolledState]:
         """Unrolls every member by one window; see `Problem.evaluate`."""

@@ -74,8 +74,8 @@ class Classification(Problem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Settings that do well on small networks."""
-        return {"sigma": 0.05, "learning_rate": 0.01}
+        """Settings that do well on small networks; the network may know better."""
+        return {"sigma": 0.05, "learning_rate": 0.01, **getattr(self.network, "suggestions", {})}
 
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the network's initial parameters."""

@@ -10,6 +10,7 @@ import numpy as np
 from problems.networks import Network, make_network
 from problems.supervised.classification import Classification
 from problems.supervised.idx import load_idx_dataset
+from problems.supervised.sparse import SparseNetwork
 
 Loss = Literal["cross_entropy", "error"]
 
@@ -21,6 +22,8 @@ def digits(
     activation: str = "relu",
     loss: Loss = "cross_entropy",
     batch_size: int | None = 128,
+    density: float | None = None,
+    block: tuple[int, int] = (1, 1),
     member_batch_size: int | None = None,
 ) -> Classification:
     """8 x 8 images of digits (embedded in scikit-learn), 1 437 to train on and 360 to test.
@@ -31,9 +34,13 @@ def digits(
         activation: Activation of the mlp.
         loss: `"cross_entropy"`, or `"error"` for the fraction misclassified.
         batch_size: Training examples per evaluation; `None` for all.
+        density: Makes the network sparse: the fraction of each layer's weights that is kept, those with the highest
+            scores, which become part of the solution (`SparseNetwork`). `None`: dense.
+        block: Rows and columns of the blocks of weights that share a score, if the network is sparse.
         member_batch_size: Evaluate at most this many members at a time.
     """
-    return _classification(_digits(), network, hidden, activation, loss, batch_size, member_batch_size)
+    network = _network(_digits(), network, hidden, activation, density, block)
+    return _classification(_digits(), network, loss, batch_size, member_batch_size)
 
 
 def _idx_problem(name: str, title: str):
@@ -45,10 +52,13 @@ def _idx_problem(name: str, title: str):
         activation: str = "relu",
         loss: Loss = "cross_entropy",
         batch_size: int | None = 128,
+        density: float | None = None,
+        block: tuple[int, int] = (1, 1),
         member_batch_size: int | None = None,
     ) -> Classification:
         data = load_idx_dataset(name, data_dir)
-        return _classification(data, network, hidden, activation, loss, batch_size, member_batch_size)
+        network = _network(data, network, hidden, activation, density, block)
+        return _classification(data, network, loss, batch_size, member_batch_size)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"""{title}, 28 x 28 images in ten classes, from IDX files in a data folder.
@@ -60,6 +70,8 @@ def _idx_problem(name: str, title: str):
         activation: As for `digits`.
         loss: As for `digits`.
         batch_size: As for `digits`.
+        density: As for `digits`.
+        block: As for `digits`.
         member_batch_size: As for `digits`.
 
     Raises:
@@ -85,19 +97,29 @@ def _digits() -> tuple[np.ndarray, ...]:
     return images[:1437], labels[:1437], images[1437:], labels[1437:]
 
 
-def _classification(
+def _network(
     data: tuple[np.ndarray, ...],
     network: str | Network,
     hidden: tuple[int, ...],
     activation: str,
+    density: float | None,
+    block: tuple[int, int],
+) -> Network:
+    num_classes = int(max(data[1].max(), data[3].max())) + 1
+    made = make_network(network, num_classes, hidden=hidden, activation=activation)
+    return made if density is None else SparseNetwork(made, density, block)
+
+
+def _classification(
+    data: tuple[np.ndarray, ...],
+    network: Network,
     loss: Loss,
     batch_size: int | None,
     member_batch_size: int | None,
 ) -> Classification:
     train_images, train_labels, test_images, test_labels = data
-    num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     return Classification(
-        network=make_network(network, num_classes, hidden=hidden, activation=activation),
+        network=network,
         train_inputs=jnp.asarray(train_images[..., None]),
         train_labels=jnp.asarray(train_labels, jnp.int32),
         test_inputs=jnp.asarray(test_images[..., None]),

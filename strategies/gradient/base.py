@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from strategies.noise import weighted_sum
 from strategies.shaping import Shaping, get_shaping
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Strategy
@@ -19,10 +21,8 @@ OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Schedule = Callable[[jax.Array], Any]
 
 
-class DescentStrategy(Strategy):
-    """Base of strategies that descend a gradient, wherever it comes from.
-
-    The state of a subclass is a `NamedTuple` with at least `mean` (the solution), `optimizer_state` and `generation`.
+class OptimizerStrategy(Strategy):
+    """Base of strategies that hand a gradient to an optax optimizer.
 
     Attributes:
         learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles.
@@ -47,6 +47,23 @@ class DescentStrategy(Strategy):
                 f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {self.optimizer!r}."
             )
 
+    @property
+    def _transformation(self) -> optax.GradientTransformation:
+        optimizer = getattr(optax, self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
+        return optimizer(self.learning_rate)
+
+
+def skip_non_finite(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns the transformation, leaving a step out where the gradient is not finite, as one not sampled may be."""
+    return optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
+
+
+class DescentStrategy(OptimizerStrategy):
+    """Base of strategies that descend a gradient, wherever it comes from.
+
+    The state of a subclass is a `NamedTuple` with at least `mean` (the solution), `optimizer_state` and `generation`.
+    """
+
     @abc.abstractmethod
     def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the raw gradient estimate, in the structure of the solution.
@@ -66,11 +83,6 @@ class DescentStrategy(Strategy):
         updates, optimizer_state = self._transformation.update(gradient, state.optimizer_state, state.mean)
         mean = optax.apply_updates(state.mean, updates)
         return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)
-
-    @property
-    def _transformation(self) -> optax.GradientTransformation:
-        optimizer = getattr(optax, self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
-        return optimizer(self.learning_rate)
 
 
 class GradientStrategy(DescentStrategy):
@@ -123,3 +135,9 @@ class GradientStrategy(DescentStrategy):
         size = weights.shape[0]
         half = (weights[: size // 2] - weights[size // 2 :]) / 2
         return jnp.concatenate([half, -half])
+
+    def _weighted_estimate(self, state: State, population: Population, weights: jax.Array) -> Solution:
+        """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""
+        # The weights sum to zero, so the mean drops out.
+        scale = 1 / (weights.shape[0] * self.sigma_at(state) ** 2)
+        return weighted_sum(weights * scale, population)

@@ -1,9 +1,12 @@
 """OpenAI-ES: a Monte-Carlo estimate of the gradient of the Gaussian-smoothed fitness.
 
 Reference: Salimans, Ho, Chen, Sidor, Sutskever 2017, "Evolution Strategies as a Scalable Alternative to Reinforcement
-Learning", arXiv 1703.03864, Algorithm 1; antithetic pairs and centred ranks as in its section 2.1.
+Learning", arXiv 1703.03864, Algorithm 1; antithetic pairs and centred ranks as in its section 2.1. Semi-updates:
+Lenc, Elsen, Schaul, Simonyan 2019, "Non-Differentiable Supervised Learning with Evolution Strategies and Hybrid
+Methods", arXiv 1906.03139.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,7 +15,7 @@ import numpy as np
 import optax
 
 from strategies.gradient.base import GradientStrategy
-from strategies.noise import antithetic_pairs, normal_like, weighted_sum
+from strategies.noise import antithetic_pairs, normal_like
 from zoo import static
 from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
 
@@ -32,22 +35,35 @@ class OpenES(GradientStrategy):
 
     Attributes:
         antithetic: Whether members come in pairs mean ± sigma * eps (members i and i + population_size / 2).
+        num_workers: Workers that the population is divided among, for semi-updates: each sees data of its own and
+            shapes the fitness of its own members only, and their partial gradients are averaged. Member i belongs to
+            worker i modulo num_workers.
 
     References:
-        Salimans et al. 2017, arXiv 1703.03864.
+        Salimans et al. 2017, arXiv 1703.03864; Lenc et al. 2019, arXiv 1906.03139 (semi-updates).
     """
 
     antithetic: bool = static(default=True)
+    num_workers: int = static(default=1, at_least=1)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
         if self.antithetic:
             self._check_pairs(", or antithetic=False")
+        share = self.num_workers * (2 if self.antithetic else 1)
+        if self.num_workers > 1 and self.population_size is not None and self.population_size % share:
+            raise ValueError(
+                f"OpenES divides the population among {self.num_workers} workers"
+                f"{' in antithetic pairs' if self.antithetic else ''}: population_size must be a multiple of {share}, "
+                f"got {self.population_size}."
+            )
 
     @property
     def groups(self) -> np.ndarray | Groups:
-        """One group if members are compared with each other; antithetic pairs only if they are merely subtracted."""
+        """Each worker's members, which are compared; antithetic pairs only if they are merely subtracted."""
+        if self.num_workers > 1:
+            return repeat_groups(self._fixed_size, self._fixed_size // self.num_workers)
         if self.antithetic and self.shaping == "none":
             return repeat_groups(self._fixed_size, 2)
         return super().groups
@@ -60,16 +76,20 @@ class OpenES(GradientStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        size = evaluation.fitness.shape[0]
         if self.antithetic:
             weights = self._antithetic_weights(evaluation.fitness)
         else:
-            weights = self._shape(evaluation.fitness)
-            # The mean as baseline; it contains the member itself, hence n - 1.
-            weights = (weights - jnp.mean(weights)) * (size / (size - 1))
-        # The weights sum to zero, so the mean drops out of sum_i w_i (x_i - mean).
-        scale = 1 / (size * self.sigma_at(state) ** 2)
-        return weighted_sum(weights * scale, population)
+            weights = self._per_worker(_subtract_mean, self._shape(evaluation.fitness))
+        return self._weighted_estimate(state, population, weights)
+
+    def _shape(self, fitness: jax.Array) -> jax.Array:
+        return self._per_worker(super()._shape, fitness)
+
+    def _per_worker(self, fn: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+        """Applies a function of the values of one worker's members to those of each worker."""
+        if self.num_workers == 1:
+            return fn(values)
+        return jax.vmap(fn, in_axes=1, out_axes=1)(values.reshape(-1, self.num_workers)).reshape(-1)
 
     def _init(self, key: jax.Array, solution: Solution) -> OpenESState:
         return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
@@ -82,3 +102,9 @@ class OpenES(GradientStrategy):
             return antithetic_pairs(state.mean, sigma, noise), state
         noise = normal_like(key, state.mean, num_samples=size)
         return jax.tree.map(lambda m, z: m + sigma.astype(m.dtype) * z, state.mean, noise), state
+
+
+def _subtract_mean(weights: jax.Array) -> jax.Array:
+    """The mean as baseline; it contains the member itself, hence n - 1."""
+    size = weights.shape[0]
+    return (weights - jnp.mean(weights)) * (size / max(size - 1, 1))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.base import DescentStrategy
+from strategies.gradient.base import DescentStrategy, skip_non_finite
 from zoo import static
 from zoo.population import repeat_solution
 from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
@@ -43,7 +43,7 @@ class TBPTT(DescentStrategy):
 
     @property
     def _transformation(self) -> optax.GradientTransformation:
-        return optax.apply_if_finite(super()._transformation, max_consecutive_errors=np.iinfo(np.int32).max)
+        return skip_non_finite(super()._transformation)
 
     @property
     def groups(self) -> np.ndarray | Groups:

@@ -1,0 +1,216 @@
+"""Sparse networks: a score per weight, or per block of weights, and a mask that keeps the highest scores of each layer.
+
+The network is sparse from its first step. A mask does not depend smoothly on its scores, so those are left to an
+evolution strategy while the weights follow the gradient (`hybrid`), as in Lenc, Elsen, Schaul, Simonyan 2019, arXiv
+1906.03139. How masks are parametrised here is our own choice.
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from problems.networks import Network
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseNetwork:
+    """A network of which only a fraction of the weights is used; a network like any other to a problem.
+
+    Its parameters are `{"weights": those of the network, "scores": {path: array}}`. Leaves of two or more dimensions
+    are masked, one by one; they are scaled by the square root of what masking divides their number by, so that
+    activations keep their size.
+
+    Attributes:
+        network: The network.
+        density: The fraction of the blocks that is kept in each layer, in (0, 1]; at least one block is.
+        block: Rows and columns of the blocks that share a score (of the last two dimensions of a leaf, such as the
+            input and output channels of a convolution).
+        dense: Leaves whose path contains this regular expression stay dense, for example `"Dense_2"`; default: none.
+
+    Raises:
+        ValueError: If a setting is out of range, or no leaf is left to mask.
+    """
+
+    network: Network
+    density: float
+    block: tuple[int, int] = (1, 1)
+    dense: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if isinstance(self.density, bool) or not isinstance(self.density, (int, float)) or not 0 < self.density <= 1:
+            raise ValueError(f"SparseNetwork.density must be a fraction in (0, 1], got {self.density!r}.")
+        block = (self.block, self.block) if isinstance(self.block, int) else tuple(self.block)
+        if len(block) != 2 or not all(isinstance(b, int) and b >= 1 for b in block):
+            raise ValueError(f"SparseNetwork.block must be two positive whole numbers, got {self.block!r}.")
+        object.__setattr__(self, "block", block)
+
+    @property
+    def suggestions(self) -> dict[str, Any]:
+        """Settings of `hybrid` that do well: weights by Adam, scores by OpenAI-ES."""
+        base = {"id": "open_es", "population_size": 8, "sigma": 0.1, "learning_rate": 0.03}
+        return {"es_leaves": "scores", "base": base, "learning_rate": 0.003}
+
+    def init(self, key: jax.Array, inputs: jax.Array) -> dict[str, Any]:
+        """Returns the network's initial parameters and standard normal scores."""
+        key_weights, key_scores = jax.random.split(key)
+        weights = self.network.init(key_weights, inputs)
+        scores = {
+            path: jax.random.normal(jax.random.fold_in(key_scores, i), self._grid(x.shape), x.dtype)
+            for i, (path, x) in enumerate(_leaves(weights).items())
+            if x.ndim >= 2 and not (self.dense and re.search(self.dense, path))
+        }
+        if not scores:
+            raise ValueError(
+                f"SparseNetwork found nothing to mask in {', '.join(_leaves(weights))}: leaves of two or more "
+                f"dimensions that do not match dense={self.dense!r}."
+            )
+        return {"weights": weights, "scores": scores}
+
+    def apply(self, params: dict[str, Any], inputs: jax.Array) -> jax.Array:
+        """Returns the outputs of the masked network."""
+        return self.network.apply(self.masked_weights(params), inputs)
+
+    def masks(self, params: dict[str, Any]) -> dict[str, jax.Array]:
+        """Returns the masks, booleans in the shapes of the weights, by path."""
+        weights, scores = _leaves(params["weights"]), params["scores"]
+        return {path: self._mask(score, weights[path].shape) for path, score in scores.items()}
+
+    def masked_weights(self, params: dict[str, Any]) -> Any:
+        """Returns parameters for the plain network: exact zeros where it is masked, the rest scaled."""
+        masks = self.masks(params)
+
+        def mask(path: Any, x: jax.Array) -> jax.Array:
+            kept = masks.get(_name(path))
+            if kept is None:
+                return x
+            num_blocks = math.prod(self._grid(x.shape))
+            scale = math.sqrt(num_blocks / num_kept(num_blocks, self.density))
+            return jnp.where(kept, x * scale, 0)
+
+        return jax.tree_util.tree_map_with_path(mask, params["weights"])
+
+    def report(self, params: dict[str, Any]) -> "pd.DataFrame":
+        """Returns what is kept per layer: rows `layer`, `kept`, `total`, `fraction`, and one of all masked layers."""
+        import pandas as pd
+
+        rows = [(path, int(mask.sum()), mask.size) for path, mask in self.masks(params).items()]
+        rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+        table = pd.DataFrame(rows, columns=["layer", "kept", "total"])
+        return table.assign(fraction=table.kept / table.total)
+
+    def export(self, params: dict[str, Any], path: "str | os.PathLike[str]") -> None:
+        """Saves the sparse model to an `.npz` file; `load_sparse` reads it back as parameters of the plain network.
+
+        Masked leaves are stored as the flat indices and the values of what is kept, the others whole.
+
+        Args:
+            params: Parameters, such as the mean of a run.
+            path: The file.
+        """
+        masks = self.masks(params)
+        arrays: dict[str, np.ndarray] = {}
+        for name, x in _leaves(self.masked_weights(params)).items():
+            if name in masks:
+                indices = np.flatnonzero(masks[name])
+                arrays |= {
+                    f"indices:{name}": indices.astype(np.uint32 if x.size < 2**32 else np.uint64),
+                    f"values:{name}": np.asarray(x).reshape(-1)[indices],
+                    f"shape:{name}": np.asarray(x.shape),
+                }
+            else:
+                arrays[f"dense:{name}"] = np.asarray(x)
+        with pathlib.Path(path).open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    def _grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of a leaf's scores: whole and partial blocks."""
+        rows, columns = self.block
+        return (*shape[:-2], -(-shape[-2] // rows), -(-shape[-1] // columns))
+
+    def _mask(self, scores: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        kept = top_mask(scores, num_kept(scores.size, self.density))
+        rows, columns = self.block
+        if rows > 1:
+            kept = jnp.repeat(kept, rows, axis=-2)[..., : shape[-2], :]
+        if columns > 1:
+            kept = jnp.repeat(kept, columns, axis=-1)[..., : shape[-1]]
+        return kept
+
+
+def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
+    """Returns parameters of the plain network from a file that `SparseNetwork.export` wrote.
+
+    Args:
+        path: The file.
+        params: Parameters of the plain network, whose structure and shapes are used.
+
+    Raises:
+        ValueError: If the file holds other leaves, or other shapes.
+    """
+    with np.load(path) as file:
+        arrays = dict(file)
+    names = {name.partition(":")[2] for name in arrays}
+    if names != set(_leaves(params)):
+        raise ValueError(f"{path} holds {', '.join(sorted(names))}, but the network has {', '.join(_leaves(params))}.")
+
+    def restore(key_path: Any, x: Any) -> jax.Array:
+        name = _name(key_path)
+        dense = arrays.get(f"dense:{name}")
+        if dense is None:
+            dense = np.zeros(arrays[f"shape:{name}"], arrays[f"values:{name}"].dtype)
+            dense.reshape(-1)[arrays[f"indices:{name}"]] = arrays[f"values:{name}"]
+        if dense.shape != x.shape:
+            raise ValueError(f"{path} holds {name} of shape {dense.shape}, but the network's is {x.shape}.")
+        return jnp.asarray(dense)
+
+    return jax.tree_util.tree_map_with_path(restore, params)
+
+
+def num_kept(num_blocks: int, density: float) -> int:
+    """Returns how many of a layer's blocks are kept: the nearest whole number, at least one."""
+    return max(round(num_blocks * density), 1)
+
+
+def top_mask(scores: jax.Array, count: int) -> jax.Array:
+    """Returns a mask of exactly `count` highest scores; of equal ones the first; NaN counts as the lowest.
+
+    The count-th highest is found by bisection on the bits of the numbers, 32 passes over them, which on CPU takes less
+    time than sorting and does not grow with the count.
+
+    Args:
+        scores: Array of any shape.
+        count: How many to keep.
+    """
+    flat = jax.lax.stop_gradient(scores).astype(jnp.float32).reshape(-1)
+    flat = jnp.where(jnp.isnan(flat), -jnp.inf, jnp.where(flat == 0, 0, flat))  # no negative zero
+    bits = jax.lax.bitcast_convert_type(flat, jnp.uint32)
+    # Positive numbers are ordered as their bits; negative ones the other way round, and below.
+    order = jnp.where(bits >> 31 == 0, bits | np.uint32(1 << 31), ~bits)
+
+    def refine(i: jax.Array, threshold: jax.Array) -> jax.Array:
+        higher = threshold | (np.uint32(1) << (31 - i).astype(jnp.uint32))
+        return jnp.where(jnp.sum(order >= higher) >= count, higher, threshold)
+
+    threshold = jax.lax.fori_loop(0, 32, refine, jnp.zeros((), jnp.uint32))
+    above, equal = order > threshold, order == threshold
+    return (above | (equal & (jnp.cumsum(equal) <= count - jnp.sum(above)))).reshape(scores.shape)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _leaves(params: Any) -> dict[str, Any]:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}

@@ -1,0 +1,182 @@
+"""Guided ES: search where surrogate gradients point, without trusting them.
+
+Reference: Maheswaranathan, Metz, Tucker, Choi, Sohl-Dickstein 2019, "Guided evolutionary strategies: augmenting random
+search with surrogate gradients", arXiv 1806.10230. The search covariance is sigma^2 (alpha/n I + (1 - alpha)/k U U^T),
+the estimate beta/(2 sigma^2 P) sum_i eps_i (f(m + eps_i) - f(m - eps_i)) over P pairs.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store, unit
+from strategies.noise import antithetic_pairs
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, State, Surrogate, num_dims
+
+# Of the running averages behind `adaptive`: of a hundred generations.
+_DECAY = 0.99
+
+
+class GuidedESState(NamedTuple):
+    """State of `GuidedES`."""
+
+    mean: Solution
+    optimizer_state: optax.OptState
+    generation: jax.Array  # []
+    directions: Solution  # [subspace_dims, ...], the last surrogate gradients at length one; zero where there was none
+    coordinates: jax.Array  # [num_pairs, subspace_dims], of the perturbations over sigma in the subspace
+    squares: jax.Array  # [2], averages: squared norms of the gradient and of its part in the subspace; if adaptive
+    alpha: jax.Array  # []
+    beta: jax.Array  # []
+
+
+class GuidedES(SubspaceStrategy):
+    """Guided ES: antithetic perturbations of which a part lies in the span of the last surrogate gradients.
+
+    A surrogate that is zero, repeated or not finite adds no direction; without any, this is OpenAI-ES with
+    perturbations of length sigma. The estimate's expectation is beta Sigma grad f, Sigma the search covariance over
+    sigma^2.
+
+    Attributes:
+        alpha: Weight of the whole space in the search covariance: 1 ignores the surrogates, 0 searches only their span.
+        beta: Scale of the estimate; with an optimizer that is invariant to scale it has no effect.
+        adaptive: Whether alpha and beta, from those values on, follow the closed form that minimises the mean squared
+            error of the estimate, given how much of the gradient lies in the subspace, which is estimated from the run.
+            It looks one step ahead, and so favours the subspace more than a whole run may want; hence `min_alpha`.
+            Takes more pairs than `subspace_dims`.
+        min_alpha: Smallest alpha of an adaptive run. Without any search outside of the subspace, nothing would tell
+            how good the subspace is.
+
+    References:
+        Maheswaranathan et al. 2019, arXiv 1806.10230.
+    """
+
+    alpha: float = number(default=0.5, at_least=0)
+    beta: float = number(default=2.0, above=0)
+    adaptive: bool = static(default=False)
+    min_alpha: float = number(default=0.1, above=0)
+
+    takes_surrogate = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        for name in ("alpha", "min_alpha"):
+            value = getattr(self, name)
+            if isinstance(value, float) and value > 1:
+                raise ValueError(f"GuidedES.{name} must be at most 1, got {value!r}.")
+
+        if self.adaptive and self.population_size is not None and self.population_size // 2 <= self.subspace_dims:
+            raise ValueError(
+                "GuidedES(adaptive=True) tells the gradient's part in the subspace from the rest by more pairs than "
+                f"the subspace has dimensions: population_size must be at least {2 * self.subspace_dims + 2} for "
+                f"subspace_dims={self.subspace_dims}, got {self.population_size}."
+            )
+
+    def basis(self, state: GuidedESState) -> Basis:
+        """Returns the span of the last surrogate gradients."""
+        return orthonormal_basis(state.directions)
+
+    def alpha_at(self, state: GuidedESState) -> jax.Array:
+        """Returns the weight of the whole space in the search covariance."""
+        return state.alpha
+
+    def estimate(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate, beta sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+
+        Args:
+            state: The state that `ask` returned.
+            population: The population that was evaluated.
+            evaluation: Its evaluation.
+        """
+        gradient = super().estimate(state, population, evaluation)
+        return jax.tree.map(lambda g: state.beta.astype(g.dtype) * g, gradient)
+
+    def _init(self, key: jax.Array, solution: Solution) -> GuidedESState:
+        dtype = jnp.result_type(*jax.tree.leaves(solution))
+        return GuidedESState(
+            mean=solution,
+            optimizer_state=self._transformation.init(solution),
+            generation=jnp.zeros((), jnp.int32),
+            directions=no_directions(solution, self.subspace_dims),
+            coordinates=jnp.zeros((self._num_members(solution) // 2, self.subspace_dims), dtype),
+            squares=jnp.zeros(2, dtype),
+            alpha=jnp.asarray(self.alpha, dtype),
+            beta=jnp.asarray(self.beta, dtype),
+        )
+
+    def _ask(self, key: jax.Array, state: GuidedESState, surrogate: Surrogate | None) -> tuple[Population, State]:
+        gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
+        state = state._replace(directions=store(state.directions, unit(gradient), state.generation))
+        basis = self.basis(state)
+        noise = self._draw(key, state, basis)
+        state = state._replace(coordinates=basis.coordinates(noise))
+        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
+
+    def _tell(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> GuidedESState:
+        told = super()._tell(state, population, evaluation)
+        if not self.adaptive:
+            return told
+        basis = self.basis(state)
+        num_pairs = len(state.coordinates)
+        slopes = self._antithetic_weights(evaluation.fitness)[:num_pairs] / self.sigma_at(state)
+        squares = self._update_squares(state, basis, slopes)
+        fraction = jnp.where(squares[0] > 0, jnp.clip(squares[1] / jnp.where(squares[0] > 0, squares[0], 1), 0, 1), 0)
+        alpha, beta = optimal_coefficients(fraction, num_dims(state.mean), basis.rank, num_pairs, self.min_alpha)
+        return told._replace(squares=squares, alpha=alpha.astype(told.alpha.dtype), beta=beta.astype(told.beta.dtype))
+
+    def _update_squares(self, state: GuidedESState, basis: Basis, slopes: jax.Array) -> jax.Array:
+        """Averages unbiased estimates of |g|^2 and |U^T g|^2, g the gradient.
+
+        A slope is y = g . eps / sigma. Of its perturbation the part w = U^T eps / sigma is N(0, v I), the rest
+        N(0, a I). What the least squares fit of y to w leaves has the variance a |g - U U^T g|^2 per degree of freedom;
+        that off E[y^2] leaves v |U^T g|^2.
+        """
+        whole, inside = self._variances(state, basis)
+        fit = jnp.linalg.lstsq(state.coordinates, slopes)[0]
+        residuals = slopes - state.coordinates @ fit
+        rest = jnp.sum(residuals**2) / (len(slopes) - basis.rank)
+        within = (jnp.mean(slopes**2) - rest) / (whole + inside)
+        new = jnp.stack([within + rest / whole, within]).astype(state.squares.dtype)
+        # The early estimates are plain averages.
+        weight = jnp.maximum(1 - _DECAY, 1 / (state.generation + 1))
+        averages = state.squares + weight.astype(new.dtype) * (new - state.squares)
+        return jnp.where(jnp.all(jnp.isfinite(averages)), averages, state.squares)
+
+
+def optimal_coefficients(
+    fraction: jax.Array | float,
+    num_dims: int,
+    rank: jax.Array | int,
+    num_pairs: int,
+    min_alpha: jax.Array | float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the alpha and beta that minimise the mean squared error of the estimate of a linear function's gradient.
+
+    With A = alpha/n + (1 - alpha) r/k for r = |U^T g|^2 / |g|^2, and E[g_hat] = beta Sigma g, squared bias and variance
+    over |g|^2 are 1 - 2 beta A + beta^2 B and beta^2 (A + B)/P, where B = A^2 + (1 - alpha)^2 r (1 - r)/k^2. So
+    beta = A / (B + (A + B)/P), and 1 - alpha minimises (P + 1) (B - A^2)/A^2 + 1/A. Alpha is 1 if r <= k/n, 0 if
+    r >= (k + 2P + 2)/(n + 2P + 2), and between them otherwise.
+
+    Args:
+        fraction: r, the fraction of the squared norm of the gradient that lies in the subspace.
+        num_dims: n.
+        rank: k; without a subspace, 0, alpha is 1.
+        num_pairs: P.
+        min_alpha: The smallest alpha to return.
+    """
+    size = jnp.maximum(rank, 1)
+    fraction = jnp.where(rank > 0, fraction, 0.0)
+    inside = fraction * num_dims / size  # all in units of 1/n from here on
+    gain = inside - 1
+    spread = inside * (num_dims / size - inside)
+    denominator = 2 * (num_pairs + 1) * spread / num_dims - gain**2
+    share = jnp.where(denominator > 0, gain / jnp.where(denominator > 0, denominator, 1), 1.0)
+    share = jnp.where(gain <= 0, 0.0, jnp.minimum(jnp.where(denominator > 0, share, 1.0), 1 - min_alpha))
+    first = 1 + share * gain
+    second = first**2 + share**2 * spread
+    beta = num_dims * first / (second + (num_dims * first + second) / num_pairs)
+    return 1 - share, beta

@@ -1,0 +1,117 @@
+"""Self-guided ES: search where past estimates of the gradient point.
+
+Reference: Liu, Li, Qian 2020, "Self-Guided Evolution Strategies with Historical Estimated Gradients", IJCAI 2020.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store, unit
+from strategies.noise import antithetic_pairs, normal_like
+from strategies.shaping import finite
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
+
+
+class SelfGuidedESState(NamedTuple):
+    """State of `SelfGuidedES`."""
+
+    mean: Solution
+    optimizer_state: optax.OptState
+    generation: jax.Array  # []
+    directions: Solution  # [subspace_dims, ...], the last estimates at length one
+    is_inside: jax.Array  # [num_pairs], whether a pair was drawn from the subspace
+    alpha: jax.Array  # []
+
+
+class SelfGuidedES(SubspaceStrategy):
+    """Self-guided ES: each antithetic pair is drawn from the span of the last estimates, or from its complement.
+
+    The probability alpha of the first grows by the factor `alpha_rate` where pairs inside found the lower fitness (the
+    mean of the better member of each pair), and shrinks where those outside did. Until `subspace_dims` estimates have
+    been made, all pairs are drawn from the whole space.
+
+    Attributes:
+        sigma: Standard deviation of a perturbation in each direction of the space it is drawn from.
+        subspace_dims: Past estimates that span the subspace.
+        alpha: Initial probability that a pair is drawn from the subspace.
+        alpha_rate: Factor by which that probability changes per generation.
+        min_alpha: Its smallest value.
+        max_alpha: Its largest.
+
+    References:
+        Liu, Li, Qian 2020, IJCAI.
+    """
+
+    subspace_dims: int = static(default=20, at_least=1)
+    alpha: float = number(default=0.5, at_least=0)
+    alpha_rate: float = number(default=1.005, at_least=1)
+    min_alpha: float = number(default=0.3, at_least=0)
+    max_alpha: float = number(default=0.7, at_least=0)
+
+    def basis(self, state: SelfGuidedESState) -> Basis:
+        """Returns the span of the last estimates; an empty one until there are enough."""
+        basis = orthonormal_basis(state.directions)
+        is_ready = state.generation >= self.subspace_dims
+        return basis._replace(
+            coefficients=jnp.where(is_ready, basis.coefficients, 0), rank=jnp.where(is_ready, basis.rank, 0)
+        )
+
+    def alpha_at(self, state: SelfGuidedESState) -> jax.Array:
+        """Returns the weight of the complement: the probability that a pair is not drawn from the subspace."""
+        return 1 - state.alpha
+
+    def std(self, state: SelfGuidedESState) -> Solution:
+        """Returns the standard deviation per parameter: the root of the diagonal of the mixture's covariance."""
+        basis = self.basis(state)
+        inside = jnp.where(basis.rank > 0, state.alpha, 0)
+
+        def std(m: jax.Array, u: jax.Array) -> jax.Array:
+            variance = inside * u + (1 - inside) * jnp.maximum(1 - u, 0)
+            return (self.sigma_at(state) * jnp.sqrt(variance)).astype(m.dtype)
+
+        return jax.tree.map(std, state.mean, basis.squared_entries())
+
+    def _init(self, key: jax.Array, solution: Solution) -> SelfGuidedESState:
+        return SelfGuidedESState(
+            mean=solution,
+            optimizer_state=self._transformation.init(solution),
+            generation=jnp.zeros((), jnp.int32),
+            directions=no_directions(solution, self.subspace_dims),
+            is_inside=jnp.zeros(self._num_members(solution) // 2, bool),
+            alpha=jnp.asarray(self.alpha, jnp.result_type(*jax.tree.leaves(solution))),
+        )
+
+    def _ask(self, key: jax.Array, state: SelfGuidedESState, surrogate: Surrogate | None) -> tuple[Population, State]:
+        basis = self.basis(state)
+        key_noise, key_choice = jax.random.split(key)
+        num_pairs = len(state.is_inside)
+        is_inside = (jax.random.uniform(key_choice, (num_pairs,)) < state.alpha) & (basis.rank > 0)
+        noise = normal_like(key_noise, state.mean, num_samples=num_pairs)
+        # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
+        within = basis.combine(jnp.where(is_inside, 1, -1)[:, None] * basis.coordinates(noise))
+
+        def select(z: jax.Array, u: jax.Array) -> jax.Array:
+            return jnp.where(is_inside.reshape(-1, *[1] * (z.ndim - 1)), 0, z) + u
+
+        noise = jax.tree.map(select, noise, within)
+        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state._replace(is_inside=is_inside)
+
+    def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
+        told = super()._tell(state, population, evaluation)
+        gradient = self.estimate(state, population, evaluation)
+        best = jnp.min(finite(evaluation.fitness).reshape(2, -1), axis=0)
+        inside, outside = (
+            jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen), 1)
+            for chosen in (state.is_inside, ~state.is_inside)
+        )
+        has_both = jnp.any(state.is_inside) & jnp.any(~state.is_inside)
+        factor = jnp.where(inside < outside, self.alpha_rate, 1 / self.alpha_rate)
+        alpha = jnp.clip(state.alpha * jnp.where(has_both, factor, 1.0), self.min_alpha, self.max_alpha)
+        return told._replace(
+            directions=store(state.directions, unit(gradient), state.generation),
+            alpha=jnp.where(has_both, alpha, state.alpha).astype(state.alpha.dtype),
+        )

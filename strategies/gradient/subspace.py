@@ -1,0 +1,176 @@
+"""What strategies share that search a low-dimensional subspace harder than the rest: bases, sampling, estimate.
+
+A subspace is given by k directions that are never copied into a matrix: of the directions, leaf by leaf, only the k x k
+Gram matrix is taken, and its eigenvectors say how they combine to an orthonormal basis.
+"""
+
+import abc
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from strategies.gradient.base import GradientStrategy
+from strategies.noise import antithetic_pairs, normal_like
+from strategies.shaping import Shaping
+from zoo import static
+from zoo.strategy import Evaluation, Groups, Population, Solution, State, Surrogate, num_dims, repeat_groups
+
+
+class Basis(NamedTuple):
+    """An orthonormal basis of the span of k directions.
+
+    Attributes:
+        directions: `[k, ...]` in the structure of a solution.
+        coefficients: `[k, k]`: basis vector j is sum_i coefficients[j, i] directions[i]; a row of zeros where the
+            directions span less than k dimensions.
+        rank: `[]`: how many rows are not zero.
+    """
+
+    directions: Solution
+    coefficients: jax.Array
+    rank: jax.Array
+
+    def combine(self, coordinates: jax.Array) -> Solution:
+        """Returns the vectors with these coordinates, `[..., k]`, in the structure of a solution."""
+        weights = coordinates @ self.coefficients
+        return jax.tree.map(lambda d: jnp.tensordot(weights.astype(d.dtype), d, 1), self.directions)
+
+    def coordinates(self, vectors: Solution) -> jax.Array:
+        """Returns the coordinates `[n, k]` of the projections of n vectors, leaves `[n, ...]`, on the subspace."""
+        return inner_products(vectors, self.directions) @ self.coefficients.T
+
+    def squared_entries(self) -> Solution:
+        """Returns the diagonal of the projection on the subspace, in the structure of a solution."""
+        vectors = self.combine(jnp.eye(len(self.coefficients)))
+        return jax.tree.map(lambda v: jnp.sum(v**2, axis=0), vectors)
+
+
+def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.0) -> Basis:
+    """Returns an orthonormal basis of the span of directions, `[k, ...]`; none for zero or repeated directions.
+
+    Args:
+        directions: `[k, ...]` in the structure of a solution.
+        explained: The principal directions are kept, largest first, up to this fraction of the sum of squares.
+    """
+    gram = inner_products(directions, directions)
+    values, vectors = jnp.linalg.eigh(gram)  # ascending
+    largest = values[-1]
+    # Rounding leaves the null space with eigenvalues of this size; in its directions the basis would be noise.
+    tolerance = 10 * len(values) * jnp.finfo(values.dtype).eps
+    kept = (values > tolerance * largest) & (largest > 0)
+    above = (jnp.cumsum(values[::-1])[::-1] - values) / jnp.where(largest > 0, jnp.sum(jnp.maximum(values, 0)), 1)
+    kept &= above < explained
+    scale = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
+    return Basis(directions, scale[:, None] * vectors.T, jnp.sum(kept))
+
+
+def inner_products(one: Solution, other: Solution) -> jax.Array:
+    """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`."""
+
+    def product(x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = x.reshape(x.shape[0], -1), y.reshape(y.shape[0], -1)
+        return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+    return sum(jax.tree.leaves(jax.tree.map(product, one, other)))  # pyright: ignore[reportReturnType]
+
+
+def unit(vector: Solution) -> Solution:
+    """Returns a vector, in the structure of a solution, at length one; zero if it is zero or not finite."""
+    leaves = jax.tree.leaves(vector)
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves]))
+    is_usable = jnp.isfinite(largest) & (largest > 0)
+    safe = jnp.where(is_usable, largest, 1)  # first to entries of at most one, whose squares cannot overflow
+    scaled = jax.tree.map(lambda x: jnp.where(is_usable, x / safe.astype(x.dtype), 0), vector)
+    norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(scaled)))
+    return jax.tree.map(lambda x: x / jnp.where(is_usable, norm, 1).astype(x.dtype), scaled)
+
+
+def store(directions: Solution, direction: Solution, index: jax.Array) -> Solution:
+    """Returns the directions with one of them, number `index` modulo k, replaced."""
+
+    def put(all: jax.Array, one: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(all, one.astype(all.dtype), index % all.shape[0], 0)
+
+    return jax.tree.map(put, directions, direction)
+
+
+def no_directions(solution: Solution, num_directions: int) -> Solution:
+    """Returns directions that are all zero."""
+    return jax.tree.map(lambda x: jnp.zeros((num_directions, *x.shape), x.dtype), solution)
+
+
+class SubspaceStrategy(GradientStrategy):
+    """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions, in pairs.
+
+    The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
+    of the covariance is always sigma^2. A state has at least `directions` and, if alpha changes, a property of its own.
+
+    Attributes:
+        sigma: The length of a perturbation: sigma^2 is the trace of the search covariance, so a perturbation of a
+            single parameter is of the order sigma / sqrt(n).
+        subspace_dims: How many directions are kept: the largest rank of the subspace.
+    """
+
+    shaping: str | Shaping = static(default="none")
+    subspace_dims: int = static(default=1, at_least=1)
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        self._check_pairs()
+
+    @property
+    def groups(self) -> np.ndarray | Groups:
+        """Antithetic pairs if fitness is merely subtracted; one group if all members are compared."""
+        return repeat_groups(self._fixed_size, 2) if self.shaping == "none" else super().groups
+
+    @abc.abstractmethod
+    def basis(self, state: State) -> Basis:
+        """Returns the subspace that the next population, or the last asked one, is drawn from."""
+
+    @abc.abstractmethod
+    def alpha_at(self, state: State) -> jax.Array:
+        """Returns the weight of the whole space in the search covariance, in [0, 1], where there is a subspace."""
+
+    def std(self, state: State) -> Solution:
+        """Returns the standard deviation per parameter: the root of the diagonal of the search covariance."""
+        basis = self.basis(state)
+        whole, inside = self._variances(state, basis)
+
+        def std(m: jax.Array, u: jax.Array) -> jax.Array:
+            return (self.sigma_at(state) * jnp.sqrt(whole + inside * u)).astype(m.dtype)
+
+        return jax.tree.map(std, state.mean, basis.squared_entries())
+
+    def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+
+        Args:
+            state: The state that `ask` returned.
+            population: The population that was evaluated.
+            evaluation: Its evaluation.
+        """
+        return self._weighted_estimate(state, population, self._antithetic_weights(evaluation.fitness))
+
+    def _variances(self, state: State, basis: Basis) -> tuple[jax.Array, jax.Array]:
+        """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
+        alpha = jnp.where(basis.rank > 0, self.alpha_at(state), 1.0)
+        return alpha / num_dims(state.mean), (1 - alpha) / jnp.maximum(basis.rank, 1)
+
+    def _draw(self, key: jax.Array, state: State, basis: Basis) -> Solution:
+        """Returns perturbations over sigma, `[num_pairs, ...]` in the structure of a solution."""
+        key_whole, key_inside = jax.random.split(key)
+        num_pairs = self._num_members(state.mean) // 2
+        whole, inside = self._variances(state, basis)
+        normals = jax.random.normal(key_inside, (num_pairs, self.subspace_dims), basis.coefficients.dtype)
+        return jax.tree.map(
+            lambda z, u: jnp.sqrt(whole).astype(z.dtype) * z + u,
+            normal_like(key_whole, state.mean, num_samples=num_pairs),
+            basis.combine(jnp.sqrt(inside) * normals),
+        )
+
+    def _ask(self, key: jax.Array, state: State, surrogate: Surrogate | None) -> tuple[Population, State]:
+        noise = self._draw(key, state, self.basis(state))
+        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state

@@ -1,0 +1,343 @@
+"""Guided ES and its relatives: the search covariance, the estimate, the closed form, the subspaces."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from strategies.gradient.guided_es import optimal_coefficients
+from strategies.gradient.subspace import orthonormal_basis, unit
+
+SOLUTION = {"a": jnp.arange(4.0), "b": jnp.ones((2, 1))}  # 6 dimensions
+NUM_DIMS = 6
+
+
+def flat(tree, size=None):
+    """The leaves side by side, [n] or [size, n]."""
+    leaves = jax.tree.leaves(tree)
+    return np.concatenate([np.asarray(x, np.float64).reshape(*([size] if size else []), -1) for x in leaves], axis=-1)
+
+
+def direction(seed):
+    keys = jax.random.split(jax.random.key(seed))
+    return {"a": jax.random.normal(keys[0], (4,)), "b": jax.random.normal(keys[1], (2, 1))}
+
+
+def ask_with(strategy, surrogates, key):
+    """The population drawn after some surrogates were seen, and the state."""
+    state = strategy.init(key, SOLUTION)
+    for i, surrogate in enumerate(surrogates):
+        population, state = strategy.ask(key, state, lambda x, s=surrogate: s)
+        if i < len(surrogates) - 1:
+            state = state._replace(generation=state.generation + 1)
+    return population, state
+
+
+def perturbations(population):
+    size = len(jax.tree.leaves(population)[0])
+    return (flat(population, size) - flat(SOLUTION))[: size // 2]
+
+
+def check_covariance(samples, expected):
+    """Every entry of the sample covariance within 5 standard deviations: var = (c_ii c_jj + c_ij^2) / n."""
+    covariance = samples.T @ samples / len(samples)
+    variance = (np.outer(np.diag(expected), np.diag(expected)) + expected**2) / len(samples)
+    assert np.all(np.abs(covariance - expected) < 5 * np.sqrt(variance) + 1e-12)
+
+
+def projection(*directions):
+    q, _ = np.linalg.qr(np.stack([flat(d) for d in directions], axis=1))
+    return q @ q.T
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
+def test_search_covariance_is_that_of_the_paper(alpha, key):
+    surrogates = [direction(1), direction(2)]
+    strategy = zoo.make_strategy("guided_es", population_size=40_000, subspace_dims=2, alpha=alpha, sigma=0.5)
+    population, state = ask_with(strategy, surrogates, key)
+    expected = 0.25 * (alpha / NUM_DIMS * np.eye(NUM_DIMS) + (1 - alpha) / 2 * projection(*surrogates))
+    check_covariance(perturbations(population), expected)
+    np.testing.assert_allclose(flat(strategy.std(state)), np.sqrt(np.diag(expected)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("surrogates", "span"),
+    [
+        ([{"a": jnp.zeros(4), "b": jnp.zeros((2, 1))}] * 2, []),
+        ([{"a": jnp.full(4, jnp.nan), "b": jnp.ones((2, 1))}], []),
+        ([{"a": jnp.full(4, jnp.inf), "b": jnp.ones((2, 1))}, direction(1)], [1]),
+        ([direction(1)] * 4, [1]),
+        ([direction(1), jax.tree.map(lambda x: -3 * x, direction(1)), direction(2)], [1, 2]),
+        ([jax.tree.map(lambda x: 1e30 * x, direction(1)), jax.tree.map(lambda x: 1e-30 * x, direction(2))], [1, 2]),
+    ],
+)
+def test_surrogates_that_add_nothing(surrogates, span, key):
+    """Zero, not finite, repeated: no direction of their own, no NaN, and the trace stays sigma^2."""
+    strategy = zoo.make_strategy("guided_es", population_size=20_000, subspace_dims=4, alpha=0.3, sigma=1.0)
+    population, state = ask_with(strategy, surrogates, key)
+    alpha = 0.3 if span else 1.0
+    expected = alpha / NUM_DIMS * np.eye(NUM_DIMS)
+    if span:
+        expected += (1 - alpha) / len(span) * projection(*map(direction, span))
+    assert int(strategy.basis(state).rank) == len(span)
+    check_covariance(perturbations(population), expected)
+
+
+def test_alpha_one_is_open_es(key):
+    """With the same noise: the same members, and the estimate of open_es over n."""
+    guided = zoo.make_strategy("guided_es", population_size=8, alpha=1.0, beta=1.0, sigma=0.3)
+    plain = zoo.make_strategy("open_es", population_size=8, sigma=0.3 / np.sqrt(NUM_DIMS), shaping="none")
+    population, state = ask_with(guided, [direction(1)], key)
+    same, plain_state = plain.ask(jax.random.split(key)[0], plain.init(key, SOLUTION))
+    np.testing.assert_allclose(flat(population, 8), flat(same, 8), rtol=1e-6)
+    evaluation = zoo.Evaluation(jnp.arange(8.0) ** 2, jnp.ones(8, bool), jnp.asarray(8))
+    one, two = guided.estimate(state, population, evaluation), plain.estimate(plain_state, population, evaluation)
+    np.testing.assert_allclose(flat(one) * NUM_DIMS, flat(two), rtol=1e-5)
+
+
+def estimates(strategy, surrogate, gradient, *, num_samples, state=None):
+    """Estimates of a linear function's gradient, [num_samples, n]."""
+    state = strategy.init(jax.random.key(0), SOLUTION) if state is None else state
+
+    @jax.jit
+    @jax.vmap
+    def one(key):
+        population, asked = strategy.ask(key, state, lambda x: surrogate)
+        fitness = zoo.map_members(lambda x: sum(jax.tree.leaves(jax.tree.map(jnp.vdot, x, gradient))), population)
+        size = len(fitness)
+        evaluation = zoo.Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size))
+        return strategy.estimate(asked, population, evaluation)
+
+    return flat(one(jax.random.split(jax.random.key(7), num_samples)), num_samples)
+
+
+def check_mean(samples, expected):
+    error = samples.mean(axis=0) - expected
+    assert np.all(np.abs(error) < 5 * samples.std(axis=0) / np.sqrt(len(samples)) + 1e-6)
+
+
+def test_expected_estimate_is_beta_sigma_gradient():
+    gradient, surrogate = direction(3), direction(1)
+    strategy = zoo.make_strategy("guided_es", population_size=4, alpha=0.4, beta=1.5, sigma=0.2)
+    samples = estimates(strategy, surrogate, gradient, num_samples=20_000)
+    covariance = 0.4 / NUM_DIMS * np.eye(NUM_DIMS) + 0.6 * projection(surrogate)
+    check_mean(samples, 1.5 * covariance @ flat(gradient))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("num_pairs", [1, 3])
+def test_mean_squared_error_of_the_estimate(alpha, num_pairs):
+    """Bias and variance of the estimate, and the best beta, against simulation."""
+    gradient, surrogate = unit(direction(3)), direction(4)
+    rho2 = float(flat(gradient) @ projection(surrogate) @ flat(gradient))
+    a = alpha / NUM_DIMS + (1 - alpha) * rho2
+    b = alpha**2 / NUM_DIMS**2 + rho2 * (2 * alpha * (1 - alpha) / NUM_DIMS + (1 - alpha) ** 2)
+    beta = a / (b + (a + b) / num_pairs)
+    strategy = zoo.make_strategy("guided_es", population_size=2 * num_pairs, alpha=alpha, beta=beta, sigma=1.0)
+    errors = np.sum((estimates(strategy, surrogate, gradient, num_samples=40_000) - flat(gradient)) ** 2, axis=1)
+    expected = 1 - a * beta
+    assert abs(errors.mean() - expected) < 5 * errors.std() / np.sqrt(len(errors))
+    at_alpha = optimal_coefficients(rho2, NUM_DIMS, 1, num_pairs, min_alpha=0.0)
+    error = lambda alpha: 1 - mean_and_beta(alpha, rho2, NUM_DIMS, 1, num_pairs)[0]  # noqa: E731
+    assert error(float(at_alpha[0])) <= expected + 1e-6
+
+
+def mean_and_beta(alpha, rho2, n, k, num_pairs):
+    a = alpha / n + (1 - alpha) * rho2 / k
+    b = alpha**2 / n**2 + rho2 * (2 * alpha * (1 - alpha) / (n * k) + (1 - alpha) ** 2 / k**2)
+    beta = a / np.maximum(b + (a + b) / num_pairs, 1e-300)
+    return a * beta, beta
+
+
+@pytest.mark.parametrize(("n", "k", "num_pairs"), [(1000, 1, 1), (1000, 8, 4), (20, 3, 10), (10, 10, 1)])
+def test_closed_form_against_a_grid(n, k, num_pairs, x64):
+    low, high = k / n, (k + 2 * num_pairs + 2) / (n + 2 * num_pairs + 2)
+    alphas = np.linspace(0, 1, 20_001)
+    for rho2 in (0.0, 0.5 * low, low, 0.7 * low + 0.3 * high, 0.3 * low + 0.7 * high, high, (1 + high) / 2, 1.0):
+        gain, _ = mean_and_beta(alphas, rho2, n, k, num_pairs)
+        alpha, beta = optimal_coefficients(jnp.float64(rho2), n, k, num_pairs)
+        assert mean_and_beta(float(alpha), rho2, n, k, num_pairs)[0] >= gain.max() - 1e-9
+        np.testing.assert_allclose(beta, mean_and_beta(float(alpha), rho2, n, k, num_pairs)[1], rtol=1e-9)
+        if k < n and rho2 in (0.5 * low, (1 + high) / 2):
+            assert alpha == (1 if rho2 < low else 0)
+    np.testing.assert_allclose(optimal_coefficients(0.0, n, k, num_pairs)[1], n * num_pairs / (n + num_pairs + 1))
+    if k < n:
+        np.testing.assert_allclose(optimal_coefficients(1.0, n, k, num_pairs)[1], k * num_pairs / (k + num_pairs + 1))
+    assert optimal_coefficients(1.0, n, 0, num_pairs)[0] == 1
+
+
+@pytest.mark.parametrize("cosine", [0.0, 0.8])
+def test_adaptive_coefficients_find_how_good_the_surrogate_is(cosine):
+    gradient = jnp.zeros(200).at[0].set(3.0)
+    surrogate = jnp.zeros(200).at[0].set(cosine).at[1].set(np.sqrt(1 - cosine**2))
+    strategy = zoo.make_strategy(
+        "guided_es", population_size=8, adaptive=True, alpha=0.5, optimizer="sgd", learning_rate=0.0
+    )
+
+    @jax.jit
+    def train(state, keys):
+        def generation(state, key):
+            population, state = strategy.ask(key, state, lambda x: surrogate)
+            return strategy.tell(state, population, population @ gradient), state.squares
+
+        return jax.lax.scan(generation, state, keys)
+
+    start = strategy.init(jax.random.key(0), jnp.zeros(200))
+    state, squares = train(start, jax.random.split(jax.random.key(1), 3000))
+    rho2 = cosine**2
+    total, inside = np.mean(squares[500:], axis=0)
+    # Batch means over 250 generations, longer than the running average remembers: 4 of their standard errors.
+    spread = np.std(np.reshape(squares[500:], (10, 250, 2)).mean(axis=1), axis=0) / np.sqrt(10)
+    assert np.all(spread < 0.5)
+    assert abs(total - 9) < 4 * spread[0]
+    assert abs(inside - 9 * rho2) < 4 * spread[1]
+    if cosine:
+        assert state.alpha == pytest.approx(strategy.min_alpha)
+        expected = mean_and_beta(0.1, min(float(state.squares[1] / state.squares[0]), 1), 200, 1, 4)[1]
+        np.testing.assert_allclose(state.beta, expected, rtol=0.05)
+    else:
+        assert state.alpha > 0.5
+
+
+def test_adaptive_needs_more_pairs_than_directions():
+    with pytest.raises(ValueError, match="population_size must be at least 6 for subspace_dims=2, got 4"):
+        zoo.make_strategy("guided_es", adaptive=True, population_size=4, subspace_dims=2)
+
+
+@pytest.mark.parametrize("setting", [{"alpha": 1.5}, {"min_alpha": 2.0}])
+def test_alpha_is_at_most_one(setting):
+    with pytest.raises(ValueError, match="must be at most 1, got"):
+        zoo.make_strategy("guided_es", **setting)
+
+
+@pytest.mark.parametrize("id", ["guided_es", "cv_zod", "asebo", "self_guided_es"])
+def test_pairs_need_an_even_population(id):
+    with pytest.raises(ValueError, match="population_size must be even, got 7"):
+        zoo.make_strategy(id, population_size=7)
+
+
+@pytest.mark.parametrize("id", ["guided_es", "cv_zod"])
+def test_without_a_surrogate(id, key):
+    strategy = zoo.make_strategy(id)
+    with pytest.raises(TypeError, match="needs a surrogate gradient"):
+        strategy.ask(key, strategy.init(key, SOLUTION))
+
+
+def test_control_variate_is_unbiased_for_any_hint():
+    gradient = direction(3)
+    strategy = zoo.make_strategy("cv_zod", population_size=2, sigma=0.1)
+    for hint in (direction(5), jax.tree.map(lambda x: -20 * x, gradient)):
+        check_mean(estimates(strategy, hint, gradient, num_samples=20_000), flat(gradient))
+
+
+def test_control_variate_limits(key):
+    """A perfect hint leaves nothing to chance; without one it is open_es."""
+    gradient = direction(3)
+    strategy = zoo.make_strategy("cv_zod", population_size=4, sigma=0.1)
+    samples = estimates(strategy, gradient, gradient, num_samples=10)
+    np.testing.assert_allclose(samples, np.tile(flat(gradient), (10, 1)), atol=2e-4)
+    plain = zoo.make_strategy("open_es", population_size=4, sigma=0.1, shaping="none")
+    for none in (jax.tree.map(jnp.zeros_like, gradient), jax.tree.map(lambda x: x * jnp.nan, gradient)):
+        one, two = (estimates(s, none, gradient, num_samples=5) for s in (strategy, plain))
+        np.testing.assert_array_equal(one, two)
+
+
+def test_control_variate_wants_the_fitness_as_it_is():
+    with pytest.raises(ValueError, match="shaping must be 'none', got 'centered_ranks'"):
+        zoo.make_strategy("cv_zod", shaping="centered_ranks")
+
+
+def with_history(strategy, directions):
+    """A state that remembers these estimates."""
+    state = strategy.init(jax.random.key(0), SOLUTION)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *directions)
+    return state._replace(directions=stacked, generation=jnp.asarray(len(directions), jnp.int32))
+
+
+def test_self_guided_pairs_are_inside_or_orthogonal(key):
+    history = [unit(direction(i)) for i in (1, 2)]
+    strategy = zoo.make_strategy("self_guided_es", population_size=40_000, subspace_dims=2, sigma=1.0, alpha=0.4)
+    state = with_history(strategy, history)
+    population, asked = strategy.ask(key, state)
+    steps, inside, p = perturbations(population), np.asarray(asked.is_inside), projection(*history)
+    assert abs(inside.mean() - 0.4) < 5 * np.sqrt(0.24 / len(inside))
+    np.testing.assert_allclose(steps[inside] @ p, steps[inside], atol=1e-5)
+    np.testing.assert_allclose(steps[~inside] @ p, 0, atol=1e-5)
+    check_covariance(steps[inside], p)
+    check_covariance(steps[~inside], np.eye(NUM_DIMS) - p)
+    np.testing.assert_allclose(
+        flat(strategy.std(state)) ** 2, np.diag(0.4 * p + 0.6 * (np.eye(NUM_DIMS) - p)), rtol=1e-4
+    )
+
+
+def test_self_guided_probability_follows_the_better_group(key):
+    strategy = zoo.make_strategy("self_guided_es", population_size=8, subspace_dims=2, alpha=0.5)
+    state = with_history(strategy, [unit(direction(i)) for i in (1, 2)])
+    population, asked = strategy.ask(key, state)
+    inside = np.array([True, False, True, False])
+    asked = asked._replace(is_inside=jnp.asarray(inside))
+    for better, factor in ((inside, 1.005), (~inside, 1 / 1.005)):
+        fitness = np.full(8, 5.0, np.float32)
+        fitness[:4] = np.where(better, 1.0, 2.0)  # the better member of each pair counts
+        told = strategy.tell(asked, population, fitness)
+        np.testing.assert_allclose(told.alpha, 0.5 * factor, rtol=1e-6)
+    for alpha, better, bound in ((0.7, inside, 0.7), (0.3, ~inside, 0.3)):
+        fitness[:4] = np.where(better, 1.0, 2.0)
+        told = strategy.tell(asked._replace(alpha=jnp.float32(alpha)), population, fitness)
+        np.testing.assert_allclose(told.alpha, bound, rtol=1e-6)
+    one_kind = asked._replace(is_inside=jnp.ones(4, bool))
+    assert strategy.tell(one_kind, population, fitness).alpha == 0.5
+
+
+@pytest.mark.parametrize("id", ["asebo", "self_guided_es"])
+def test_whole_space_until_there_is_a_history(id, key):
+    strategy = zoo.make_strategy(id, subspace_dims=3, population_size=6)
+    state = strategy.init(key, SOLUTION)
+    ranks = []
+    for i in range(5):
+        population, state = strategy.ask(jax.random.fold_in(key, i), state)
+        ranks.append(int(strategy.basis(state).rank))
+        state = strategy.tell(state, population, jnp.sum(population["a"] ** 2, axis=1))
+    assert ranks[:3] == [0, 0, 0]
+    assert 1 <= ranks[3] <= 3
+
+
+def test_asebo_uses_the_principal_directions_of_the_decayed_covariance(key):
+    history = [direction(i) for i in range(6)]
+    strategy = zoo.make_strategy("asebo", subspace_dims=6, population_size=20, decay=0.5, explained=0.9, sigma=1.0)
+    state = with_history(strategy, history)
+    covariance = sum(0.5 ** (5 - i) * np.outer(flat(g), flat(g)) for i, g in enumerate(history))
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = int(np.argmax(np.cumsum(values) / values.sum() >= 0.9)) + 1
+    basis = strategy.basis(state)
+    assert basis.rank == rank < 6
+    expected = vectors[:, :rank] @ vectors[:, :rank].T
+    rows = flat(basis.combine(jnp.eye(6)), 6)
+    np.testing.assert_allclose(rows.T @ rows, expected, atol=1e-4)
+    # The weight of the whole space after the next estimate: its norm outside over its norm inside.
+    population, asked = strategy.ask(key, state)
+    fitness = jnp.sum(population["a"], axis=1)
+    evaluation = zoo.Evaluation(fitness, jnp.ones(20, bool), jnp.asarray(20))
+    g = flat(strategy.estimate(asked, population, evaluation))
+    inside = np.linalg.norm(expected @ g)
+    told = strategy.tell(asked, population, evaluation)
+    np.testing.assert_allclose(told.alpha, min(1, np.sqrt(g @ g - inside**2) / inside), rtol=1e-3)
+    np.testing.assert_allclose(flat(jax.tree.map(lambda d: d[0], told.directions)), g, rtol=1e-6)  # the oldest is gone
+
+
+def test_basis_is_orthonormal_and_spans(key):
+    directions = jax.tree.map(lambda *x: jnp.stack(x), *[direction(i) for i in (1, 2, 1)])
+    basis = orthonormal_basis(directions)
+    rows = flat(basis.combine(jnp.eye(3)), 3)
+    assert basis.rank == 2
+    np.testing.assert_allclose(rows.T @ rows, projection(direction(1), direction(2)), atol=1e-5)
+    np.testing.assert_allclose(
+        flat(basis.squared_entries()), np.diag(projection(direction(1), direction(2))), atol=1e-5
+    )
+    one = jax.tree.map(lambda x: x[None], direction(3))
+    coordinates = basis.coordinates(one)
+    np.testing.assert_allclose(
+        flat(basis.combine(coordinates), 1)[0], projection(direction(1), direction(2)) @ flat(direction(3)), atol=1e-5
+    )

@@ -1,0 +1,224 @@
+"""Hybrid of gradient descent and ES: its two limits, the gradient at the members, what it says when misused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import zoo
+from tests.loop import FAMILIES, Decay, generation, is_finite, start
+from zoo.strategy import gradient_of_members
+
+SOLUTION = {"scores": jnp.linspace(-1, 1, 5), "w": jnp.ones((2, 3)), "b": jnp.asarray(0.5)}
+
+
+def loss(key, x):
+    """Differentiable in w and b; the scores enter through a comparison."""
+    target = jax.random.normal(key, (2, 3))
+    return jnp.sum((x["w"] - target) ** 2) + jnp.sum((x["scores"] > 0) * x["b"] ** 2) + jnp.sum(x["scores"] ** 2)
+
+
+@pytest.fixture
+def problem():
+    return zoo.from_function(loss, SOLUTION, takes_key=True)
+
+
+def train(strategy, problem, num_generations=5):
+    step = jax.jit(lambda loop, key: generation(strategy, problem, loop, key)[0])
+    loop = start(strategy, problem, jax.random.key(0))
+    for key in jax.random.split(jax.random.key(1), num_generations):
+        loop = step(loop, key)
+    return loop
+
+
+def assert_equal(one, two):
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    assert all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(two)))
+
+
+@pytest.mark.parametrize("base", ["open_es", "snes", "cma_es", {"id": "open_es", "shaping": "none"}])
+def test_without_gradient_leaves_it_is_the_base(base, problem):
+    hybrid = zoo.make_strategy("hybrid", base=base, population_size=6)
+    alone = zoo.make_strategy(**({"id": base} if isinstance(base, str) else base), population_size=6)
+    one, two = train(hybrid, problem), train(alone, problem)
+    assert_equal(hybrid.mean(one.state), alone.mean(two.state))
+    assert_equal(hybrid.std(one.state), alone.std(two.state))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
+    """Bit for bit, operation by operation (compiled whole, a multiplication and an addition may become one)."""
+    hybrid = zoo.make_strategy("hybrid", es_leaves=(), population_size=6, optimizer=optimizer, learning_rate=0.02)
+    transformation = getattr(optax, optimizer)(0.02)
+    loop = start(hybrid, problem, jax.random.key(0))
+    x, state = SOLUTION, transformation.init(SOLUTION)
+    for key in jax.random.split(jax.random.key(1), 3):
+        loop, _ = generation(hybrid, problem, loop, key)
+        key_group = jax.random.fold_in(jax.random.split(key)[1], 0)  # the whole population is one group
+        updates, state = transformation.update(jax.grad(lambda x, k=key_group: loss(k, x))(x), state, x)
+        x = optax.apply_updates(x, updates)
+    assert_equal(hybrid.mean(loop.state), x)
+    assert not any(np.any(s) for s in jax.tree.leaves(hybrid.std(loop.state)))
+
+
+@pytest.mark.parametrize("shaping", ["centered_ranks", "none"])  # one shared minibatch, or one for each pair
+def test_gradient_is_taken_at_each_member_on_its_own_data(shaping, problem):
+    base = zoo.make_strategy("open_es", shaping=shaping, sigma=1.0)
+    strategy = zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=6)
+    loop = start(strategy, problem, jax.random.key(0))
+    surrogate = problem.surrogate_gradient(jax.random.key(5), loop.problem_state)
+    population, asked = strategy.ask(jax.random.key(2), loop.state, surrogate)
+    groups = np.asarray(loop.problem_state.groups)
+    assert len(set(groups)) == (1 if shaping == "centered_ranks" else 3)
+    keys = [jax.random.fold_in(jax.random.key(5), int(g)) for g in groups]
+    gradients = [
+        jax.grad(lambda x, k=k: loss(k, x))(jax.tree.map(lambda p, i=i: p[i], population)) for i, k in enumerate(keys)
+    ]
+    for name in ("w", "b"):
+        np.testing.assert_allclose(asked.gradient[name], np.mean([g[name] for g in gradients], axis=0), rtol=1e-6)
+        assert np.array_equal(population[name], np.broadcast_to(SOLUTION[name], (6, *SOLUTION[name].shape)))
+    assert asked.gradient["scores"] is None
+    spread = {float(g["b"]) for g in gradients}
+    assert len(spread) > 1  # the members' masks differ, and their gradients with them
+    # The fitness is that of the same data: the gradient of `evaluate` at a member is the one taken.
+    evaluation, _ = problem.evaluate(jax.random.key(5), population, loop.problem_state)
+    np.testing.assert_allclose(
+        evaluation.fitness,
+        [loss(k, jax.tree.map(lambda p, i=i: p[i], population)) for i, k in enumerate(keys)],
+        rtol=1e-6,
+    )
+
+
+def test_weights_and_scores_both_learn():
+    strategy = zoo.make_strategy(
+        "hybrid", base={"id": "snes", "sigma": 0.3}, es_leaves="scores", population_size=8, learning_rate=0.05
+    )
+    target = {"scores": jnp.linspace(-2, 2, 5), "w": jnp.full((2, 3), 3.0), "b": jnp.asarray(-1.0)}
+
+    def fitness(x):
+        # The scores' gradient is cut, as that of a mask: only ES can move them.
+        x = {**x, "scores": jax.lax.stop_gradient(x["scores"])}
+        return sum(jnp.sum(d**2) for d in jax.tree.leaves(jax.tree.map(jnp.subtract, x, target)))
+
+    result = zoo.run(strategy, zoo.from_function(fitness, SOLUTION), num_generations=300)
+    assert result.score < 1e-2
+    only_es = zoo.run(strategy.replace(learning_rate=0.0), result.problem, num_generations=300)
+    np.testing.assert_array_equal(only_es.mean["w"], SOLUTION["w"])
+
+
+def test_a_member_without_a_finite_gradient_is_left_out(problem):
+    strategy = zoo.make_strategy("hybrid", es_leaves="scores", population_size=4)
+    state = strategy.init(jax.random.key(0), SOLUTION)
+
+    def surrogate(x):
+        bad = x["scores"][0] > SOLUTION["scores"][0]  # one of each pair
+        return jax.tree.map(lambda leaf: jnp.where(bad, jnp.nan, jnp.full_like(leaf, 2.0)), x)
+
+    _, asked = strategy.ask(jax.random.key(1), state, surrogate)
+    assert np.all(asked.gradient["w"] == 2)
+    _, asked = strategy.ask(jax.random.key(1), state, lambda x: jax.tree.map(lambda y: y * jnp.nan, x))
+    told = strategy.tell(asked, _, np.zeros(4))
+    assert is_finite(strategy.mean(told))
+
+
+def test_base_that_takes_the_surrogate(problem):
+    strategy = zoo.make_strategy("hybrid", base="guided_es", es_leaves="w", population_size=4)
+    loop = train(strategy, problem)
+    direction = jax.tree.leaves(loop.state.base.directions)
+    assert [d.shape for d in direction] == [(1, 2, 3)]
+    np.testing.assert_allclose(np.linalg.norm(direction[0]), 1, rtol=1e-5)
+
+
+def test_sweeps_over_both_learning_rates_without_recompiling(problem):
+    traces = []
+
+    @jax.jit
+    @jax.vmap
+    def final(strategy):
+        traces.append(1)
+        step = lambda loop, key: (generation(strategy, problem, loop, key)[0], None)  # noqa: E731
+        loop = start(strategy, problem, jax.random.key(0))
+        return strategy.mean(jax.lax.scan(step, loop, jax.random.split(jax.random.key(1), 3))[0].state)
+
+    def swept(rate):
+        base = {"id": "open_es", "learning_rate": rate}
+        return zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=4, learning_rate=2 * rate)
+
+    for rates in ((0.1, 0.2), (0.3, 0.4)):
+        means = final(jax.tree.map(lambda *x: jnp.stack(x), *[swept(r) for r in rates]))
+        assert not np.array_equal(means["w"][0], means["w"][1])
+        assert not np.array_equal(means["scores"][0], means["scores"][1])
+    assert len(traces) == 1
+
+
+def test_population_size_is_the_bases_unless_given():
+    base = zoo.make_strategy("open_es", population_size=10)
+    assert len(zoo.make_strategy("hybrid", base=base).groups) == 10
+    assert len(zoo.make_strategy("hybrid", base=base, population_size=4).groups) == 4
+    filled = zoo.make_strategy("hybrid", base="cma_es", es_leaves="scores").for_solution(SOLUTION)
+    assert filled.population_size == filled.base.population_size == 4 + int(3 * np.log(5))
+    with pytest.raises(ValueError, match="must be even, got 5"):
+        zoo.make_strategy("hybrid", base=base, population_size=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"base": 3}, TypeError, "Hybrid.base must be a strategy, its id such as 'open_es'"),
+        ({"base": {"sigma": 0.1}}, TypeError, 'needs the strategy\'s "id"'),
+        ({"base": "opn_es"}, ValueError, "Did you mean 'open_es'"),
+        ({"base": {"id": "snes", "sigm": 0.1}}, TypeError, "Did you mean 'sigma'"),
+        ({"es_leaves": "("}, ValueError, "must be regular expressions"),
+        ({"es_leaves": 3}, ValueError, "must be regular expressions"),
+        ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0"),
+    ],
+)
+def test_wrong_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        zoo.make_strategy("hybrid", **settings)
+
+
+def test_pattern_that_matches_nothing(key):
+    strategy = zoo.make_strategy("hybrid", es_leaves="mask")
+    with pytest.raises(ValueError, match="'mask' is found in no leaf of the solution: b, scores, w"):
+        strategy.init(key, SOLUTION)
+
+
+def test_needs_a_surrogate_if_there_are_leaves_for_it(key):
+    strategy = zoo.make_strategy("hybrid", es_leaves="scores")
+    with pytest.raises(TypeError, match="Hybrid needs a surrogate gradient"):
+        strategy.ask(key, strategy.init(key, SOLUTION))
+
+
+@pytest.mark.parametrize("window", [2, 6])
+def test_members_gradient_of_an_unrolled_problem(window, key):
+    """From each member's own inner state, through its window; their mean at one solution is the surrogate."""
+    problem = Decay(window=window)
+    strategy = zoo.make_strategy("open_es", population_size=6, shaping="none")
+    loop, _ = generation(strategy, problem, start(strategy, problem, key), key)
+    surrogate = problem.surrogate_gradient(key, loop.problem_state)
+    population, _ = strategy.ask(key, loop.state)
+    gradients = gradient_of_members(surrogate, population)
+
+    def fitness(drive):
+        return problem.evaluate(key, {**population, "drive": drive}, loop.problem_state)[0].fitness
+
+    # The fitness of a member depends on that member alone.
+    expected = jax.grad(lambda drive: jnp.sum(fitness(drive)))(population["drive"])
+    np.testing.assert_allclose(gradients["drive"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_plain_function_as_surrogate():
+    population = {"x": jnp.arange(6.0).reshape(3, 2)}
+    gradients = gradient_of_members(lambda s: {"x": 2 * s["x"]}, population)
+    np.testing.assert_array_equal(gradients["x"], 2 * population["x"])
+
+
+def test_runs_with_checkpoints_and_resumes(tmp_path):
+    problem = FAMILIES["function"]()
+    strategy = zoo.make_strategy("hybrid", es_leaves="a", population_size=4)
+    whole = zoo.run(strategy, problem, num_generations=6, num_scores=3)
+    zoo.run(strategy, problem, num_generations=4, num_scores=2, checkpoint=tmp_path)
+    resumed = zoo.run(strategy, problem, num_generations=6, num_scores=3, checkpoint=tmp_path)
+    assert_equal(whole.mean, resumed.mean)
