@@ -9,6 +9,7 @@ Three things to do with it:
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.callback import from_numpy
 from zoo.dataclass import leaf, number, static
 from zoo.population import map_members
 from zoo.problem import FunctionProblem, Problem, from_function
@@ -21,6 +22,7 @@ from zoo.registry import (
     register_strategy,
 )
 from zoo.run import RunResult, minimize, run
+from zoo.smooth import smooth
 from zoo.strategy import Evaluation, Groups, Strategy
 from zoo.unrolled import UnrolledProblem
 
@@ -45,6 +47,7 @@ __all__ = [
     "benchmark",
     "estimator_statistics",
     "from_function",
+    "from_numpy",
     "leaf",
     "list_problems",
     "list_strategies",
@@ -58,6 +61,7 @@ __all__ = [
     "register_problem",
     "register_strategy",
     "run",
+    "smooth",
     "static",
 ]
 
