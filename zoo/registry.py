@@ -43,6 +43,7 @@ STRATEGIES = {
 PROBLEMS = {
     "blackbox/*": "problems.blackbox.bbob:BBOB",
     "rl/*": "problems.rl.gymnax:GymnaxProblem",
+    "supervised/accuracy_pipeline": "problems.supervised.accuracy_pipeline:AccuracyPipeline",
     "supervised/digits": "problems.supervised.images:digits",
     "supervised/fashion_mnist": "problems.supervised.images:fashion_mnist",
     "supervised/kmnist": "problems.supervised.images:kmnist",

@@ -47,9 +47,7 @@ def main() -> None:
         accuracy = progress.metrics["test_accuracy"]
         print(f"  generation {progress.generation:,}: {accuracy:.3f}, {progress.seconds:.0f} s", flush=True)
 
-    result = zoo.run(
-        strategy, problem, 0, num_generations=NUM_GENERATIONS, num_scores=24, target=TARGET, callback=show
-    )
+    result = zoo.run(strategy, problem, 0, num_generations=NUM_GENERATIONS, num_scores=24, target=TARGET, callback=show)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print("\n| parameters | test accuracy | generations | forward passes | seconds | peak resident memory |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -54,15 +54,16 @@ def main() -> None:
     print("| strategy | surrogates kept | zoo, ms/generation | evosax, ms/generation | ratio (quartiles) | target |")
     print("| --- | --- | --- | --- | --- | --- |")
     keys = jax.random.split(jax.random.key(1), NUM_GENERATIONS)
-    for id, settings in (("guided_es", {}), ("guided_es", {"adaptive": True}), ("open_es", {})):
+    for adaptive in (False, True):
         for subspace_dims in (1, 8):
-            size = {} if id == "open_es" else {"subspace_dims": subspace_dims}
-            strategy = zoo.make_strategy(id, population_size=POPULATION_SIZE, **settings, **size)
+            strategy = zoo.make_strategy(
+                "guided_es", population_size=POPULATION_SIZE, subspace_dims=subspace_dims, adaptive=adaptive
+            )
             state = strategy.init(jax.random.key(0), jnp.ones(NUM_DIMS))
             peer = evosax_program(subspace_dims, keys)
             t = time_paired(lambda s=strategy, x=state: zoo_generations(s, x, keys), peer)
             ours, theirs = (1e3 * seconds / NUM_GENERATIONS for seconds in (t.first, t.second))
-            name = f"{id} (adaptive)" if settings else id
+            name = "guided_es, adaptive" if adaptive else "guided_es"
             print(
                 f"| {name} | {subspace_dims} | {ours:.1f} | {theirs:.1f} | {t.ratio:.2f} ({t.low:.2f} to {t.high:.2f}) "
                 "| 0.30 |",

@@ -183,7 +183,7 @@ def num_kept(num_blocks: int, density: float) -> int:
     return max(round(num_blocks * density), 1)
 
 
-def top_mask(scores: jax.Array, count: int) -> jax.Array:
+def top_mask(scores: jax.Array, count: int | jax.Array) -> jax.Array:
     """Returns a mask of exactly `count` highest scores; of equal ones the first; NaN counts as the lowest.
 
     The count-th highest is found by bisection on the bits of the numbers, 32 passes over them, which on CPU takes less
