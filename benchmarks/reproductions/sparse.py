@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import zoo
 from benchmarks.reproductions.curves import FIGURES
 from problems.supervised.classification import Classification
-from problems.supervised.sparse import SparseNetwork, num_kept, top_mask
+from problems.supervised.sparse import SparseNetwork, num_kept, top_masks
 from strategies.gradient.open_es import OpenES
 
 NUM_SEEDS, NUM_TUNING_SEEDS = 5, 2
@@ -82,7 +82,7 @@ def _prune_gradually(problem: Classification, key, rate, *, num_steps: int, dens
         def mask(w):
             final = num_kept(w.size, density)
             count = jnp.where(progress >= 1, final, jnp.maximum(jnp.round(w.size * current).astype(int), final))
-            return top_mask(jnp.abs(w), count) if w.ndim >= 2 else jnp.ones(w.shape, bool)
+            return top_masks([jnp.abs(w)], [count])[0] if w.ndim >= 2 else jnp.ones(w.shape, bool)
 
         return jax.tree.map(mask, params)
 

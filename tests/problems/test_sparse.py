@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 
 import zoo
 from problems.networks import CNN, MLP
-from problems.supervised.sparse import SparseNetwork, load_sparse, num_kept, top_mask
+from problems.supervised.sparse import SparseNetwork, load_sparse, num_kept, top_masks
 
 NUMBERS = st.floats(width=32, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1.0])
 INPUTS = jnp.linspace(0, 1, 3 * 64).reshape(3, 8, 8, 1)
@@ -24,7 +24,7 @@ def make(density=0.1, block=(1, 1), network=None, **settings):
 @settings(max_examples=60, deadline=None)
 @given(npst.arrays(np.float32, 17, elements=NUMBERS), st.integers(1, 17))
 def test_mask_keeps_exactly_the_highest(scores, count):
-    mask = np.asarray(top_mask(jnp.asarray(scores), jnp.asarray(count)))
+    mask = np.asarray(top_masks([jnp.asarray(scores)], [jnp.asarray(count)])[0])
     order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")  # of equal ones the first
     expected = np.zeros(17, bool)
     expected[order[:count]] = True
@@ -33,7 +33,7 @@ def test_mask_keeps_exactly_the_highest(scores, count):
 
 def test_mask_of_many_members(x64):
     scores = jax.random.normal(jax.random.key(0), (4, 30, 40), jnp.float64)
-    masks = jax.jit(jax.vmap(lambda s: top_mask(s, 60)))(scores)
+    masks = jax.jit(jax.vmap(lambda s: top_masks([s], [60])[0]))(scores)
     for mask, row in zip(masks, scores, strict=True):
         assert mask.sum() == 60
         assert row[mask].min() > row[~mask].max()
@@ -65,7 +65,7 @@ def test_blocks_are_kept_or_dropped_whole(block):
     for path, mask in sparse.masks(params).items():
         scores = params["scores"][path]
         assert scores.shape == (-(-mask.shape[0] // rows), -(-mask.shape[1] // columns))
-        kept = np.asarray(top_mask(scores, num_kept(scores.size, 0.25)))
+        kept = np.asarray(top_masks([scores], [num_kept(scores.size, 0.25)])[0])
         for (i, j), keep in np.ndenumerate(kept):
             assert np.all(mask[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns] == keep)
 
