@@ -177,7 +177,15 @@ class HostFunction:
                     f"The host function {self.name!r} must return dtype {np.dtype(spec.dtype)}, got {array.dtype}, "
                     "which cannot be cast to it safely. Cast it there, or declare it with from_numpy(fn, result=...)."
                 )
-            arrays.append(array.astype(spec.dtype))
+            cast = array.astype(spec.dtype)
+            is_integer = np.issubdtype(array.dtype, np.integer) and np.issubdtype(spec.dtype, np.integer)
+            if is_integer and not np.array_equal(cast.astype(object), array.astype(object)):
+                raise ValueError(
+                    f"The host function {self.name!r} returned whole numbers from {array.min()} to {array.max()}, "
+                    f"which do not fit {np.dtype(spec.dtype)}. Return floating-point numbers, or switch on "
+                    "jax_enable_x64."
+                )
+            arrays.append(cast)
         return arrays
 
 

@@ -26,15 +26,23 @@ def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -
     return _field(default, pytree_node=False, metadata=metadata)
 
 
-def number(default: Any = dataclasses.MISSING, *, above: float | None = None, at_least: float | None = None) -> Any:
+def number(
+    default: Any = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
     """Declares a continuous setting: a leaf that `vmap` can sweep and that never recompiles.
 
     Args:
         default: Default value; without one the setting is required.
         above: The value must be greater than this.
         at_least: The value must not be smaller than this.
+        at_most: The value must not be greater than this.
     """
-    return _field(default, pytree_node=True, metadata={_BOUNDS: {"number": True, "above": above, "at_least": at_least}})
+    bounds = {"number": True, "above": above, "at_least": at_least, "at_most": at_most}
+    return _field(default, pytree_node=True, metadata={_BOUNDS: bounds})
 
 
 def leaf(default: Any = dataclasses.MISSING) -> Any:
@@ -85,11 +93,13 @@ class PytreeDataclass:
     def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:
         if not isinstance(value, numbers.Real):  # arrays, tracers and placeholders cannot be compared here
             return
-        above, at_least = bounds.get("above"), bounds.get("at_least")
+        above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
         if above is not None and not value > above:
             raise ValueError(f"{type(self).__name__}.{name} must be greater than {above:g}, got {value!r}.")
         if at_least is not None and not value >= at_least:
             raise ValueError(f"{type(self).__name__}.{name} must be at least {at_least:g}, got {value!r}.")
+        if at_most is not None and not value <= at_most:
+            raise ValueError(f"{type(self).__name__}.{name} must be at most {at_most:g}, got {value!r}.")
 
     def replace(self, **updates: Any) -> Self:
         """Returns a copy with the given settings changed."""

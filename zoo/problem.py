@@ -75,7 +75,10 @@ class Problem(PytreeDataclass, abc.ABC):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Sensible strategy settings for this problem, such as `sigma`; used for settings the user leaves open."""
+        """Sensible strategy settings for this problem, used for those the user leaves open.
+
+        By name, such as `sigma` (per parameter) and `learning_rate`; a mapping under a strategy's id is for that one.
+        """
         return {}
 
     @property
@@ -115,14 +118,15 @@ class Problem(PytreeDataclass, abc.ABC):
             return None
         problem = self.with_statistics(state.statistics)
 
-        keys = group_keys(key, state.members.shape[0])
+        num_groups = state.members.shape[0]
 
         def gradient(solution: Solution) -> Solution:
+            keys = group_keys(key, num_groups)
             gradients = jax.vmap(problem.gradient, in_axes=(0, None))(keys, check_solution(solution))
             return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
         def members(population: Any) -> Any:
-            return problem._map_members(problem.gradient, keys, population, state.groups)
+            return problem._map_members(problem.gradient, group_keys(key, num_groups), population, state.groups)
 
         return SurrogateGradient(gradient, members)
 

@@ -12,7 +12,7 @@ import inspect
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -232,10 +232,30 @@ def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -
         return _strategies.make(id, settings)
     if not isinstance(problem, Problem):
         raise TypeError(f"make_strategy expects problem to be a zoo.Problem, got {type(problem).__name__}.")
+    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    settings = complete_settings(id, settings, problem.suggestions, solution)
+    return _strategies.make(id, settings).for_solution(solution)
+
+
+def complete_settings(
+    id: str, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Any
+) -> dict[str, Any]:
+    """Returns a strategy's settings, completed by those that a problem suggests.
+
+    Args:
+        id: Id of the strategy.
+        settings: The settings given.
+        suggestions: `Problem.suggestions`.
+        solution: A solution, of which only shapes are used.
+    """
+    # Those for this strategy alone go before those for all.
+    for_all = {name: value for name, value in suggestions.items() if not isinstance(value, Mapping)}
+    suggestions = {**for_all, **suggestions.get(id, {})}
+    factory, _ = _strategies.factory(id)
+    if isinstance(factory, type) and issubclass(factory, Strategy):
+        return factory.with_suggestions(settings, suggestions, solution)
     known = valid_settings(id, "strategy")
-    suggested = {name: value for name, value in problem.suggestions.items() if name in known}
-    strategy = _strategies.make(id, {**suggested, **settings})
-    return strategy.for_solution(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
+    return {**{name: value for name, value in suggestions.items() if name in known}, **settings}
 
 
 def make_problem(id: str, **settings: Any) -> Problem:

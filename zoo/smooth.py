@@ -101,8 +101,9 @@ def smooth(
             gradient's projection on the span, with the noise of k dimensions.
         batch_size: Evaluate at most this many samples at a time, to bound memory. Default: all at once.
         target_rate: For `sigma="auto"`: sigma is where this share of perturbations changes the outcome, per call and
-            example. For a smooth noiseless `fn` every perturbation does, so it ends at the lower end of `sigma_range`,
-            which is right there.
+            example. Outcomes must be able to change so often: let `fn` return the class that is chosen rather than
+            whether it is the right one, which few perturbations of a wrong example change. For a smooth noiseless `fn`
+            every perturbation changes it, so sigma ends at the lower end of `sigma_range`, which is right there.
         num_probes: Perturbations for that, of their own directions, the same at every sigma tried. The search costs
             about log2(log(range) / log(1.1)) times as many evaluations, 8 times with the default range;
             `Smooth.adapt_sigma` is the cheaper way in a training loop.
@@ -170,6 +171,10 @@ class Smooth:
         """Checks the settings."""
         if not callable(self.fn):
             raise TypeError(f"zoo.smooth expects a function fn(x, *args), got {type(self.fn).__name__}.")
+        for name in ("num_samples", "num_probes", *(["batch_size"] if self.batch_size is not None else [])):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"zoo.smooth: {name} must be a whole number, got {value!r}.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"zoo.smooth: {name} must be one of {choices}, got {getattr(self, name)!r}.")
@@ -195,6 +200,8 @@ class Smooth:
                 "zoo.smooth: expected 0 < target_rate < 1, num_probes >= 1 and tolerance >= 0, got "
                 f"{self.target_rate}, {self.num_probes} and {self.tolerance}."
             )
+        if not isinstance(self.sigma_range, (tuple, list)) or len(self.sigma_range) != 2:
+            raise ValueError(f"zoo.smooth: sigma_range must be a pair (low, high), got {self.sigma_range!r}.")
         low, high = self.sigma_range
         if not 0 < low < high < math.inf:
             raise ValueError(f"zoo.smooth: sigma_range must be 0 < low < high, got {self.sigma_range}.")
@@ -246,7 +253,12 @@ class Smooth:
         values, rest, directions = block.constants()
         probes = block.draw(block.keys(key)[1], self.num_probes)
         return block.change_rate(
-            block.check_sigma(sigma), block.basis(directions), probes, values, rest, block.traced(values, rest)
+            block.check_sigma(_check_number(sigma, "change_rate")),
+            block.basis(directions),
+            probes,
+            values,
+            rest,
+            block.traced(values, rest),
         )
 
     def adapt_sigma(self, key: jax.Array, sigma: Any, x: Any, *args: Any, rate: float = 0.5) -> jax.Array:
@@ -263,7 +275,7 @@ class Smooth:
         Returns:
             The new sigma, of the same shape and dtype, within `sigma_range`.
         """
-        sigma = jnp.asarray(_check_sigma(sigma))
+        sigma = jnp.asarray(_check_number(sigma, "adapt_sigma"))
         sigma = sigma if jnp.issubdtype(sigma.dtype, jnp.floating) else sigma.astype(float)
         missing = self.target_rate - self.change_rate(key, sigma, x, *args)
         if sigma.ndim == 0:
@@ -276,6 +288,8 @@ class Smooth:
         # Traced once, here: fn may close over tracers, which a custom derivative must see as arguments.
         closed, out = jax.make_jaxpr(self.fn, return_shape=True)(x, *args)
         outs, out_structure = jax.tree.flatten(out)
+        if any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in outs):
+            raise TypeError("zoo.smooth: fn must return real numbers; return the real and the imaginary part instead.")
         if not any(jnp.issubdtype(o.dtype, jnp.floating) for o in outs):
             raise TypeError(
                 f"zoo.smooth: no result of fn is floating-point (dtypes: {[str(o.dtype) for o in outs]}), so no loss "
@@ -608,12 +622,20 @@ class _Block:
 
 def _check_sigma(sigma: Any) -> Any:
     """Returns sigma, or says that it is no standard deviation."""
-    if isinstance(sigma, str):
-        if sigma == "auto":
-            return sigma
-    elif isinstance(sigma, jax.core.Tracer) or (np.size(sigma) and np.all(np.asarray(sigma) > 0)):
+    if isinstance(sigma, jax.core.Tracer) or (isinstance(sigma, str) and sigma == "auto"):
+        return sigma
+    values = np.asarray(sigma)
+    if values.size and values.dtype.kind in "fiu" + "V" and np.all((values > 0) & np.isfinite(values)):
         return sigma
     raise ValueError(f"zoo.smooth: sigma must be a positive number or 'auto', got {sigma!r}.")
+
+
+def _check_number(sigma: Any, method: str) -> Any:
+    if isinstance(sigma, str):
+        raise ValueError(
+            f"zoo.smooth: {method} starts from a number, got sigma={sigma!r}. Find one first: soft.find_sigma(key, x)."
+        )
+    return _check_sigma(sigma)
 
 
 def _check_x(x: Any) -> Any:

@@ -5,7 +5,7 @@ The public methods check what comes in and put it in one form; a strategy implem
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -125,13 +125,19 @@ class Strategy(PytreeDataclass, abc.ABC):
         Raises:
             TypeError: If the strategy needs a surrogate gradient and there is none.
         """
-        if self.takes_surrogate and surrogate is None:
+        if surrogate is not None:
+            surrogate = _checked_surrogate(surrogate)
+        elif self._needs_surrogate(state):
             raise TypeError(
                 f"{type(self).__name__} needs a surrogate gradient, and this problem has none. Give the problem a "
                 "`gradient` method (or `differentiable = True` where autodiff of `fitness` will do), or choose a "
                 "strategy that needs none, such as open_es."
             )
         return self._ask(key, state, surrogate)
+
+    def _needs_surrogate(self, state: State) -> bool:
+        """Whether `ask` cannot do without a surrogate gradient."""
+        return self.takes_surrogate
 
     def tell(self, state: State, population: Population, evaluation: Evaluation | jax.Array | np.ndarray) -> State:
         """Updates the state with the evaluated population.
@@ -166,6 +172,20 @@ class Strategy(PytreeDataclass, abc.ABC):
     @abc.abstractmethod
     def std(self, state: State) -> Solution:
         """Returns the standard deviation of the search distribution per parameter, in the solution's structure."""
+
+    @classmethod
+    def with_suggestions(
+        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
+    ) -> dict[str, Any]:
+        """Returns settings, completed by those of a problem's suggestions that this strategy has.
+
+        Args:
+            settings: The settings given.
+            suggestions: The problem's, for strategies whose `sigma` is per parameter.
+            solution: A solution of the problem, of which only shapes are used.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        return {**{name: value for name, value in suggestions.items() if name in names}, **settings}
 
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy with settings that depend on the number of dimensions filled in."""
@@ -222,6 +242,24 @@ class Strategy(PytreeDataclass, abc.ABC):
         if not jnp.issubdtype(fitness.dtype, jnp.floating):
             fitness = fitness.astype(float)
         return evaluation._replace(fitness=fitness)
+
+
+def _checked_surrogate(surrogate: Surrogate) -> SurrogateGradient:
+    """Returns the surrogate with gradients in the dtypes of the solution, or an error if they do not fit it."""
+
+    def fit(gradient: Any, solution: Any) -> Any:
+        shapes = [[jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (gradient, solution)]
+        if jax.tree.structure(gradient) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
+            raise ValueError(
+                "A surrogate gradient must have the structure and the shapes of the solution, "
+                f"{jax.tree.structure(solution)} with {shapes[1]}, got {jax.tree.structure(gradient)} with {shapes[0]}."
+            )
+        return jax.tree.map(lambda g, x: jnp.asarray(g, x.dtype), gradient, solution)
+
+    return SurrogateGradient(
+        lambda solution: fit(surrogate(solution), solution),
+        lambda population: fit(gradient_of_members(surrogate, population), population),
+    )
 
 
 def repeat_groups(size: int, group_size: int) -> np.ndarray:

@@ -198,9 +198,10 @@ class UnrolledProblem(Problem):
             return None
         problem = self._as_started(state)
 
-        num_groups = state.members.shape[0]
-        keys = group_keys(jax.random.fold_in(key, 0), num_groups)
         starts = (state.inner, state.time, state.terminated)
+
+        def keys() -> jax.Array:
+            return group_keys(jax.random.fold_in(key, 0), state.members.shape[0])
 
         def fitness(x: Solution, k: jax.Array, *start: Any) -> jax.Array:
             return problem._scale * problem._unroll(k, x, *start, length=problem._window).loss
@@ -209,14 +210,14 @@ class UnrolledProblem(Problem):
             of_groups = jax.tree.map(lambda x: x[state.members], starts)
 
             def mean_fitness(x: Solution) -> jax.Array:
-                return jnp.mean(jax.vmap(fitness, in_axes=(None, 0, 0, 0, 0))(x, keys, *of_groups))
+                return jnp.mean(jax.vmap(fitness, in_axes=(None, 0, 0, 0, 0))(x, keys(), *of_groups))
 
             return jax.grad(mean_fitness)(check_solution(solution))
 
         def members(population: Any) -> Any:
             parents = slice(None) if state.parents is None else state.parents
             of_members = jax.tree.map(lambda x: x[parents], starts)
-            arguments = (population, keys[state.groups], *of_members)
+            arguments = (population, keys()[state.groups], *of_members)
             return map_members(jax.grad(fitness), *arguments, batch_size=self.member_batch_size)
 
         return SurrogateGradient(gradient, members)

@@ -13,19 +13,25 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from problems.supervised.accuracy_pipeline import AccuracyPipeline, error_of, vote
+from problems.supervised.accuracy_pipeline import AccuracyPipeline, error_of, one_scale, vote
 
 NUM_SEEDS, NUM_TUNING_SEEDS, NUM_STEPS, NUM_SAMPLES = 5, 2, 1500, 32
 
 
 def cosine_adam(learning_rate):
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, NUM_STEPS))
+    """Adam whose rate rises over 200 steps and then falls by a cosine."""
+
+    def rate(step):
+        return learning_rate * jnp.minimum((step + 1) / 200, 1) * (1 + jnp.cos(jnp.pi * step / NUM_STEPS)) / 2
+
+    return optax.adam(rate)
 
 
 class AutoSmoothing(AccuracyPipeline):
@@ -37,10 +43,10 @@ class AutoSmoothing(AccuracyPipeline):
             sigma="auto",
             num_samples=self.num_samples,
             antithetic=False,
-            sigma_range=(0.01, 100.0),
+            sigma_range=(0.01, 10.0),
             num_probes=8,
         )
-        votes = jax.vmap(soft)(jax.random.split(key, len(labels)), logits)
+        votes = jax.vmap(soft)(jax.random.split(key, len(labels)), one_scale(logits))
         return jax.vmap(error_of)(votes, labels).mean()
 
 
@@ -63,7 +69,7 @@ def main() -> None:
     task: Any = zoo.make_problem("supervised/digits", hidden=(32,))
     train_part, held_out = task.hold_out(0.2)
     tuning_task = train_part.replace(test_inputs=held_out.train_inputs, test_labels=held_out.train_labels)
-    rates, sigmas = (0.003, 0.01, 0.03), (1.0, 3.0, 10.0)
+    rates, sigmas = (0.003, 0.01, 0.03), (0.5, 1.0, 2.0)
     methods = {
         "zoo.smooth": ("smooth", rates, sigmas),
         "zoo.smooth, sigma='auto'": ("auto", rates, (None,)),

@@ -27,16 +27,18 @@ class AccuracyPipeline(Problem):
     Attributes:
         task: A classification problem with images as inputs, `[n, height, width, channels]`; or the id of a supervised
             one, made with the settings below.
-        hidden: Hidden layers of the network, as for `supervised/digits`.
+        hidden: Hidden layers of the network of a task made by its id.
         batch_size: Training images per evaluation, drawn with replacement.
         estimator: What the surrogate gradient is, with respect to the logits:
 
-            - `"smooth"`: ES on the views' logits, image by image (`zoo.smooth`, leave-one-out baseline);
+            - `"smooth"`: ES on the views' logits, image by image (`zoo.smooth`, leave-one-out baseline), brought to one
+              scale per image: the vote does not depend on it, and so no image is ever out of the noise's reach;
             - `"straight_through"`: both argmaxes backwards as the identity, the first after a softmax;
             - `"score_function"`: classes drawn from the softmax, REINFORCE with a leave-one-out baseline;
-            - `"perturbations"`: `optax.perturbations`, whose noise is drawn for the batch as one;
+            - `"perturbations"`: `optax.perturbations` on the same, whose noise is drawn for the batch as one;
             - `"cross_entropy"`: that of the mean view's logits, a smooth stand-in instead of the accuracy.
-        smoothing: Standard deviation of the noise on the logits (smooth, perturbations).
+        smoothing: Standard deviation of the noise on the logits, over that of an image's logits (smooth,
+            perturbations).
         num_samples: Samples per image and gradient (smooth, score_function, perturbations).
     """
 
@@ -59,6 +61,11 @@ class AccuracyPipeline(Problem):
             )
         if isinstance(self.task, str):
             object.__setattr__(self, "task", make_problem(self.task, hidden=self.hidden))
+        if isinstance(self.task, Problem) and not isinstance(self.task, Classification):
+            raise TypeError(
+                "AccuracyPipeline.task must be a classification problem, such as 'supervised/digits', got "
+                f"{type(self.task).__name__}."
+            )
         inputs: Any = getattr(self.task, "train_inputs", None)
         if hasattr(inputs, "ndim") and inputs.ndim != 4:
             raise ValueError(
@@ -69,7 +76,7 @@ class AccuracyPipeline(Problem):
     @property
     def suggestions(self) -> Mapping[str, Any]:
         """Settings that do well for small networks."""
-        return {"sigma": 0.05, "learning_rate": 0.003}
+        return {**self._task.suggestions, "sigma": 0.05, "learning_rate": 0.01}
 
     @property
     def network(self) -> Network:
@@ -126,7 +133,7 @@ class AccuracyPipeline(Problem):
     def _smooth(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
         soft = smooth(vote, sigma=1.0, num_samples=self.num_samples, antithetic=False)
         keys = jax.random.split(key, len(labels))
-        votes = jax.vmap(lambda k, x: soft(k, x, sigma=self.smoothing))(keys, logits)
+        votes = jax.vmap(lambda k, x: soft(k, x, sigma=self.smoothing))(keys, one_scale(logits))
         return jnp.mean(jax.vmap(error_of)(votes, labels))
 
     def _perturbations(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -135,7 +142,7 @@ class AccuracyPipeline(Problem):
 
         noise: Any = optax.perturbations.Normal()
         soft: Any = optax.perturbations.make_perturbed_fun(error, self.num_samples, self.smoothing, noise)
-        return soft(key, logits)
+        return soft(key, one_scale(logits))
 
     def _straight_through(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
         def one(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -163,6 +170,11 @@ class AccuracyPipeline(Problem):
 def vote(logits: jax.Array) -> jax.Array:
     """Returns the class that most views `[num_views, num_classes]` have by their argmax, one-hot `[num_classes]`."""
     return _one_hot_argmax(jnp.sum(_one_hot_argmax(logits), axis=0))
+
+
+def one_scale(logits: jax.Array) -> jax.Array:
+    """Returns logits `[batch, num_views, num_classes]` over the standard deviation of those of each image."""
+    return logits / (jnp.std(logits, axis=(1, 2), keepdims=True) + 1e-6)
 
 
 def error_of(vote: jax.Array, label: jax.Array) -> jax.Array:

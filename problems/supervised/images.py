@@ -106,6 +106,8 @@ def _network(
     block: tuple[int, int],
 ) -> Network:
     num_classes = int(max(data[1].max(), data[3].max())) + 1
+    if density is None and tuple(block) != (1, 1):
+        raise ValueError(f"block={block!r} is for sparse networks: give a density too, such as density=0.1.")
     made = make_network(network, num_classes, hidden=hidden, activation=activation)
     return made if density is None else SparseNetwork(made, density, block)
 

@@ -7,6 +7,7 @@ evolution strategy while the weights follow the gradient (`hybrid`), as in Lenc,
 
 import dataclasses
 import math
+import numbers
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -50,18 +51,30 @@ class SparseNetwork:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        if isinstance(self.density, bool) or not isinstance(self.density, (int, float)) or not 0 < self.density <= 1:
+        is_number = isinstance(self.density, numbers.Real) and not isinstance(self.density, bool)
+        if not is_number or not 0 < self.density <= 1:
             raise ValueError(f"SparseNetwork.density must be a fraction in (0, 1], got {self.density!r}.")
-        block = (self.block, self.block) if isinstance(self.block, int) else tuple(self.block)
-        if len(block) != 2 or not all(isinstance(b, int) and b >= 1 for b in block):
+        object.__setattr__(self, "density", float(self.density))
+        try:
+            re.compile(self.dense or "")
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"SparseNetwork.dense must be a regular expression, got {self.dense!r}: {error}."
+            ) from None
+        block = (self.block, self.block) if isinstance(self.block, int) else self.block
+        if (
+            not isinstance(block, (tuple, list))
+            or len(block) != 2
+            or not all(isinstance(b, int) and b >= 1 for b in block)
+        ):
             raise ValueError(f"SparseNetwork.block must be two positive whole numbers, got {self.block!r}.")
-        object.__setattr__(self, "block", block)
+        object.__setattr__(self, "block", tuple(block))
 
     @property
     def suggestions(self) -> dict[str, Any]:
         """Settings of `hybrid` that do well: weights by Adam, scores by OpenAI-ES."""
-        base = {"id": "open_es", "population_size": 8, "sigma": 0.1, "learning_rate": 0.03}
-        return {"es_leaves": "scores", "base": base, "learning_rate": 0.003}
+        base = {"id": "open_es", "population_size": 8, "sigma": 0.3, "learning_rate": 0.03}
+        return {"hybrid": {"es_leaves": "scores", "base": base, "learning_rate": 0.003}}
 
     def init(self, key: jax.Array, inputs: jax.Array) -> dict[str, Any]:
         """Returns the network's initial parameters and standard normal scores."""
@@ -129,11 +142,11 @@ class SparseNetwork:
                 indices = np.flatnonzero(masks[name])
                 arrays |= {
                     f"indices:{name}": indices.astype(np.uint32 if x.size < 2**32 else np.uint64),
-                    f"values:{name}": np.asarray(x).reshape(-1)[indices],
+                    f"values:{name}": _storable(x).reshape(-1)[indices],
                     f"shape:{name}": np.asarray(x.shape),
                 }
             else:
-                arrays[f"dense:{name}"] = np.asarray(x)
+                arrays[f"dense:{name}"] = _storable(x)
         with pathlib.Path(path).open("wb") as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
@@ -157,7 +170,7 @@ def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
 
     Args:
         path: The file.
-        params: Parameters of the plain network, whose structure and shapes are used.
+        params: Parameters of the plain network, whose structure, shapes and dtypes are used.
 
     Raises:
         ValueError: If the file holds other leaves, or other shapes.
@@ -176,7 +189,7 @@ def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
             dense.reshape(-1)[arrays[f"indices:{name}"]] = arrays[f"values:{name}"]
         if dense.shape != x.shape:
             raise ValueError(f"{path} holds {name} of shape {dense.shape}, but the network's is {x.shape}.")
-        return jnp.asarray(dense)
+        return jnp.asarray(dense, x.dtype)
 
     return jax.tree_util.tree_map_with_path(restore, params)
 
@@ -189,12 +202,12 @@ def num_kept(num_blocks: int, density: float) -> int:
 def top_masks(scores: Sequence[jax.Array], counts: Sequence[int | jax.Array]) -> list[jax.Array]:
     """Returns masks of exactly so many highest scores of each array; of equal ones the first; NaN counts as the lowest.
 
-    Found by bisection, for all arrays at once, in some twenty passes over the numbers; on CPU that takes less time than
-    sorting, and unlike it does not grow with the counts.
+    Scores are compared in single precision. The thresholds are found by bisection, for all arrays at once, in some
+    twenty passes over the numbers; on CPU that takes less time than sorting, and does not grow with the counts.
 
     Args:
         scores: Arrays of any shapes.
-        counts: How many to keep of each.
+        counts: How many to keep of each, at least one.
     """
     orders = [_order(x) for x in scores]
     goal = jnp.stack([jnp.asarray(count, jnp.int32) for count in counts])
@@ -245,6 +258,11 @@ def _order(scores: jax.Array) -> jax.Array:
 def _middle(low: jax.Array, high: jax.Array) -> jax.Array:
     """Returns the whole number between, or next to, two others, without overflow."""
     return (low & high) + ((low ^ high) >> 1)
+
+
+def _storable(x: jax.Array) -> np.ndarray:
+    """NumPy's files do not know bfloat16; single precision holds it exactly."""
+    return np.asarray(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x)
 
 
 def _name(path: Any) -> str:

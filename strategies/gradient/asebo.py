@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store
+from strategies.gradient.subspace import (
+    Basis,
+    EllipsoidStrategy,
+    at_least_float32,
+    inner_products,
+    no_directions,
+    orthonormal_basis,
+    scale_down,
+    store,
+)
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution
 
@@ -25,7 +34,7 @@ class ASEBOState(NamedTuple):
     alpha: jax.Array  # []
 
 
-class ASEBO(SubspaceStrategy):
+class ASEBO(EllipsoidStrategy):
     """ASEBO: the search covariance of guided ES, the subspace from a principal component analysis of past estimates.
 
     The covariance of the estimates is decayed, cov <- decay cov + (1 - decay) g g^T, over the last `subspace_dims` of
@@ -43,24 +52,20 @@ class ASEBO(SubspaceStrategy):
     """
 
     subspace_dims: int = static(default=20, at_least=1)
-    decay: float = number(default=0.99, above=0)
-    explained: float = number(default=0.995, above=0)
+    decay: float = number(default=0.99, above=0, at_most=1)
+    explained: float = number(default=0.995, above=0, at_most=1)
 
     def basis(self, state: ASEBOState) -> Basis:
         """Returns the principal directions of the past estimates; none until there are enough."""
         age = (state.generation - 1 - jnp.arange(self.subspace_dims)) % self.subspace_dims
         weights = jnp.sqrt(self.decay) ** age
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(d), initial=0) for d in jax.tree.leaves(state.directions)]))
-        weights = weights / jnp.where(largest > 0, largest, 1)  # what is squared must not overflow
 
         def weigh(d: jax.Array) -> jax.Array:
             return weights.astype(d.dtype).reshape(-1, *[1] * (d.ndim - 1)) * d
 
-        basis = orthonormal_basis(jax.tree.map(weigh, state.directions), explained=self.explained)
-        is_ready = state.generation >= self.subspace_dims
-        return basis._replace(
-            coefficients=jnp.where(is_ready, basis.coefficients, 0), rank=jnp.where(is_ready, basis.rank, 0)
-        )
+        scaled, _ = scale_down(jax.tree.map(weigh, state.directions))
+        basis = orthonormal_basis(scaled, explained=self.explained)
+        return basis.only_if(state.generation >= self.subspace_dims)
 
     def alpha_at(self, state: ASEBOState) -> jax.Array:
         """Returns the weight of the whole space in the search covariance."""
@@ -72,19 +77,16 @@ class ASEBO(SubspaceStrategy):
             optimizer_state=self._transformation.init(solution),
             generation=jnp.zeros((), jnp.int32),
             directions=no_directions(solution, self.subspace_dims),
-            alpha=jnp.ones((), jnp.result_type(*jax.tree.leaves(solution))),
+            alpha=jnp.ones((), at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))),
         )
 
     def _tell(self, state: ASEBOState, population: Population, evaluation: Evaluation) -> ASEBOState:
-        told = super()._tell(state, population, evaluation)
         gradient = self.estimate(state, population, evaluation)
-        basis = self.basis(state)
-        scale = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
-        scaled = jax.tree.map(lambda g: (g / jnp.where(scale > 0, scale, 1).astype(g.dtype))[None], gradient)
-        inside = jnp.sum(basis.coordinates(scaled) ** 2)
-        outside = jnp.maximum(sum(jnp.sum(g**2) for g in jax.tree.leaves(scaled)) - inside, 0)
+        scaled, _ = scale_down(jax.tree.map(lambda g: g[None], gradient))
+        inside = jnp.sum(self.basis(state).coordinates(scaled) ** 2)
+        outside = jnp.maximum(inner_products(scaled, scaled)[0, 0] - inside, 0)
         ratio = jnp.where(inside > 0, jnp.sqrt(outside / jnp.where(inside > 0, inside, 1)), 1.0)
-        return told._replace(
+        return self._apply(state, gradient)._replace(
             directions=store(state.directions, gradient, state.generation),
             alpha=jnp.minimum(ratio, 1.0).astype(state.alpha.dtype),
         )

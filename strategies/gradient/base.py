@@ -54,8 +54,18 @@ class OptimizerStrategy(Strategy):
 
 
 def skip_non_finite(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns the transformation, leaving a step out where the gradient is not finite, as one not sampled may be."""
-    return optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
+    """Returns the transformation, leaving out steps whose gradient is not finite, as one not sampled may be.
+
+    Nor is one let through whose square, which optimizers keep, would not be finite.
+    """
+
+    def mark_huge(updates: Any, params: Any = None) -> Any:
+        del params
+        limit = lambda g: float(jnp.finfo(g.dtype).max) ** 0.5  # noqa: E731
+        return jax.tree.map(lambda g: jnp.where(jnp.abs(g) < limit(g), g, jnp.nan), updates)
+
+    finite = optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
+    return optax.chain(optax.stateless(mark_huge), finite)
 
 
 class DescentStrategy(OptimizerStrategy):
@@ -79,7 +89,10 @@ class DescentStrategy(OptimizerStrategy):
         return state.mean
 
     def _tell(self, state: State, population: Population, evaluation: Evaluation) -> State:
-        gradient = self.estimate(state, population, evaluation)
+        return self._apply(state, self.estimate(state, population, evaluation))
+
+    def _apply(self, state: State, gradient: Solution) -> State:
+        """Returns the state after a step of the optimizer along a gradient."""
         updates, optimizer_state = self._transformation.update(gradient, state.optimizer_state, state.mean)
         mean = optax.apply_updates(state.mean, updates)
         return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)

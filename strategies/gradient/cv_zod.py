@@ -25,7 +25,7 @@ class CVZODState(NamedTuple):
     mean: Solution
     optimizer_state: optax.OptState
     generation: jax.Array  # []
-    hint: Solution  # the surrogate gradient; zero where it was not finite
+    hint: Solution  # the surrogate gradient; zero if it was not finite
     slopes: jax.Array  # [num_pairs], of the hint along the perturbations
 
 
@@ -34,7 +34,8 @@ class CVZOD(GradientStrategy):
 
     Only what the surrogate does not predict is left to chance: its estimate is that of `open_es`, unbiased for the
     gradient of the smoothed fitness for any surrogate, and exact where the fitness is linear and the surrogate its
-    gradient. The surrogate's scale matters, not only its direction, so fitness cannot be shaped.
+    gradient. The surrogate's scale matters, not only its direction, so fitness cannot be shaped. Pairs without finite
+    fitness are left out, and without any there is no step.
 
     References:
         Ryabchenko, Qian, Mou, CV-ZOD.
@@ -67,9 +68,12 @@ class CVZOD(GradientStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        predicted = self.sigma_at(state) * jnp.concatenate([state.slopes, -state.slopes])
-        weights = self._antithetic_weights(evaluation.fitness) - predicted
-        return jax.tree.map(jnp.add, state.hint, self._weighted_estimate(state, population, weights))
+        num_pairs = len(state.slopes)
+        known = jnp.all(jnp.isfinite(evaluation.fitness.reshape(2, num_pairs)), axis=0)
+        half = self._antithetic_weights(evaluation.fitness)[:num_pairs] - self.sigma_at(state) * state.slopes
+        half = jnp.where(known, half, 0) * (num_pairs / jnp.maximum(jnp.sum(known), 1))
+        correction = self._weighted_estimate(state, population, jnp.concatenate([half, -half]))
+        return jax.tree.map(lambda h, c: jnp.where(jnp.any(known), h + c, 0), state.hint, correction)
 
     def _init(self, key: jax.Array, solution: Solution) -> CVZODState:
         return CVZODState(
@@ -82,9 +86,12 @@ class CVZOD(GradientStrategy):
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:
         gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
-        is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]))
-        hint = jax.tree.map(lambda g, m: jnp.where(is_finite, g, 0).astype(m.dtype), gradient, state.mean)
         noise = normal_like(key, state.mean, num_samples=len(state.slopes))
-        slopes = inner_products(noise, jax.tree.map(lambda h: h[None], hint))[:, 0].astype(state.slopes.dtype)
+        slopes = inner_products(noise, jax.tree.map(lambda g: g[None], gradient))[:, 0].astype(state.slopes.dtype)
+        # Neither infinite nor, as after an explosion, so large that its square would be.
+        limit = float(jnp.finfo(slopes.dtype).max) ** 0.5
+        is_usable = jnp.all(jnp.stack([jnp.all(jnp.abs(x) < limit) for x in (slopes, *jax.tree.leaves(gradient))]))
+        hint = jax.tree.map(lambda g: jnp.where(is_usable, g, 0), gradient)
+        slopes = jnp.where(is_usable, slopes, 0)
         population = antithetic_pairs(state.mean, self.sigma_at(state), noise)
         return population, state._replace(hint=hint, slopes=slopes)

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store, unit
+from strategies.gradient.subspace import (
+    Basis,
+    EllipsoidStrategy,
+    at_least_float32,
+    no_directions,
+    orthonormal_basis,
+    store,
+    unit,
+)
 from strategies.noise import antithetic_pairs
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Surrogate, num_dims
@@ -33,7 +41,7 @@ class GuidedESState(NamedTuple):
     beta: jax.Array  # []
 
 
-class GuidedES(SubspaceStrategy):
+class GuidedES(EllipsoidStrategy):
     """Guided ES: antithetic perturbations of which a part lies in the span of the last surrogate gradients.
 
     A surrogate that is zero, repeated or not finite adds no direction; without any, this is OpenAI-ES with
@@ -54,20 +62,16 @@ class GuidedES(SubspaceStrategy):
         Maheswaranathan et al. 2019, arXiv 1806.10230.
     """
 
-    alpha: float = number(default=0.5, at_least=0)
+    alpha: float = number(default=0.5, at_least=0, at_most=1)
     beta: float = number(default=2.0, above=0)
     adaptive: bool = static(default=False)
-    min_alpha: float = number(default=0.1, above=0)
+    min_alpha: float = number(default=0.1, above=0, at_most=1)
 
     takes_surrogate = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        for name in ("alpha", "min_alpha"):
-            value = getattr(self, name)
-            if isinstance(value, float) and value > 1:
-                raise ValueError(f"GuidedES.{name} must be at most 1, got {value!r}.")
 
         if self.adaptive and self.population_size is not None and self.population_size // 2 <= self.subspace_dims:
             raise ValueError(
@@ -96,7 +100,8 @@ class GuidedES(SubspaceStrategy):
         return jax.tree.map(lambda g: state.beta.astype(g.dtype) * g, gradient)
 
     def _init(self, key: jax.Array, solution: Solution) -> GuidedESState:
-        dtype = jnp.result_type(*jax.tree.leaves(solution))
+        dtype = at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))
+        alpha = jnp.maximum(self.alpha, self.min_alpha) if self.adaptive else self.alpha
         return GuidedESState(
             mean=solution,
             optimizer_state=self._transformation.init(solution),
@@ -104,7 +109,7 @@ class GuidedES(SubspaceStrategy):
             directions=no_directions(solution, self.subspace_dims),
             coordinates=jnp.zeros((self._num_members(solution) // 2, self.subspace_dims), dtype),
             squares=jnp.zeros(2, dtype),
-            alpha=jnp.asarray(self.alpha, dtype),
+            alpha=jnp.asarray(alpha, dtype),
             beta=jnp.asarray(self.beta, dtype),
         )
 
@@ -113,7 +118,7 @@ class GuidedES(SubspaceStrategy):
         state = state._replace(directions=store(state.directions, unit(gradient), state.generation))
         basis = self.basis(state)
         noise = self._draw(key, state, basis)
-        state = state._replace(coordinates=basis.coordinates(noise))
+        state = state._replace(coordinates=basis.coordinates(noise).astype(state.coordinates.dtype))
         return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
 
     def _tell(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> GuidedESState:
@@ -122,11 +127,18 @@ class GuidedES(SubspaceStrategy):
             return told
         basis = self.basis(state)
         num_pairs = len(state.coordinates)
-        slopes = self._antithetic_weights(evaluation.fitness)[:num_pairs] / self.sigma_at(state)
+        slopes = (self._antithetic_weights(evaluation.fitness)[:num_pairs] / self.sigma_at(state)).astype(
+            state.coordinates.dtype
+        )
         squares = self._update_squares(state, basis, slopes)
-        fraction = jnp.where(squares[0] > 0, jnp.clip(squares[1] / jnp.where(squares[0] > 0, squares[0], 1), 0, 1), 0)
+        is_known = squares[0] > 0  # nothing is, where all fitness was the same, or none finite
+        fraction = jnp.clip(squares[1] / jnp.where(is_known, squares[0], 1), 0, 1)
         alpha, beta = optimal_coefficients(fraction, num_dims(state.mean), basis.rank, num_pairs, self.min_alpha)
-        return told._replace(squares=squares, alpha=alpha.astype(told.alpha.dtype), beta=beta.astype(told.beta.dtype))
+        return told._replace(
+            squares=squares,
+            alpha=jnp.where(is_known, alpha, state.alpha).astype(state.alpha.dtype),
+            beta=jnp.where(is_known, beta, state.beta).astype(state.beta.dtype),
+        )
 
     def _update_squares(self, state: GuidedESState, basis: Basis, slopes: jax.Array) -> jax.Array:
         """Averages unbiased estimates of |g|^2 and |U^T g|^2, g the gradient.

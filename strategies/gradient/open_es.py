@@ -51,12 +51,15 @@ class OpenES(GradientStrategy):
         super().__post_init__()
         if self.antithetic:
             self._check_pairs(", or antithetic=False")
+        size = self.population_size
+        if self.num_workers == 1 or size is None:
+            return
         share = self.num_workers * (2 if self.antithetic else 1)
-        if self.num_workers > 1 and self.population_size is not None and self.population_size % share:
+        if size % share or size < 2 * self.num_workers:
             raise ValueError(
-                f"OpenES divides the population among {self.num_workers} workers"
-                f"{' in antithetic pairs' if self.antithetic else ''}: population_size must be a multiple of {share}, "
-                f"got {self.population_size}."
+                f"OpenES divides the population among {self.num_workers} workers, of two members or more"
+                f"{' in antithetic pairs' if self.antithetic else ''}: population_size must be a multiple of {share} "
+                f"and at least {2 * self.num_workers}, got {size}."
             )
 
     @property

@@ -13,7 +13,7 @@ from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions,
 from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import finite
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, State, Surrogate, num_dims
 
 
 class SelfGuidedESState(NamedTuple):
@@ -32,7 +32,8 @@ class SelfGuidedES(SubspaceStrategy):
 
     The probability alpha of the first grows by the factor `alpha_rate` where pairs inside found the lower fitness (the
     mean of the better member of each pair), and shrinks where those outside did. Until `subspace_dims` estimates have
-    been made, all pairs are drawn from the whole space.
+    been made, all pairs are drawn from the whole space. The estimate is the plain mean over pairs: its expectation is
+    alpha times the part of the gradient inside, and 1 - alpha times the part outside.
 
     Attributes:
         sigma: Standard deviation of a perturbation in each direction of the space it is drawn from.
@@ -47,33 +48,30 @@ class SelfGuidedES(SubspaceStrategy):
     """
 
     subspace_dims: int = static(default=20, at_least=1)
-    alpha: float = number(default=0.5, at_least=0)
+    alpha: float = number(default=0.5, at_least=0, at_most=1)
     alpha_rate: float = number(default=1.005, at_least=1)
-    min_alpha: float = number(default=0.3, at_least=0)
-    max_alpha: float = number(default=0.7, at_least=0)
+    min_alpha: float = number(default=0.3, at_least=0, at_most=1)
+    max_alpha: float = number(default=0.7, at_least=0, at_most=1)
 
     def basis(self, state: SelfGuidedESState) -> Basis:
         """Returns the span of the last estimates; an empty one until there are enough."""
-        basis = orthonormal_basis(state.directions)
-        is_ready = state.generation >= self.subspace_dims
-        return basis._replace(
-            coefficients=jnp.where(is_ready, basis.coefficients, 0), rank=jnp.where(is_ready, basis.rank, 0)
-        )
-
-    def alpha_at(self, state: SelfGuidedESState) -> jax.Array:
-        """Returns the weight of the complement: the probability that a pair is not drawn from the subspace."""
-        return 1 - state.alpha
+        return orthonormal_basis(state.directions).only_if(state.generation >= self.subspace_dims)
 
     def std(self, state: SelfGuidedESState) -> Solution:
         """Returns the standard deviation per parameter: the root of the diagonal of the mixture's covariance."""
         basis = self.basis(state)
-        inside = jnp.where(basis.rank > 0, state.alpha, 0)
+        inside = self._probability(state, basis)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
             variance = inside * u + (1 - inside) * jnp.maximum(1 - u, 0)
             return (self.sigma_at(state) * jnp.sqrt(variance)).astype(m.dtype)
 
         return jax.tree.map(std, state.mean, basis.squared_entries())
+
+    def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
+        """Returns the probability that a pair is drawn from the subspace: all of them if it is the whole space."""
+        is_whole = basis.rank == num_dims(state.mean)
+        return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)
 
     def _init(self, key: jax.Array, solution: Solution) -> SelfGuidedESState:
         return SelfGuidedESState(
@@ -89,19 +87,18 @@ class SelfGuidedES(SubspaceStrategy):
         basis = self.basis(state)
         key_noise, key_choice = jax.random.split(key)
         num_pairs = len(state.is_inside)
-        is_inside = (jax.random.uniform(key_choice, (num_pairs,)) < state.alpha) & (basis.rank > 0)
+        is_inside = jax.random.uniform(key_choice, (num_pairs,)) < self._probability(state, basis)
         noise = normal_like(key_noise, state.mean, num_samples=num_pairs)
         # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
         within = basis.combine(jnp.where(is_inside, 1, -1)[:, None] * basis.coordinates(noise))
 
         def select(z: jax.Array, u: jax.Array) -> jax.Array:
-            return jnp.where(is_inside.reshape(-1, *[1] * (z.ndim - 1)), 0, z) + u
+            return jnp.where(is_inside.reshape(-1, *[1] * (z.ndim - 1)), 0, z) + u.astype(z.dtype)
 
         noise = jax.tree.map(select, noise, within)
         return antithetic_pairs(state.mean, self.sigma_at(state), noise), state._replace(is_inside=is_inside)
 
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
-        told = super()._tell(state, population, evaluation)
         gradient = self.estimate(state, population, evaluation)
         best = jnp.min(finite(evaluation.fitness).reshape(2, -1), axis=0)
         inside, outside = (
@@ -111,7 +108,7 @@ class SelfGuidedES(SubspaceStrategy):
         has_both = jnp.any(state.is_inside) & jnp.any(~state.is_inside)
         factor = jnp.where(inside < outside, self.alpha_rate, 1 / self.alpha_rate)
         alpha = jnp.clip(state.alpha * jnp.where(has_both, factor, 1.0), self.min_alpha, self.max_alpha)
-        return told._replace(
+        return self._apply(state, gradient)._replace(
             directions=store(state.directions, unit(gradient), state.generation),
             alpha=jnp.where(has_both, alpha, state.alpha).astype(state.alpha.dtype),
         )

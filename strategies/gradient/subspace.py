@@ -5,7 +5,9 @@ Gram matrix is taken, and its eigenvectors say how they combine to an orthonorma
 """
 
 import abc
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,8 @@ from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import Shaping
 from zoo import static
 from zoo.strategy import Evaluation, Groups, Population, Solution, State, Surrogate, num_dims, repeat_groups
+
+_PRECISION = jax.lax.Precision.HIGHEST  # what is left of a difference with a projection must not be rounding
 
 
 class Basis(NamedTuple):
@@ -34,12 +38,20 @@ class Basis(NamedTuple):
 
     def combine(self, coordinates: jax.Array) -> Solution:
         """Returns the vectors with these coordinates, `[..., k]`, in the structure of a solution."""
-        weights = coordinates @ self.coefficients
-        return jax.tree.map(lambda d: jnp.tensordot(weights.astype(d.dtype), d, 1), self.directions)
+        weights = jnp.matmul(coordinates, self.coefficients, precision=_PRECISION)
+        return jax.tree.map(
+            lambda d: jnp.tensordot(weights.astype(d.dtype), d, 1, precision=_PRECISION), self.directions
+        )
 
     def coordinates(self, vectors: Solution) -> jax.Array:
         """Returns the coordinates `[n, k]` of the projections of n vectors, leaves `[n, ...]`, on the subspace."""
-        return inner_products(vectors, self.directions) @ self.coefficients.T
+        return jnp.matmul(inner_products(vectors, self.directions), self.coefficients.T, precision=_PRECISION)
+
+    def only_if(self, condition: jax.Array) -> "Basis":
+        """Returns the basis if a condition holds, else an empty one."""
+        return self._replace(
+            coefficients=jnp.where(condition, self.coefficients, 0), rank=jnp.where(condition, self.rank, 0)
+        )
 
     def squared_entries(self) -> Solution:
         """Returns the diagonal of the projection on the subspace, in the structure of a solution."""
@@ -57,8 +69,9 @@ def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.
     gram = inner_products(directions, directions)
     values, vectors = jnp.linalg.eigh(gram)  # ascending
     largest = values[-1]
-    # Rounding leaves the null space with eigenvalues of this size; in its directions the basis would be noise.
-    tolerance = 10 * len(values) * jnp.finfo(values.dtype).eps
+    # Rounding leaves the null space with eigenvalues of some eps; in its directions the basis would be noise, and near
+    # it not orthonormal.
+    tolerance = 100 * len(values) * jnp.finfo(values.dtype).eps
     kept = (values > tolerance * largest) & (largest > 0)
     above = (jnp.cumsum(values[::-1])[::-1] - values) / jnp.where(largest > 0, jnp.sum(jnp.maximum(values, 0)), 1)
     kept &= above < explained
@@ -67,24 +80,35 @@ def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.
 
 
 def inner_products(one: Solution, other: Solution) -> jax.Array:
-    """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`."""
+    """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`, at least in float32."""
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
-        x, y = x.reshape(x.shape[0], -1), y.reshape(y.shape[0], -1)
-        return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+        dtype = at_least_float32(x.dtype)
+        x, y = (z.reshape(z.shape[0], -1).astype(dtype) for z in (x, y))
+        return jnp.matmul(x, y.T, precision=_PRECISION)
 
     return sum(jax.tree.leaves(jax.tree.map(product, one, other)))  # pyright: ignore[reportReturnType]
 
 
 def unit(vector: Solution) -> Solution:
     """Returns a vector, in the structure of a solution, at length one; zero if it is zero or not finite."""
-    leaves = jax.tree.leaves(vector)
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves]))
+    scaled, largest = scale_down(vector)
     is_usable = jnp.isfinite(largest) & (largest > 0)
-    safe = jnp.where(is_usable, largest, 1)  # first to entries of at most one, whose squares cannot overflow
-    scaled = jax.tree.map(lambda x: jnp.where(is_usable, x / safe.astype(x.dtype), 0), vector)
-    norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(scaled)))
-    return jax.tree.map(lambda x: x / jnp.where(is_usable, norm, 1).astype(x.dtype), scaled)
+    norm = jnp.sqrt(sum(jnp.sum(x.astype(largest.dtype) ** 2) for x in jax.tree.leaves(scaled)))
+    return jax.tree.map(lambda x: jnp.where(is_usable, x / jnp.where(is_usable, norm, 1).astype(x.dtype), 0), scaled)
+
+
+def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:
+    """Returns a vector over its largest absolute entry, so that squares cannot overflow, and that entry."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(vector)]))
+    largest = largest.astype(at_least_float32(largest.dtype))
+    divisor = jnp.where(largest > 0, largest, 1)
+    return jax.tree.map(lambda x: x / divisor.astype(x.dtype), vector), largest
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Returns the dtype, or single precision instead of half, which has no linear algebra."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def store(directions: Solution, direction: Solution, index: jax.Array) -> Solution:
@@ -102,14 +126,9 @@ def no_directions(solution: Solution, num_directions: int) -> Solution:
 
 
 class SubspaceStrategy(GradientStrategy):
-    """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions, in pairs.
-
-    The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
-    of the covariance is always sigma^2. A state has at least `directions` and, if alpha changes, a property of its own.
+    """Base of strategies that sample antithetic pairs with regard to a subspace, whose fitness is subtracted.
 
     Attributes:
-        sigma: The length of a perturbation: sigma^2 is the trace of the search covariance, so a perturbation of a
-            single parameter is of the order sigma / sqrt(n).
         subspace_dims: How many directions are kept: the largest rank of the subspace.
     """
 
@@ -130,6 +149,37 @@ class SubspaceStrategy(GradientStrategy):
     def basis(self, state: State) -> Basis:
         """Returns the subspace that the next population, or the last asked one, is drawn from."""
 
+    def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+
+        Args:
+            state: The state that `ask` returned.
+            population: The population that was evaluated.
+            evaluation: Its evaluation.
+        """
+        return self._weighted_estimate(state, population, self._antithetic_weights(evaluation.fitness))
+
+
+class EllipsoidStrategy(SubspaceStrategy):
+    """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions.
+
+    The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
+    of the covariance is always sigma^2.
+
+    Attributes:
+        sigma: The length of a perturbation: sigma^2 is the trace of the search covariance, so a perturbation of a
+            single parameter is of the order sigma / sqrt(n). (What a problem suggests is per parameter, and converted.)
+    """
+
+    @classmethod
+    def with_suggestions(
+        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
+    ) -> dict[str, Any]:
+        """Returns settings, completed by those suggested; sigma as the length of the same perturbation."""
+        if "sigma" in suggestions:
+            suggestions = {**suggestions, "sigma": suggestions["sigma"] * math.sqrt(num_dims(solution))}
+        return super().with_suggestions(settings, suggestions, solution)
+
     @abc.abstractmethod
     def alpha_at(self, state: State) -> jax.Array:
         """Returns the weight of the whole space in the search covariance, in [0, 1], where there is a subspace."""
@@ -143,16 +193,6 @@ class SubspaceStrategy(GradientStrategy):
             return (self.sigma_at(state) * jnp.sqrt(whole + inside * u)).astype(m.dtype)
 
         return jax.tree.map(std, state.mean, basis.squared_entries())
-
-    def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
-
-        Args:
-            state: The state that `ask` returned.
-            population: The population that was evaluated.
-            evaluation: Its evaluation.
-        """
-        return self._weighted_estimate(state, population, self._antithetic_weights(evaluation.fitness))
 
     def _variances(self, state: State, basis: Basis) -> tuple[jax.Array, jax.Array]:
         """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""

@@ -5,6 +5,7 @@ Hybrid Methods", arXiv 1906.03139: SGD trains the weights of a network, ES its s
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -15,14 +16,23 @@ import optax
 from strategies.gradient.base import OptimizerStrategy, skip_non_finite
 from zoo import leaf, static
 from zoo.population import population_size, repeat_solution
-from zoo.registry import make_strategy
-from zoo.strategy import Evaluation, Groups, Population, Solution, Strategy, Surrogate, gradient_of_members
+from zoo.registry import complete_settings, make_strategy
+from zoo.strategy import (
+    Evaluation,
+    Groups,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    SurrogateGradient,
+    gradient_of_members,
+)
 
 
 class HybridState(NamedTuple):
     """State of `Hybrid`. Parts of a solution have its structure, with None for the leaves of the other part."""
 
-    base: Any  # of the base strategy, on the part it trains; () if there is none
+    base: Any  # of the base strategy, on the part it trains; None if there is no such part
     weights: Solution  # the part trained by the gradient
     optimizer_state: optax.OptState
     gradient: Solution  # in the structure of the weights
@@ -64,13 +74,30 @@ class Hybrid(OptimizerStrategy):
 
     @property
     def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
-        """Whether there are leaves for the gradient, as far as can be told without a solution."""
-        return self.es_leaves != ".*" or self.base.takes_surrogate
+        """Whether there may be leaves for the gradient, as far as can be told without a solution."""
+        return self._patterns != (".*",) or self.base.takes_surrogate
+
+    def _needs_surrogate(self, state: HybridState) -> bool:
+        base_does = state.base is not None and self._sized_base._needs_surrogate(state.base)
+        return base_does or bool(jax.tree.leaves(state.weights))
 
     @property
     def groups(self) -> np.ndarray | Groups:
         """Those of the base."""
         return self._sized_base.groups
+
+    @classmethod
+    def with_suggestions(
+        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
+    ) -> dict[str, Any]:
+        """Returns settings, completed by those suggested; a base given by its id gets those that it has as well."""
+        completed = super().with_suggestions(settings, suggestions, solution)
+        base = completed.get("base", "open_es")
+        if isinstance(base, str):
+            base = {"id": base}
+        if isinstance(base, dict) and "id" in base:
+            completed["base"] = complete_settings(base["id"], base, suggestions, solution)
+        return completed
 
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy, and its base, with settings that depend on the number of dimensions filled in."""
@@ -80,12 +107,12 @@ class Hybrid(OptimizerStrategy):
 
     def mean(self, state: HybridState) -> Solution:
         """Returns the base's mean and the weights, joined."""
-        return _join(self._sized_base.mean(state.base), state.weights) if state.base else state.weights
+        return state.weights if state.base is None else _join(self._sized_base.mean(state.base), state.weights)
 
     def std(self, state: HybridState) -> Solution:
         """Returns the base's standard deviations, and zero for the weights."""
         zeros = jax.tree.map(jnp.zeros_like, state.weights)
-        return _join(self._sized_base.std(state.base), zeros) if state.base else zeros
+        return zeros if state.base is None else _join(self._sized_base.std(state.base), zeros)
 
     @property
     def _patterns(self) -> tuple[str, ...]:
@@ -127,33 +154,34 @@ class Hybrid(OptimizerStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> HybridState:
         part, weights = self._split(solution)
         return HybridState(
-            base=self._sized_base.init(key, part) if jax.tree.leaves(part) else (),
+            base=self._sized_base.init(key, part) if jax.tree.leaves(part) else None,
             weights=weights,
             optimizer_state=self._transformation.init(weights),
             gradient=jax.tree.map(jnp.zeros_like, weights),
         )
 
     def _ask(self, key: jax.Array, state: HybridState, surrogate: Surrogate | None) -> tuple[Population, HybridState]:
-        has_weights = bool(jax.tree.leaves(state.weights))
-        if not state.base:
+        if state.base is None:
             gradient = surrogate(state.weights)  # pyright: ignore[reportOptionalCall] - `ask` saw to it
             population = repeat_solution(state.weights, self._num_members(state.weights))
             return population, state._replace(gradient=gradient)
 
-        def base_surrogate(part: Solution) -> Solution:
-            return self._split(surrogate(_join(part, state.weights)))[0]  # pyright: ignore[reportOptionalCall]
+        def join(part: Population) -> Population:
+            return _join(part, repeat_solution(state.weights, population_size(part)))
 
-        part, base = self._sized_base.ask(key, state.base, None if surrogate is None else base_surrogate)
-        size = population_size(part)
-        population = _join(part, repeat_solution(state.weights, size))
-        state = state._replace(base=base)
-        if has_weights:
+        base_surrogate = surrogate and SurrogateGradient(
+            lambda part: self._split(surrogate(_join(part, state.weights)))[0],
+            lambda part: self._split(gradient_of_members(surrogate, join(part)))[0],
+        )
+        part, base = self._sized_base.ask(key, state.base, base_surrogate)
+        population, state = join(part), state._replace(base=base)
+        if jax.tree.leaves(state.weights):
             gradients = gradient_of_members(surrogate, population)  # pyright: ignore[reportArgumentType]
             state = state._replace(gradient=_mean_of_finite(self._split(gradients)[1]))
         return population, state
 
     def _tell(self, state: HybridState, population: Population, evaluation: Evaluation) -> HybridState:
-        if state.base:
+        if state.base is not None:
             part, _ = self._split(population)
             state = state._replace(base=self._sized_base.tell(state.base, part, evaluation))
         if not jax.tree.leaves(state.weights):

@@ -205,10 +205,18 @@ def test_adaptive_needs_more_pairs_than_directions():
         zoo.make_strategy("guided_es", adaptive=True, population_size=4, subspace_dims=2)
 
 
-@pytest.mark.parametrize("setting", [{"alpha": 1.5}, {"min_alpha": 2.0}])
-def test_alpha_is_at_most_one(setting):
+@pytest.mark.parametrize(
+    ("id", "setting"),
+    [
+        ("guided_es", {"alpha": 1.5}),
+        ("guided_es", {"min_alpha": 2.0}),
+        ("self_guided_es", {"max_alpha": 3}),
+        ("asebo", {"decay": 1.5}),
+    ],
+)
+def test_fractions_are_at_most_one(id, setting):
     with pytest.raises(ValueError, match="must be at most 1, got"):
-        zoo.make_strategy("guided_es", **setting)
+        zoo.make_strategy(id, **setting)
 
 
 @pytest.mark.parametrize("id", ["guided_es", "cv_zod", "asebo", "self_guided_es"])
@@ -341,3 +349,78 @@ def test_basis_is_orthonormal_and_spans(key):
     np.testing.assert_allclose(
         flat(basis.combine(coordinates), 1)[0], projection(direction(1), direction(2)) @ flat(direction(3)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("id", ["guided_es", "asebo", "self_guided_es", "cv_zod"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision(id, dtype, key):
+    strategy = zoo.make_strategy(id, population_size=8, **({"adaptive": True} if id == "guided_es" else {}))
+    solution = {"x": jnp.ones(4, dtype)}
+    state = strategy.init(key, solution)
+    for k in jax.random.split(key, 3):
+        population, asked = strategy.ask(k, state, lambda x: {"x": jnp.ones(4, jnp.float32)})
+        told = strategy.tell(asked, population, jnp.sum(population["x"].astype(jnp.float32) ** 2, axis=1))
+        assert [x.dtype for x in jax.tree.leaves(told)] == [x.dtype for x in jax.tree.leaves(state)]
+        state = told
+    assert population["x"].dtype == strategy.mean(state)["x"].dtype == dtype
+    assert np.all(np.isfinite(strategy.mean(state)["x"].astype(np.float32)))
+
+
+def test_control_variate_leaves_out_pairs_without_finite_fitness(key):
+    strategy = zoo.make_strategy("cv_zod", population_size=4, optimizer="sgd", learning_rate=1.0)
+    hint = jnp.array([0.0, 0.0, 0.0, 5.0])
+    population, asked = strategy.ask(key, strategy.init(key, jnp.ones(4)), lambda x: hint)
+    told = strategy.tell(asked, population, np.full(4, np.nan))
+    np.testing.assert_array_equal(strategy.mean(told), np.ones(4))
+    fitness = np.array(population @ hint)
+    fitness[1] = np.nan  # one of the second pair
+    told = strategy.tell(asked, population, fitness)
+    np.testing.assert_allclose(strategy.mean(told), [1, 1, 1, -4], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [2e38, 1e30, np.inf])
+def test_control_variate_ignores_a_hint_that_has_exploded(size, key):
+    strategy = zoo.make_strategy("cv_zod", population_size=4)
+    _, asked = strategy.ask(key, strategy.init(key, jnp.ones(4)), lambda x: jnp.full(4, size))
+    assert not np.any(asked.hint)
+    assert not np.any(asked.slopes)
+
+
+def test_self_guided_when_the_history_spans_the_whole_space(key):
+    """There is no complement then, and no pair is wasted on it."""
+    strategy = zoo.make_strategy("self_guided_es", population_size=40, subspace_dims=8, sigma=0.5)
+    state = with_history(strategy, [unit(direction(i)) for i in range(8)])
+    population, asked = strategy.ask(key, state)
+    assert np.all(asked.is_inside)
+    assert np.min(np.linalg.norm(perturbations(population), axis=1)) > 0.1
+    np.testing.assert_allclose(flat(strategy.std(state)), 0.5, rtol=1e-3)
+
+
+def test_adaptive_keeps_its_coefficients_until_something_is_known(key):
+    strategy = zoo.make_strategy("guided_es", population_size=8, adaptive=True, alpha=0.3, beta=1.5)
+    population, asked = strategy.ask(key, strategy.init(key, SOLUTION), lambda x: direction(1))
+    told = strategy.tell(asked, population, np.full(8, np.nan))
+    np.testing.assert_allclose([told.alpha, told.beta], [0.3, 1.5], rtol=1e-6)
+    assert zoo.make_strategy("guided_es", population_size=8, adaptive=True, alpha=0.0).init(key, SOLUTION).alpha > 0
+
+
+def test_suggested_sigma_is_converted_to_a_length():
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # suggests one per parameter
+    each = zoo.make_strategy("open_es", problem=problem).sigma
+    for id in ("guided_es", "asebo"):
+        strategy = zoo.make_strategy(id, problem=problem)
+        np.testing.assert_allclose(strategy.sigma, each * np.sqrt(64 * 2 + 2 + 2 * 10 + 10))
+        assert zoo.make_strategy(id, problem=problem, sigma=0.3).sigma == 0.3
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "message"),
+    [
+        (lambda x: x["a"], "must have the structure and the shapes of the solution"),
+        (lambda x: {**x, "a": jnp.ones(3)}, r"with \[\(4,\), \(2, 1\)\], got .* with \[\(3,\), \(2, 1\)\]"),
+    ],
+)
+def test_surrogate_that_does_not_fit(surrogate, message, key):
+    strategy = zoo.make_strategy("guided_es")
+    with pytest.raises(ValueError, match=message):
+        strategy.ask(key, strategy.init(key, SOLUTION), surrogate)

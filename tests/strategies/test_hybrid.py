@@ -219,6 +219,63 @@ def test_runs_with_checkpoints_and_resumes(tmp_path):
     problem = FAMILIES["function"]()
     strategy = zoo.make_strategy("hybrid", es_leaves="a", population_size=4)
     whole = zoo.run(strategy, problem, num_generations=6, num_scores=3)
-    zoo.run(strategy, problem, num_generations=4, num_scores=2, checkpoint=tmp_path)
-    resumed = zoo.run(strategy, problem, num_generations=6, num_scores=3, checkpoint=tmp_path)
+    seen = []
+    for budget in (4, 6):
+        resumed = zoo.run(
+            strategy,
+            problem,
+            num_generations=budget,
+            num_scores=budget // 2,
+            checkpoint=tmp_path,
+            callback=lambda progress: seen.append(progress.generation),
+        )
+    assert seen == [2, 4, 6]
     assert_equal(whole.mean, resumed.mean)
+
+
+def test_hybrid_in_hybrid_keeps_the_members_data(problem):
+    """The inner one's gradient is taken at each member on its own data, as the outer one's is."""
+    base = zoo.make_strategy("open_es", shaping="none", sigma=1.0)
+    inner = zoo.make_strategy("hybrid", base=base, es_leaves="scores")
+    nested = zoo.make_strategy("hybrid", base=inner, es_leaves="scores|w", population_size=6)
+    plain = zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=6)
+    states = []
+    for strategy in (nested, plain):
+        loop = start(strategy, problem, jax.random.key(0))
+        surrogate = problem.surrogate_gradient(jax.random.key(5), loop.problem_state)
+        states.append(strategy.ask(jax.random.key(2), loop.state, surrogate)[1])
+    np.testing.assert_allclose(states[0].base.gradient["w"], states[1].gradient["w"], rtol=1e-6)
+    np.testing.assert_allclose(states[0].gradient["b"], states[1].gradient["b"], rtol=1e-6)
+
+
+def test_a_gradient_too_large_to_square_is_left_out():
+    strategy = zoo.make_strategy("hybrid", es_leaves=(), population_size=2, learning_rate=0.1)
+    state = strategy.init(jax.random.key(0), {"x": jnp.ones(2)})
+    for size in (1e20, 1.0, 1.0):
+        population, state = strategy.ask(jax.random.key(1), state, lambda x, s=size: {"x": jnp.full(2, s)})
+        state = strategy.tell(state, population, np.zeros(2))
+    np.testing.assert_allclose(strategy.mean(state)["x"], 0.8, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_gradients_in_another_precision(dtype):
+    strategy = zoo.make_strategy("hybrid", es_leaves="a", population_size=2)
+    state = strategy.init(jax.random.key(0), {"a": jnp.ones(2, dtype), "b": jnp.ones(2, dtype)})
+    population, asked = strategy.ask(
+        jax.random.key(1), state, lambda x: jax.tree.map(lambda y: y.astype(jnp.float32), x)
+    )
+    told = strategy.tell(asked, population, np.arange(2))
+    assert [x.dtype for x in jax.tree.leaves(told)] == [x.dtype for x in jax.tree.leaves(state)]
+
+
+def test_base_given_by_id_gets_the_problems_suggestions():
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # suggests sigma 0.05
+    assert zoo.make_strategy("hybrid", problem=problem, base="snes").base.sigma == 0.05
+    assert zoo.make_strategy("hybrid", problem=problem, base={"id": "snes", "sigma": 0.2}).base.sigma == 0.2
+    guided = zoo.make_strategy("hybrid", problem=problem, base="guided_es").base
+    assert guided.sigma > 0.05
+
+
+def test_pattern_that_covers_all_needs_no_surrogate(key):
+    strategy = zoo.make_strategy("hybrid", es_leaves=("scores", "w", "b"), population_size=2)
+    strategy.ask(key, strategy.init(key, SOLUTION))
