@@ -202,9 +202,7 @@ class UnrolledRates(Problem):
 
 
 def unrolled(axis) -> None:
-    print(
-        "\n| method | best rate, sigma | mean log loss after 15 steps on held-out quadratics, per seed | evaluations |"
-    )
+    print("\n| method | best rate, sigma | mean log loss on held-out quadratics, per seed | evaluations |")
     print("| --- | --- | --- | --- |")
     problem = UnrolledRates()
     small = {"population_size": 8, "shaping": "none"}
@@ -226,9 +224,9 @@ def unrolled(axis) -> None:
         ),
     }
     for i, (name, (id, settings, sigmas, problem)) in enumerate(methods.items()):
-        best = None
+        best: Any = None
         for rate, sigma in itertools.product((0.003, 0.01), sigmas):
-            sizes = {} if sigma is None else {"sigma": sigma}
+            sizes: dict[str, Any] = {} if sigma is None else {"sigma": sigma}
             strategy = zoo.make_strategy(id, **settings, **sizes, learning_rate=rate, optimizer=optax.adam)
             runs = [zoo.run(strategy, problem, s, num_generations=NUM_UPDATES, num_scores=25) for s in range(NUM_SEEDS)]
             curves = np.stack([run.scores["fitness"] for run in runs])
