@@ -15,7 +15,7 @@ demo: .venv/.installed  ## The main job: four strategies on four problems, with 
 	  --steps blackbox/ellipsoidal_rotated=10_000 --steps blackbox/rastrigin=20_000
 
 test: .venv/.installed-test  ## The test suite.
-	$(BIN)/python -m pytest -q -n $(WORKERS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 lint: .venv/.installed-test  ## Style, naming rules and types.
 	$(BIN)/ruff check .

@@ -27,6 +27,20 @@ def pytest_configure(config):
         os.environ.setdefault(name, "1")
 
 
+_CLEAR_EVERY = 150
+_num_tests = 0
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs():
+    """Drops the compiled programs now and then: thousands at once exhaust the memory maps of a process, which crashes."""
+    yield
+    global _num_tests
+    _num_tests += 1
+    if _num_tests % _CLEAR_EVERY == 0:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

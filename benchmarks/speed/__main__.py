@@ -1,9 +1,7 @@
 """Runs all speed benchmarks."""
 
-from benchmarks.speed import ask_tell, loop_overhead, online
+from benchmarks.speed import ask_tell, guided, hybrid, loop_overhead, online
 
-ask_tell.main()
-print()
-loop_overhead.main()
-print()
-online.main()
+for benchmark in (ask_tell, loop_overhead, online, guided, hybrid):
+    benchmark.main()
+    print()

@@ -20,8 +20,9 @@ from strategies.gradient.subspace import (
     scale_down,
     store,
 )
+from strategies.noise import antithetic_pairs
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class ASEBOState(NamedTuple):
@@ -32,6 +33,7 @@ class ASEBOState(NamedTuple):
     generation: jax.Array  # []
     directions: Solution  # [subspace_dims, ...], the last estimates
     alpha: jax.Array  # []
+    coefficients: jax.Array  # [subspace_dims, subspace_dims], of the basis that the population was drawn from
 
 
 class ASEBO(EllipsoidStrategy):
@@ -63,8 +65,10 @@ class ASEBO(EllipsoidStrategy):
         def weigh(d: jax.Array) -> jax.Array:
             return weights.astype(d.dtype).reshape(-1, *[1] * (d.ndim - 1)) * d
 
-        scaled, _ = scale_down(jax.tree.map(weigh, state.directions))
+        scaled, largest = scale_down(jax.tree.map(weigh, state.directions))
         basis = orthonormal_basis(scaled, explained=self.explained)
+        coefficients = basis.coefficients * weights / jnp.where(largest > 0, largest, 1)
+        basis = Basis(state.directions, coefficients.astype(basis.coefficients.dtype), basis.rank)
         return basis.only_if(state.generation >= self.subspace_dims)
 
     def alpha_at(self, state: ASEBOState) -> jax.Array:
@@ -72,18 +76,26 @@ class ASEBO(EllipsoidStrategy):
         return state.alpha
 
     def _init(self, key: jax.Array, solution: Solution) -> ASEBOState:
+        dtype = at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))
         return ASEBOState(
             mean=solution,
             optimizer_state=self._transformation.init(solution),
             generation=jnp.zeros((), jnp.int32),
             directions=no_directions(solution, self.subspace_dims),
-            alpha=jnp.ones((), at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))),
+            alpha=jnp.ones((), dtype),
+            coefficients=jnp.zeros((self.subspace_dims, self.subspace_dims), dtype),
         )
+
+    def _ask(self, key: jax.Array, state: ASEBOState, surrogate: Surrogate | None) -> tuple[Population, ASEBOState]:
+        basis = self.basis(state)
+        population = antithetic_pairs(state.mean, self.sigma_at(state), self._draw(key, state, basis))
+        return population, state._replace(coefficients=basis.coefficients.astype(state.coefficients.dtype))
 
     def _tell(self, state: ASEBOState, population: Population, evaluation: Evaluation) -> ASEBOState:
         gradient = self.estimate(state, population, evaluation)
         scaled, _ = scale_down(jax.tree.map(lambda g: g[None], gradient))
-        inside = jnp.sum(self.basis(state).coordinates(scaled) ** 2)
+        basis = Basis(state.directions, state.coefficients, jnp.zeros((), jnp.int32))  # the rank does not matter here
+        inside = jnp.sum(basis.coordinates(scaled) ** 2)
         outside = jnp.maximum(inner_products(scaled, scaled)[0, 0] - inside, 0)
         ratio = jnp.where(inside > 0, jnp.sqrt(outside / jnp.where(inside > 0, inside, 1)), 1.0)
         return self._apply(state, gradient)._replace(

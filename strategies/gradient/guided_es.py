@@ -36,6 +36,7 @@ class GuidedESState(NamedTuple):
     generation: jax.Array  # []
     directions: Solution  # [subspace_dims, ...], the last surrogate gradients at length one; zero where there was none
     coordinates: jax.Array  # [num_pairs, subspace_dims], of the perturbations over sigma in the subspace
+    rank: jax.Array  # [], of the subspace they were drawn from
     squares: jax.Array  # [2], averages: squared norms of the gradient and of its part in the subspace; if adaptive
     alpha: jax.Array  # []
     beta: jax.Array  # []
@@ -108,6 +109,7 @@ class GuidedES(EllipsoidStrategy):
             generation=jnp.zeros((), jnp.int32),
             directions=no_directions(solution, self.subspace_dims),
             coordinates=jnp.zeros((self._num_members(solution) // 2, self.subspace_dims), dtype),
+            rank=jnp.zeros((), jnp.int32),
             squares=jnp.zeros(2, dtype),
             alpha=jnp.asarray(alpha, dtype),
             beta=jnp.asarray(self.beta, dtype),
@@ -118,39 +120,39 @@ class GuidedES(EllipsoidStrategy):
         state = state._replace(directions=store(state.directions, unit(gradient), state.generation))
         basis = self.basis(state)
         noise = self._draw(key, state, basis)
-        state = state._replace(coordinates=basis.coordinates(noise).astype(state.coordinates.dtype))
+        coordinates = basis.coordinates(noise).astype(state.coordinates.dtype)
+        state = state._replace(coordinates=coordinates, rank=basis.rank.astype(jnp.int32))
         return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
 
     def _tell(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> GuidedESState:
         told = super()._tell(state, population, evaluation)
         if not self.adaptive:
             return told
-        basis = self.basis(state)
         num_pairs = len(state.coordinates)
         slopes = (self._antithetic_weights(evaluation.fitness)[:num_pairs] / self.sigma_at(state)).astype(
             state.coordinates.dtype
         )
-        squares = self._update_squares(state, basis, slopes)
+        squares = self._update_squares(state, slopes)
         is_known = squares[0] > 0  # nothing is, where all fitness was the same, or none finite
         fraction = jnp.clip(squares[1] / jnp.where(is_known, squares[0], 1), 0, 1)
-        alpha, beta = optimal_coefficients(fraction, num_dims(state.mean), basis.rank, num_pairs, self.min_alpha)
+        alpha, beta = optimal_coefficients(fraction, num_dims(state.mean), state.rank, num_pairs, self.min_alpha)
         return told._replace(
             squares=squares,
             alpha=jnp.where(is_known, alpha, state.alpha).astype(state.alpha.dtype),
             beta=jnp.where(is_known, beta, state.beta).astype(state.beta.dtype),
         )
 
-    def _update_squares(self, state: GuidedESState, basis: Basis, slopes: jax.Array) -> jax.Array:
+    def _update_squares(self, state: GuidedESState, slopes: jax.Array) -> jax.Array:
         """Averages unbiased estimates of |g|^2 and |U^T g|^2, g the gradient.
 
         A slope is y = g . eps / sigma. Of its perturbation the part w = U^T eps / sigma is N(0, v I), the rest
         N(0, a I). What the least squares fit of y to w leaves has the variance a |g - U U^T g|^2 per degree of freedom;
         that off E[y^2] leaves v |U^T g|^2.
         """
-        whole, inside = self._variances(state, basis)
+        whole, inside = self._variances(state, state.rank)
         fit = jnp.linalg.lstsq(state.coordinates, slopes)[0]
         residuals = slopes - state.coordinates @ fit
-        rest = jnp.sum(residuals**2) / (len(slopes) - basis.rank)
+        rest = jnp.sum(residuals**2) / (len(slopes) - state.rank)
         within = (jnp.mean(slopes**2) - rest) / (whole + inside)
         new = jnp.stack([within + rest / whole, within]).astype(state.squares.dtype)
         # The early estimates are plain averages.

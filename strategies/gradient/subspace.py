@@ -187,23 +187,23 @@ class EllipsoidStrategy(SubspaceStrategy):
     def std(self, state: State) -> Solution:
         """Returns the standard deviation per parameter: the root of the diagonal of the search covariance."""
         basis = self.basis(state)
-        whole, inside = self._variances(state, basis)
+        whole, inside = self._variances(state, basis.rank)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
             return (self.sigma_at(state) * jnp.sqrt(whole + inside * u)).astype(m.dtype)
 
         return jax.tree.map(std, state.mean, basis.squared_entries())
 
-    def _variances(self, state: State, basis: Basis) -> tuple[jax.Array, jax.Array]:
+    def _variances(self, state: State, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
-        alpha = jnp.where(basis.rank > 0, self.alpha_at(state), 1.0)
-        return alpha / num_dims(state.mean), (1 - alpha) / jnp.maximum(basis.rank, 1)
+        alpha = jnp.where(rank > 0, self.alpha_at(state), 1.0)
+        return alpha / num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1)
 
     def _draw(self, key: jax.Array, state: State, basis: Basis) -> Solution:
         """Returns perturbations over sigma, `[num_pairs, ...]` in the structure of a solution."""
         key_whole, key_inside = jax.random.split(key)
         num_pairs = self._num_members(state.mean) // 2
-        whole, inside = self._variances(state, basis)
+        whole, inside = self._variances(state, basis.rank)
         normals = jax.random.normal(key_inside, (num_pairs, self.subspace_dims), basis.coefficients.dtype)
         return jax.tree.map(
             lambda z, u: jnp.sqrt(whole).astype(z.dtype) * z + u,
