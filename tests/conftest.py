@@ -33,7 +33,7 @@ _num_tests = 0
 
 @pytest.fixture(autouse=True)
 def _forget_programs():
-    """Drops the compiled programs now and then: thousands at once exhaust the memory maps of a process, which crashes."""
+    """Drops the compiled programs now and then: thousands at once exhaust a process's memory maps, and it crashes."""
     yield
     global _num_tests
     _num_tests += 1
