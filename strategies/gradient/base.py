@@ -53,6 +53,11 @@ class OptimizerStrategy(Strategy):
         return optimizer(self.learning_rate)
 
 
+def has_finite_square(x: jax.Array) -> jax.Array:
+    """Whether each entry is finite, and small enough to be squared."""
+    return jnp.abs(x) < float(jnp.finfo(x.dtype).max) ** 0.5
+
+
 def skip_non_finite(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns the transformation, leaving out steps whose gradient is not finite, as one not sampled may be.
 
@@ -61,8 +66,7 @@ def skip_non_finite(transformation: optax.GradientTransformation) -> optax.Gradi
 
     def mark_huge(updates: Any, params: Any = None) -> Any:
         del params
-        limit = lambda g: float(jnp.finfo(g.dtype).max) ** 0.5  # noqa: E731
-        return jax.tree.map(lambda g: jnp.where(jnp.abs(g) < limit(g), g, jnp.nan), updates)
+        return jax.tree.map(lambda g: jnp.where(has_finite_square(g), g, jnp.nan), updates)
 
     finite = optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
     return optax.chain(optax.stateless(mark_huge), finite)

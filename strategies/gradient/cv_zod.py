@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.base import GradientStrategy
+from strategies.gradient.base import GradientStrategy, has_finite_square
 from strategies.gradient.subspace import inner_products
 from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import Shaping
@@ -88,9 +88,7 @@ class CVZOD(GradientStrategy):
         gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
         noise = normal_like(key, state.mean, num_samples=len(state.slopes))
         slopes = inner_products(noise, jax.tree.map(lambda g: g[None], gradient))[:, 0].astype(state.slopes.dtype)
-        # Neither infinite nor, as after an explosion, so large that its square would be.
-        limit = float(jnp.finfo(slopes.dtype).max) ** 0.5
-        is_usable = jnp.all(jnp.stack([jnp.all(jnp.abs(x) < limit) for x in (slopes, *jax.tree.leaves(gradient))]))
+        is_usable = jnp.all(jnp.stack([jnp.all(has_finite_square(x)) for x in (slopes, *jax.tree.leaves(gradient))]))
         hint = jax.tree.map(lambda g: jnp.where(is_usable, g, 0), gradient)
         slopes = jnp.where(is_usable, slopes, 0)
         population = antithetic_pairs(state.mean, self.sigma_at(state), noise)

@@ -73,7 +73,6 @@ class GuidedES(EllipsoidStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-
         if self.adaptive and self.population_size is not None and self.population_size // 2 <= self.subspace_dims:
             raise ValueError(
                 "GuidedES(adaptive=True) tells the gradient's part in the subspace from the rest by more pairs than "

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from strategies.gradient.base import GradientStrategy
-from strategies.noise import antithetic_pairs, normal_like
+from strategies.noise import normal_like
 from strategies.shaping import Shaping
 from zoo import static
-from zoo.strategy import Evaluation, Groups, Population, Solution, State, Surrogate, num_dims, repeat_groups
+from zoo.strategy import Evaluation, Groups, Population, Solution, State, num_dims, repeat_groups
 
 _PRECISION = jax.lax.Precision.HIGHEST  # what is left of a difference with a projection must not be rounding
 
@@ -210,7 +210,3 @@ class EllipsoidStrategy(SubspaceStrategy):
             normal_like(key_whole, state.mean, num_samples=num_pairs),
             basis.combine(jnp.sqrt(inside) * normals),
         )
-
-    def _ask(self, key: jax.Array, state: State, surrogate: Surrogate | None) -> tuple[Population, State]:
-        noise = self._draw(key, state, self.basis(state))
-        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
