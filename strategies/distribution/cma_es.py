@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.noise import clip_std
-from zoo import number
+from strategies.distribution.base import Parameters, default_parameters, flatten_members, weights_by_rank
+from strategies.distribution.eigen import decompose_if
+from strategies.noise import clip_std, normal_like
+from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
 
 
@@ -40,6 +41,7 @@ class CMAES(Strategy):
         Hansen 2016, arXiv 1604.00772.
     """
 
+    population_size: int | None = static(default=None, at_least=2)
     sigma: float = number(default=0.3, above=0)
 
     def mean(self, state: CMAESState) -> Solution:
@@ -67,16 +69,15 @@ class CMAES(Strategy):
     def _ask(self, key: jax.Array, state: CMAESState, surrogate: Surrogate | None) -> tuple[Population, CMAESState]:
         mean, unravel = ravel_pytree(state.mean)
         size = self._num_members(state.mean)
-        z = jax.random.normal(key, (size, mean.size), mean.dtype)
+        z = normal_like(key, mean, num_samples=size)
         y = (z * state.scales) @ state.basis.T  # (38), (39): y = B D z
         return jax.vmap(unravel)(mean + state.sigma * y), state  # (40)
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         mean, unravel = ravel_pytree(state.mean)
-        x = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(population)], axis=1)
-        p = _parameters(x.shape[1], x.shape[0])
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
-        weights = jnp.zeros(x.shape[0], x.dtype).at[jnp.argsort(fitness)].set(jnp.asarray(p.weights, x.dtype))
+        x = flatten_members(population)
+        p = default_parameters(x.shape[1], x.shape[0])
+        weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
         y = (x - mean) / state.sigma
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
@@ -100,8 +101,8 @@ class CMAES(Strategy):
         covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
 
         generation = state.generation + 1
-        due = generation % p.eigen_interval == 0
-        basis, scales = _decompose_if(due, covariance, state.basis, state.scales)
+        due = generation % eigen_interval(x.shape[1], p) == 0
+        covariance, basis, scales = decompose_if(due, covariance, state.basis, state.scales)
         return CMAESState(unravel(new_mean), sigma, path_sigma, path_c, covariance, basis, scales, generation)
 
     def _whiten(self, state: CMAESState, y: jax.Array) -> jax.Array:
@@ -109,71 +110,6 @@ class CMAES(Strategy):
         return (y @ state.basis) / state.scales
 
 
-class _Parameters(NamedTuple):
-    weights: np.ndarray  # [population_size], best first, the negative ones last
-    mu_eff: float
-    c_sigma: float
-    d_sigma: float
-    c_c: float
-    c_1: float
-    c_mu: float
-    expected_norm: float  # E||N(0, I)||
-    eigen_interval: int  # generations between two decompositions
-
-
-def _parameters(d: int, size: int) -> _Parameters:
-    """Returns the strategy parameters of Hansen 2016, Table 1."""
-    raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
-    positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
-    mu_eff = positive.sum() ** 2 / np.square(positive).sum()
-    mu_eff_negative = negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300)
-    c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # (55)
-    d_sigma = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
-    c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # (56)
-    c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)  # (57)
-    c_mu = min(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
-    total_negative = min(  # (50), (51), (52)
-        1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2), (1 - c_1 - c_mu) / (d * c_mu)
-    )
-    weights = positive / positive.sum() + total_negative * negative / max(-negative.sum(), 1e-300)  # (53)
-    return _Parameters(
-        weights=weights,
-        mu_eff=mu_eff,
-        c_sigma=c_sigma,
-        d_sigma=d_sigma,
-        c_c=c_c,
-        c_1=c_1,
-        c_mu=c_mu,
-        expected_norm=math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d**2)),
-        eigen_interval=max(1, int(1 / (10 * d * (c_1 + c_mu)))),  # appendix B.2
-    )
-
-
-@jax.custom_batching.custom_vmap
-def _decompose_if(
-    due: jax.Array, covariance: jax.Array, basis: jax.Array, scales: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the eigenvectors of C and the square roots of its eigenvalues where due, else those given.
-
-    All arguments may have the same leading axes. `vmap` would turn a `cond` into computing both sides in every
-    generation; runs that are batched over seeds are due together, so one `cond` serves them all.
-    """
-
-    def decompose() -> tuple[jax.Array, jax.Array]:
-        symmetric = (covariance + jnp.swapaxes(covariance, -1, -2)) / 2
-        values, vectors = jnp.linalg.eigh(symmetric)
-        # Round-off may leave the smallest eigenvalues at or below zero.
-        floor = values[..., -1:] * jnp.finfo(values.dtype).eps
-        new_scales = jnp.sqrt(jnp.maximum(values, jnp.maximum(floor, jnp.finfo(values.dtype).tiny)))
-        return jnp.where(due[..., None, None], vectors, basis), jnp.where(due[..., None], new_scales, scales)
-
-    return jax.lax.cond(jnp.any(due), decompose, lambda: (basis, scales))
-
-
-@_decompose_if.def_vmap
-def _decompose_batch(axis_size: int, in_batched: list[bool], *arguments: jax.Array):
-    stacked = (
-        a if batched else jnp.broadcast_to(a, (axis_size, *a.shape))
-        for a, batched in zip(arguments, in_batched, strict=True)
-    )
-    return _decompose_if(*stacked), (True, True)
+def eigen_interval(d: int, p: Parameters) -> int:
+    """Returns the number of generations from one decomposition to the next (Hansen 2016, appendix B.2)."""
+    return max(1, math.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))

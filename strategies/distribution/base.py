@@ -1,0 +1,71 @@
+"""What the CMA family shares: the default strategy parameters, weights by rank, the flat view of a population.
+
+Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. Equation numbers are the tutorial's.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.strategy import Population
+
+
+class Parameters(NamedTuple):
+    """The default strategy parameters (Hansen 2016, Table 1)."""
+
+    weights: np.ndarray  # [population_size], best first: positive ones sum to one, the negative ones come last
+    mu_eff: float  # variance-effective selection mass of the positive weights
+    c_sigma: float
+    d_sigma: float
+    c_c: float
+    c_1: float
+    c_mu: float
+    expected_norm: float  # E||N(0, I)||
+
+
+def default_parameters(d: int, size: int) -> Parameters:
+    """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2)."""
+    raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
+    positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
+    mu_eff = positive.sum() ** 2 / np.square(positive).sum()
+    mu_eff_negative = negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300)
+    c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # (55)
+    d_sigma = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
+    c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # (56)
+    c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)  # (57)
+    c_mu = min(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
+    total_negative = min(  # (50), (51), (52)
+        1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2), (1 - c_1 - c_mu) / (d * c_mu)
+    )
+    weights = positive / positive.sum() + total_negative * negative / max(-negative.sum(), 1e-300)  # (53)
+    return Parameters(
+        weights=weights,
+        mu_eff=mu_eff,
+        c_sigma=c_sigma,
+        d_sigma=d_sigma,
+        c_c=c_c,
+        c_1=c_1,
+        c_mu=c_mu,
+        expected_norm=expected_norm(d),
+    )
+
+
+def expected_norm(d: int) -> float:
+    """Returns E||N(0, I)|| = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) in `d` dimensions (Hansen 2016, below eq. 44)."""
+    return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+
+
+def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns each member's weight, `[population_size]`, from weights ordered best first; NaN ranks last."""
+    order = jnp.argsort(jnp.where(jnp.isnan(fitness), jnp.inf, fitness))
+    return jnp.zeros(fitness.shape, dtype).at[order].set(jnp.asarray(weights, dtype), unique_indices=True)
+
+
+def flatten_members(population: Population) -> jax.Array:
+    """Returns a population as one matrix, `[population_size, d]`, a row per member as `ravel_pytree` orders it."""
+    leaves = jax.tree.leaves(population)
+    rows = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=1)
