@@ -54,7 +54,7 @@ def default_parameters(d: int, size: int) -> Parameters:
 
 
 def expected_norm(d: int) -> float:
-    """Returns E||N(0, I)|| = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) in `d` dimensions (Hansen 2016, below eq. 44)."""
+    """Returns E||N(0, I)|| in `d` dimensions, sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) (Hansen 2016, after eq. 44)."""
     return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
 
 
