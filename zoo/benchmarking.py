@@ -15,7 +15,8 @@ from zoo.drive import Budget, Outcome, as_key, drive
 from zoo.problem import Problem
 from zoo.registry import make_problem, make_strategy
 from zoo.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
-from zoo.strategy import Strategy
+from zoo.runtimes import check_targets, record_runtimes
+from zoo.strategy import Strategy, num_dims
 
 Settings = Mapping[str, Any]
 
@@ -88,7 +89,7 @@ def benchmark(
                 title = f"{strategy_label} on {problem_label} ({number}/{len(tasks)})" if progress else None
                 try:
                     outcome = drive(strategy, problem, keys, budget=budget, progress=title)
-                    pair = _pair(strategy_label, problem_label, info, outcome)
+                    pair = _pair(strategy_label, problem_label, problem, info, outcome)
                 except Exception as error:
                     pair = _failed(strategy_label, problem_label, error, info)
                 if folder is not None:
@@ -119,6 +120,7 @@ def _tasks(
     for problem_label, spec in problems.items():
         try:
             problem = _make(spec, "problem", problem_label, problem_settings.get(problem_label, {}), make_problem)
+            check_targets(problem)
         except OSError as error:  # a missing data file
             problem = error
         for strategy_label, spec in strategies.items():
@@ -189,9 +191,14 @@ def _info(
         "num_seeds": num_seeds,
     }
     identity = {**facts, "key": metadata["key"], "version": zoo.__version__}
+    targets = check_targets(problem)
+    if targets is not None:  # without them, a pair is what it was before there were any
+        identity["targets"] = targets
+    start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return {
         "fingerprint": fingerprint(identity),
         **facts,
+        "num_dims": num_dims(start),
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
@@ -207,17 +214,19 @@ def _finished(folder: pathlib.Path, strategy: str, problem: str, info: dict[str,
     return pair if same else None
 
 
-def _pair(strategy: str, problem: str, info: dict[str, Any], outcome: Outcome) -> Pair:
+def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], outcome: Outcome) -> Pair:
     frames = []
     for seed, scores in enumerate(outcome.scores):
         clock = {name: scores[name] for name in ("generation", "steps", "seconds")}
         for metric in outcome.metrics:
-            labels = {"strategy": strategy, "problem": problem, "seed": seed}
+            labels = {"strategy": strategy, "problem": label, "seed": seed}
             frames.append(pd.DataFrame({**labels, **clock, "metric": metric, "value": scores[metric]}))
     curve = pd.concat(frames, ignore_index=True).reindex(columns=list(CURVE_COLUMNS))
     times = {"seconds": outcome.seconds, "compile_seconds": outcome.compile_seconds, "error": None}
     statistics = getattr(outcome.carry.problem_state, "statistics", ())
-    return Pair(strategy, problem, {**info, **times}, curve, {"mean": outcome.mean, "statistics": statistics})
+    solution = {"mean": outcome.mean, "statistics": statistics}
+    runtimes = record_runtimes(strategy, label, problem, outcome)
+    return Pair(strategy, label, {**info, **times}, curve, solution, runtimes)
 
 
 def _failed(strategy: str, problem: str, error: Exception, info: dict[str, Any]) -> Pair:

@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
 import rich.table
@@ -14,6 +14,9 @@ from rich.markup import escape
 
 import zoo
 from zoo.registry import catalogue, valid_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help="A zoo of evolution strategies in JAX.",
@@ -171,21 +174,12 @@ def report_command(folder: Annotated[pathlib.Path, typer.Argument(help="Folder o
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
-    from zoo.report import format_summary
+    from zoo.report import format_ert, format_summary
 
-    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-    summary = format_summary(results.summary())
-    for column in summary.columns:
-        justify = "left" if column in ("problem", "strategy", "metric") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
-    previous = None
-    for row in summary.itertuples(index=False):
-        cells = [str(cell) for cell in row]
-        if previous is not None and cells[0] != previous:
-            table.add_section()
-        cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
-        table.add_row(*cells)
-    _out.print(table)
+    _print_table(format_summary(results.summary()))
+    if len(results.runtimes):
+        for table in format_ert(results.ert()):
+            _print_table(table, title="expected running time to a target, in problem steps (seeds that reached it)")
     for failure in results.failures.to_dict("records"):
         _err.print(
             f"[red]failed:[/] {failure['strategy']} on {failure['problem']}: {escape(failure['error'])}",
@@ -193,7 +187,27 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
         )
     report = results.report(folder)
     pictures = ", ".join(sorted(path.name for path in report.parent.glob("curves_*.png")))
+    if len(results.runtimes):
+        pictures += "\nruntimes runtime_ecdf.png, data_profile.png"
     _out.print(f"\nresults in {folder}\nreport   {report}\ncurves   {pictures}", highlight=False, soft_wrap=True)
+
+
+def _print_table(frame: "pd.DataFrame", title: str | None = None) -> None:
+    """Prints a frame whose first column is the problem, said once for all its rows."""
+    if title is not None:
+        _out.print(f"\n{title}", style="bold", highlight=False)
+    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+    for column in frame.columns:
+        justify = "left" if column in ("problem", "strategy", "metric") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    previous = None
+    for row in frame.itertuples(index=False):
+        cells = [str(cell) for cell in row]
+        if previous is not None and cells[0] != previous:
+            table.add_section()
+        cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
+        table.add_row(*cells)
+    _out.print(table)
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Figures of benchmark results."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+
+from zoo.runtimes import hardest_targets, select_targets, solved_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +29,7 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
     if problem is not None and problem not in problems:
         raise KeyError(f"No problem {problem!r} in these results; there are {problems}.")
     problems = [problem] if problem is not None else problems
-    strategies = list(dict.fromkeys(pair.strategy for pair in results.pairs))
+    styles = _styles(results)
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
     axes = figure.subplots(len(problems), len(_AXES), squeeze=False)
     handles = {}
@@ -34,9 +38,9 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
         for axis, (column, label) in zip(row, _AXES, strict=True):
             for pair in pairs:
                 x, middle, low, high = _curve(pair.curve, pair.info["headline"], column)
-                color = f"C{strategies.index(pair.strategy) % 10}"
-                (handles[pair.strategy],) = axis.plot(x, middle, color=color, label=pair.strategy)
-                axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+                style = styles[pair.strategy]
+                (handles[pair.strategy],) = axis.plot(x, middle, label=pair.strategy, **style)
+                axis.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
             axis.set_xlabel(label)
             axis.set_xlim(left=0)
             axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
@@ -49,6 +53,69 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
                     axis.set_yscale("log")
             else:
                 axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
+    _add_legend(figure, handles)
+    num_seeds = results.metadata.get("num_seeds")
+    figure.supxlabel(
+        f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
+        fontsize="small",
+    )
+    return figure
+
+
+def plot_ecdf(results: "Results", runtimes: pd.DataFrame) -> Figure:
+    """Draws runtime distributions; see `Results.plot_ecdf`."""
+    unit = {pair.problem: pair.info["num_dims"] for pair in results.pairs if len(pair.runtimes)}
+    what = "fraction of (problem, target, seed) reached"
+    return _plot_solved(results, runtimes, pd.Series(unit, dtype=float), "problem steps / dimension", what)
+
+
+def plot_data_profile(results: "Results", runtimes: pd.DataFrame, target: float | Iterable[float] | None) -> Figure:
+    """Draws data profiles; see `Results.plot_data_profile`."""
+    if target is None:
+        runtimes = hardest_targets(runtimes)
+    else:
+        runtimes = select_targets(runtimes, target if isinstance(target, Iterable) else [target])
+    targets = [f"{each:.3g}" for each in runtimes.target.unique()]
+    unit = {pair.problem: pair.info["num_dims"] + 1 for pair in results.pairs if len(pair.runtimes)}
+    what = f"fraction of problems and seeds solved\nto {', '.join(targets) if len(targets) <= 4 else 'their targets'}"
+    return _plot_solved(
+        results, runtimes, pd.Series(unit, dtype=float), "simplex gradients (n + 1 problem steps)", what
+    )
+
+
+def _plot_solved(results: "Results", runtimes: pd.DataFrame, unit: pd.Series, time: str, what: str) -> Figure:
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    styles = _styles(results)
+    first_step = (1 / runtimes.problem.map(unit)).min()  # what was reached before it has no place on a log axis
+    end = (runtimes.budget / runtimes.problem.map(unit)).max()
+    handles = {}
+    for strategy in runtimes.strategy.unique():
+        times, fractions, budget = solved_fraction(runtimes, strategy, unit)
+        x = np.concatenate([[first_step], np.maximum(times, first_step), [end]])
+        y = np.concatenate([[0], fractions, fractions[-1:] if len(fractions) else [0]])
+        style = styles[strategy]
+        (handles[strategy],) = axis.plot(x, y, drawstyle="steps-post", label=strategy, **style)
+        at_budget = np.searchsorted(times, budget, side="right") / len(times) * fractions[-1] if len(times) else 0
+        axis.plot(budget, at_budget, "x", color=style["color"], markersize=9, markeredgewidth=2, clip_on=False)
+    axis.set_xscale("log")
+    axis.set_xlim(first_step, end)
+    axis.set_ylim(0, 1)
+    axis.set_xlabel(f"{time}; cross: the first run ended")
+    axis.set_ylabel(what)
+    axis.grid(alpha=0.3)
+    _add_legend(figure, handles)
+    return figure
+
+
+def _styles(results: "Results") -> dict[str, dict[str, Any]]:
+    """Returns how to draw each strategy, the same in all figures."""
+    strategies = list(dict.fromkeys(pair.strategy for pair in results.pairs))
+    lines = ("-", "--", ":", "-.")
+    return {name: {"color": f"C{i % 10}", "linestyle": lines[i // 10 % 4]} for i, name in enumerate(strategies)}
+
+
+def _add_legend(figure: Figure, handles: dict[str, Any]) -> None:
     if handles:
         figure.legend(
             handles.values(),
@@ -57,12 +124,6 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
             ncols=min(len(handles), 6),
             frameon=False,
         )
-    num_seeds = results.metadata.get("num_seeds")
-    figure.supxlabel(
-        f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
-        fontsize="small",
-    )
-    return figure
 
 
 def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

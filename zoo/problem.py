@@ -5,7 +5,7 @@ episode. Both share keys, inner starts and resets among the members of a group.
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -85,6 +85,19 @@ class Problem(PytreeDataclass, abc.ABC):
     def suggested_num_steps(self) -> int:
         """A sensible budget, in problem steps."""
         return 100_000
+
+    @property
+    def runtime_targets(self) -> Sequence[float] | None:
+        """Headline scores to time runs by: a benchmark records the steps that it takes to reach each. `None`: none."""
+        return None
+
+    @property
+    def fitness_is_score(self) -> bool:
+        """Whether the fitness of a member is its headline score, free of noise and of held-out data.
+
+        Then a run has reached a target when a member has; otherwise when the score of its mean has.
+        """
+        return False
 
     def init_statistics(self) -> Statistics:
         """Returns the initial statistics, a pytree of arrays that the run accumulates over all members."""

@@ -42,6 +42,19 @@ def write_report(results: "Results", path: pathlib.Path) -> pathlib.Path:
     ranks = pd.DataFrame(summary.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
     table = pd.DataFrame({"strategy": ranks.strategy, "mean rank": ranks["rank"].map("{:.2f}".format)})
     lines += ["", "## Mean rank over problems", "", markdown_table(table)]
+    if len(results.runtimes):
+        lines += [
+            "",
+            "## Runtimes",
+            "",
+            "Expected running time to a target: problem steps spent by all seeds until they reached it or ended, over "
+            "the number of seeds that did, which is in brackets.",
+        ]
+        for table in format_ert(results.ert()):
+            lines += ["", markdown_table(table)]
+        for name, figure in (("runtime_ecdf", results.plot_ecdf()), ("data_profile", results.plot_data_profile())):
+            figure.savefig(path.parent / f"{name}.png", dpi=120)
+            lines += ["", f"![{name.replace('_', ' ')}]({name}.png)"]
     if len(results.failures):
         lines += ["", "## Failed", "", markdown_table(results.failures)]
     lines += ["", "## Settings", ""]
@@ -71,6 +84,24 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
         values = summary[column] if column in summary else np.full(len(summary), np.nan)
         table[column.replace("_", " ")] = ["" if np.isnan(x) else format(x, digits) for x in values]
     return table
+
+
+def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
+    """Returns expected running times as short text, a column per target and a table per set of targets.
+
+    Args:
+        ert: As `Results.ert` returns it. Of many targets about six are shown, evenly spaced, with the hardest.
+    """
+    rows: dict[tuple[float, ...], list[dict[str, str]]] = {}
+    for _, group in ert.groupby(["problem", "strategy"], sort=False):
+        shown = group.iloc[:: -max(1, -(-(len(group) - 1) // 5))][::-1]
+        row = {name: shown[name].iloc[0] for name in ("problem", "strategy")}
+        for target, time, successes, seeds in zip(
+            shown.target, shown.ert, shown.num_successes, shown.num_seeds, strict=True
+        ):
+            row[_short(target)] = (f"{time:,.0f}" if np.isfinite(time) else "never") + f" ({successes}/{seeds})"
+        rows.setdefault(tuple(shown.target), []).append(row)
+    return [pd.DataFrame(each) for each in rows.values()]
 
 
 def markdown_table(frame: pd.DataFrame) -> str:

@@ -1,8 +1,8 @@
 """What a benchmark found: tidy frames, a summary with confidence intervals, and a folder that holds it all.
 
 The folder has `benchmark.json` (versions, device, commit), and per pair of strategy and problem a subfolder of `pairs/`
-with `pair.json` (settings, times, error), `curve.csv` and `solution/` (final means and statistics of all seeds). A pair
-is written at once or not at all.
+with `pair.json` (settings, times, error), `curve.csv`, `solution/` (final means and statistics of all seeds) and, where
+the problem has targets, `runtimes.csv`. A pair is written at once or not at all.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import pathlib
 import re
 import shutil
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import scipy.stats
 
 from zoo.checkpoint import load_tree, save_tree
 from zoo.describe import describe_environment, describe_settings
+from zoo.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,9 +41,11 @@ class Pair:
         strategy: The strategy's label.
         problem: The problem's label.
         info: JSON-able facts: `fingerprint`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
-            `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went wrong).
+            `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went
+            wrong).
         curve: Frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
+        runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
     """
 
     strategy: str
@@ -49,6 +53,7 @@ class Pair:
     info: dict[str, Any]
     curve: pd.DataFrame
     solution: Any = None
+    runtimes: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=list(RUNTIME_COLUMNS)))
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the pair into the folder of a benchmark."""
@@ -58,6 +63,8 @@ class Pair:
         temporary.mkdir(parents=True)
         # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
         self.curve.drop(columns=["strategy", "problem"]).to_csv(temporary / "curve.csv", index=False)
+        if len(self.runtimes):
+            self.runtimes.drop(columns=["strategy", "problem"]).to_csv(temporary / "runtimes.csv", index=False)
         if self.solution is not None:
             save_tree(temporary / "solution", self.solution)
         info = {"strategy": self.strategy, "problem": self.problem, **self.info}
@@ -77,10 +84,13 @@ class Pair:
             keep_default_na=False,
             na_values={"value": [""]},
         )
-        curve.insert(0, "strategy", pd.Series([strategy] * len(curve), dtype=str))
-        curve.insert(1, "problem", pd.Series([problem] * len(curve), dtype=str))
-        solution = load_tree(folder / "solution") if (folder / "solution").is_dir() else None
-        return cls(strategy, problem, info, curve, solution)
+        pair = cls(strategy, problem, info, _labelled(curve, strategy, problem))
+        if (folder / "solution").is_dir():
+            pair = dataclasses.replace(pair, solution=load_tree(folder / "solution"))
+        if (folder / "runtimes.csv").is_file():
+            runtimes = pd.read_csv(folder / "runtimes.csv", float_precision="round_trip", dtype={"steps": float})
+            pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem))
+        return pair
 
 
 class Results:
@@ -106,6 +116,46 @@ class Results:
         """Final scores: the last row of each curve."""
         keys = ["strategy", "problem", "seed", "metric"]
         return self.curves.groupby(keys, sort=False).tail(1).reset_index(drop=True)
+
+    @functools.cached_property
+    def runtimes(self) -> pd.DataFrame:
+        """When each run reached each target, tidy: empty if no problem has targets (`Problem.runtime_targets`).
+
+        Columns: `strategy`, `problem`, `seed`, `target` (of each problem the easiest first), `steps` (problem steps
+        until the best fitness evaluated so far first reached the target; NaN if it never did) and `budget` (all steps
+        that this seed spent). Steps are counted by whole generations. Where fitness is not the score
+        (`Problem.fitness_is_score`), for example because it is noisy, `steps` is when the score of the mean first
+        reached the target, counted by scorings (`benchmark(num_scores=...)`).
+        """
+        frames = [pair.runtimes for pair in self.pairs if len(pair.runtimes)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(RUNTIME_COLUMNS))
+
+    def ert(self, targets: Iterable[float] | None = None) -> pd.DataFrame:
+        """Returns the expected running time to each target.
+
+        Args:
+            targets: Only these; default: all that were recorded.
+
+        Returns:
+            A row per problem, strategy and target: `ert` (problem steps spent by all seeds until they reached the
+            target or ended, over the number of seeds that reached it; infinite if none did), `num_successes` and
+            `num_seeds`.
+
+        Raises:
+            ValueError: If no problem has targets, or a target was not recorded.
+
+        References:
+            Hansen et al. 2016, arXiv 1605.03560.
+        """
+        return expected_running_time(select_targets(self._check_runtimes(), targets))
+
+    def _check_runtimes(self) -> pd.DataFrame:
+        if not len(self.runtimes):
+            raise ValueError(
+                "There are no runtimes in these results. They are recorded for problems that have targets: those under "
+                "blackbox/, or your own if it has a property `runtime_targets`, the scores to time it by."
+            )
+        return self.runtimes
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -192,6 +242,47 @@ class Results:
 
         return plot_curves(self, problem)
 
+    def plot_ecdf(self) -> "Figure":
+        """Draws runtime distributions: the fraction of all (problem, target, seed) reached within a budget.
+
+        The budget is in problem steps per dimension, so that problems of all dimensions share an axis. A cross marks
+        where the first run of a strategy ended; beyond it the curve is a lower bound.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: If no problem has targets.
+
+        References:
+            Hansen et al. 2016, arXiv 1605.03560.
+        """
+        from zoo.plot import plot_ecdf
+
+        return plot_ecdf(self, self._check_runtimes())
+
+    def plot_data_profile(self, target: float | Iterable[float] | None = None) -> "Figure":
+        """Draws data profiles: the fraction of problems (and seeds) solved within a number of simplex gradients.
+
+        A simplex gradient is n + 1 evaluations in n dimensions. Unlike Moré and Wild, who ask for a reduction relative
+        to the best solver's, a problem is solved here when its target is reached.
+
+        Args:
+            target: What counts as solved, or several, each of which counts; default: each problem's hardest target.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: If no problem has targets, or a target was not recorded.
+
+        References:
+            Moré, Wild 2009, doi 10.1137/080724083.
+        """
+        from zoo.plot import plot_data_profile
+
+        return plot_data_profile(self, self._check_runtimes(), target)
+
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves everything to a folder; pairs already there under the same labels are replaced."""
         folder = pathlib.Path(folder)
@@ -233,6 +324,12 @@ class Results:
         from zoo.report import write_report
 
         return write_report(self, pathlib.Path(path))
+
+
+def _labelled(frame: pd.DataFrame, strategy: str, problem: str) -> pd.DataFrame:
+    frame.insert(0, "strategy", pd.Series([strategy] * len(frame), dtype=str))
+    frame.insert(1, "problem", pd.Series([problem] * len(frame), dtype=str))
+    return frame
 
 
 def make_metadata(**facts: Any) -> dict[str, Any]:

@@ -1,50 +1,84 @@
-"""The 24 noiseless BBOB functions, through bbobax.
+"""The 24 noiseless and the 30 noisy BBOB functions, through bbobax.
 
-Reference: Hansen, Finck, Ros, Auger 2009, "Real-Parameter Black-Box Optimization Benchmarking 2009: Noiseless Functions
-Definitions", INRIA RR-6829.
+References: Hansen, Finck, Ros, Auger 2009, "Real-Parameter Black-Box Optimization Benchmarking 2009": "Noiseless
+Functions Definitions", INRIA RR-6829 (f1 to f24), and "Noisy Functions Definitions", INRIA RR-6869 (f101 to f130).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import bbobax
 import jax
+import jax.numpy as jnp
 
+from problems.blackbox.precise import precise
 from zoo import Problem, leaf, static
+from zoo.problem import group_keys
+
+COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
+"""COCO's 51 target precisions, 1e2 to 1e-8."""
+
+_NOISELESS = {f"f{number}": name for number, name in enumerate(bbobax.BBOB_PROBLEMS, 1)}
+# bbobax's names: what differs from the noiseless function of that name is in them, as in griewank_rosenbrock_1.
+_NOISY = {number: f"{base.name}_{noise}" for number, (base, noise) in bbobax.BBOB_NOISY_PROBLEMS.items()}
 
 
 class BBOB(Problem):
-    """A BBOB function (24, through bbobax); its fitness is the distance to the optimal value.
+    """A BBOB function (24, and 30 noisy ones); its fitness is the distance to the optimal value.
+
+    COCO's numbers are names as well: `f3` is `rastrigin`, `f107` is `sphere_gaussian_severe`. Noise is drawn anew for
+    every member, whatever its group; the score is free of it.
+
+    In single precision the Schwefel function is resolved to about 1e-6 only, and an optimum that no float comes close
+    enough to is out of reach at 1e-8 (sharp ridge, Schaffers): switch double precision on (`jax_enable_x64`) to compare
+    with published results.
 
     Attributes:
         function: Name of the function, for example `"rastrigin"`.
         num_dims: Number of dimensions.
         instance: Which instance: where the optimum lies and how the function is rotated. A leaf: changing it does not
             recompile. (The numbers are bbobax's random instances, not COCO's.)
-        noise_model: A bbobax noise model, for example `bbobax.Gaussian()`; default: noiseless.
+        targets: Precisions to time runs by; see `Results.runtimes`.
+        noise_model: A bbobax noise model for a noiseless function, for example `bbobax.Gaussian()`; default: none. (The
+            noisy functions have theirs, and a penalty outside [-5, 5]^d.)
         parameters: The instance's parameters; drawn from `instance` when left open. A run draws them once.
     """
 
     function: str = static()
     num_dims: int = static(default=10, at_least=2)
     instance: int | jax.Array = leaf(default=1)
+    targets: Sequence[float] | None = static(default=COCO_TARGETS)
     noise_model: Any = static(default=None)
     parameters: bbobax.BBOBParams | None = leaf(default=None)
 
     namespace_field: ClassVar[str] = "function"
+    aliases: ClassVar[Mapping[str, str]] = {**_NOISELESS, **_NOISY}
 
     def __post_init__(self) -> None:
         """Checks the function's name and the instance."""
+        object.__setattr__(self, "function", self.aliases.get(self.function, self.function))
         super().__post_init__()
-        if self.function not in bbobax.BBOB_PROBLEMS:
-            raise ValueError(f"BBOB.function must be one of {', '.join(bbobax.BBOB_PROBLEMS)}, got {self.function!r}.")
+        if self.function not in self.names():
+            raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
+        if self.noise_model is not None and self.function in _NOISY.values():
+            raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
         if isinstance(self.instance, (str, float)) or (isinstance(self.instance, int) and self.instance < 0):
             raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {self.instance!r}.")
 
     @staticmethod
     def names() -> list[str]:
-        """Returns the names of the functions, f1 to f24."""
-        return list(bbobax.BBOB_PROBLEMS)
+        """Returns the names of the functions, f1 to f24 and f101 to f130."""
+        return [*_NOISELESS.values(), *_NOISY.values()]
+
+    @property
+    def runtime_targets(self) -> Sequence[float] | None:
+        """The precisions `targets`."""
+        return self.targets
+
+    @property
+    def fitness_is_score(self) -> bool:
+        """Whether there is no noise."""
+        return self.noise_model is None and self.function not in _NOISY.values()
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
@@ -79,6 +113,18 @@ class BBOB(Problem):
         """Returns the problem with its instance drawn."""
         return self.replace(parameters=statistics)
 
+    def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
+        if not self.fitness_is_score:
+            # Noise belongs to an evaluation: the same factor for a whole group would not change its ranking.
+            groups = jnp.arange(groups.shape[0])
+            keys = group_keys(keys[0], len(groups))
+        return super()._map_members(fn, keys, population, groups)
+
     @property
     def _bbob(self) -> bbobax.BBOBProblem:
-        return bbobax.BBOB_PROBLEMS[self.function](num_dims=self.num_dims, noise_model=self.noise_model)
+        if self.function in bbobax.BBOB_PROBLEMS:
+            return precise(bbobax.BBOB_PROBLEMS[self.function])(num_dims=self.num_dims, noise_model=self.noise_model)
+        (number,) = (number for number, name in _NOISY.items() if name == self.function)
+        base, noise = bbobax.BBOB_NOISY_PROBLEMS[number]
+        family, severity = noise.split("_")
+        return bbobax.Noisy(precise(base)(num_dims=self.num_dims), getattr(bbobax.NOISE_MODELS[family], severity)())
