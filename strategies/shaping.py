@@ -1,5 +1,6 @@
 """Fitness shaping: what a strategy weighs its members by. All of it is robust to NaN and infinite fitness."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -52,6 +53,33 @@ def finite(fitness: jax.Array) -> jax.Array:
     best = jnp.min(jnp.where(is_finite, fitness, jnp.inf))
     replaced = jnp.where(is_finite, fitness, jnp.where(fitness == -jnp.inf, best, worst))
     return jnp.where(jnp.any(is_finite), replaced, 0)
+
+
+def utilities(fitness: jax.Array) -> jax.Array:
+    """Returns rank-based utilities, `[population_size]`, that sum to zero (Wierstra et al. 2014, section 3.1).
+
+    Equal fitness gets equal utility: the utility at the average rank would not keep the sum, so the utilities of tied
+    members are averaged.
+    """
+    size = fitness.shape[0]
+    table = jnp.maximum(0.0, math.log(size / 2 + 1) - jnp.log(jnp.arange(1, size + 1, dtype=fitness.dtype)))
+    table = table / jnp.sum(table) - 1 / size
+    return average_over_ties(table, fitness)
+
+
+def average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
+    """Returns each member's entry of a table by rank; tied members get the average of theirs.
+
+    Args:
+        table: `[population_size]` by rank, best first.
+        fitness: `[population_size]`; NaN ranks last.
+    """
+    average = ranks(fitness)
+    cumulative = jnp.concatenate([jnp.zeros(1, table.dtype), jnp.cumsum(table)])
+    clean = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
+    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1)
+    first = jnp.round(average - (num_tied - 1) / 2).astype(jnp.int32)
+    return (cumulative[first + num_tied] - cumulative[first]) / num_tied
 
 
 SHAPINGS: dict[str, Shaping] = {

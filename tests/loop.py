@@ -1,9 +1,10 @@
-"""The loop of the README, as the conformance tests run it."""
+"""What the tests over all strategies share: their ids, and the loop of the README."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import zoo
 
@@ -35,6 +36,22 @@ FAMILIES = {
 }
 
 
+# Adapters to other libraries have tests of their own.
+IDS = [id for id in zoo.list_strategies() if "/" not in id and id != "pycma"]
+
+
+def with_settings(strategy, **settings):
+    """The strategy with those of the settings that it has; a wrapper passes them on to its base."""
+    if hasattr(strategy, "base"):
+        return strategy.replace(base=with_settings(strategy.base, **settings))
+    return strategy.replace(**{name: value for name, value in settings.items() if hasattr(strategy, name)})
+
+
+def samples(strategy):
+    """Whether it draws members around the mean, as all but gradient descent do."""
+    return samples(strategy.base) if hasattr(strategy, "base") else hasattr(strategy, "sigma")
+
+
 class Loop(NamedTuple):
     state: Any
     problem_state: Any
@@ -58,9 +75,13 @@ def generation(strategy, problem, loop, key):
 
 
 def signature(tree):
+    """Structure, and shape, dtype and weak type of each leaf, of arrays or of what `jax.eval_shape` returns."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, [(x.shape, x.dtype, getattr(x, "weak_type", False)) for x in map(jnp.asarray, leaves)]
+    leaves = [x if hasattr(x, "dtype") else jnp.asarray(x) for x in leaves]
+    return structure, [(x.shape, x.dtype, getattr(x, "weak_type", False)) for x in leaves]
 
 
 def is_finite(tree):
-    return all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating))
+    """Whether all is finite; in NumPy, where no shape costs a compilation."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
+    return all(bool(np.all(np.isfinite(x))) for x in leaves if np.issubdtype(x.dtype, np.floating))

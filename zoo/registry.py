@@ -21,23 +21,41 @@ from zoo.problem import Problem
 from zoo.strategy import Strategy
 
 STRATEGIES = {
+    "ars": "strategies.gradient.ars:ARS",
     "asebo": "strategies.gradient.asebo:ASEBO",
+    "bipop": "strategies.wrappers.bipop:BIPOP",
+    "bounded": "strategies.wrappers.bounded:Bounded",
     "bptt": "strategies.gradient.bptt:BPTT",
     "cma_es": "strategies.distribution.cma_es:CMAES",
+    "cr_fm_nes": "strategies.distribution.cr_fm_nes:CRFMNES",
     "cv_zod": "strategies.gradient.cv_zod:CVZOD",
+    "de": "strategies.population.de:DE",
     "es_single": "strategies.gradient.es_single:ESSingle",
+    "evosax/*": "strategies.adapters.evosax:EvosaxStrategy",
+    "frozen": "strategies.wrappers.frozen:Frozen",
     "full_es": "strategies.gradient.full_es:FullES",
     "gpes": "strategies.gradient.gpes:GPES",
     "guided_es": "strategies.gradient.guided_es:GuidedES",
     "hybrid": "strategies.wrappers.hybrid:Hybrid",
+    "ipop": "strategies.wrappers.ipop:IPOP",
+    "lm_ma_es": "strategies.distribution.lm_ma_es:LMMAES",
+    "lra_cma_es": "strategies.distribution.lra_cma_es:LRACMAES",
+    "ma_es": "strategies.distribution.ma_es:MAES",
     "nres": "strategies.gradient.nres:NRES",
+    "one_plus_one_es": "strategies.distribution.one_plus_one_es:OnePlusOneES",
     "open_es": "strategies.gradient.open_es:OpenES",
     "pes": "strategies.gradient.pes:PES",
+    "pgpe": "strategies.gradient.pgpe:PGPE",
+    "pso": "strategies.population.pso:PSO",
+    "pycma": "strategies.adapters.pycma:PyCMA",
     "random_search": "strategies.population.random_search:RandomSearch",
     "self_guided_es": "strategies.gradient.self_guided_es:SelfGuidedES",
+    "sep_cma_es": "strategies.distribution.sep_cma_es:SepCMAES",
+    "simple_ga": "strategies.population.simple_ga:SimpleGA",
     "snes": "strategies.distribution.snes:SNES",
     "tbptt": "strategies.gradient.tbptt:TBPTT",
     "tes": "strategies.gradient.tes:TES",
+    "xnes": "strategies.distribution.xnes:XNES",
 }
 
 PROBLEMS = {
@@ -137,8 +155,10 @@ class Registry:
         row = f"{namespace}/*"
         if slash and row in self.rows:
             factory = load(self.rows[row])
-            if name in factory.names():
+            if name in factory.names() or name in getattr(factory, "aliases", ()):
                 return factory, name
+            if hasattr(factory, "check_installed"):
+                factory.check_installed()
         raise ValueError(self._unknown_id(id))
 
     def _unknown_id(self, id: str) -> str:
@@ -251,9 +271,11 @@ def complete_settings(
     # Those for this strategy alone go before those for all.
     for_all = {name: value for name, value in suggestions.items() if not isinstance(value, Mapping)}
     suggestions = {**for_all, **suggestions.get(id, {})}
-    factory, _ = _strategies.factory(id)
+    factory, name = _strategies.factory(id)
+    fixed = {} if name is None else {factory.namespace_field: name}
     if isinstance(factory, type) and issubclass(factory, Strategy):
-        return factory.with_suggestions(settings, suggestions, solution)
+        completed = factory.with_suggestions({**settings, **fixed}, suggestions, solution)
+        return {setting: value for setting, value in completed.items() if setting not in fixed}
     known = valid_settings(id, "strategy")
     return {**{name: value for name, value in suggestions.items() if name in known}, **settings}
 

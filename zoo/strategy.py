@@ -58,11 +58,14 @@ class Evaluation(NamedTuple):
         done: `[population_size]` booleans, true where the member's inner episode ended and was reset; always true for
             a problem without inner state.
         steps: Scalar: how many problem steps this evaluation spent.
+        moved: `[population_size]` booleans, true where a wrapper moved the member after it was drawn, as bounds do, so
+            that it is no sample of the search distribution; `None`: none was.
     """
 
     fitness: jax.Array
     done: jax.Array
     steps: jax.Array
+    moved: jax.Array | None = None
 
 
 class Groups(NamedTuple):
@@ -96,6 +99,10 @@ class Strategy(PytreeDataclass, abc.ABC):
 
     takes_surrogate: ClassVar[bool] = False
     """Whether `ask` uses the surrogate gradient; if it does, the loop's `surrogate` must not be `None`."""
+
+    remembers_noise: ClassVar[bool] = False
+    """Whether `tell` uses the noise that `ask` drew rather than the population it is given, which a wrapper that moves
+    members (bounds) then may not do."""
 
     def init(self, key: jax.Array, solution: Solution) -> State:
         """Returns the initial state, centred on a solution.
@@ -172,6 +179,13 @@ class Strategy(PytreeDataclass, abc.ABC):
     @abc.abstractmethod
     def std(self, state: State) -> Solution:
         """Returns the standard deviation of the search distribution per parameter, in the solution's structure."""
+
+    def condition_number(self, state: State) -> jax.Array:
+        """Returns the condition number of the search distribution's covariance; by default that of its diagonal."""
+        stds = [jnp.ravel(s) for s in jax.tree.leaves(self.std(state))]
+        largest = jnp.max(jnp.stack([jnp.max(s) for s in stds]))
+        smallest = jnp.min(jnp.stack([jnp.min(jnp.where(s > 0, s, largest)) for s in stds]))  # what is searched at all
+        return jnp.where(largest > 0, jnp.square(largest / jnp.where(smallest > 0, smallest, 1)), 1)
 
     @classmethod
     def with_suggestions(

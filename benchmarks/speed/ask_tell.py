@@ -8,6 +8,7 @@ Run: python -m benchmarks.speed.ask_tell
 """
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +32,16 @@ def zoo_generations(strategy: Strategy, state, key, *, num_generations: int):
     return jax.lax.scan(generation, state, jax.random.split(key, num_generations))[0]
 
 
-def evosax_program(name: str, num_dims: int, num_generations: int, **settings):
+def evosax_program(
+    name: str, num_dims: int, num_generations: int, *, population_size: int = POPULATION_SIZE, **settings
+):
     import evosax.algorithms
 
-    optimizer = optax.sgd(1.0) if name == "SNES" else optax.adam(0.01)
-    algorithm = getattr(evosax.algorithms, name)(
-        population_size=POPULATION_SIZE, solution=jnp.zeros(num_dims), optimizer=optimizer
-    )
+    make = getattr(evosax.algorithms, name)
+    options = {}
+    if "optimizer" in inspect.signature(make).parameters:
+        options["optimizer"] = optax.sgd(1.0) if name in ("SNES", "xNES") else optax.adam(0.01)
+    algorithm = make(population_size=population_size, solution=jnp.zeros(num_dims), **options)
     params = algorithm.default_params.replace(**settings)
 
     @jax.jit

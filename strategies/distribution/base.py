@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.strategy import Population
+from strategies.noise import clip_std
+from zoo.strategy import Population, Solution
 
 
 class Parameters(NamedTuple):
@@ -56,6 +57,24 @@ def default_parameters(d: int, size: int) -> Parameters:
 def expected_norm(d: int) -> float:
     """Returns E||N(0, I)|| in `d` dimensions, sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) (Hansen 2016, after eq. 44)."""
     return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+
+
+def accumulate(path: Solution, step: Solution, c: float, mu_eff: float) -> Solution:
+    """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
+    scale = math.sqrt(c * (2 - c) * mu_eff)
+    return jax.tree.map(lambda p, s: (1 - c) * p + scale * s, path, step)
+
+
+def adapt_step_size(sigma: jax.Array, path_norm: jax.Array, p: Parameters) -> jax.Array:
+    """Returns the step size after cumulative step-size adaptation (44), kept where it can be divided by and squared."""
+    exponent = (p.c_sigma / p.d_sigma) * (path_norm / p.expected_norm - 1)
+    return clip_std(sigma * jnp.exp(jnp.minimum(exponent, 1)))
+
+
+def h_sigma(path_norm: jax.Array, generation: jax.Array, d: int, p: Parameters) -> jax.Array:
+    """Returns zero where the step-size path is so long that the path of C has to wait, else one (after eq. 45)."""
+    decay = 1 - (1 - p.c_sigma) ** (2 * (generation + 1).astype(path_norm.dtype))
+    return (path_norm / jnp.sqrt(decay) < (1.4 + 2 / (d + 1)) * p.expected_norm).astype(path_norm.dtype)
 
 
 def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: jnp.dtype) -> jax.Array:

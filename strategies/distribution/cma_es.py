@@ -11,9 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import Parameters, default_parameters, flatten_members, weights_by_rank
+from strategies.distribution.base import (
+    Parameters,
+    accumulate,
+    adapt_step_size,
+    default_parameters,
+    flatten_members,
+    h_sigma,
+    weights_by_rank,
+)
 from strategies.distribution.eigen import decompose_if
-from strategies.noise import clip_std, normal_like
+from strategies.noise import normal_like
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
 
@@ -53,6 +61,10 @@ class CMAES(Strategy):
         _, unravel = ravel_pytree(state.mean)
         return unravel(state.sigma * jnp.sqrt(jnp.diagonal(state.covariance)))
 
+    def condition_number(self, state: CMAESState) -> jax.Array:
+        """Returns the condition number of C."""
+        return jnp.square(jnp.max(state.scales) / jnp.min(state.scales))
+
     def _init(self, key: jax.Array, solution: Solution) -> CMAESState:
         flat, _ = ravel_pytree(solution)
         return CMAESState(
@@ -74,6 +86,14 @@ class CMAES(Strategy):
         return jax.vmap(unravel)(mean + state.sigma * y), state  # (40)
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
+        new = self.update(state, population, evaluation)
+        d = new.path_c.size
+        due = new.generation % eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0])) == 0
+        covariance, basis, scales = decompose_if(due, new.covariance, new.basis, new.scales)
+        return new._replace(covariance=covariance, basis=basis, scales=scales)
+
+    def update(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
+        """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
         p = default_parameters(x.shape[1], x.shape[0])
@@ -83,27 +103,32 @@ class CMAES(Strategy):
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
         new_mean = mean + state.sigma * y_mean  # (42), c_m = 1
 
-        path_sigma = (1 - p.c_sigma) * state.path_sigma + math.sqrt(
-            p.c_sigma * (2 - p.c_sigma) * p.mu_eff
-        ) * self._whiten(state, y_mean) @ state.basis.T  # (43)
+        whitened = self._whiten(state, y_mean) @ state.basis.T
+        path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
         norm = jnp.linalg.norm(path_sigma)
-        exponent = (p.c_sigma / p.d_sigma) * (norm / p.expected_norm - 1)
-        sigma = clip_std(state.sigma * jnp.exp(jnp.minimum(exponent, 1)))  # (44)
+        sigma = adapt_step_size(state.sigma, norm, p)  # (44)
+        h = h_sigma(norm, state.generation, x.shape[1], p)
+        path_c = accumulate(state.path_c, h * y_mean, p.c_c, p.mu_eff)  # (45)
 
-        decay = 1 - (1 - p.c_sigma) ** (2 * (state.generation + 1).astype(x.dtype))
-        h_sigma = (norm / jnp.sqrt(decay) < (1.4 + 2 / (x.shape[1] + 1)) * p.expected_norm).astype(x.dtype)
-        path_c = (1 - p.c_c) * state.path_c + h_sigma * math.sqrt(p.c_c * (2 - p.c_c) * p.mu_eff) * y_mean  # (45)
-
-        # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite.
+        # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite. That of
+        # one that bounds moved says nothing bad about the direction it was sampled in, and would let C grow for ever.
+        if evaluation.moved is not None:
+            weights = jnp.where(evaluation.moved, jnp.maximum(weights, 0), weights)
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
         scaled = weights * jnp.where(weights < 0, x.shape[1] / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
-        keep = 1 + p.c_1 * (1 - h_sigma) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * p.weights.sum()
+        keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * jnp.sum(weights)
         covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
 
-        generation = state.generation + 1
-        due = generation % eigen_interval(x.shape[1], p) == 0
-        covariance, basis, scales = decompose_if(due, covariance, state.basis, state.scales)
-        return CMAESState(unravel(new_mean), sigma, path_sigma, path_c, covariance, basis, scales, generation)
+        return CMAESState(
+            mean=unravel(new_mean),
+            sigma=sigma,
+            path_sigma=path_sigma,
+            path_c=path_c,
+            covariance=covariance,
+            basis=state.basis,
+            scales=state.scales,
+            generation=state.generation + 1,
+        )
 
     def _whiten(self, state: CMAESState, y: jax.Array) -> jax.Array:
         """Returns D^-1 B^T y for vectors in the last axis; a further B makes it C^(-1/2) y."""

@@ -4,15 +4,30 @@ import jax
 import jax.numpy as jnp
 
 
+def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns C, its eigenvectors as columns, and the square roots of its eigenvalues.
+
+    The C returned is exactly symmetric, and safely positive definite: round-off leaves eigenvalues as small as the
+    largest times the precision at the mercy of chance, in float32 from a condition number of 8e6 on, so C is shifted by
+    a multiple of the identity that keeps them above that.
+
+    Args:
+        covariance: [..., d, d]
+    """
+    symmetric = (covariance + jnp.swapaxes(covariance, -1, -2)) / 2
+    values, vectors = jnp.linalg.eigh(symmetric)
+    limits = jnp.finfo(values.dtype)
+    floor = jnp.maximum(values[..., -1:] * limits.eps, limits.tiny)
+    shift = jnp.maximum(floor - values[..., :1], 0)
+    scales = jnp.sqrt(jnp.maximum(values + shift, limits.tiny))
+    return symmetric + shift[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype), vectors, scales
+
+
 @jax.custom_batching.custom_vmap
 def decompose_if(
     due: jax.Array, covariance: jax.Array, basis: jax.Array, scales: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns C, its eigenvectors and the square roots of its eigenvalues: renewed where due, else those given.
-
-    A renewed C is exactly symmetric, and safely positive definite: round-off leaves eigenvalues as small as the largest
-    times the precision at the mercy of chance, in float32 from a condition number of 8e6 on, so C is shifted by a
-    multiple of the identity that keeps them above that.
+    """Returns what `decompose` does where it is due, else what is given.
 
     `vmap` would turn a `cond` into computing both sides in every generation. Runs that are batched over seeds are due
     together, so one `cond` serves them all.
@@ -23,23 +38,15 @@ def decompose_if(
         basis: [..., d, d] with the eigenvectors as columns.
         scales: [..., d]
     """
+    given = (covariance, basis, scales)
 
-    def decompose() -> tuple[jax.Array, jax.Array, jax.Array]:
-        symmetric = (covariance + jnp.swapaxes(covariance, -1, -2)) / 2
-        values, vectors = jnp.linalg.eigh(symmetric)
-        limits = jnp.finfo(values.dtype)
-        floor = jnp.maximum(values[..., -1:] * limits.eps, limits.tiny)
-        shift = jnp.maximum(floor - values[..., :1], 0)
-        new_scales = jnp.sqrt(jnp.maximum(values + shift, limits.tiny))
-        shifted = symmetric + shift[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype)
-        is_due = due[..., None, None]
-        return (
-            jnp.where(is_due, shifted, covariance),
-            jnp.where(is_due, vectors, basis),
-            jnp.where(due[..., None], new_scales, scales),
-        )
+    def renew() -> tuple[jax.Array, jax.Array, jax.Array]:
+        is_due = [due[..., None, None], due[..., None, None], due[..., None]]
+        pairs = zip(is_due, decompose(covariance), given, strict=True)
+        new_covariance, new_basis, new_scales = (jnp.where(*pair) for pair in pairs)
+        return new_covariance, new_basis, new_scales
 
-    return jax.lax.cond(jnp.any(due), decompose, lambda: (covariance, basis, scales))
+    return jax.lax.cond(jnp.any(due), renew, lambda: given)
 
 
 @decompose_if.def_vmap

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from strategies.noise import clip_std, normal_like, weighted_sum
-from strategies.shaping import ranks
+from strategies.shaping import utilities
 from zoo import number
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
 
@@ -75,30 +75,3 @@ class SNES(Strategy):
             mean=jax.tree.map(jnp.add, state.mean, step),
             std=jax.tree.map(new_std, state.std, gradient),
         )
-
-
-def utilities(fitness: jax.Array) -> jax.Array:
-    """Returns rank-based utilities, `[population_size]`, that sum to zero (Wierstra et al. 2014, section 3.1).
-
-    Equal fitness gets equal utility: the utility at the average rank would not keep the sum, so the utilities of tied
-    members are averaged.
-    """
-    size = fitness.shape[0]
-    table = jnp.maximum(0.0, math.log(size / 2 + 1) - jnp.log(jnp.arange(1, size + 1, dtype=fitness.dtype)))
-    table = table / jnp.sum(table) - 1 / size
-    return average_over_ties(table, fitness)
-
-
-def average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
-    """Returns each member's entry of a table by rank; tied members get the average of theirs.
-
-    Args:
-        table: `[population_size]` by rank, best first.
-        fitness: `[population_size]`; NaN ranks last.
-    """
-    average = ranks(fitness)
-    cumulative = jnp.concatenate([jnp.zeros(1, table.dtype), jnp.cumsum(table)])
-    clean = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
-    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1)
-    first = jnp.round(average - (num_tied - 1) / 2).astype(jnp.int32)
-    return (cumulative[first + num_tied] - cumulative[first]) / num_tied

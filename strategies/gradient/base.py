@@ -29,6 +29,7 @@ class OptimizerStrategy(Strategy):
         optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or
             `lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or a name, `"adam"`. Define a
             function of your own once: it is part of the compiled program, and two equal lambdas are two programs.
+            Besides those of optax there is `"clip_up"`.
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
@@ -39,7 +40,7 @@ class OptimizerStrategy(Strategy):
         super().__post_init__()
         name = type(self).__name__
         if isinstance(self.optimizer, str):
-            if not callable(getattr(optax, self.optimizer, None)):
+            if not callable(_optimizer_by_name(self.optimizer)):
                 raise ValueError(f"{name}.optimizer {self.optimizer!r} is not the name of an optax optimizer.")
         elif isinstance(self.optimizer, optax.GradientTransformation) or not callable(self.optimizer):
             raise TypeError(
@@ -49,8 +50,16 @@ class OptimizerStrategy(Strategy):
 
     @property
     def _transformation(self) -> optax.GradientTransformation:
-        optimizer = getattr(optax, self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
+        optimizer = _optimizer_by_name(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
         return optimizer(self.learning_rate)
+
+
+def _optimizer_by_name(name: str) -> Any:
+    if name == "clip_up":
+        from strategies.gradient.clip_up import clip_up  # which uses what builds on this module
+
+        return clip_up
+    return getattr(optax, name, None)
 
 
 def has_finite_square(x: jax.Array) -> jax.Array:
@@ -102,35 +111,23 @@ class DescentStrategy(OptimizerStrategy):
         return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)
 
 
-class GradientStrategy(DescentStrategy):
-    """Base of strategies that estimate the gradient from perturbations of the mean.
+class PerturbationStrategy(DescentStrategy):
+    """Base of strategies that estimate the gradient from the shaped fitness of perturbations of the mean.
 
     Attributes:
         sigma: Standard deviation of the perturbations.
-        sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
-            `optax.exponential_decay(1.0, 100, 0.9)`.
         shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
             of shape `[population_size]`. Anything but `"none"` changes what is estimated.
     """
 
     population_size: int | None = static(default=64, at_least=2)
     sigma: float = number(default=0.1, above=0)
-    sigma_schedule: Schedule | None = static(default=None)
     shaping: str | Shaping = static(default="centered_ranks")
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
         get_shaping(self.shaping)
-
-    def std(self, state: State) -> Solution:
-        """Returns the current sigma, broadcast."""
-        return jax.tree.map(lambda m: jnp.broadcast_to(self.sigma_at(state).astype(m.dtype), m.shape), state.mean)
-
-    def sigma_at(self, state: State) -> jax.Array:
-        """Returns the standard deviation of the perturbations drawn in the state's generation."""
-        factor = 1.0 if self.sigma_schedule is None else self.sigma_schedule(state.generation)
-        return jnp.asarray(self.sigma * factor)
 
     def _default_population_size(self, num_dims: int) -> int:
         return 2 * (super()._default_population_size(num_dims) // 2)  # whole antithetic pairs
@@ -152,6 +149,26 @@ class GradientStrategy(DescentStrategy):
         size = weights.shape[0]
         half = (weights[: size // 2] - weights[size // 2 :]) / 2
         return jnp.concatenate([half, -half])
+
+
+class GradientStrategy(PerturbationStrategy):
+    """Base of strategies whose perturbations have one standard deviation, constant or on a schedule.
+
+    Attributes:
+        sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
+            `optax.exponential_decay(1.0, 100, 0.9)`.
+    """
+
+    sigma_schedule: Schedule | None = static(default=None)
+
+    def std(self, state: State) -> Solution:
+        """Returns the current sigma, broadcast."""
+        return jax.tree.map(lambda m: jnp.broadcast_to(self.sigma_at(state).astype(m.dtype), m.shape), state.mean)
+
+    def sigma_at(self, state: State) -> jax.Array:
+        """Returns the standard deviation of the perturbations drawn in the state's generation."""
+        factor = 1.0 if self.sigma_schedule is None else self.sigma_schedule(state.generation)
+        return jnp.asarray(self.sigma * factor)
 
     def _weighted_estimate(self, state: State, population: Population, weights: jax.Array) -> Solution:
         """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""

@@ -50,6 +50,8 @@ class OnlineStrategy(GradientStrategy):
 
     shaping: str | Shaping = static(default="none")
 
+    remembers_noise = True
+
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()

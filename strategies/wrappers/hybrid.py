@@ -4,29 +4,18 @@ Reference: Lenc, Elsen, Schaul, Simonyan 2019, "Non-Differentiable Supervised Le
 Hybrid Methods", arXiv 1906.03139: SGD trains the weights of a network, ES its sparsity masks.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from strategies.gradient.base import OptimizerStrategy, skip_non_finite
-from zoo import leaf, static
+from strategies.wrappers.base import Wrapper, as_patterns, find_leaves, map_mean, map_surrogate
+from zoo import static
 from zoo.population import population_size, repeat_solution
-from zoo.registry import complete_settings, make_strategy
-from zoo.strategy import (
-    Evaluation,
-    Groups,
-    Population,
-    Solution,
-    Strategy,
-    Surrogate,
-    SurrogateGradient,
-    gradient_of_members,
-)
+from zoo.strategy import Evaluation, Population, Solution, Surrogate, gradient_of_members
 
 
 class HybridState(NamedTuple):
@@ -38,7 +27,7 @@ class HybridState(NamedTuple):
     gradient: Solution  # in the structure of the weights
 
 
-class Hybrid(OptimizerStrategy):
+class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
     """Trains some leaves of the solution by any evolution strategy, and the others by the surrogate gradient.
 
     The gradient is taken at each member, with that member's leaves of the ES and on its own data, and averaged over the
@@ -55,22 +44,12 @@ class Hybrid(OptimizerStrategy):
         Lenc et al. 2019, arXiv 1906.03139.
     """
 
-    base: Any = leaf(default="open_es")
     es_leaves: str | tuple[str, ...] = static(default=".*")
 
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
-        object.__setattr__(self, "base", as_strategy(self.base, "Hybrid.base"))
-        try:
-            for pattern in self._patterns:
-                re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"Hybrid.es_leaves must be regular expressions for paths such as 'params/Dense_0/kernel', got "
-                f"{self.es_leaves!r}: {error}."
-            ) from None
-        _ = self._sized_base  # its own checks of the population size
+        _ = self._patterns  # checks them
 
     @property
     def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
@@ -80,30 +59,6 @@ class Hybrid(OptimizerStrategy):
     def _needs_surrogate(self, state: HybridState) -> bool:
         base_does = state.base is not None and self._sized_base._needs_surrogate(state.base)
         return base_does or bool(jax.tree.leaves(state.weights))
-
-    @property
-    def groups(self) -> np.ndarray | Groups:
-        """Those of the base."""
-        return self._sized_base.groups
-
-    @classmethod
-    def with_suggestions(
-        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
-    ) -> dict[str, Any]:
-        """Returns settings, completed by those suggested; a base given by its id gets those that it has as well."""
-        completed = super().with_suggestions(settings, suggestions, solution)
-        base = completed.get("base", "open_es")
-        if isinstance(base, str):
-            base = {"id": base}
-        if isinstance(base, dict) and "id" in base:
-            completed["base"] = complete_settings(base["id"], base, suggestions, solution)
-        return completed
-
-    def for_solution(self, solution: Solution) -> Self:
-        """Returns the strategy, and its base, with settings that depend on the number of dimensions filled in."""
-        part, _ = self._split(solution)
-        base = self._sized_base.for_solution(part if jax.tree.leaves(part) else solution)
-        return self.replace(base=base, population_size=base.population_size)
 
     def mean(self, state: HybridState) -> Solution:
         """Returns the base's mean and the weights, joined."""
@@ -116,37 +71,27 @@ class Hybrid(OptimizerStrategy):
 
     @property
     def _patterns(self) -> tuple[str, ...]:
-        return (self.es_leaves,) if isinstance(self.es_leaves, str) else tuple(self.es_leaves)
-
-    @property
-    def _sized_base(self) -> Strategy:
-        return self.base if self.population_size is None else self.base.replace(population_size=self.population_size)
+        return as_patterns(self.es_leaves, "Hybrid.es_leaves")
 
     @property
     def _transformation(self) -> optax.GradientTransformation:
         return skip_non_finite(super()._transformation)
 
-    def _num_members(self, solution: Solution) -> int:
+    def _searched(self, solution: Solution) -> Solution:
         part, _ = self._split(solution)
-        return self._sized_base._num_members(part if jax.tree.leaves(part) else solution)
+        return part if jax.tree.leaves(part) else solution
+
+    def _map_mean(self, state: HybridState, fn: Callable[[Solution], Solution]) -> HybridState:
+        weights = self._split(fn(self.mean(state)))[1]
+        if state.base is None:
+            return state._replace(weights=weights)
+        base = map_mean(self._sized_base, state.base, lambda part: self._split(fn(_join(part, state.weights)))[0])
+        return state._replace(base=base, weights=weights)
 
     def _split(self, solution: Solution) -> tuple[Solution, Solution]:
         """Returns the leaves of the ES and those of the gradient, each with None in place of the others."""
-
-        def is_es(path: Any, _: Any) -> bool:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return any(re.search(pattern, name) for pattern in self._patterns)
-
-        chosen = jax.tree_util.tree_map_with_path(is_es, solution)
-        if self._patterns and not any(jax.tree.leaves(chosen)):
-            names = [
-                jax.tree_util.keystr(path, simple=True, separator="/") or "(a single array, whose path is empty)"
-                for path, _ in jax.tree_util.tree_leaves_with_path(solution)
-            ]
-            raise ValueError(
-                f"Hybrid.es_leaves {self.es_leaves!r} is found in no leaf of the solution: {', '.join(names)}. Name at "
-                "least one of them, or give es_leaves=() to train all by the gradient."
-            )
+        way_out = "give es_leaves=() to train all by the gradient"
+        chosen = find_leaves(self._patterns, solution, "Hybrid.es_leaves", way_out=way_out)
         part = jax.tree.map(lambda chosen, x: x if chosen else None, chosen, solution)
         rest = jax.tree.map(lambda chosen, x: None if chosen else x, chosen, solution)
         return part, rest
@@ -169,9 +114,11 @@ class Hybrid(OptimizerStrategy):
         def join(part: Population) -> Population:
             return _join(part, repeat_solution(state.weights, population_size(part)))
 
-        base_surrogate = surrogate and SurrogateGradient(
-            lambda part: self._split(surrogate(_join(part, state.weights)))[0],
-            lambda part: self._split(gradient_of_members(surrogate, join(part)))[0],
+        base_surrogate = map_surrogate(
+            surrogate,
+            to_solution=lambda part: _join(part, state.weights),
+            to_population=join,
+            from_gradient=lambda gradient: self._split(gradient)[0],
         )
         part, base = self._sized_base.ask(key, state.base, base_surrogate)
         population, state = join(part), state._replace(base=base)
@@ -188,30 +135,6 @@ class Hybrid(OptimizerStrategy):
             return state
         updates, optimizer_state = self._transformation.update(state.gradient, state.optimizer_state, state.weights)
         return state._replace(weights=optax.apply_updates(state.weights, updates), optimizer_state=optimizer_state)
-
-
-def as_strategy(base: Any, name: str) -> Any:
-    """Returns the strategy that a wrapper is given as such, as an id, or as a dictionary of an id and settings.
-
-    Args:
-        base: What was given.
-        name: What to call it in messages.
-
-    Raises:
-        TypeError: If it is none of them.
-    """
-    if isinstance(base, str):
-        return make_strategy(base)
-    if isinstance(base, dict):
-        if "id" not in base:
-            raise TypeError(f'{name} as a dictionary needs the strategy\'s "id" besides its settings, got {base!r}.')
-        return make_strategy(**base)
-    if isinstance(base, (bool, int, float, list, tuple, type)) or base is None:
-        raise TypeError(
-            f"{name} must be a strategy, its id such as 'open_es', or a dictionary of its id and settings such as "
-            f"{{'id': 'snes', 'sigma': 0.1}}, got {base!r}."
-        )
-    return base  # a strategy, or what a transformation put in its place
 
 
 def _join(one: Solution, other: Solution) -> Solution:

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from strategies.distribution.snes import SNES, average_over_ties, utilities
+from strategies.distribution.snes import SNES
+from strategies.shaping import average_over_ties, utilities
 
 
 def test_one_generation_against_numpy(key):

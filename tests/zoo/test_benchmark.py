@@ -158,7 +158,9 @@ def test_the_key_decides(results):
     again = run_all(key=jax.random.key(0))
     pd.testing.assert_frame_equal(without_clock(again.curves), without_clock(results.curves), check_exact=True)
     other = run_all(key=1)
-    assert not np.isin(other.curves.value, results.curves.value).any()
+    values = other.curves.value[other.curves.value > 0]  # at the optimum all keys agree
+    assert len(values) > 20
+    assert not np.isin(values, results.curves.value).any()
 
 
 def test_the_first_seeds_do_not_depend_on_how_many_there_are(results):
@@ -475,4 +477,6 @@ def test_figures_and_report(results, tmp_path):
     text = results.report(tmp_path).read_text()
     for label in ("random_search", "snes", "bowl", "ball"):
         assert label in text
-    assert {path.name for path in tmp_path.glob("*.png")} == {"curves_bowl.png", "curves_ball.png"}
+    assert "| ball | snes | " in text.partition("## Runtimes")[2]
+    pictures = {"curves_bowl.png", "curves_ball.png", "runtime_ecdf.png", "data_profile.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == pictures

@@ -56,7 +56,7 @@ def test_listed_ids():
     assert strategies == sorted(set(strategies))
     assert problems == sorted(set(problems))
     assert not any("*" in id for id in strategies + problems)
-    assert len([id for id in problems if id.startswith("blackbox/")]) == 24
+    assert len([id for id in problems if id.startswith("blackbox/")]) == 24 + 30
 
 
 @pytest.mark.parametrize("id", zoo.list_strategies())

@@ -1,0 +1,280 @@
+"""The algorithms of evosax (Lange 2022, arXiv 2212.04180; version 0.3), as they are.
+
+evosax's own arithmetic and defaults, with what its interface leaves to the user filled in: the initial population of
+those that keep one, the key of `tell`, fitness that is not finite, and static settings that hold for every dtype.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from strategies.adapters import as_pairs, import_peer
+from strategies.noise import clip_std
+from strategies.shaping import finite
+from zoo import leaf, number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+_NATURAL = ("DES", "SNES", "SimpleES", "xNES")
+"""Their optimizer takes a step of the natural gradient, where 1 is the whole of it: `learning_rate` is SGD's."""
+
+_SV = ("SV_CMA_ES", "SV_Open_ES")
+"""They run several populations, each with a mean of its own."""
+
+_WHOLE_EPISODES = ("NoiseReuseES", "PersistentES")
+"""They take ten evaluations for windows of one episode, unless `params` has other `T` and `K`."""
+
+
+class EvosaxState(NamedTuple):
+    """State of `EvosaxStrategy`."""
+
+    center: Solution  # the initial solution
+    inner: Any  # evosax's state
+    key: jax.Array  # [] for evosax's `tell`
+    best_solution: Solution
+    best_fitness: jax.Array  # [] +inf before the first `tell`
+
+
+class EvosaxStrategy(Strategy):
+    """An algorithm of evosax (all 37 of version 0.3.2; extra `peers`).
+
+    `mean` is evosax's mean, and the best member seen where there is none (populations). `std` is the standard deviation
+    of the members of a population; else evosax's step size, times the roots of the diagonal of C for the CMA-ES that
+    have one. Scales and correlations kept in another form (MA_ES, xNES, ...) are left out.
+
+    Attributes:
+        algorithm: evosax's name of it.
+        sigma: Initial standard deviation: `std_init`, the constant `std_schedule`, or `radius_max`, whatever it has;
+            of the initial population around the initial solution, for an algorithm that keeps one.
+        learning_rate: Of Adam, as the optimizer (of SGD for natural gradients). Default: evosax's default optimizer.
+        params: Overrides of evosax's `Params`, by name: leaves.
+        options: Arguments of evosax's constructor, a mapping or pairs, for example `{"num_groups": 2}`.
+    """
+
+    algorithm: str = static()
+    sigma: float = number(default=1.0, above=0)
+    learning_rate: float | None = number(default=None, at_least=0)
+    params: Any = leaf(default=None)
+    options: Any = static(default=())
+
+    namespace_field: ClassVar[str] = "algorithm"
+
+    def __post_init__(self) -> None:
+        """Checks the algorithm's name and its settings."""
+        object.__setattr__(self, "options", as_pairs(self.options))
+        super().__post_init__()
+        if self.algorithm not in self.names():
+            raise ValueError(
+                f"EvosaxStrategy.algorithm must be one of {', '.join(_algorithms())}, got {self.algorithm!r}."
+            )
+        if self.learning_rate is not None and not self._takes_optimizer(self.algorithm, self.options):
+            raise ValueError(
+                f"evosax/{self.algorithm} has no optimizer left to give a learning_rate to. Leave it out; params=... "
+                "sets evosax's own rates."
+            )
+
+    @staticmethod
+    def names() -> list[str]:
+        """Returns the names of evosax's algorithms; none if evosax is not installed."""
+        try:
+            return list(_algorithms())
+        except ModuleNotFoundError:
+            return []
+
+    @staticmethod
+    def check_installed() -> None:
+        """Raises a `ModuleNotFoundError` that says what to install, if evosax is missing."""
+        _algorithms()
+
+    @classmethod
+    def with_suggestions(
+        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
+    ) -> dict[str, Any]:
+        """Returns settings, completed; a suggested learning rate is Adam's, and not for natural gradients."""
+        name = settings["algorithm"]
+        if name in _NATURAL or not cls._takes_optimizer(name, as_pairs(settings.get("options", ()))):
+            suggestions = {key: value for key, value in suggestions.items() if key != "learning_rate"}
+        return super().with_suggestions(settings, suggestions, solution)
+
+    @property
+    def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Guided ES follows the surrogate gradient."""
+        return self.algorithm == "GuidedES"
+
+    def mean(self, state: EvosaxState) -> Solution:
+        """Returns evosax's mean (of the best population, if there are several), or the best member seen."""
+        if not hasattr(state.inner, "mean"):
+            return state.best_solution
+        mean = state.inner.mean
+        if self.algorithm in _SV:
+            mean = mean[jnp.argmin(state.inner.best_fitness)]
+        return _unravel(state.center)(mean)
+
+    def std(self, state: EvosaxState) -> Solution:
+        """Returns the standard deviation per parameter, as far as evosax keeps one; see the class."""
+        flat, _ = ravel_pytree(state.center)
+        inner = state.inner
+        if hasattr(inner, "population"):
+            std = jnp.where(jnp.isinf(state.best_fitness), self.sigma, jnp.std(inner.population, axis=0))
+        elif hasattr(inner, "std"):
+            best = jnp.argmin(inner.best_fitness) if self.algorithm in _SV else ...
+            std = jnp.asarray(inner.std)[best]
+            if self.algorithm in ("CMA_ES", "Sep_CMA_ES", "SV_CMA_ES"):
+                covariance = inner.C[best]
+                std = std * jnp.sqrt(jnp.diagonal(covariance) if covariance.ndim == 2 else covariance)
+        else:
+            std = jnp.asarray(self.sigma)
+        return _unravel(state.center)(clip_std(jnp.broadcast_to(std.astype(flat.dtype), flat.shape)))
+
+    def _default_population_size(self, num_dims: int) -> int:
+        """That of CMA-ES, made even (a multiple of four for two populations), which many of them demand."""
+        step = 2 * (self._num_populations if self.algorithm in _SV else 1)
+        return -(-super()._default_population_size(num_dims) // step) * step
+
+    def _init(self, key: jax.Array, solution: Solution) -> EvosaxState:
+        key_inner, key_means, key = jax.random.split(key, 3)
+        algorithm, params = self._evosax(solution)
+        flat = _flat(solution)
+        if _keeps_population(algorithm):
+            inner = algorithm._init(key_inner, params)  # filled in by the first `tell`
+        else:
+            if self.algorithm in _SV:  # apart, or they would repel each other by nothing
+                noise = jax.random.normal(key_means, (self._num_populations, flat.size), flat.dtype)
+                flat = flat + self.sigma * noise.at[0].set(0)
+            inner = _plain(algorithm.init)(key_inner, flat, params)
+        inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), inner)
+        best_fitness = jnp.asarray(jnp.inf, jnp.result_type(float))
+        return EvosaxState(solution, inner, key, jax.tree.map(jnp.copy, solution), best_fitness)
+
+    def _ask(self, key: jax.Array, state: EvosaxState, surrogate: Surrogate | None) -> tuple[Population, EvosaxState]:
+        key_ask, key_tell = jax.random.split(key)
+        algorithm, params = self._evosax(state.center)
+        inner = state.inner
+        if self.algorithm == "GuidedES" and surrogate is not None:
+            inner = inner.replace(grad=_flat(surrogate(self.mean(state))))
+        population, inner = _plain(algorithm.ask)(key_ask, inner, params)
+        if _keeps_population(algorithm):
+            center = _flat(state.center)
+            noise = jax.random.normal(key_ask, population.shape, population.dtype)
+            is_first = jnp.isinf(state.best_fitness)
+            population = jnp.where(is_first, center + self.sigma * noise.at[0].set(0), population)
+            inner = jax.tree.map(lambda new, old: jnp.where(is_first, old, new), inner, state.inner)
+        size = self._num_members(state.center)
+        if population.shape[0] != size:
+            raise ValueError(f"evosax/{self.algorithm} needs an even population_size, got {size}.")
+        return jax.vmap(_unravel(state.center))(population), state._replace(
+            inner=_cast(inner, state.inner), key=key_tell
+        )
+
+    def _tell(self, state: EvosaxState, population: Population, evaluation: Evaluation) -> EvosaxState:
+        algorithm, params = self._evosax(state.center)
+        x = jax.vmap(_flat)(population)
+        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.best_fitness.dtype)
+        clean = finite(fitness)
+        told, _ = _plain(algorithm.tell)(state.key, x, clean, state.inner, params)
+        if _keeps_population(algorithm):
+            first = _plain(algorithm.init)(state.key, x, clean, params)
+            is_first = jnp.isinf(state.best_fitness)
+            told = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, told)
+        # A generation that says nothing is passed over: evosax would take what replaces the fitness for its best.
+        anything = jnp.any(jnp.isfinite(fitness))
+        inner = jax.tree.map(lambda new, old: jnp.where(anything, new, old), _cast(told, state.inner), state.inner)
+
+        best = jnp.argmin(jnp.where(jnp.isfinite(evaluation.fitness), clean, jnp.inf))
+        better = anything & (clean[best] < state.best_fitness)
+        return state._replace(
+            inner=inner,
+            best_solution=jax.tree.map(
+                lambda new, old: jnp.where(better, new[best], old), population, state.best_solution
+            ),
+            best_fitness=jnp.where(better, clean[best], state.best_fitness),
+        )
+
+    @property
+    def _num_populations(self) -> int:
+        return dict(self.options).get("num_populations", 2)
+
+    @staticmethod
+    def _takes_optimizer(name: str, options: Any) -> bool:
+        code = _algorithms()[name].__init__.__code__
+        return "optimizer" in code.co_varnames[: code.co_argcount] and "optimizer" not in dict(options)
+
+    def _evosax(self, solution: Solution) -> tuple[Any, Any]:
+        """Returns evosax's algorithm and its parameters, with this strategy's leaves in them."""
+        size, num_dims = self._num_members(solution), ravel_pytree(solution)[0].size
+        algorithm, params = _make(self.algorithm, size, num_dims, self.options, jnp.result_type(float))
+        algorithm = copy.copy(algorithm)  # what follows may be traced
+        options, fields = dict(self.options), {field.name for field in dataclasses.fields(params)}
+        if hasattr(algorithm, "std_schedule") and "std_schedule" not in options:
+            algorithm.std_schedule = lambda _: self.sigma
+        if self.learning_rate is not None:
+            make = optax.sgd if self.algorithm in _NATURAL else optax.adam
+            algorithm.optimizer = make(self.learning_rate)
+        if self.algorithm == "RandomSearch" and "sampling_fn" not in options:
+            flat = _flat(solution)
+            algorithm.sampling_fn = lambda key: flat + self.sigma * jax.random.normal(key, flat.shape, flat.dtype)
+        updates = {name: self.sigma for name in ("std_init", "radius_max") if name in fields}
+        if self.algorithm in _WHOLE_EPISODES:
+            updates["K"] = params.T
+        overrides = dict(self.params or {})
+        if unknown := sorted(set(overrides) - fields):
+            raise ValueError(
+                f"evosax/{self.algorithm} has no parameter {unknown[0]!r}; its Params are {', '.join(sorted(fields))}."
+            )
+        return algorithm, params.replace(**{**updates, **overrides})
+
+
+def _algorithms() -> dict[str, Any]:
+    return import_peer("evosax.algorithms", "evosax").algorithms
+
+
+@functools.lru_cache(maxsize=256)
+def _make(name: str, size: int, num_dims: int, options: tuple[tuple[str, Any], ...], dtype: Any) -> tuple[Any, Any]:
+    """Returns an algorithm for flat solutions and its default parameters; made once, as some load a file."""
+    settings = dict(options)
+    if name in _SV:
+        count = settings.setdefault("num_populations", 2)
+        if size % count:
+            raise ValueError(f"evosax/{name} needs a population_size that {count} populations can share, got {size}.")
+        size //= count
+    if name == "RandomSearch":
+        settings.setdefault("sampling_fn", None)
+    with jax.ensure_compile_time_eval():  # whoever traces this first must not leave tracers in it
+        try:
+            algorithm = _algorithms()[name](population_size=size, solution=np.zeros(num_dims, dtype), **settings)
+        except (AssertionError, TypeError) as error:
+            raise ValueError(
+                f"evosax/{name} refuses population_size={size} with options {settings}: {error}"
+            ) from error
+        return algorithm, algorithm.default_params
+
+
+def _keeps_population(algorithm: Any) -> bool:
+    return not hasattr(algorithm, "get_mean")
+
+
+def _plain(method: Any) -> Any:
+    """Returns evosax's method without its `jit`, whose cache would keep every algorithm that was ever traced."""
+    return functools.partial(method.__wrapped__, method.__self__)
+
+
+def _flat(solution: Solution) -> jax.Array:
+    """Returns a solution as a vector in the default precision, in which evosax computes."""
+    return ravel_pytree(solution)[0].astype(jnp.result_type(float))
+
+
+def _unravel(solution: Solution) -> Any:
+    flat, unravel = ravel_pytree(solution)
+    return lambda x: unravel(x.astype(flat.dtype))
+
+
+def _cast(new: Any, old: Any) -> Any:
+    """Returns a state in the dtypes it had: evosax's may change from integers to numbers, or to another precision."""
+    return jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype), new, old)

@@ -1,0 +1,166 @@
+"""pycma, the reference implementation of CMA-ES (Hansen et al., doi:10.5281/zenodo.2559634), as it is.
+
+It runs on the host, in `jax.pure_callback`. To be a function of its arguments - so that it can be jitted, batched over
+seeds, and stored in a checkpoint - its object is pickled into the state after every call, and NumPy's global generator,
+from which it draws, is seeded from the JAX key for the call and put back afterwards. This costs a few milliseconds a
+generation, so compare evaluations with it rather than seconds.
+"""
+
+import contextlib
+import functools
+import pickle
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from strategies.adapters import as_pairs, import_peer
+from zoo import from_numpy, number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+
+_HISTORY = 100  # generations; pycma's own limit of 20 000 would be pickled in every one
+_generator_lock = threading.Lock()  # callbacks of several programs may run at once
+
+
+class PyCMAState(NamedTuple):
+    """State of `PyCMA`."""
+
+    mean: Solution
+    std: Solution
+    pickled: jax.Array  # [capacity] bytes of pycma's object and its last samples, then zeros
+
+
+class PyCMA(Strategy):
+    """pycma's CMA-ES on the host (extra `peers`).
+
+    Attributes:
+        sigma: Initial step size.
+        options: pycma's options, a mapping or pairs, for example `{"CMA_diagonal": True}`. It never stops by itself, so
+            those of termination have no effect; bounds belong to the `bounded` wrapper.
+    """
+
+    sigma: float = number(default=0.3, above=0)
+    options: Any = static(default=())
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        object.__setattr__(self, "options", as_pairs(self.options))
+        super().__post_init__()
+        reserved = {
+            "popsize": "population_size",
+            "seed": "the key",
+            "randn": "the key",
+            "bounds": "the bounded wrapper",
+        }
+        for name, _ in self.options:
+            if name in reserved:
+                raise ValueError(f"PyCMA.options must not have {name!r}: use {reserved[name]} instead.")
+        if self.population_size is not None and self.population_size < 3:
+            raise ValueError(f"PyCMA.population_size must be at least 3, got {self.population_size}.")
+
+    def mean(self, state: PyCMAState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: PyCMAState) -> Solution:
+        """Returns pycma's standard deviation per parameter."""
+        return state.std
+
+    def _init(self, key: jax.Array, solution: Solution) -> PyCMAState:
+        size, options = self._num_members(solution), self.options
+        capacity = _capacity(num_dims(solution), size, options)
+
+        def start(flat: np.ndarray, sigma: np.ndarray) -> Any:
+            es = _start(flat, float(sigma), size, options)
+            return es.mean, es.stds, _pack(es, None, capacity)
+
+        flat, unravel = ravel_pytree(solution)
+        vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
+        result = vector, vector, jax.ShapeDtypeStruct((capacity,), np.uint8)
+        _, std, pickled = from_numpy(start, result=result)(flat, jnp.asarray(self.sigma, float))
+        return PyCMAState(solution, unravel(std.astype(flat.dtype)), pickled)
+
+    def _ask(self, key: jax.Array, state: PyCMAState, surrogate: Surrogate | None) -> tuple[Population, PyCMAState]:
+        flat, unravel = ravel_pytree(state.mean)
+        size, capacity = self._num_members(state.mean), state.pickled.size
+
+        def ask(pickled: np.ndarray, seed: np.ndarray) -> Any:
+            es, _ = pickle.loads(pickled.tobytes())
+            with _seeded(int(seed)):
+                samples = np.asarray(es.ask())
+            return samples, _pack(es, samples, capacity)
+
+        result = jax.ShapeDtypeStruct((size, flat.size), jnp.result_type(float)), state.pickled
+        samples, pickled = from_numpy(ask, result=result)(state.pickled, jax.random.bits(key, dtype=jnp.uint32))
+        return jax.vmap(unravel)(samples.astype(flat.dtype)), state._replace(pickled=pickled)
+
+    def _tell(self, state: PyCMAState, population: Population, evaluation: Evaluation) -> PyCMAState:
+        flat, unravel = ravel_pytree(state.mean)
+        capacity = state.pickled.size
+
+        def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray) -> Any:
+            es, samples = pickle.loads(pickled.tobytes())
+            is_finite = np.isfinite(fitness)
+            if np.any(is_finite):  # a generation that says nothing is passed over
+                # pycma would put the median in place of NaN.
+                fitness = np.where(is_finite, fitness, np.where(fitness == -np.inf, -1, 1) * np.inf)
+                fitness = np.clip(fitness, fitness[is_finite].min(), fitness[is_finite].max())
+                # A member in a lower precision is no sample of pycma's any more, and its step would be clipped.
+                kept = np.all(samples.astype(told.dtype) == told, axis=1)
+                es.tell(list(np.where(kept[:, None], samples, told)), list(fitness))
+                del es.fit.histbest[_HISTORY:], es.fit.histmedian[_HISTORY:]  # which only termination looks at
+            return es.mean, es.stds, _pack(es, None, capacity)
+
+        told = jax.vmap(lambda x: ravel_pytree(x)[0])(population)
+        vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
+        result = vector, vector, state.pickled
+        mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, evaluation.fitness)
+        return PyCMAState(unravel(mean.astype(flat.dtype)), unravel(std.astype(flat.dtype)), pickled)
+
+
+def _start(flat: np.ndarray, sigma: float, size: int, options: tuple[tuple[str, Any], ...]) -> Any:
+    cma = import_peer("cma", "pycma")
+    # A seed that is NaN leaves the generator alone; the rest keeps it from printing and from writing files.
+    quiet = {"popsize": size, "seed": np.nan, "randn": _randn, "verbose": -9, "verb_log": 0, "verb_disp": 0}
+    return cma.CMAEvolutionStrategy(flat.astype(float), sigma, {**quiet, **dict(options)})
+
+
+def _randn(*shape: int) -> np.ndarray:
+    """`np.random.randn`, of which pickle would store the generator too, and pycma go on with a copy of that."""
+    return np.random.randn(*shape)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds NumPy's global generator, from which pycma draws, and puts it back."""
+    with _generator_lock:
+        before = np.random.get_state()  # noqa: NPY002
+        try:
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+
+
+@functools.lru_cache(maxsize=64)
+def _capacity(num_dims: int, size: int, options: tuple[tuple[str, Any], ...]) -> int:
+    """Returns how many bytes the state sets aside: twice what is there after the first `ask`, and 64 KiB."""
+    es = _start(np.zeros(num_dims), 1.0, size, options)
+    with _seeded(0):
+        samples = np.asarray(es.ask())
+    return 2 * len(pickle.dumps((es, samples))) + 2**16
+
+
+def _pack(es: Any, samples: np.ndarray | None, capacity: int) -> np.ndarray:
+    """Returns an array of `capacity` bytes that `pickle.loads` reads."""
+    data = pickle.dumps((es, samples))
+    if len(data) > capacity:
+        raise ValueError(
+            f"pycma's object has grown to {len(data)} bytes, but its state was made for {capacity}. Options that keep "
+            "histories or archives do that; leave them out."
+        )
+    return np.pad(np.frombuffer(data, np.uint8), (0, capacity - len(data)))

@@ -1,0 +1,205 @@
+"""CR-FM-NES: a natural evolution strategy with covariance sigma^2 D (I + v v^T) D, in O(d) time and memory.
+
+Reference: Nomura, Ono 2022, "Fast Moving Natural Evolution Strategy for High-Dimensional Problems", arXiv 2201.11422,
+with the settings of the authors' code, github.com/nomuramasahir0/crfmnes. The natural gradient in v and D is that of
+VD-CMA: Akimoto, Auger, Hansen 2014, "Comparison-Based Natural Gradient Optimization in High Dimension", doi
+10.1145/2576768.2598258. A member is
+
+    x = m + sigma D y,    y = (I + (sqrt(1 + |v|^2) - 1) u u^T) z,    u = v / |v|.
+
+The length of the evolution path of z tells whether the search is moving, stagnating or converging, which sets the
+learning rate of sigma; while it moves, good members that are far away count more.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from strategies.distribution.base import accumulate, expected_norm, flatten_members
+from strategies.noise import clip_std, normal_like
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class CRFMNESState(NamedTuple):
+    """State of `CRFMNES`, for d parameters."""
+
+    mean: Solution
+    sigma: jax.Array  # [] step size
+    path_sigma: jax.Array  # [d] evolution path of z
+    path_c: jax.Array  # [d] evolution path of the mean
+    scales: jax.Array  # [d] the diagonal of D
+    v: jax.Array  # [d] the direction that is searched sqrt(1 + |v|^2) times as far
+
+
+class CRFMNES(Strategy):
+    """Cost-reduced fast moving natural evolution strategy: a scale per parameter and one direction.
+
+    Members with infinite or NaN fitness count as infeasible: they rank last, the nearest to the mean first, and the
+    learning rates follow the number of the others, as the paper has it for implicit constraints.
+
+    Attributes:
+        population_size: An even number.
+        sigma: Initial standard deviation of every parameter.
+
+    References:
+        Nomura, Ono 2022, arXiv 2201.11422.
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: float = number(default=0.3, above=0)
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if self.population_size is not None and self.population_size % 2:
+            raise ValueError(
+                f"CRFMNES samples antithetic pairs, so population_size must be even, got {self.population_size}. "
+                f"Use {self.population_size + 1}."
+            )
+
+    def mean(self, state: CRFMNESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: CRFMNESState) -> Solution:
+        """Returns sigma * D * sqrt(1 + v^2)."""
+        _, unravel = ravel_pytree(state.mean)
+        return unravel(state.sigma * state.scales * jnp.sqrt(1 + jnp.square(state.v)))
+
+    def _default_population_size(self, num_dims: int) -> int:
+        size = super()._default_population_size(num_dims)
+        return size + size % 2
+
+    def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
+        flat, _ = ravel_pytree(solution)
+        v = normal_like(key, flat, num_samples=1)[0] / math.sqrt(flat.size)
+        return CRFMNESState(
+            mean=solution,
+            sigma=jnp.asarray(self.sigma, flat.dtype),
+            path_sigma=jnp.zeros_like(flat),
+            path_c=jnp.zeros_like(flat),
+            scales=1 / jnp.sqrt(1 + jnp.square(v)),  # where the authors have ones: sigma is what it says for any v
+            v=v,
+        )
+
+    def _ask(self, key: jax.Array, state: CRFMNESState, surrogate: Surrogate | None) -> tuple[Population, CRFMNESState]:
+        mean, unravel = ravel_pytree(state.mean)
+        z = normal_like(key, mean, num_samples=self._num_members(state.mean) // 2)
+        u, squared_norm = _direction(state.v)
+        y = z + (jnp.sqrt(1 + squared_norm) - 1) * jnp.outer(z @ u, u)
+        step = state.sigma * state.scales * y
+        return jax.vmap(unravel)(jnp.concatenate([mean + step, mean - step])), state
+
+    def _tell(self, state: CRFMNESState, population: Population, evaluation: Evaluation) -> CRFMNESState:
+        mean, unravel = ravel_pytree(state.mean)
+        x = flatten_members(population)
+        size, d = x.shape
+        u, squared_norm = _direction(state.v)
+        y = (x - mean) / (state.sigma * state.scales)
+        along = y @ u
+        # |z|^2, from the parts of y across u and along it.
+        squared_z = jnp.sum(jnp.square(y - jnp.outer(along, u)), axis=1) + jnp.square(along) / (1 + squared_norm)
+
+        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        is_feasible = fitness < jnp.inf
+        num_feasible = jnp.sum(is_feasible).astype(x.dtype)
+        by_rank = np.maximum(math.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)
+        by_rank = by_rank / by_rank.sum()
+        order = jnp.lexsort((jnp.where(is_feasible, 0, squared_z), fitness))
+        gains = jnp.zeros(size, x.dtype).at[order].set(jnp.asarray(by_rank, x.dtype), unique_indices=True)
+        rank_weights = gains - 1 / size
+
+        # The evolution path of z, and what its length says.
+        mu_eff = 1 / np.square(by_rank).sum()
+        c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
+        z_mean = rank_weights @ y + (1 / jnp.sqrt(1 + squared_norm) - 1) * (rank_weights @ along) * u
+        path_sigma = accumulate(state.path_sigma, z_mean, c_sigma, mu_eff)
+        length = jnp.linalg.norm(path_sigma) / expected_norm(d)
+        is_moving, is_stagnating = length >= 1, length >= 0.1
+        rate_stagnating = jnp.tanh((0.024 * num_feasible + 0.7 * d + 20) / (d + 12))
+        rate_converging = 2 * jnp.tanh((0.025 * num_feasible + 0.75 * d + 10) / (d + 4))
+        rate_sigma = jnp.where(is_moving, 1, jnp.where(is_stagnating, rate_stagnating, rate_converging))
+
+        distance = distance_gain(d, size) * jnp.sqrt(num_feasible / size) * jnp.sqrt(squared_z)
+        farthest = jnp.max(jnp.where(gains > 0, distance, 0))
+        far_gains = gains * jnp.exp(jnp.minimum(distance - farthest, 0))  # a member without gain may be farther
+        weights = jnp.where(is_moving, far_gains / jnp.sum(far_gains) - 1 / size, rank_weights)
+
+        step = state.scales * (weights @ y)
+        c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
+        path_c = accumulate(state.path_c, step, c_c, mu_eff)
+
+        # v and D take a step along the natural gradient of the members, and one of the path. Its rate is negative in
+        # the authors' code below five dimensions, which would turn away from where the search goes.
+        rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * math.log(d)) + 5) / (0.23 * d + 25))
+        rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * max(d - 5, 0) / 6 * num_feasible / size
+        of_members = natural_gradient(state.v, y, rate * weights)
+        of_path = natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
+        v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
+        # Beyond this the condition number of I + v v^T exceeds the precision.
+        longest = float(jnp.finfo(x.dtype).eps) ** -0.5
+        v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))
+        scales = state.scales * jnp.maximum(1 + change, 0.1)  # an unlucky step must not turn a scale negative
+        log_det = jnp.sum(jnp.log(scales)) + jnp.log1p(jnp.sum(jnp.square(v))) / 2
+        scales = scales * jnp.exp(-log_det / d)  # sigma alone holds the volume
+
+        exponent = rate_sigma / 2 * (weights @ squared_z / d - jnp.sum(weights))
+        return CRFMNESState(
+            mean=unravel(mean + state.sigma * step),
+            sigma=clip_std(state.sigma * jnp.exp(jnp.minimum(exponent, 1))),
+            path_sigma=path_sigma,
+            path_c=path_c,
+            scales=jnp.sqrt(clip_std(jnp.square(scales))),
+            v=v,
+        )
+
+
+def natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the weighted sum of the natural gradients of log p(y_i) in v, and in D relative to D, both `[d]`.
+
+    All but the first sums is linear in what belongs to a member, so it is done once, for the sums.
+
+    Args:
+        v: `[d]`
+        y: `[n, d]`
+        weights: `[n]`
+    """
+    u, v2 = _direction(v)
+    u2, gamma = jnp.square(u), 1 + v2
+    along, total = y @ u, jnp.sum(weights)
+    cross = (weights * along) @ y
+    t = cross - (weights @ jnp.square(along) + gamma * total) / 2 * u
+    s = weights @ jnp.square(y) - v2 / gamma * u * cross - total
+
+    # alpha < 1 shrinks what couples v and D in the Fisher matrix, as much as it takes to be invertible.
+    alpha = jnp.sqrt(v2**2 + (2 * gamma - jnp.sqrt(gamma)) / jnp.max(u2)) / (2 + v2)
+    alpha = jnp.minimum(alpha, 1)
+    b = 2 * alpha**2 - (1 - alpha**2) * v2**2 / gamma
+    h = 2 - (b + 2 * alpha**2) * u2
+    s = s - alpha / gamma * ((2 + v2) * u * t - v2 * (u @ t) * u2)
+    s = s / h - b * (s @ (u2 / h)) / (1 + b * (u2 @ (u2 / h))) * u2 / h
+    t = t - alpha * ((2 + v2) * u * s - (u2 @ s) * u)
+    return t / jnp.maximum(jnp.sqrt(v2), jnp.finfo(v.dtype).tiny), s
+
+
+def distance_gain(d: int, size: int) -> float:
+    """Returns how much a member's log weight grows with its distance |z|, if all are feasible.
+
+    It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
+    which converges for every d.
+    """
+    a = 1.0
+    for _ in range(50):
+        a -= (math.log1p(a * a) + a * a / 2 - math.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
+    return a * min(1.0, math.sqrt(size / d))
+
+
+def _direction(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns v / |v| (zero if v is zero) and |v|^2."""
+    norm = jnp.linalg.norm(v)
+    return v / jnp.maximum(norm, jnp.finfo(v.dtype).tiny), jnp.square(norm)

@@ -1,0 +1,144 @@
+"""LM-MA-ES: MA-ES whose matrix is a product of m rank-one updates, in O(d log d) time and memory.
+
+Reference: Loshchilov, Glasmachers, Beyer 2019, "Large Scale Black-Box Optimization by Limited-Memory Matrix
+Adaptation", arXiv 1705.06693, Algorithm 1. A member is mean + sigma * P z with
+
+    P = P_m ... P_1,    P_i = (1 - c_d,i) I + c_d,i m_i m_i^T,
+
+which the paper applies one by one. Written out, the direction P z is a (z + sum_i g_i r_i m_i), where a is the product
+of the 1 - c_d,i, g_i = c_d,i / (1 - c_d,i), and r solves the unit lower triangular system
+
+    r_i - sum_{j < i} (m_i . m_j) g_j r_j = m_i . z.
+
+With the matrix K of the m_i . m_j, eliminating z from both turns this into an upper triangular system for the inverse,
+so that `tell` recovers what was sampled from the members themselves.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from strategies.distribution.base import default_parameters, flatten_members, weights_by_rank
+from strategies.noise import clip_std, normal_like
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class LMMAESState(NamedTuple):
+    """State of `LMMAES`, for d parameters and m direction vectors."""
+
+    mean: Solution
+    sigma: jax.Array  # [] step size
+    path: jax.Array  # [d] evolution path of the step size
+    directions: jax.Array  # [m, d] evolution paths, from the fastest fading to the slowest
+    generation: jax.Array  # []
+
+
+class LMMAES(Strategy):
+    """Limited-memory matrix adaptation evolution strategy, for hundreds of dimensions and more.
+
+    Attributes:
+        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        num_directions: Number m of direction vectors; default 4 + floor(3 ln d).
+
+    References:
+        Loshchilov, Glasmachers, Beyer 2019, arXiv 1705.06693.
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: float = number(default=0.3, above=0)
+    num_directions: int | None = static(default=None, at_least=1)
+
+    def mean(self, state: LMMAESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: LMMAESState) -> Solution:
+        """Returns sigma * sqrt(diag(P P^T))."""
+        _, unravel = ravel_pytree(state.mean)
+        shrink, gains = _factors(state)
+        gram = state.directions @ state.directions.T
+        # P = a (I + M^T W M), of which row k is a (e_k + M^T W^T m), m the k-th column of M.
+        w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram)) - jnp.tril(gram, -1) * gains)
+        inner = 2 * w + w @ gram @ w.T
+        squares = 1 + jnp.sum(state.directions * (inner @ state.directions), axis=0)
+        return unravel(state.sigma * shrink * jnp.sqrt(jnp.maximum(squares, 0)))
+
+    def _init(self, key: jax.Array, solution: Solution) -> LMMAESState:
+        flat, _ = ravel_pytree(solution)
+        num_directions = self.num_directions or 4 + math.floor(3 * math.log(flat.size))
+        return LMMAESState(
+            mean=solution,
+            sigma=jnp.asarray(self.sigma, flat.dtype),
+            path=jnp.zeros_like(flat),
+            directions=jnp.zeros((num_directions, flat.size), flat.dtype),
+            generation=jnp.zeros((), jnp.int32),
+        )
+
+    def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
+        mean, unravel = ravel_pytree(state.mean)
+        z = normal_like(key, mean, num_samples=self._num_members(state.mean))
+        return jax.vmap(unravel)(mean + state.sigma * transform(state, z)), state
+
+    def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
+        mean, unravel = ravel_pytree(state.mean)
+        x = flatten_members(population)
+        size, d = x.shape
+        p = default_parameters(d, size)
+        weights = weights_by_rank(np.maximum(p.weights, 0), evaluation.fitness, x.dtype)
+
+        y_mean = weights @ ((x - mean) / state.sigma)
+        z_mean = inverse_transform(state, y_mean)
+        # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
+        z_mean = z_mean * jnp.minimum(1, (math.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
+
+        # The paper's rates are for d > size; below, where they would exceed one, paths without memory take over.
+        c_sigma = min(1.0, 2 * size / d)
+        c_c = np.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions))))[:, None]
+        path = (1 - c_sigma) * state.path + math.sqrt(c_sigma * (2 - c_sigma) * p.mu_eff) * z_mean
+        gains = jnp.asarray(np.sqrt(c_c * (2 - c_c) * p.mu_eff), x.dtype)
+        directions = jnp.asarray(1 - c_c, x.dtype) * state.directions + gains * z_mean
+
+        exponent = c_sigma / 2 * (jnp.sum(jnp.square(path)) / d - 1)
+        return LMMAESState(
+            mean=unravel(mean + state.sigma * y_mean),
+            sigma=clip_std(state.sigma * jnp.exp(jnp.minimum(exponent, 1))),
+            path=path,
+            directions=directions,
+            generation=state.generation + 1,
+        )
+
+
+def transform(state: LMMAESState, z: jax.Array) -> jax.Array:
+    """Returns P z for vectors in the last axis, by products of matrices rather than by m passes over them."""
+    shrink, gains = _factors(state)
+    gram = state.directions @ state.directions.T
+    r = _solve(-jnp.tril(gram, -1) * gains, z @ state.directions.T, lower=True)
+    return shrink * (z + (gains * r) @ state.directions)
+
+
+def inverse_transform(state: LMMAESState, y: jax.Array) -> jax.Array:
+    """Returns the z with P z = y, for vectors in the last axis."""
+    shrink, gains = _factors(state)
+    gram = state.directions @ state.directions.T
+    y = y / shrink
+    r = _solve(jnp.triu(gram) * gains, y @ state.directions.T, lower=False)
+    return y - (gains * r) @ state.directions
+
+
+def _factors(state: LMMAESState) -> tuple[jax.Array, jax.Array]:
+    """Returns a, [], and g, [m]; see the top of this file. A vector counts from the generation of its number on."""
+    num_directions, d = state.directions.shape
+    c_d = 1 / (max(d, 2) * 1.5 ** np.arange(num_directions))  # in one dimension the first would be one: P singular
+    c_d = jnp.where(jnp.arange(num_directions) < state.generation, c_d, 0).astype(state.directions.dtype)
+    return jnp.prod(1 - c_d), c_d / (1 - c_d)
+
+
+def _solve(triangle: jax.Array, right: jax.Array, *, lower: bool) -> jax.Array:
+    """Returns r with (I + triangle) r = right, for right-hand sides in the last axis."""
+    matrix = jnp.eye(len(triangle), dtype=triangle.dtype) + triangle
+    return jax.scipy.linalg.solve_triangular(matrix, right.T, lower=lower).T

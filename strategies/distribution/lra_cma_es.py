@@ -1,0 +1,129 @@
+"""LRA-CMA-ES: CMA-ES whose learning rates keep the signal-to-noise ratio of its updates constant.
+
+On multimodal and noisy functions the updates are mostly noise, and small learning rates average over it: a default
+population then does what otherwise takes a large one.
+
+Reference: Nomura, Akimoto, Ono 2023, "CMA-ES with Learning Rate Adaptation: Can CMA-ES with Default Population Size
+Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from strategies.distribution.cma_es import CMAES, CMAESState
+from strategies.distribution.eigen import decompose
+from strategies.noise import clip_std
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class Rate(NamedTuple):
+    """A learning rate, and moving averages of the updates that it is applied to, in local coordinates."""
+
+    average: jax.Array  # E: [d] of the mean, [d, d] of the covariance
+    square: jax.Array  # [] V, of the squared norm
+    rate: jax.Array  # [] eta
+
+
+class LRACMAESState(NamedTuple):
+    """State of `LRACMAES`, for d parameters."""
+
+    cma: CMAESState
+    mean_rate: Rate
+    covariance_rate: Rate
+
+
+class LRACMAES(Strategy):
+    """CMA-ES with learning rate adaptation.
+
+    It takes an eigendecomposition in every generation, where CMA-ES needs one in some 1 / (10 d (c_1 + c_mu)), and half
+    a dozen products of d x d matrices.
+
+    Attributes:
+        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        alpha: The signal-to-noise ratio that is aimed at, per learning rate.
+        beta_mean: Step of the moving averages for the mean.
+        beta_covariance: Step of the moving averages for the covariance.
+        gamma: Damping of the learning rates.
+
+    References:
+        Nomura, Akimoto, Ono 2023, arXiv 2304.03473.
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: float = number(default=0.3, above=0)
+    alpha: float = number(default=1.4, above=0)
+    beta_mean: float = number(default=0.1, above=0, at_most=1)
+    beta_covariance: float = number(default=0.03, above=0, at_most=1)
+    gamma: float = number(default=0.1, at_least=0)
+
+    def mean(self, state: LRACMAESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return self._cma.mean(state.cma)
+
+    def std(self, state: LRACMAESState) -> Solution:
+        """Returns sigma * sqrt(diag C)."""
+        return self._cma.std(state.cma)
+
+    def condition_number(self, state: LRACMAESState) -> jax.Array:
+        """Returns the condition number of C."""
+        return self._cma.condition_number(state.cma)
+
+    @property
+    def _cma(self) -> CMAES:
+        return CMAES(population_size=self.population_size, sigma=self.sigma)
+
+    def _init(self, key: jax.Array, solution: Solution) -> LRACMAESState:
+        cma = self._cma.init(key, solution)
+
+        def rate(average: jax.Array) -> Rate:
+            return Rate(jnp.zeros_like(average), jnp.zeros_like(cma.sigma), jnp.ones_like(cma.sigma))
+
+        return LRACMAESState(cma, rate(cma.path_c), rate(cma.covariance))
+
+    def _ask(
+        self, key: jax.Array, state: LRACMAESState, surrogate: Surrogate | None
+    ) -> tuple[Population, LRACMAESState]:
+        return self._cma.ask(key, state.cma, surrogate)[0], state
+
+    def _tell(self, state: LRACMAESState, population: Population, evaluation: Evaluation) -> LRACMAESState:
+        old, new = state.cma, self._cma.update(state.cma, population, evaluation)
+        old_mean, unravel = ravel_pytree(old.mean)
+        mean_step = ravel_pytree(new.mean)[0] - old_mean
+        # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
+        covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
+
+        # Local coordinates, in which the old distribution is the standard normal one.
+        inverse_root = (old.basis / old.scales) @ old.basis.T
+        local_mean = inverse_root @ mean_step / old.sigma
+        local_covariance = inverse_root @ covariance_step @ inverse_root / jnp.sqrt(jnp.asarray(2, old.sigma.dtype))
+        mean_rate = self._adapt(state.mean_rate, local_mean, self.beta_mean)
+        covariance_rate = self._adapt(state.covariance_rate, local_covariance, self.beta_covariance)
+
+        covariance = old.covariance + covariance_rate.rate * covariance_step
+        covariance, basis, scales = decompose(covariance)  # always: its roots are the next generation's coordinates
+        volume = jnp.exp(jnp.mean(jnp.log(scales)))  # sigma and C, of determinant one, from Sigma
+        # The best step size goes with one over the learning rate of the mean.
+        correction = state.mean_rate.rate / mean_rate.rate
+        cma = new._replace(
+            mean=unravel(old_mean + mean_rate.rate * mean_step),
+            sigma=clip_std(old.sigma * volume * correction),
+            covariance=covariance / jnp.square(volume),
+            basis=basis,
+            scales=scales / volume,
+        )
+        return LRACMAESState(cma, mean_rate, covariance_rate)
+
+    def _adapt(self, state: Rate, step: jax.Array, beta: float) -> Rate:
+        """Returns the learning rate, moved towards a signal-to-noise ratio of alpha times itself."""
+        average = (1 - beta) * state.average + beta * step
+        square = (1 - beta) * state.square + beta * jnp.sum(jnp.square(step))
+        signal = jnp.sum(jnp.square(average))
+        noise = jnp.maximum(square - signal, jnp.finfo(square.dtype).tiny)
+        ratio = (signal - beta / (2 - beta) * square) / noise
+        relative = jnp.clip(ratio / (self.alpha * state.rate) - 1, -1, 1)
+        rate = state.rate * jnp.exp(jnp.minimum(self.gamma * state.rate, beta) * relative)
+        return Rate(average, square, jnp.minimum(rate, 1).astype(state.rate.dtype))

@@ -1,0 +1,95 @@
+"""MA-ES: CMA-ES without covariance matrix and eigendecomposition; it adapts a factor of the covariance directly.
+
+Reference: Beyer, Sendhoff 2017, "Simplify Your Covariance Matrix Adaptation Evolution Strategy", doi
+10.1109/TEVC.2017.2680320. The labels (M4) to (M12) are those of its Figure 3; settings are the default parameters of
+CMA-ES, positive weights only.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from strategies.distribution.base import (
+    accumulate,
+    adapt_step_size,
+    default_parameters,
+    flatten_members,
+    weights_by_rank,
+)
+from strategies.noise import clip_std, normal_like
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class MAESState(NamedTuple):
+    """State of `MAES`, for d parameters."""
+
+    mean: Solution
+    sigma: jax.Array  # [] step size
+    path: jax.Array  # [d] evolution path s
+    factor: jax.Array  # [d, d] M: a member is mean + sigma * M z
+    noise: jax.Array  # [population_size, d] z of the members last asked for
+
+
+class MAES(Strategy):
+    """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
+
+    Attributes:
+        sigma: Initial step size, about a third of the distance to where the optimum may be.
+
+    References:
+        Beyer, Sendhoff 2017, doi 10.1109/TEVC.2017.2680320.
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: float = number(default=0.3, above=0)
+
+    remembers_noise = True  # recovering z from a member would take the inverse of M
+
+    def mean(self, state: MAESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: MAESState) -> Solution:
+        """Returns sigma * sqrt(diag(M M^T))."""
+        _, unravel = ravel_pytree(state.mean)
+        return unravel(state.sigma * jnp.linalg.norm(state.factor, axis=1))
+
+    def _init(self, key: jax.Array, solution: Solution) -> MAESState:
+        flat, _ = ravel_pytree(solution)
+        return MAESState(
+            mean=solution,
+            sigma=jnp.asarray(self.sigma, flat.dtype),
+            path=jnp.zeros_like(flat),
+            factor=jnp.eye(flat.size, dtype=flat.dtype),
+            noise=jnp.zeros((self._num_members(solution), flat.size), flat.dtype),
+        )
+
+    def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
+        mean, unravel = ravel_pytree(state.mean)
+        z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
+        x = mean + state.sigma * (z @ state.factor.T)  # (M5), (M6)
+        return jax.vmap(unravel)(x), state._replace(noise=z)
+
+    def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
+        mean, unravel = ravel_pytree(state.mean)
+        size, d = state.noise.shape
+        p = default_parameters(d, size)
+        weights = weights_by_rank(np.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
+
+        y = (flatten_members(population) - mean) / state.sigma  # M z
+        new_mean = mean + state.sigma * (weights @ y)  # (M9)
+        path = accumulate(state.path, weights @ state.noise, p.c_sigma, p.mu_eff)  # (M10)
+
+        # (M11), multiplied out: M (s s^T) and M (z z^T) as outer products, where M times a d x d matrix is O(d^3).
+        rank_one = jnp.outer(state.factor @ path, path)
+        rank_mu = (y.T * weights) @ state.noise
+        factor = (1 - (p.c_1 + p.c_mu) / 2) * state.factor + p.c_1 / 2 * rank_one + p.c_mu / 2 * rank_mu
+
+        sigma = adapt_step_size(state.sigma, jnp.linalg.norm(path), p)  # (M12)
+        # Only the product of sigma and M matters. Kept at the norm of the identity, M can neither vanish nor overflow.
+        scale = jnp.linalg.norm(factor) / np.sqrt(d)
+        return MAESState(unravel(new_mean), clip_std(sigma * scale), path, factor / scale, state.noise)

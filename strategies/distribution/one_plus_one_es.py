@@ -1,0 +1,101 @@
+"""(1+1)-ES: one parent, replaced by an offspring that is no worse; the step size by the one-fifth success rule.
+
+Reference: Rechenberg 1973; Kern et al. 2004, "Learning Probability Distributions in Continuous Evolutionary Algorithms
+- A Comparative Review", Natural Computing 3, doi 10.1023/B:NACO.0000023416.59689.4e; damping as in Hansen, Arnold,
+Auger 2015, "Evolution Strategies", section 3.1.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import clip_std, normal_like
+from zoo import number, static
+from zoo.population import take_member
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+
+TARGET_SUCCESS_RATE = 1 / 5
+
+
+class OnePlusOneESState(NamedTuple):
+    """State of `OnePlusOneES`."""
+
+    parent: Solution
+    fitness: jax.Array  # [] of the parent; inf before it was evaluated
+    sigma: jax.Array  # []
+    generation: jax.Array  # []
+
+
+class OnePlusOneES(Strategy):
+    """(1+1)-ES; (1+lambda)-ES with a larger population, the success rate being that of the offspring.
+
+    The first member of the first generation is the initial solution, so that the parent has a fitness to beat. It is
+    not evaluated again: on noisy fitness a lucky parent stays.
+
+    Attributes:
+        population_size: Offspring per generation.
+        sigma: Initial step size.
+
+    References:
+        Kern et al. 2004, doi 10.1023/B:NACO.0000023416.59689.4e.
+    """
+
+    population_size: int | None = static(default=1, at_least=1)
+    sigma: float = number(default=0.3, above=0)
+
+    def mean(self, state: OnePlusOneESState) -> Solution:
+        """Returns the parent: the best member so far."""
+        return state.parent
+
+    def std(self, state: OnePlusOneESState) -> Solution:
+        """Returns sigma, broadcast."""
+        return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
+
+    def _init(self, key: jax.Array, solution: Solution) -> OnePlusOneESState:
+        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        return OnePlusOneESState(
+            parent=solution,
+            fitness=jnp.asarray(jnp.inf, dtype),
+            sigma=jnp.asarray(self.sigma, dtype),
+            generation=jnp.zeros((), jnp.int32),
+        )
+
+    def _ask(
+        self, key: jax.Array, state: OnePlusOneESState, surrogate: Surrogate | None
+    ) -> tuple[Population, OnePlusOneESState]:
+        size = self._num_members(state.parent)
+        noise = normal_like(key, state.parent, num_samples=size)
+        sigma = jnp.where(_is_offspring(state, size), state.sigma, 0)
+
+        def mutate(x: jax.Array, z: jax.Array) -> jax.Array:
+            return x + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
+
+        return jax.tree.map(mutate, state.parent, noise), state
+
+    def _tell(self, state: OnePlusOneESState, population: Population, evaluation: Evaluation) -> OnePlusOneESState:
+        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.fitness.dtype)
+        is_offspring = _is_offspring(state, fitness.shape[0])
+        parent_fitness = jnp.where(is_offspring[0], state.fitness, fitness[0])
+        # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
+        is_success = (fitness <= parent_fitness) & is_offspring
+        success_rate = jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)
+        damping = math.sqrt(num_dims(state.parent) + 1)
+        exponent = jnp.where(jnp.any(is_offspring), (success_rate - TARGET_SUCCESS_RATE) / damping, 0)
+
+        best = jnp.argmin(fitness)
+        replaces = (fitness[best] <= parent_fitness) | ~is_offspring[0]
+        return OnePlusOneESState(
+            parent=jax.tree.map(
+                lambda new, old: jnp.where(replaces, new, old), take_member(population, best), state.parent
+            ),
+            fitness=jnp.where(replaces, fitness[best], state.fitness),
+            sigma=clip_std(state.sigma * jnp.exp(exponent).astype(state.sigma.dtype)),
+            generation=state.generation + 1,
+        )
+
+
+def _is_offspring(state: OnePlusOneESState, size: int) -> jax.Array:
+    """Returns which members are offspring, `[size]`: all but the first of the first generation, the parent itself."""
+    return (jnp.arange(size) > 0) | (state.generation > 0)

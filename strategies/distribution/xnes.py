@@ -1,0 +1,102 @@
+"""xNES: exponential natural evolution strategy, a Gaussian with a full covariance matrix.
+
+Reference: Glasmachers, Schaul, Yi, Wierstra, Schmidhuber 2010, "Exponential Natural Evolution Strategies", GECCO, doi
+10.1145/1830483.1830557, Algorithm 1; Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Table 1 (settings).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from strategies.distribution.base import flatten_members
+from strategies.noise import clip_std, normal_like, weighted_sum
+from strategies.shaping import utilities
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+_MAX_EXPONENT = 16.0
+
+
+class XNESState(NamedTuple):
+    """State of `XNES`, for d parameters. The covariance matrix is sigma^2 B B^T."""
+
+    mean: Solution
+    sigma: jax.Array  # [] step size
+    shape: jax.Array  # [d, d] B, of determinant one
+
+
+class XNES(Strategy):
+    """Exponential NES: steps of the natural gradient in exponential coordinates of the covariance matrix.
+
+    Attributes:
+        sigma: Initial step size.
+        mean_learning_rate: Step of the mean, in units of the natural gradient.
+        std_learning_rate: Step of log sigma; default (9 + 3 ln d) / (5 d sqrt(d)).
+        shape_learning_rate: Step of the shape B; default as `std_learning_rate`.
+
+    References:
+        Glasmachers et al. 2010, doi 10.1145/1830483.1830557, Algorithm 1.
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: float = number(default=0.3, above=0)
+    mean_learning_rate: float = number(default=1.0, at_least=0)
+    std_learning_rate: float | None = number(default=None, at_least=0)
+    shape_learning_rate: float | None = number(default=None, at_least=0)
+
+    def mean(self, state: XNESState) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+    def std(self, state: XNESState) -> Solution:
+        """Returns sigma * sqrt(diag(B B^T))."""
+        _, unravel = ravel_pytree(state.mean)
+        return unravel(state.sigma * jnp.linalg.norm(state.shape, axis=1))
+
+    def condition_number(self, state: XNESState) -> jax.Array:
+        """Returns the condition number of the covariance matrix."""
+        singular_values = jnp.linalg.svd(state.shape, compute_uv=False)
+        return jnp.square(singular_values[0] / jnp.maximum(singular_values[-1], jnp.finfo(singular_values.dtype).tiny))
+
+    def _init(self, key: jax.Array, solution: Solution) -> XNESState:
+        flat, _ = ravel_pytree(solution)
+        return XNESState(solution, jnp.asarray(self.sigma, flat.dtype), jnp.eye(flat.size, dtype=flat.dtype))
+
+    def _ask(self, key: jax.Array, state: XNESState, surrogate: Surrogate | None) -> tuple[Population, XNESState]:
+        mean, unravel = ravel_pytree(state.mean)
+        s = normal_like(key, mean, num_samples=self._num_members(state.mean))
+        return jax.vmap(unravel)(mean + state.sigma * (s @ state.shape.T)), state
+
+    def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
+        flat, _ = ravel_pytree(state.mean)
+        d = flat.size
+        default = (9 + 3 * math.log(d)) / (5 * d * math.sqrt(d))
+        std_rate = default if self.std_learning_rate is None else self.std_learning_rate
+        shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
+        utility = utilities(evaluation.fitness).astype(flat.dtype)
+
+        s = jnp.linalg.solve(state.shape, (flatten_members(population) - flat).T / state.sigma)  # [d, population_size]
+        # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
+        of_shape = utility
+        if evaluation.moved is not None:  # what bounds moved says nothing bad about the direction it was sampled in
+            of_shape = jnp.where(evaluation.moved, jnp.maximum(utility, 0), utility)
+        gradient = (s * of_shape) @ s.T - jnp.sum(of_shape) * jnp.eye(d, dtype=flat.dtype)
+        gradient_sigma = jnp.trace(gradient) / d
+        exponent = shape_rate / 2 * (gradient - gradient_sigma * jnp.eye(d, dtype=flat.dtype))
+        exponent_sigma = std_rate / 2 * gradient_sigma
+        # A shape that rounding has made singular is kept: nothing is learnt from it but the mean.
+        is_usable = jnp.all(jnp.isfinite(gradient))
+        # Beyond `expm`'s range there is nothing but overflow; no step of sensible rates comes near.
+        scale = jnp.minimum(1, _MAX_EXPONENT / jnp.maximum(jnp.linalg.norm(exponent), 1))
+        exponent = jnp.where(is_usable, scale * exponent, 0)
+        exponent_sigma = jnp.where(is_usable, jnp.clip(exponent_sigma, -_MAX_EXPONENT, _MAX_EXPONENT), 0)
+        return XNESState(
+            # mean + sigma B sum_k u_k s_k
+            mean=jax.tree.map(jnp.add, state.mean, weighted_sum(utility * self.mean_learning_rate, population)),
+            sigma=clip_std(state.sigma * jnp.exp(exponent_sigma)),
+            # Padé's approximation takes less than half the time of an eigendecomposition of the symmetric exponent.
+            shape=state.shape @ jax.scipy.linalg.expm(exponent),
+        )

@@ -1,0 +1,111 @@
+"""PGPE: parameter-exploring policy gradients, antithetic pairs and one standard deviation per parameter, which adapts.
+
+Reference: Sehnke, Osendorfer, Rückstieß, Graves, Peters, Schmidhuber 2010, "Parameter-exploring Policy Gradients",
+Neural Networks 23(4), doi 10.1016/j.neunet.2009.12.004: symmetric sampling, section 2.3. The bound on the change of the
+standard deviations: Toklu, Liskowski, Srivastava 2020, arXiv 2008.02387.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from strategies.gradient.base import PerturbationStrategy
+from strategies.noise import clip_std, normal_like, weighted_sum
+from zoo import number
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
+
+
+class PGPEState(NamedTuple):
+    """State of `PGPE`."""
+
+    mean: Solution
+    std: Solution  # standard deviation per parameter, in the structure of the solution
+    optimizer_state: optax.OptState
+    generation: jax.Array  # []
+
+
+class PGPE(PerturbationStrategy):
+    """PGPE with symmetric sampling: descends the gradients of E[f] in the mean and in the standard deviations.
+
+    Both steps are proportional to the variance, as in the paper: the optimizer is handed std^2 times the gradient of
+    the mean, and a standard deviation moves by `std_learning_rate` times std^2 times its gradient.
+
+    Attributes:
+        sigma: Initial standard deviation of every parameter.
+        optimizer: As in every gradient strategy; `"clip_up"` is the one made for this.
+        std_learning_rate: Step of the standard deviations.
+        max_std_change: Largest change of a standard deviation in one generation, relative to it.
+
+    References:
+        Sehnke et al. 2010, doi 10.1016/j.neunet.2009.12.004; Toklu et al. 2020, arXiv 2008.02387.
+    """
+
+    std_learning_rate: float = number(default=0.1, at_least=0)
+    max_std_change: float = number(default=0.2, at_least=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        self._check_pairs()
+
+    def std(self, state: PGPEState) -> Solution:
+        """Returns the standard deviations of the search distribution."""
+        return state.std
+
+    def estimate(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate for the mean, unbiased without shaping.
+
+        Args:
+            state: The state that `ask` returned.
+            population: The population that was evaluated.
+            evaluation: Its evaluation.
+        """
+        return jax.tree.map(lambda g, s: g / s / s, self._mean_step(state, population, evaluation), state.std)
+
+    def estimate_std(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate for the standard deviations, unbiased without shaping; as `estimate`."""
+        return jax.tree.map(lambda g, s: g / s, self._relative_std_step(state, population, evaluation), state.std)
+
+    def _init(self, key: jax.Array, solution: Solution) -> PGPEState:
+        std = jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution)
+        return PGPEState(solution, std, self._transformation.init(solution), jnp.zeros((), jnp.int32))
+
+    def _ask(self, key: jax.Array, state: PGPEState, surrogate: Surrogate | None) -> tuple[Population, PGPEState]:
+        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean) // 2)
+
+        def pairs(m: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
+            return jnp.concatenate([m + s * z, m - s * z])
+
+        return jax.tree.map(pairs, state.mean, state.std, noise), state
+
+    def _tell(self, state: PGPEState, population: Population, evaluation: Evaluation) -> PGPEState:
+        change = self._relative_std_step(state, population, evaluation)
+        told = self._apply(state, self._mean_step(state, population, evaluation))
+
+        def new_std(std: jax.Array, change: jax.Array) -> jax.Array:
+            bounded = jnp.clip(self.std_learning_rate * change, -self.max_std_change, self.max_std_change)
+            # Fitness that is not shaped may overflow the sum.
+            return clip_std(std * (1 - jnp.where(jnp.isnan(bounded), 0, bounded)).astype(std.dtype))
+
+        return told._replace(std=jax.tree.map(new_std, state.std, change))
+
+    def _mean_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns std^2 times the gradient of the mean, sum_i w_i (x_i - mean) / population_size."""
+        weights = self._antithetic_weights(evaluation.fitness)
+        # The weights sum to zero, so the mean drops out.
+        return weighted_sum(weights / weights.shape[0], population)
+
+    def _relative_std_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns std times the gradient of the standard deviations: the mean over the pairs of (f - b) (z^2 - 1)."""
+        fitness = self._shape(evaluation.fitness)
+        num_pairs = fitness.shape[0] // 2
+        pair = (fitness[:num_pairs] + fitness[num_pairs:]) / 2
+        # The baseline contains the pair itself, hence n - 1. The weights sum to zero, so the 1 drops out.
+        weights = (pair - jnp.mean(pair)) / max(num_pairs - 1, 1)
+
+        def squares(s: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.square((x[:num_pairs] - x[num_pairs:]) * (0.5 / s))
+
+        return weighted_sum(weights, jax.tree.map(squares, state.std, population))

@@ -1,0 +1,112 @@
+"""What strategies share that keep a population of members and the fitness of each.
+
+`init` evaluates nothing, so the first `ask` returns the initial population - the initial solution and Gaussian samples
+around it - and the first `tell` takes its fitness. Until then the state holds copies of the initial solution with
+fitness +inf, and as long as no member had a fitness below +inf, the initial population is drawn anew.
+"""
+
+import abc
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import clip_std, normal_like
+from zoo import number
+from zoo.strategy import Population, Solution, State, Strategy, Surrogate
+
+
+class PopulationStrategy(Strategy):
+    """Base of strategies whose search distribution is their members.
+
+    A subclass has a state with `members`, `[population_size, ...]`, and `fitness`, `[population_size]`, and implements
+    `_next_population` for the generations after the first.
+
+    Attributes:
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member.
+    """
+
+    sigma: float = number(default=0.3, above=0)
+
+    def std(self, state: State) -> Solution:
+        """Returns the standard deviation of the members per parameter; `sigma` before the first `tell`."""
+        is_first = nothing_evaluated(state.fitness)
+        return jax.tree.map(
+            lambda x: jnp.where(is_first, jnp.asarray(self.sigma, x.dtype), clip_std(jnp.std(x, axis=0))), state.members
+        )
+
+    def _ask(self, key: jax.Array, state: State, surrogate: Surrogate | None) -> tuple[Population, State]:
+        is_first = nothing_evaluated(state.fitness)
+        center = jax.tree.map(lambda x: x[0], state.members)
+
+        def initial(following: Population) -> Population:
+            return jax.tree.map(
+                lambda new, old: jnp.where(is_first, new, old), self._initial_population(key, center, state), following
+            )
+
+        # Seeds that are batched are in their first generation together, and in no other is the noise drawn.
+        following = self._next_population(key, state)
+        return jax.lax.cond(any_in_batch(is_first), initial, lambda following: following, following), state
+
+    def _initial_population(self, key: jax.Array, center: Solution, state: State) -> Population:
+        noise = normal_like(key, center, num_samples=state.fitness.shape[0])
+        return jax.tree.map(lambda c, z: c + jnp.asarray(self.sigma, c.dtype) * z.at[0].set(0), center, noise)
+
+    @abc.abstractmethod
+    def _next_population(self, key: jax.Array, state: State) -> Population:
+        """Returns the population to evaluate, each leaf `[population_size, ...]`."""
+
+
+def nothing_evaluated(fitness: jax.Array) -> jax.Array:
+    """Whether no member had a fitness below +inf yet."""
+    return jnp.all(fitness == jnp.inf)
+
+
+def unevaluated(solution: Solution, size: int) -> jax.Array:
+    """Returns fitness +inf, `[size]`, in the precision in which a state keeps fitness."""
+    return jnp.full(size, jnp.inf, jnp.result_type(*jax.tree.leaves(solution), jnp.float32))
+
+
+def copies(solution: Solution, size: int) -> Population:
+    """Returns a population of copies, stored."""
+    return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (size, *x.shape))), solution)
+
+
+def where_members(mask: jax.Array, one: Population, other: Population) -> Population:
+    """Returns the members of one population where the mask, `[population_size]`, is true, else those of the other."""
+    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), one, other)
+
+
+def uniform_like(key: jax.Array, population: Population) -> Population:
+    """Returns independent uniform numbers in [0, 1) for every parameter of every member."""
+    leaves, structure = jax.tree.flatten(population)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.uniform(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, draws)
+
+
+def parameter_numbers(population: Population) -> Any:
+    """Returns the number of each parameter, from 0 to d - 1, each leaf `[1, *leaf.shape]`."""
+    leaves, structure = jax.tree.flatten(population)
+    numbers, first = [], 0
+    for leaf in leaves:
+        shape = leaf.shape[1:]
+        numbers.append(first + jnp.arange(math.prod(shape)).reshape(1, *shape))
+        first += math.prod(shape)
+    return jax.tree.unflatten(structure, numbers)
+
+
+@jax.custom_batching.custom_vmap
+def any_in_batch(flag: jax.Array) -> jax.Array:
+    """Returns whether a scalar flag is true anywhere in the batch.
+
+    The result is not batched, so that a `cond` on it stays a `cond` under `vmap`, which otherwise would compute both
+    sides in every generation.
+    """
+    return flag
+
+
+@any_in_batch.def_vmap
+def _any_in_batch_rule(axis_size: int, in_batched: list[bool], flag: jax.Array) -> tuple[jax.Array, bool]:
+    return any_in_batch(jnp.any(flag)), False

@@ -1,0 +1,108 @@
+"""A simple genetic algorithm: truncation selection, Gaussian mutation, elites.
+
+Reference: Such et al. 2017, "Deep Neuroevolution: Genetic Algorithms Are a Competitive Alternative for Training Deep
+Neural Networks for Reinforcement Learning", arXiv 1712.06567, Algorithm 1: one elite, no crossover, and a constant
+sigma (`sigma_decay=1`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import clip_std, normal_like
+from strategies.population.base import copies, uniform_like
+from zoo import number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class SimpleGAState(NamedTuple):
+    """State of `SimpleGA`."""
+
+    parents: Population  # [num_parents, ...] the best of the last generation, best first
+    generation: jax.Array  # []
+
+
+class SimpleGA(Strategy):
+    """Genetic algorithm: children of the best members, mutated; the very best pass on unchanged.
+
+    Elites are evaluated again with their children, so that where fitness is noisy a lucky one does not stay for ever.
+
+    Attributes:
+        sigma: Initial standard deviation of the mutation.
+        sigma_decay: Factor of sigma per generation. A constant sigma comes no closer to an optimum than its own size.
+        sigma_floor: Where the decay ends, as a fraction of `sigma`.
+        num_parents: Members that have children; default: a fifth of the population.
+        num_elites: Members, at most `num_parents`, that pass on unchanged. Without any, the best can be lost.
+        crossover_rate: Probability that a parameter comes from a second parent; default: there is none.
+
+    References:
+        Such et al. 2017, arXiv 1712.06567.
+    """
+
+    sigma: float = number(default=0.1, above=0)
+    sigma_decay: float = number(default=0.99, above=0, at_most=1)
+    sigma_floor: float = number(default=0.01, at_least=0, at_most=1)
+    num_parents: int | None = static(default=None, at_least=1)
+    num_elites: int = static(default=1, at_least=0)
+    crossover_rate: float | None = number(default=None, at_least=0, at_most=1)
+
+    def mean(self, state: SimpleGAState) -> Solution:
+        """Returns the best member of the last generation: with an elite, and without noise, the best seen."""
+        return jax.tree.map(lambda x: x[0], state.parents)
+
+    def std(self, state: SimpleGAState) -> Solution:
+        """Returns the standard deviation of the children per parameter: of their parents and of the mutation."""
+        return jax.tree.map(
+            lambda x: clip_std(jnp.sqrt(jnp.var(x, axis=0) + jnp.square(self._sigma(state, x.dtype)))), state.parents
+        )
+
+    def _default_population_size(self, num_dims: int) -> int:
+        """50 members, of which ten are parents."""
+        return 50
+
+    def _init(self, key: jax.Array, solution: Solution) -> SimpleGAState:
+        size = self._num_members(solution)
+        num_parents = self.num_parents or max(1, self.num_elites, size // 5)
+        if not self.num_elites <= num_parents <= size or self.num_elites == size:
+            raise ValueError(
+                "SimpleGA needs num_elites <= num_parents <= population_size, and at least one child, got "
+                f"num_elites={self.num_elites}, num_parents={num_parents}, population_size={size}."
+            )
+        return SimpleGAState(copies(solution, num_parents), jnp.zeros((), jnp.int32))
+
+    def _ask(
+        self, key: jax.Array, state: SimpleGAState, surrogate: Surrogate | None
+    ) -> tuple[Population, SimpleGAState]:
+        key_parents, key_crossover, key_mutation = jax.random.split(key, 3)
+        mean = self.mean(state)
+        num_parents = jax.tree.leaves(state.parents)[0].shape[0]
+        num_children = self._num_members(mean) - self.num_elites
+        first, second = jax.random.randint(key_parents, (2, num_children), 0, num_parents)
+        children = jax.tree.map(lambda x: x[first], state.parents)
+        if self.crossover_rate is not None:
+            children = jax.tree.map(
+                lambda child, x, uniform: jnp.where(uniform < self.crossover_rate, x[second], child),
+                children,
+                state.parents,
+                uniform_like(key_crossover, children),
+            )
+        noise = normal_like(key_mutation, mean, num_samples=num_children)
+        population = jax.tree.map(
+            lambda x, child, z: jnp.concatenate([x[: self.num_elites], child + self._sigma(state, x.dtype) * z]),
+            state.parents,
+            children,
+            noise,
+        )
+        return population, state
+
+    def _tell(self, state: SimpleGAState, population: Population, evaluation: Evaluation) -> SimpleGAState:
+        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        num_parents = jax.tree.leaves(state.parents)[0].shape[0]
+        # Stable: among equals the elite goes first.
+        best = jnp.argsort(fitness, stable=True)[:num_parents]
+        return SimpleGAState(jax.tree.map(lambda x: x[best], population), state.generation + 1)
+
+    def _sigma(self, state: SimpleGAState, dtype: Any) -> jax.Array:
+        decayed = jnp.asarray(self.sigma_decay, jnp.float32) ** state.generation
+        return clip_std(jnp.asarray(self.sigma * jnp.maximum(decayed, self.sigma_floor), dtype))

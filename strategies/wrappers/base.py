@@ -1,0 +1,236 @@
+"""What wrappers share: a base strategy in its several forms, parts of a solution, surrogate gradients handed on.
+
+A wrapper is a strategy that searches by another one, its base. It implements `_init`, `_ask` and `_tell`; see `frozen`
+for a base that searches a part of the solution, `bounded` for one whose members are changed before they are evaluated.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from zoo import leaf
+from zoo.registry import complete_settings, make_strategy
+from zoo.strategy import (
+    Groups,
+    Population,
+    Solution,
+    State,
+    Strategy,
+    Surrogate,
+    SurrogateGradient,
+    gradient_of_members,
+)
+
+
+class Wrapper(Strategy):
+    """Base of wrappers. The state of a subclass is a `NamedTuple` with at least `base`, the state of the base strategy.
+
+    Attributes:
+        base: The strategy that is wrapped: a strategy, its id, or a dictionary of its id and settings such as
+            `{"id": "snes", "sigma": 0.1}`.
+        population_size: Members per generation; `None`: that of the base.
+    """
+
+    base: Any = leaf(default="open_es")
+
+    def __post_init__(self) -> None:
+        """Checks the settings, and makes the base."""
+        super().__post_init__()
+        object.__setattr__(self, "base", as_strategy(self.base, f"{type(self).__name__}.base"))
+        if isinstance(self.base, Strategy):  # not what a transformation put in its place
+            _ = self._sized_base  # its own checks of the population size
+
+    @property
+    def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
+        """Whether the base does."""
+        return self.base.takes_surrogate
+
+    @property
+    def remembers_noise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the base updates by the noise that it drew, not by the population that it is told."""
+        return getattr(self.base, "remembers_noise", False)
+
+    @property
+    def groups(self) -> np.ndarray | Groups:
+        """Those of the base."""
+        return self._sized_base.groups
+
+    @classmethod
+    def with_suggestions(
+        cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
+    ) -> dict[str, Any]:
+        """Returns settings, completed by those suggested; a base given by its id gets those that it has as well."""
+        completed = super().with_suggestions(settings, suggestions, solution)
+        base = completed.get("base", cls.__dataclass_fields__["base"].default)  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(base, str):
+            base = {"id": base}
+        if isinstance(base, dict) and "id" in base:
+            known = {name: value for name, value in completed.items() if name in cls.__dataclass_fields__}  # pyright: ignore[reportAttributeAccessIssue]
+            searched = jax.eval_shape(cls(**known)._searched, solution)
+            completed["base"] = complete_settings(base["id"], base, suggestions, searched)
+        return completed
+
+    def for_solution(self, solution: Solution) -> Self:
+        """Returns the strategy, and its base, with settings that depend on the number of dimensions filled in."""
+        base = self._sized_base.for_solution(jax.eval_shape(self._searched, solution))
+        return self.replace(base=base, population_size=base.population_size)
+
+    def mean(self, state: State) -> Solution:
+        """Returns the base's mean."""
+        return self._sized_base.mean(state.base)
+
+    def std(self, state: State) -> Solution:
+        """Returns the base's standard deviations."""
+        return self._sized_base.std(state.base)
+
+    @property
+    def _sized_base(self) -> Strategy:
+        return self.base if self.population_size is None else self.base.replace(population_size=self.population_size)
+
+    def _searched(self, solution: Solution) -> Solution:
+        """Returns what the base searches of a solution, or of a population."""
+        return solution
+
+    def _num_members(self, solution: Solution) -> int:
+        return self._sized_base._num_members(jax.eval_shape(self._searched, solution))
+
+    def _needs_surrogate(self, state: State) -> bool:
+        return self._sized_base._needs_surrogate(state.base)
+
+    def _map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
+        """Returns the state with the mean of the search moved; see `map_mean`."""
+        return state._replace(base=map_mean(self._sized_base, state.base, fn))
+
+
+def as_strategy(base: Any, name: str) -> Any:
+    """Returns the strategy that a wrapper is given as such, as an id, or as a dictionary of an id and settings.
+
+    Args:
+        base: What was given.
+        name: What to call it in messages.
+
+    Raises:
+        TypeError: If it is none of them.
+    """
+    if isinstance(base, str):
+        return make_strategy(base)
+    if isinstance(base, dict):
+        if "id" not in base:
+            raise TypeError(f'{name} as a dictionary needs the strategy\'s "id" besides its settings, got {base!r}.')
+        return make_strategy(**base)
+    if isinstance(base, (bool, int, float, list, tuple, type)) or base is None:
+        raise TypeError(
+            f"{name} must be a strategy, its id such as 'open_es', or a dictionary of its id and settings such as "
+            f"{{'id': 'snes', 'sigma': 0.1}}, got {base!r}."
+        )
+    return base  # a strategy, or what a transformation put in its place
+
+
+def map_mean(strategy: Strategy, state: State, fn: Callable[[Solution], Solution]) -> State:
+    """Returns the state with the mean of the search moved by a function of a solution.
+
+    The state of a strategy that keeps members instead of a mean is returned as it is.
+    """
+    if isinstance(strategy, Wrapper):
+        return strategy._map_mean(state, fn)
+    mean = getattr(state, "mean", None)
+    return state._replace(mean=fn(mean)) if _shapes(mean) == _shapes(strategy.mean(state)) else state
+
+
+def _shapes(solution: Solution) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(solution), [x.shape for x in jax.tree.leaves(solution)]
+
+
+def map_surrogate(
+    surrogate: Surrogate | None,
+    to_solution: Callable[[Solution], Solution],
+    to_population: Callable[[Population], Population],
+    from_gradient: Callable[[Any], Any],
+) -> SurrogateGradient | None:
+    """Returns a surrogate gradient with regard to what a base searches.
+
+    Args:
+        surrogate: With regard to the whole solution, or `None`.
+        to_solution: From what the base searches to the solution at which the gradient is taken.
+        to_population: The same for all members.
+        from_gradient: From a gradient with regard to the solution, or one for each member, to the base's.
+    """
+    if surrogate is None:
+        return None
+    return SurrogateGradient(
+        lambda searched: from_gradient(surrogate(to_solution(searched))),
+        lambda searched: from_gradient(gradient_of_members(surrogate, to_population(searched))),
+    )
+
+
+def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:
+    """Returns regular expressions for paths of leaves, given as one or several under the setting of that name.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    try:
+        patterns = (patterns,) if isinstance(patterns, str) else patterns
+        for pattern in patterns:
+            re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"{name} must be regular expressions for paths such as 'params/Dense_0/kernel', got {patterns!r}: {error}."
+        ) from None
+    return tuple(patterns)
+
+
+def find_leaves(patterns: tuple[str, ...], solution: Solution, name: str, *, way_out: str) -> Any:
+    """Returns which leaves have a path in which one of the patterns is found: booleans in the solution's structure.
+
+    Args:
+        patterns: Regular expressions.
+        solution: A solution, of which only the structure is used.
+        name: Of the setting, for messages.
+        way_out: What to do if none was to be found, for messages.
+
+    Raises:
+        ValueError: If there are patterns, and none is found anywhere.
+    """
+    chosen = jax.tree_util.tree_map_with_path(
+        lambda path, _: any(re.search(pattern, leaf_name(path)) for pattern in patterns), solution
+    )
+    if patterns and not any(jax.tree.leaves(chosen)):
+        names = [
+            leaf_name(path) or "(a single array, whose path is empty)"
+            for path, _ in jax.tree_util.tree_leaves_with_path(solution)
+        ]
+        shown = repr(patterns[0] if len(patterns) == 1 else patterns)
+        raise ValueError(
+            f"{name} {shown} is found in no leaf of the solution: {', '.join(names)}. Name at least one of them, or "
+            f"{way_out}."
+        )
+    return chosen
+
+
+def leaf_name(path: Any) -> str:
+    """Returns the path of a leaf as text: `params/Dense_0/kernel`; empty for a solution that is a single array."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_structure(name: str, given: Any, solution: Solution) -> None:
+    """Raises a `ValueError` if a setting of that name does not fit the structure and the shapes of the solution."""
+    if jax.tree.structure(given) != jax.tree.structure(solution):
+        raise ValueError(
+            f"{name} must have the structure of the solution, {jax.tree.structure(solution)}, got "
+            f"{jax.tree.structure(given)}."
+        )
+    for (path, x), value in zip(jax.tree_util.tree_leaves_with_path(solution), jax.tree.leaves(given), strict=True):
+        shapes = np.shape(value), np.shape(x)
+        try:
+            fits = np.broadcast_shapes(*shapes) == shapes[1]
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{name} must broadcast to the solution: expected shape {shapes[1]} in "
+                f"{leaf_name(path) or 'the solution'}, got {shapes[0]}."
+            )

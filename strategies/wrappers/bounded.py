@@ -1,0 +1,217 @@
+"""Box constraints for any strategy: members are repaired before they are evaluated, and enter the update as evaluated.
+
+Two repairs. Reflection folds a coordinate back at each bound that it has passed, however often: a triangle wave between
+two bounds, a mirror at a single one. Clipping projects it on the box; since many samples then share a point of the
+boundary, a penalty for how far they were from it is added to the fitness. With x_i the sample, r_i its projection,
+s the standard deviations of the search distribution and n the number of parameters,
+
+    f_i + penalty * IQR(f) * (1/n) sum_j ((x_ij - r_ij) / s_j)^2,
+
+where the interquartile range of the generation's fitness makes the penalty follow the scale of the fitness. This is the
+penalty of Hansen, Niederberger, Guzzella, Koumoutsakos 2009, "A Method for Handling Uncertainty in Evolutionary
+Optimization With an Application to Feedback Control of Combustion", IEEE TEC 13(1), section IV-B (DOI
+10.1109/TEVC.2008.924423), with one coefficient that stays at its initial value, 2. There the sample enters the update
+and the coefficients must grow until the mean returns to the box; here the evaluated point does, which lies in it.
+"""
+
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from strategies.noise import clip_std
+from strategies.shaping import finite
+from strategies.wrappers.base import Wrapper, check_structure, leaf_name, map_mean, map_surrogate
+from zoo import leaf, number, static
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+
+
+class BoundedState(NamedTuple):
+    """State of `Bounded`."""
+
+    base: Any  # of the base strategy
+    moved: jax.Array  # [population_size] booleans: which members were repaired
+    distance: jax.Array | None  # [population_size] mean of ((x - r) / s)^2 over the parameters; None if reflected
+
+
+class Bounded(Wrapper):
+    """Keeps every member, and the mean, within bounds; inside of them it is the base strategy.
+
+    The mean of the base's search distribution is repaired as well, so that it cannot drift away where the fitness no
+    longer depends on it. A surrogate gradient is taken at the repaired point.
+
+    Antithetic pairs around a mean that lies exactly on a bound are reflected into one point, and say nothing about it:
+    for such a base start inside of the bounds, or clip.
+
+    Attributes:
+        lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution, of numbers and
+            arrays that broadcast to its leaves. -inf: no bound. They hold in the precision of the solution.
+        upper: Upper bounds, likewise, above the lower ones; inf: no bound.
+        repair: `"reflect"`, or `"clip"` with a penalty.
+        penalty: Of clipping: the fitness added, in interquartile ranges, per squared standard deviation of distance
+            from the box, averaged over the parameters. 0: none. The strategy is then no longer invariant to monotone
+            transforms of the fitness, only to linear ones.
+
+    References:
+        Hansen et al. 2009, IEEE TEC 13(1):180-197 (the penalty).
+    """
+
+    lower: Any = leaf(default=-np.inf)
+    upper: Any = leaf(default=np.inf)
+    repair: str = static(default="reflect")
+    penalty: float = number(default=2.0, at_least=0)
+
+    def __post_init__(self) -> None:
+        """Checks the settings, and makes the base."""
+        super().__post_init__()
+        if self.repair not in ("reflect", "clip"):
+            raise ValueError(f"Bounded.repair must be 'reflect' or 'clip', got {self.repair!r}.")
+        if isinstance(self.base, Strategy) and self.base.remembers_noise:
+            raise TypeError(
+                f"Bounded cannot wrap {type(self.base).__name__}, which updates by the noise that it drew and would "
+                "not see that members were repaired. Choose a base that updates by the evaluated population, such as "
+                "open_es, snes or cma_es."
+            )
+        for name in ("lower", "upper"):
+            # One kind of scalar: an integer would be another traced type, and recompile.
+            bounds = jax.tree.map(lambda x: float(x) if isinstance(x, numbers.Real) else x, getattr(self, name))
+            object.__setattr__(self, name, bounds)
+        _check_order(self.lower, self.upper)
+
+    def mean(self, state: BoundedState) -> Solution:
+        """Returns the base's mean, within the bounds."""
+        return self._map(_clip, super().mean(state))
+
+    def _init(self, key: jax.Array, solution: Solution) -> BoundedState:
+        for name in ("lower", "upper"):
+            bounds = getattr(self, name)
+            if not _is_scalar(bounds):
+                check_structure(f"Bounded.{name}", bounds, solution)
+        self._map(_check_inside, solution, with_path=True)
+        base = self._sized_base.init(key, self._map(_clip, solution))
+        size = self._num_members(solution)
+        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        distance = None if self.repair == "reflect" else jnp.zeros(size, dtype)
+        return BoundedState(base, jnp.zeros(size, bool), distance)
+
+    def _ask(self, key: jax.Array, state: BoundedState, surrogate: Surrogate | None) -> tuple[Population, BoundedState]:
+        surrogate = map_surrogate(surrogate, self._repair, self._repair, lambda gradient: gradient)
+        sampled, base = self._sized_base.ask(key, state.base, surrogate)
+        population = self._repair(sampled)
+        distance = state.distance
+        if distance is not None:
+            distance = _mean_square(sampled, population, self._sized_base.std(base), distance.dtype)
+        differs = jax.tree.map(lambda x, r: jnp.any((x != r).reshape(x.shape[0], -1), axis=1), sampled, population)
+        moved = functools.reduce(jnp.logical_or, jax.tree.leaves(differs))
+        return population, BoundedState(base, moved, distance)
+
+    def _tell(self, state: BoundedState, population: Population, evaluation: Evaluation) -> BoundedState:
+        evaluation = evaluation._replace(moved=state.moved)
+        if state.distance is not None:
+            fitness = _penalised(evaluation.fitness, self.penalty * state.distance)
+            evaluation = evaluation._replace(fitness=fitness)
+        base = self._sized_base.tell(state.base, population, evaluation)
+        return state._replace(base=map_mean(self._sized_base, base, self._repair))
+
+    def _repair(self, values: Any) -> Any:
+        """Returns a solution, or a population, within the bounds."""
+        return self._map(_reflect if self.repair == "reflect" else _clip, values)
+
+    def _map(self, fn: Callable[..., Any], values: Any, *, with_path: bool = False) -> Any:
+        """Applies a function of a leaf and its bounds, and of its path before them, to a solution or a population."""
+        lower, upper = (_spread(bounds, values) for bounds in (self.lower, self.upper))
+        return (jax.tree_util.tree_map_with_path if with_path else jax.tree.map)(fn, values, lower, upper)
+
+
+def _clip(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
+    return jnp.clip(x, jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype))
+
+
+def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
+    lower, upper = jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype)
+    width = upper - lower
+    phase = jnp.mod(x - lower, 2 * width)
+    wave = jnp.where(phase <= width, lower + phase, upper - (phase - width))
+    mirror = jnp.where(x < lower, lower + (lower - x), upper - (x - upper))
+    folded = jnp.where(jnp.isfinite(width), wave, mirror)
+    folded = jnp.where((x >= lower) & (x <= upper), x, folded)
+    # Too far outside, for the precision, to say where it would come to lie. And rounding may pass a bound again.
+    return jnp.clip(jnp.where(jnp.isfinite(folded), folded, x), lower, upper)
+
+
+def _mean_square(sampled: Population, population: Population, std: Solution, dtype: Any) -> jax.Array:
+    """Returns how far each member was moved, `[population_size]`: mean of the square in standard deviations."""
+
+    def sum_square(x: jax.Array, r: jax.Array, s: jax.Array) -> jax.Array:
+        moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))
+        return jnp.sum(jnp.square(moved), axis=tuple(range(1, x.ndim)))
+
+    total = sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))
+    return jnp.minimum(total / num_dims(std), float(jnp.finfo(dtype).max))  # not infinite: times zero that is NaN
+
+
+def _penalised(fitness: jax.Array, penalty: jax.Array) -> jax.Array:
+    """Returns the fitness plus a penalty in units of its interquartile range, or of its range where that is zero."""
+    values = finite(fitness)
+    low, high = jnp.quantile(values, jnp.asarray([0.25, 0.75], values.dtype))
+    spread = jnp.where(high > low, high - low, jnp.max(values) - jnp.min(values))
+    penalty = jnp.minimum(spread * penalty.astype(fitness.dtype), float(jnp.finfo(fitness.dtype).max))
+    return jnp.where(penalty > 0, fitness + penalty, fitness)
+
+
+def _is_scalar(bounds: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(bounds)) and np.ndim(bounds) == 0
+
+
+def _spread(bounds: Any, like: Any) -> Any:
+    """Returns bounds in the structure of a solution."""
+    return jax.tree.map(lambda _: bounds, like) if _is_scalar(bounds) else bounds
+
+
+def _is_known(*values: Any) -> bool:
+    """Whether values are numbers now, and not only when the program runs."""
+    return all(isinstance(x, (float, np.generic, np.ndarray, jax.Array)) and not isinstance(x, Tracer) for x in values)
+
+
+def _check_order(lower: Any, upper: Any) -> None:
+    """Raises a `ValueError` if a lower bound is not below its upper one, where both are known."""
+
+    def check(path: Any, low: Any, high: Any) -> None:
+        if not _is_known(low, high):
+            return
+        low, high = np.asarray(low), np.asarray(high)
+        try:
+            low, high = np.broadcast_arrays(low, high)
+        except ValueError:  # stacked for a sweep, or wrong, which `init` can tell
+            return
+        wrong = ~(low < high)  # NaN, too
+        if np.any(wrong):
+            where = f" in {leaf_name(path)}" if path else ""
+            raise ValueError(
+                f"Bounded.lower must be below Bounded.upper, got {low[wrong][0]:g} and {high[wrong][0]:g}{where}. To "
+                "keep an entry fixed, wrap the strategy in `frozen`."
+            )
+
+    like = upper if _is_scalar(lower) else lower
+    lower, upper = _spread(lower, like), _spread(upper, like)
+    if jax.tree.structure(lower) == jax.tree.structure(upper):  # else `init` says which is not the solution's
+        jax.tree_util.tree_map_with_path(check, lower, upper)
+
+
+def _check_inside(path: Any, x: Any, lower: Any, upper: Any) -> None:
+    """Raises a `ValueError` if a leaf of the initial solution is outside of its bounds, where they are known."""
+    if not _is_known(x, lower, upper):
+        return
+    x = np.asarray(x)
+    low, high = (np.broadcast_to(np.asarray(b).astype(x.dtype), x.shape) for b in (lower, upper))
+    outside = (x < low) | (x > high)
+    if np.any(outside):
+        raise ValueError(
+            f"The initial solution must lie within the bounds, but {leaf_name(path) or 'it'} has an entry "
+            f"{x[outside][0]:g} outside of [{low[outside][0]:g}, {high[outside][0]:g}]. Clip it, or widen the bounds."
+        )

@@ -1,0 +1,27 @@
+"""IPOP: restarts with a population size that doubles.
+
+Reference: Auger & Hansen 2005, "A Restart CMA Evolution Strategy with Increasing Population Size", CEC.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from strategies.wrappers.restart import Restart, RestartState
+
+
+class IPOP(Restart):
+    """Restarts any strategy with twice the population size whenever a run has converged or stalled.
+
+    After `max_doublings` restarts the population size stays. See `Restart` for the settings, and for what blocks are.
+
+    References:
+        Auger & Hansen 2005, CEC.
+    """
+
+    def _first_schedule(self) -> Any:
+        return ()
+
+    def _next_run(self, key: jax.Array, state: RestartState) -> tuple[jax.Array, Any, Any, Any]:
+        return jnp.minimum(state.run.rung + 1, self.max_doublings), 1.0, jnp.inf, ()

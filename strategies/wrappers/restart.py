@@ -1,0 +1,417 @@
+"""Restarts: what `ipop` and `bipop` share. A run that has converged or stalled is followed by another.
+
+Reference: Auger & Hansen 2005, "A Restart CMA Evolution Strategy with Increasing Population Size", CEC; Hansen 2009,
+"Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed", GECCO; termination criteria as in Hansen 2016,
+arXiv 1604.00772, appendix B.3.
+
+Population sizes are shapes, and shapes are fixed when a program is compiled. So the sizes form a ladder, the first one
+times 1, 2, 4, ..., and what `ask` returns is a *block* as large as the smallest: a generation of the base on rung k is
+asked and told in 2^k blocks. No evaluation is wasted and nothing is compiled anew. The price: the members of a large
+generation are kept until it is complete (2^max_doublings blocks of memory), each rung is a branch in the compiled
+program, and runs that are batched with `vmap` take turns (else each would compute every branch).
+"""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from strategies.gradient.full_es import FullES
+from strategies.gradient.online import OnlineStrategy
+from strategies.gradient.tbptt import TBPTT
+from strategies.gradient.tes import TES
+from strategies.noise import normal_like
+from strategies.wrappers.base import Wrapper, map_mean
+from zoo import leaf, number, static
+from zoo.strategy import (
+    Evaluation,
+    Groups,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    SurrogateGradient,
+    gradient_of_members,
+    num_dims,
+)
+
+
+class Run(NamedTuple):
+    """What is known of the current run: one descent of the base, from start to termination."""
+
+    rung: jax.Array  # [] its generations are 2^rung blocks
+    sigma_factor: jax.Array  # [] its sigma is that of the base times this
+    budget: jax.Array  # [] evaluations after which it ends
+    num_generations: jax.Array  # []
+    num_evaluations: jax.Array  # []
+    initial_std: jax.Array  # [] the largest standard deviation at its start
+    best_fitness: jax.Array  # []
+    bests: jax.Array  # [window] best fitness of recent generations, the latest first
+    medians: jax.Array  # [window] their median fitness
+    is_over: jax.Array  # [] boolean
+
+
+class RestartState(NamedTuple):
+    """State of a restart strategy."""
+
+    base: tuple[
+        Any, ...
+    ]  # the base's state: one for all rungs, or, where population size is in its shape, one for each
+    initial: Solution  # the initial solution
+    members: Population  # [largest population, ...] the generation under evaluation
+    fitness: jax.Array  # [largest population]
+    moved: jax.Array  # [largest population] see `Evaluation`
+    block: jax.Array  # [] the next block of it
+    run: Run
+    schedule: Any  # what decides about the next run
+    best_mean: Solution  # the mean of the best run that is over
+    best_fitness: jax.Array  # [] its best fitness
+    num_restarts: jax.Array  # []
+
+
+class Restart(Wrapper):
+    """Base of restart strategies.
+
+    Attributes:
+        base: The strategy that is restarted: a strategy, its id, or a dictionary of its id and settings.
+        population_size: Members per `ask`, which is the base's population size in the first run; `None`: the base's.
+        max_doublings: How often the population size may double.
+        spread: Standard deviation of a restart's initial solution around the first one, in units of the base's initial
+            standard deviation; 0: always the same.
+        tol_fun: A run ends when fitness varied by less than this over recent generations (10 + 30 d / population size)
+            and within the last one.
+        tol_x: ... when all standard deviations are below this times the initial one.
+        tol_up: ... when a standard deviation is above this times the initial one.
+        max_condition: ... when the condition number of the covariance is above this.
+        stagnation: ... when neither best nor median fitness, in the median over 30 %, improved over this times
+            120 + 30 d / population size generations. (The tutorial looks at the last 20 % of a long run instead.)
+    """
+
+    base: Any = leaf(default="cma_es")
+    max_doublings: int = static(default=6, at_least=0)
+    spread: float = number(default=1.0, at_least=0)
+    tol_fun: float = number(default=1e-12, at_least=0)
+    tol_x: float = number(default=1e-12, at_least=0)
+    tol_up: float = number(default=1e4, above=1)
+    max_condition: float = number(default=1e14, above=1)
+    stagnation: int = static(default=1, at_least=1)
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if isinstance(self.base, (OnlineStrategy, TES, FullES, TBPTT)):
+            raise TypeError(
+                f"{type(self).__name__} cannot restart {type(self.base).__name__}, whose members go on from inner "
+                "states of their own: a generation is asked in blocks here. Choose a base such as cma_es, snes or "
+                "open_es."
+            )
+
+    @property
+    def groups(self) -> np.ndarray | Groups:
+        """One group: the members of a block."""
+        return np.zeros(self._fixed_size, np.int32)
+
+    def mean(self, state: RestartState) -> Solution:
+        """Returns the mean of the current run, or, as long as its fitness is worse, that of the best run before."""
+        current = self._mean_of_run(state)
+        is_best = state.run.best_fitness <= state.best_fitness
+        return jax.tree.map(lambda new, old: jnp.where(is_best, new, old), current, state.best_mean)
+
+    def std(self, state: RestartState) -> Solution:
+        """Returns the standard deviations of the current run."""
+        return self._on_rung(state, lambda base, of_base: base.std(of_base))
+
+    def _needs_surrogate(self, state: RestartState) -> bool:
+        return self._sized_base._needs_surrogate(state.base[0])
+
+    def _map_mean(self, state: RestartState, fn: Callable[[Solution], Solution]) -> RestartState:
+        return state._replace(base=tuple(map_mean(self._sized_base, of_base, fn) for of_base in state.base))
+
+    def _mean_of_run(self, state: RestartState) -> Solution:
+        return self._on_rung(state, lambda base, of_base: base.mean(of_base))
+
+    @abc.abstractmethod
+    def _first_schedule(self) -> Any:
+        """Returns the schedule's state at the beginning."""
+
+    @abc.abstractmethod
+    def _next_run(self, key: jax.Array, state: RestartState) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+        """Returns rung, sigma factor and budget of the next run, and the schedule's new state."""
+
+    def _base_on(self, rung: int, sigma_factor: jax.Array | float, size: int) -> Strategy:
+        base = self.base.replace(population_size=size * 2**rung)
+        return base.replace(sigma=base.sigma * sigma_factor) if hasattr(base, "sigma") else base
+
+    def _on_rung(self, state: RestartState, fn: Callable[[Strategy, Any], Any]) -> Any:
+        """Returns `fn(base, state of the base)` for the rung of the current run."""
+        size = _num_rows(state.members) >> self.max_doublings
+
+        def branch(rung: int) -> Any:
+            base = self._base_on(rung, state.run.sigma_factor, size)
+            return fn(base, state.base[min(rung, len(state.base) - 1)])
+
+        if len(state.base) == 1:  # all rungs look alike, and so do their means
+            return branch(0)
+        branches = [functools.partial(branch, rung) for rung in range(self.max_doublings + 1)]
+        return jax.lax.switch(state.run.rung, branches)
+
+    def _init(self, key: jax.Array, solution: Solution) -> RestartState:
+        size = self._num_members(solution)
+        rungs = range(self.max_doublings + 1)
+        states = [jax.eval_shape(self._base_on(rung, 1.0, size).init, key, solution) for rung in rungs]
+        signatures = {(jax.tree.structure(s), *((x.shape, x.dtype) for x in jax.tree.leaves(s))) for s in states}
+        if len(signatures) == 1:
+            states = states[:1]
+        first = self._base_on(0, 1.0, size)
+        base = (first.init(key, solution), *(_zeros(s) for s in states[1:]))
+        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        window = self._window(num_dims(solution), size)
+        largest = size << self.max_doublings
+        run = Run(
+            rung=jnp.zeros((), jnp.int32),
+            sigma_factor=jnp.ones((), dtype),
+            budget=jnp.full((), jnp.inf, dtype),
+            num_generations=jnp.zeros((), jnp.int32),
+            num_evaluations=jnp.zeros((), dtype),
+            initial_std=_largest(first.std(base[0])).astype(dtype),
+            best_fitness=jnp.full((), jnp.inf, dtype),
+            bests=jnp.full(window, jnp.inf, dtype),
+            medians=jnp.full(window, jnp.inf, dtype),
+            is_over=jnp.zeros((), bool),
+        )
+        return RestartState(
+            base=base,
+            initial=solution,
+            members=jax.tree.map(lambda x: jnp.zeros((largest, *x.shape), x.dtype), solution),
+            fitness=jnp.zeros(largest, dtype),
+            moved=jnp.zeros(largest, bool),
+            block=jnp.zeros((), jnp.int32),
+            run=run,
+            schedule=self._first_schedule(),
+            best_mean=jax.tree.map(jnp.copy, solution),
+            best_fitness=jnp.full((), jnp.inf, dtype),
+            num_restarts=jnp.zeros((), jnp.int32),
+        )
+
+    def _ask(self, key: jax.Array, state: RestartState, surrogate: Surrogate | None) -> tuple[Population, RestartState]:
+        size = _num_rows(state.members) >> self.max_doublings
+        if surrogate is None:
+            state = _in_turn(_prepare)(self, key, state)
+        else:
+            state = _prepare(self, key, state, _by_blocks(surrogate, size))
+        rows = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, state.block * size, size), state.members)
+        return rows, state
+
+    def _tell(self, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
+        return _in_turn(_absorb)(self, state, population, evaluation)
+
+    def _window(self, d: int, size: Any) -> Any:
+        """Returns the generations that stagnation looks at, for a population size."""
+        return self.stagnation * (120 + -(-30 * d // size))
+
+
+def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: Surrogate | None = None) -> Any:
+    """Returns the state with a block to ask: the next one of this generation, of the next, or of the next run."""
+    key_restart, key_ask = jax.random.split(key)
+    state = jax.lax.cond(state.run.is_over, lambda: _restart(strategy, key_restart, state), lambda: state)
+    size = _num_rows(state.members) >> strategy.max_doublings
+
+    def draw(rung: int) -> RestartState:
+        base = strategy._base_on(rung, state.run.sigma_factor, size)
+        slot = min(rung, len(state.base) - 1)
+        members, of_base = base.ask(key_ask, state.base[slot], surrogate)
+        padded = jax.tree.map(lambda all, rows: all.at[: size << rung].set(rows), state.members, members)
+        return state._replace(members=padded, base=(*state.base[:slot], of_base, *state.base[slot + 1 :]))
+
+    branches = [functools.partial(draw, rung) for rung in range(strategy.max_doublings + 1)]
+    return jax.lax.cond(state.block == 0, lambda: jax.lax.switch(state.run.rung, branches), lambda: state)
+
+
+def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartState:
+    """Returns the state at the start of the next run."""
+    size = _num_rows(state.members) >> strategy.max_doublings
+    key_next, key_solution, key_init = jax.random.split(key, 3)
+    rung, sigma_factor, budget, schedule = strategy._next_run(key_next, state)
+    first = strategy._base_on(0, 1.0, size)
+    std = first.std(first.init(key_init, state.initial))
+    noise = normal_like(key_solution, state.initial, num_samples=1)
+    solution = jax.tree.map(lambda x, s, z: x + (strategy.spread * s * z[0]).astype(x.dtype), state.initial, std, noise)
+    # The best run so far is remembered by its mean.
+    is_best = state.run.best_fitness <= state.best_fitness
+    old_mean = strategy.mean(state)
+    base, largest_std = [], []
+    for slot, old in enumerate(state.base):
+        of_slot = strategy._base_on(slot, sigma_factor, size)
+        new = of_slot.init(key_init, solution)
+        base.append(jax.tree.map(lambda x, y: x.astype(y.dtype), new, old))
+        largest_std.append(_largest(of_slot.std(new)))
+    dtype = state.best_fitness.dtype
+    run = Run(
+        rung=jnp.asarray(rung, jnp.int32),
+        sigma_factor=jnp.asarray(sigma_factor, dtype),
+        budget=jnp.asarray(budget, dtype),
+        num_generations=jnp.zeros((), jnp.int32),
+        num_evaluations=jnp.zeros((), dtype),
+        initial_std=largest_std[0].astype(dtype),
+        best_fitness=jnp.full((), jnp.inf, dtype),
+        bests=jnp.full_like(state.run.bests, jnp.inf),
+        medians=jnp.full_like(state.run.medians, jnp.inf),
+        is_over=jnp.zeros((), bool),
+    )
+    return state._replace(
+        base=tuple(base),
+        block=jnp.zeros((), jnp.int32),
+        run=run,
+        schedule=schedule,
+        best_mean=old_mean,
+        best_fitness=jnp.where(is_best, state.run.best_fitness, state.best_fitness),
+        num_restarts=state.num_restarts + 1,
+    )
+
+
+def _absorb(strategy: Restart, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
+    """Returns the state with an evaluated block, and with it the base's update if the generation is complete."""
+    size = _num_rows(population)
+    fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+    moved = jnp.zeros(size, bool) if evaluation.moved is None else evaluation.moved
+    members, fitness, moved = jax.tree.map(
+        lambda all, rows: jax.lax.dynamic_update_slice_in_dim(all, rows.astype(all.dtype), state.block * size, 0),
+        (state.members, state.fitness, state.moved),
+        (population, fitness, moved),
+    )
+    state = state._replace(members=members, fitness=fitness, moved=moved, block=state.block + 1)
+
+    def update(rung: int) -> tuple[Any, ...]:
+        count = size << rung
+        base = strategy._base_on(rung, state.run.sigma_factor, size)
+        slot = min(rung, len(state.base) - 1)
+        steps = jnp.asarray(count, jnp.int32)
+        evaluation = Evaluation(state.fitness[:count], jnp.ones(count, bool), steps, state.moved[:count])
+        told = base.tell(state.base[slot], jax.tree.map(lambda x: x[:count], state.members), evaluation)
+        return (*state.base[:slot], told, *state.base[slot + 1 :])
+
+    branches = [functools.partial(update, rung) for rung in range(strategy.max_doublings + 1)]
+
+    def complete() -> RestartState:
+        told = state._replace(base=jax.lax.switch(state.run.rung, branches), block=jnp.zeros((), jnp.int32))
+        run = _record(state.run, state.fitness, size)
+        return told._replace(run=run._replace(is_over=_has_ended(strategy, told, run, state.fitness, size)))
+
+    is_complete = state.block >= jnp.left_shift(1, state.run.rung)
+    return jax.lax.cond(is_complete, complete, lambda: state)
+
+
+def _record(run: Run, fitness: jax.Array, size: int) -> Run:
+    """Returns the run with one more generation in it, the first `size << rung` values of the fitness."""
+    count = jnp.left_shift(size, run.rung)
+    fitness = jnp.where(jnp.arange(fitness.shape[0]) < count, fitness, jnp.inf)
+    best = jnp.min(fitness)
+    return run._replace(
+        num_generations=run.num_generations + 1,
+        num_evaluations=run.num_evaluations + count,
+        best_fitness=jnp.minimum(run.best_fitness, best),
+        bests=jnp.roll(run.bests, 1).at[0].set(best),
+        medians=jnp.roll(run.medians, 1).at[0].set(_median(fitness, count)),
+    )
+
+
+def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Array, size: int) -> jax.Array:
+    """Returns whether a run ends here (Hansen 2016, appendix B.3).
+
+    Args:
+        strategy: Has the tolerances.
+        state: Holds the updated state of the base.
+        run: The run's record, this generation included.
+        fitness: That of this generation, the first `size << rung` values.
+        size: Members of a block.
+    """
+    d = num_dims(state.initial)
+    count = jnp.left_shift(size, run.rung)
+
+    # Where a value is not finite, neither is the range, and it is not below anything.
+    recent = 10 + -(-30 * d // count)
+    in_generation, is_recent = jnp.arange(fitness.shape[0]) < count, jnp.arange(run.bests.shape[0]) < recent
+    highest = jnp.maximum(
+        jnp.max(fitness, where=in_generation, initial=-jnp.inf), jnp.max(run.bests, where=is_recent, initial=-jnp.inf)
+    )
+    lowest = jnp.minimum(
+        jnp.min(fitness, where=in_generation, initial=jnp.inf), jnp.min(run.bests, where=is_recent, initial=jnp.inf)
+    )
+    is_flat = (run.num_generations >= recent) & (highest - lowest <= strategy.tol_fun)
+
+    window = strategy._window(d, count)
+    third = -(-3 * window // 10)
+    age = jnp.arange(run.bests.shape[0])
+    histories = jnp.stack([run.bests, run.medians])
+    newest = jnp.where(age < third, histories, jnp.inf)
+    oldest = jnp.where((age >= window - third) & (age < window), histories, jnp.inf)
+    medians = _median(jnp.stack([newest, oldest]), third)
+    has_stagnated = (run.num_generations >= window) & jnp.all(medians[0] >= medians[1])
+
+    mean, std = strategy._mean_of_run(state), strategy.std(state)
+    pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
+    # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
+    is_large = [jnp.any(s >= strategy.tol_x * run.initial_std) for _, s in pairs]
+    is_searched = [jnp.any(s > 0) for _, s in pairs]
+    is_small = ~jnp.any(jnp.stack(is_large)) & jnp.any(jnp.stack(is_searched))
+    has_no_effect = jnp.any(jnp.stack([jnp.any((s > 0) & (x + 0.2 * s == x)) for x, s in pairs]))
+    has_exploded = _largest(std) > strategy.tol_up * run.initial_std
+    condition = strategy._on_rung(state, lambda base, of_base: base.condition_number(of_base))
+    # Hansen 2009, section 2: a run has 100 + 50 (d + 3)^2 / sqrt(population size) generations.
+    limit = 100 + 50 * (d + 3) ** 2 / jnp.sqrt(count)
+    is_spent = (run.num_generations >= limit) | (run.num_evaluations >= run.budget)
+    has_collapsed = is_small | has_no_effect | has_exploded | (condition > strategy.max_condition)
+    return is_flat | has_stagnated | has_collapsed | is_spent
+
+
+def _median(values: jax.Array, count: jax.Array) -> jax.Array:
+    """Returns the median of the `count` values that are not padded with infinity, along the last axis."""
+    ordered = jnp.sort(values, axis=-1)
+    return (jnp.take(ordered, (count - 1) // 2, axis=-1) + jnp.take(ordered, count // 2, axis=-1)) / 2
+
+
+def _in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that a batch goes through one by one: `vmap` would compute all branches for each."""
+
+    def call(*arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        structures_out = []
+
+        # Flat, because `sequential_vmap` puts booleans into the structures, which classes that check would refuse.
+        @jax.custom_batching.sequential_vmap
+        def flat(*leaves: Any) -> list[Any]:
+            leaves_out, structure_out = jax.tree.flatten(fn(*jax.tree.unflatten(structure, leaves)))
+            structures_out.append(structure_out)
+            return leaves_out
+
+        leaves_out = flat(*leaves)
+        return jax.tree.unflatten(structures_out[0], leaves_out)
+
+    return call
+
+
+def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
+    """Returns the surrogate for generations of several blocks, of which a problem knows one at a time."""
+
+    def members(population: Population) -> Any:
+        blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), population)
+        gradients = jax.lax.map(lambda block: gradient_of_members(surrogate, block), blocks)
+        return jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), gradients)
+
+    return SurrogateGradient(surrogate, members)
+
+
+def _largest(tree: Any) -> jax.Array:
+    return jnp.max(jnp.stack([jnp.max(x) for x in jax.tree.leaves(tree)]))
+
+
+def _num_rows(population: Population) -> int:
+    return jax.tree.leaves(population)[0].shape[0]
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)

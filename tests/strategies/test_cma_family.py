@@ -1,0 +1,302 @@
+"""sep_cma_es, ma_es, lm_ma_es and cr_fm_nes against NumPy transcriptions of their papers, and in limit cases."""
+
+from typing import Any
+
+import cma
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from strategies.distribution import cr_fm_nes, lm_ma_es, sep_cma_es
+from strategies.distribution.base import default_parameters
+from strategies.distribution.cma_es import CMAES
+from strategies.distribution.cr_fm_nes import CRFMNES
+from strategies.distribution.lm_ma_es import LMMAES
+from strategies.distribution.ma_es import MAES
+from strategies.distribution.sep_cma_es import SepCMAES
+from tests.loop import is_finite
+
+D = 6
+SIZE = 9
+START = np.linspace(-1, 1, D)
+
+
+def generations(strategy, num_generations, *, d=D, **start):
+    """Yields state, population, fitness and the state told, generation by generation, on an ellipsoid."""
+    key = jax.random.key(0)
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    state = jax.jit(strategy.init)(key, np.linspace(-1, 1, d))._replace(**start)
+    for k in jax.random.split(key, num_generations):
+        population, asked = ask(k, state)
+        fitness = np.asarray(population) ** 2 @ 10.0 ** (5 * np.arange(d) / (d - 1))
+        state = tell(asked, population, fitness)
+        yield asked, np.asarray(population), fitness, state
+
+
+def recombination(size, d):
+    """Positive weights best first, their selection mass, and c_sigma, d_sigma, E||N(0, I)|| of CMA-ES."""
+    w = np.log((size + 1) / 2) - np.log(np.arange(1, size // 2 + 1))
+    w /= w.sum()
+    mu_eff = 1 / (w**2).sum()
+    c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
+    d_sigma = 1 + c_sigma + 2 * max(0, np.sqrt((mu_eff - 1) / (d + 1)) - 1)
+    # By quadrature of the chi distribution.
+    r = np.linspace(0, 40, 400_001)
+    density = r ** (d - 1) * np.exp(-(r**2) / 2)
+    return w, mu_eff, c_sigma, d_sigma, (r * density).sum() / density.sum()
+
+
+def test_sep_cma_es_is_the_papers(x64):
+    """Ros, Hansen 2008, algorithm 1 without its rotations: the diagonal of the update, rates times (d + 2) / 3."""
+    w, mu_eff, c_sigma, d_sigma, chi = recombination(SIZE, D)
+    mu = len(w)
+    c_c = (4 + mu_eff / D) / (D + 4 + 2 * mu_eff / D)
+    c_1 = (D + 2) / 3 * 2 / ((D + 1.3) ** 2 + mu_eff)
+    c_mu = (D + 2) / 3 * 2 * (mu_eff + 1 / mu_eff - 1.75) / ((D + 2) ** 2 + mu_eff)
+    m, sigma, c, p_sigma, p_c = START, 0.01, np.ones(D), np.zeros(D), np.zeros(D)
+    stalled = 0
+    for g, (_, x, fitness, told) in enumerate(generations(SepCMAES(population_size=SIZE, sigma=0.01), 25), 1):
+        y = (x[np.argsort(fitness)][:mu] - m) / sigma
+        m = m + sigma * w @ y
+        p_sigma = (1 - c_sigma) * p_sigma + np.sqrt(c_sigma * (2 - c_sigma) * mu_eff) * (w @ y) / np.sqrt(c)
+        norm = np.linalg.norm(p_sigma)
+        h = norm / np.sqrt(1 - (1 - c_sigma) ** (2 * g)) < (1.4 + 2 / (D + 1)) * chi
+        stalled += not h
+        p_c = (1 - c_c) * p_c + h * np.sqrt(c_c * (2 - c_c) * mu_eff) * (w @ y)
+        missing = (1 - h) * c_c * (2 - c_c)
+        c = (1 - c_1 - c_mu + c_1 * missing) * c + c_1 * p_c**2 + c_mu * w @ y**2
+        sigma = sigma * np.exp(c_sigma / d_sigma * (norm / chi - 1))
+        np.testing.assert_allclose(told.mean, m, rtol=1e-9)
+        np.testing.assert_allclose(told.sigma, sigma, rtol=1e-9)
+        np.testing.assert_allclose(told.variances, c, rtol=1e-9)
+        np.testing.assert_allclose(SepCMAES().std(told), sigma * np.sqrt(c), rtol=1e-9)
+    assert stalled > 0
+
+
+@pytest.mark.parametrize(("d", "size"), [(5, 8), (20, 12), (200, 40)])
+def test_sep_cma_es_learns_about_as_fast_as_pycmas_diagonal_option(d, size):
+    """pycma's rates follow other formulas (Akimoto, Hansen 2020); the sums agree within a factor of two."""
+    ours = sep_cma_es.separable_parameters(d, size)
+    theirs: Any = cma.CMAEvolutionStrategy(d * [0], 1, {"popsize": size, "CMA_diagonal": True, "verbose": -9}).sp
+    assert ours.mu_eff == pytest.approx(theirs.weights.mueff)
+    assert 0.5 < (ours.c_1 + ours.c_mu) / (theirs.c1_sep + theirs.cmu_sep) < 2
+
+
+def test_sep_cma_es_on_leaves_is_that_on_the_vector():
+    """Leaf by leaf, with the members of a run on the vector: the same run."""
+    strategy = SepCMAES(population_size=SIZE)
+    tell = jax.jit(strategy.tell)
+    tree = strategy.init(jax.random.key(0), {"a": START[:5].reshape(5, 1), "b": START[5]})
+    for _, x, fitness, told in generations(strategy, 5):
+        tree = tell(tree, {"a": x[:, :5, None], "b": x[:, 5]}, fitness)
+        np.testing.assert_allclose([*tree.variances["a"].ravel(), tree.variances["b"]], told.variances, rtol=1e-5)
+        np.testing.assert_allclose(tree.sigma, told.sigma, rtol=1e-5)
+
+
+def test_ma_es_is_the_papers(x64):
+    """Beyer, Sendhoff 2017, figure 3, with the product of the matrices as it stands there."""
+    w, mu_eff, c_sigma, d_sigma, chi = recombination(SIZE, D)
+    mu = len(w)
+    c_1 = 2 / ((D + 1.3) ** 2 + mu_eff)
+    c_w = 2 * (mu_eff + 1 / mu_eff - 1.75) / ((D + 2) ** 2 + mu_eff)
+    m, sigma, s, factor = START, 0.7, np.zeros(D), np.eye(D)
+    for asked, x, fitness, told in generations(MAES(population_size=SIZE, sigma=0.7), 25):
+        z = np.linalg.solve(sigma * factor, (x - m).T).T
+        np.testing.assert_allclose(asked.noise, z, rtol=1e-6, atol=1e-9)
+        z = z[np.argsort(fitness)][:mu]
+        m = m + sigma * factor @ (w @ z)
+        s = (1 - c_sigma) * s + np.sqrt(c_sigma * (2 - c_sigma) * mu_eff) * (w @ z)
+        second = sum(wi * np.outer(zi, zi) for wi, zi in zip(w, z, strict=True))
+        factor = factor @ (np.eye(D) + c_1 / 2 * (np.outer(s, s) - np.eye(D)) + c_w / 2 * (second - np.eye(D)))
+        sigma = sigma * np.exp(c_sigma / d_sigma * (np.linalg.norm(s) / chi - 1))
+        np.testing.assert_allclose(told.mean, m, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(told.sigma * told.factor, sigma * factor, rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(told.sigma, sigma * np.sqrt((factor**2).sum() / D), rtol=1e-8)
+
+
+def test_ma_es_moves_as_cma_es_in_the_first_generation(x64):
+    """From C = M = I, mean and step size agree exactly, and M M^T is C to first order in the learning rates."""
+    d = 60
+    key = jax.random.key(1)
+    ma, full = MAES(population_size=6), CMAES(population_size=6)
+    state_ma, state = ma.init(key, np.ones(d)), full.init(key, np.ones(d))
+    population, state_ma = jax.jit(ma.ask)(key, state_ma)
+    fitness = np.arange(6.0)
+    state_ma, state = (jax.jit(s.tell)(t, population, fitness) for s, t in ((ma, state_ma), (full, state)))
+    np.testing.assert_allclose(state_ma.mean, state.mean, rtol=1e-12)
+    scale = state_ma.sigma / state.sigma
+    factor = scale * np.asarray(state_ma.factor)
+    p = default_parameters(d, 6)
+    w = np.maximum(p.weights, 0)
+    y = (np.asarray(population) - 1) / 0.3
+    path = np.sqrt(p.c_sigma * (2 - p.c_sigma) * p.mu_eff) * w @ y
+    expected = (1 - p.c_1 - p.c_mu) * np.eye(d) + p.c_1 * np.outer(path, path) + p.c_mu * (y.T * w) @ y
+    change = np.linalg.norm(expected - np.eye(d))
+    assert change > 0.02
+    assert np.linalg.norm(factor @ factor.T - expected) < change**2
+
+
+def test_lm_ma_es_is_the_papers(x64):
+    """Loshchilov et al. 2019, algorithm 1, one direction vector after the other."""
+    d, size = 30, 14
+    w, mu_eff, *_ = recombination(size, d)
+    m = 4 + int(3 * np.log(d))
+    c_d = np.array([1 / (1.5 ** (i - 1) * d) for i in range(1, m + 1)])
+    c_c = np.array([size / (4.0 ** (i - 1) * d) for i in range(1, m + 1)])
+    c_sigma = 2 * size / d
+    mean, sigma, path, vectors = np.linspace(-1, 1, d), 0.7, np.zeros(d), np.zeros((m, d))
+    strategy = LMMAES(population_size=size, sigma=0.7)
+    transform, inverse = jax.jit(lm_ma_es.transform), jax.jit(lm_ma_es.inverse_transform)
+    std = jax.jit(strategy.std)
+    for t, (asked, x, fitness, told) in enumerate(generations(strategy, m + 5, d=d)):
+        basis = np.eye(d)  # its columns, sent through the paper's loop, are those of P
+        for j in range(min(t, m)):
+            basis = (1 - c_d[j]) * basis + c_d[j] * np.outer(vectors[j], vectors[j] @ basis)
+        np.testing.assert_allclose(transform(asked, np.eye(d)), basis.T, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(std(asked), sigma * np.linalg.norm(basis, axis=1), rtol=1e-9)
+        z = np.linalg.solve(sigma * basis, (x - mean).T).T
+        np.testing.assert_allclose(inverse(asked, (x - mean) / sigma), z, rtol=1e-8, atol=1e-9)
+        best = np.argsort(fitness)[: size // 2]
+        mean = mean + sigma * basis @ (w @ z[best])
+        path = (1 - c_sigma) * path + np.sqrt(mu_eff * c_sigma * (2 - c_sigma)) * (w @ z[best])
+        for i in range(m):
+            vectors[i] = (1 - c_c[i]) * vectors[i] + np.sqrt(mu_eff * c_c[i] * (2 - c_c[i])) * (w @ z[best])
+        sigma = sigma * np.exp(c_sigma / 2 * (path @ path / d - 1))
+        np.testing.assert_allclose(told.mean, mean, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(told.sigma, sigma, rtol=1e-8)
+        np.testing.assert_allclose(told.directions, vectors, rtol=1e-7, atol=1e-9)
+
+
+def reference_cr_fm_nes(state, x, fitness):
+    """One update in float64, member by member, columns as in the authors' notation."""
+    m, p_sigma, p_c, scales, v = (
+        np.asarray(a, float) for a in (state.mean, state.path_sigma, state.path_c, state.scales, state.v)
+    )
+    sigma, (size, d) = float(state.sigma), x.shape
+    norm = np.linalg.norm(v)
+    u = v / norm
+    root = np.eye(d) + (np.sqrt(1 + norm**2) - 1) * np.outer(u, u)
+    z = np.linalg.solve(sigma * scales[:, None] * root, (x - m).T)
+    order = np.array(sorted(range(size), key=lambda i: (fitness[i], z[:, i] @ z[:, i] * np.isinf(fitness[i]))))
+    z, x = z[:, order], x[order].T
+    y, feasible = root @ z, np.isfinite(fitness).sum()
+    hat = np.maximum(np.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)
+    by_rank = hat / hat.sum() - 1 / size
+    mu_eff = 1 / ((by_rank + 1 / size) ** 2).sum()
+    c_s, c_c = (mu_eff + 2) / (d + mu_eff + 5), (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
+    p_sigma = (1 - c_s) * p_sigma + np.sqrt(c_s * (2 - c_s) * mu_eff) * z @ by_rank
+    length = np.linalg.norm(p_sigma) / recombination(size, d)[4]
+    low, high = 0.0, 10.0
+    for _ in range(100):  # bisection for h^-1
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 + middle**2) * np.exp(middle**2 / 2) / 0.24 - 10 < d else (low, middle)
+    alpha = low * min(1, np.sqrt(size / d)) * np.sqrt(feasible / size)
+    by_distance = hat * np.exp(alpha * np.linalg.norm(z, axis=0))
+    by_distance = by_distance / by_distance.sum() - 1 / size
+    weights = by_distance if length >= 1 else by_rank
+    eta = np.tanh((0.024 * feasible + 0.7 * d + 20) / (d + 12)) if length >= 0.1 else 0
+    eta = eta or 2 * np.tanh((0.025 * feasible + 0.75 * d + 10) / (d + 4))
+    eta = 1 if length >= 1 else eta
+    move = (x - m[:, None]) @ weights
+    p_c = (1 - c_c) * p_c + np.sqrt(c_c * (2 - c_c) * mu_eff) * move / sigma
+    eta_b = np.tanh((min(0.02 * feasible, 3 * np.log(d)) + 5) / (0.23 * d + 25))
+    c_1 = 2 / ((d + 1.3) ** 2 + mu_eff) * (d - 5) / 6 * feasible / size
+    gamma = 1 + norm**2
+    a = min(1, np.sqrt(norm**4 + (2 * gamma - np.sqrt(gamma)) / max(u**2)) / (2 + norm**2))
+    b = -(1 - a**2) * norm**4 / gamma + 2 * a**2
+    h = 2 - (b + 2 * a**2) * u**2
+    new_v, new_scales = v.copy(), scales.copy()
+    for yi, wi in zip([*y.T, p_c / scales], [*(eta_b * weights), c_1], strict=True):
+        t = yi * (yi @ u) - u * ((yi @ u) ** 2 + gamma) / 2
+        s = yi**2 - norm**2 / gamma * yi * u * (yi @ u) - 1
+        s = s - a / gamma * ((2 + norm**2) * t * u - norm**2 * u**2 * (u @ t))
+        s = s / h - b / (1 + b * (u**2 @ (u**2 / h))) * u**2 / h * ((u**2 / h) @ s)
+        t = t - a * ((2 + norm**2) * s * u - u * (u**2 @ s))
+        new_v, new_scales = new_v + wi * t / norm, new_scales + wi * s * scales
+    log_det = np.log(new_scales).sum() + np.log(1 + new_v @ new_v) / 2
+    sigma = sigma * np.exp(eta / 2 * np.sum((z**2 - 1) @ weights) / d)
+    return length, [m + move, sigma, p_sigma, p_c, new_scales * np.exp(-log_det / d), new_v]
+
+
+def test_cr_fm_nes_is_the_authors(x64):
+    """Moving and stagnating; the third generation has infeasible members, the fourth only such."""
+    strategy = CRFMNES(population_size=10, sigma=0.1)
+    tell, lengths = jax.jit(strategy.tell), []
+    for g, (state, x, fitness, _) in enumerate(generations(strategy, 14, d=8), 1):
+        fitness[: {3: 7, 4: 10}.get(g, 0)] = np.inf
+        length, expected = reference_cr_fm_nes(state, x, fitness)
+        lengths.append(length)
+        for got, one in zip(tell(state, x, fitness), expected, strict=True):
+            np.testing.assert_allclose(got, one, rtol=1e-8, atol=1e-10)
+    assert min(lengths) < 1 < max(lengths)
+
+
+def test_cr_fm_nes_without_v_is_separable(x64):
+    """v = 0 stays zero, and D takes a step of separable NES with the path as one more member, then is normalised."""
+    strategy = CRFMNES(population_size=10, sigma=0.5)
+    ((state, x, *_),) = generations(strategy, 1, v=jnp.zeros(D), scales=jnp.ones(D))
+    z = (x - START) / 0.5
+    fitness = z**2 @ np.arange(D) + 0.1 * z[:, 0]  # nearly flat at the mean: a short path, so weights by rank
+    told, z = strategy.tell(state, x, fitness), z[np.argsort(fitness)]
+    assert not np.any(told.v)
+    hat = np.maximum(np.log(6) - np.log(np.arange(1, 11)), 0)
+    utility = hat / hat.sum() - 0.1
+    rate = np.tanh((0.02 * 10 + 5) / (0.23 * D + 25))
+    mu_eff = 1 / ((hat / hat.sum()) ** 2).sum()
+    c_c = (4 + mu_eff / D) / (D + 4 + 2 * mu_eff / D)
+    path = np.sqrt(c_c * (2 - c_c) * mu_eff) * utility @ z
+    rate_path = 2 / ((D + 1.3) ** 2 + mu_eff) / 6
+    scales = 1 + rate * utility @ (z**2 - 1) / 2 + rate_path * (path**2 - 1) / 2
+    np.testing.assert_allclose(told.scales, scales / np.prod(scales) ** (1 / D), rtol=1e-9)
+    np.testing.assert_allclose(told.mean, START + 0.5 * utility @ z, rtol=1e-9)
+
+
+def test_cr_fm_nes_samples_have_the_covariance_of_the_state(key):
+    """Every entry of the sample covariance of 20 000 pairs within 6 of its standard errors."""
+    strategy = CRFMNES(population_size=40_000, sigma=0.5)
+    state = jax.jit(strategy.init)(key, np.zeros(3))._replace(
+        v=jnp.array([2.0, -1.0, 0.5]), scales=jnp.array([1.0, 3.0, 0.2])
+    )
+    population, _ = jax.jit(strategy.ask)(key, state)
+    scales, v = np.asarray(state.scales), np.asarray(state.v)
+    target = 0.25 * np.diag(scales) @ (np.eye(3) + np.outer(v, v)) @ np.diag(scales)
+    error = np.sqrt((target**2 + np.outer(np.diag(target), np.diag(target))) / 20_000)
+    assert np.all(np.abs(np.cov(population.T) - target) < 6 * error)
+    np.testing.assert_allclose(strategy.std(state), np.sqrt(np.diag(target)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("d", [1, 40, 10**6])
+def test_distance_gain_solves_its_equation(d):
+    a = cr_fm_nes.distance_gain(d, 10 * d)
+    assert (1 + a * a) * np.exp(a * a / 2) / 0.24 - 10 == pytest.approx(d)
+
+
+def test_cr_fm_nes_needs_pairs():
+    with pytest.raises(ValueError, match=r"must be even, got 7\. Use 8"):
+        CRFMNES(population_size=7)
+
+
+@pytest.mark.parametrize("strategy", [SepCMAES, MAES, LMMAES, CRFMNES])
+def test_nothing_vanishes_or_overflows_on_a_plane(strategy, key):
+    """600 generations down a slope in float32, where the spread may only grow, and in one direction."""
+    strategy = strategy(population_size=20)
+
+    def generation(state, k):
+        population, state = strategy.ask(k, state)
+        return strategy.tell(state, population, population[:, 0]), None
+
+    run = jax.jit(lambda state: jax.lax.scan(generation, state, jax.random.split(key, 600))[0])
+    state = run(jax.jit(strategy.init)(key, np.zeros(3)))
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
+    assert jnp.all(strategy.std(state) > 0)
+    assert strategy.mean(state)[0] < -1e6
+
+
+def test_cr_fm_nes_survives_a_member_that_is_far_and_bad(key):
+    """While it moves, members gain with distance; exp of this one's overflows, and its gain is zero."""
+    strategy = CRFMNES(population_size=8)
+    population, state = strategy.ask(key, strategy.init(key, jnp.zeros(4)))
+    state = state._replace(path_sigma=jnp.full(4, 10.0))
+    told = strategy.tell(state, population.at[-1].mul(1e4), jnp.arange(8.0))
+    assert is_finite(told)

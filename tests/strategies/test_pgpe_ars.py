@@ -1,0 +1,153 @@
+"""PGPE, ARS and ClipUp against closed forms and NumPy transcriptions of their papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import zoo
+from strategies.gradient.ars import ARS
+from strategies.gradient.clip_up import clip_up
+from strategies.gradient.open_es import OpenES
+from strategies.gradient.pgpe import PGPE
+
+POINT = np.array([1.0, -2.0, 0.5])
+STD = np.array([0.2, 0.7, 1.1])
+CURVATURE = np.diag([1.0, 2.0, 3.0]) + 0.3
+
+
+def cubic(x):
+    """x^T A x / 2 + sum x^3; smoothed by N(m, diag s^2): gradient A m + 3 m^2 + 3 s^2 in m, A_ii s + 6 m s in s."""
+    return 0.5 * x @ CURVATURE @ x + jnp.sum(x**3)
+
+
+def evaluate(population, fn=cubic):
+    fitness = zoo.map_members(fn, population)
+    return zoo.Evaluation(fitness, jnp.ones(fitness.shape, bool), jnp.asarray(len(fitness)))
+
+
+def test_pgpe_estimates_are_unbiased_without_shaping(key):
+    """5-sigma test of the means of 40 000 estimates for the mean and for the standard deviations."""
+    strategy = PGPE(population_size=6, shaping="none")
+    state = strategy.init(key, POINT)._replace(std=jnp.asarray(STD, jnp.float32))
+
+    @jax.jit
+    @jax.vmap
+    def estimate(k):
+        population, _ = strategy.ask(k, state)
+        told = state, population, evaluate(population)
+        return strategy.estimate(*told), strategy.estimate_std(*told)
+
+    expected = CURVATURE @ POINT + 3 * POINT**2 + 3 * STD**2, np.diag(CURVATURE) * STD + 6 * POINT * STD
+    for samples, value in zip(estimate(jax.random.split(key, 40_000)), expected, strict=True):
+        samples = np.asarray(samples, np.float64)
+        error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+        assert np.all(np.abs(samples.mean(axis=0) - value) < 5 * error)
+        assert np.all(5 * error < 0.2 * np.abs(value).max())  # the test has power: it sees the baseline's n - 1
+
+
+@pytest.mark.parametrize("shaping", ["none", "centered_ranks"])
+def test_pgpe_of_equal_stds_estimates_as_open_es(shaping, key):
+    strategies = [made(population_size=8, sigma=0.3, shaping=shaping) for made in (PGPE, OpenES)]
+    states = [strategy.init(key, {"a": POINT, "b": 1.5}) for strategy in strategies]
+    populations = [strategy.ask(key, state)[0] for strategy, state in zip(strategies, states, strict=True)]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, populations)))
+    evaluation = evaluate(populations[0], lambda x: cubic(x["a"]) + x["b"] ** 2)
+    estimates = [s.estimate(state, populations[0], evaluation) for s, state in zip(strategies, states, strict=True)]
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=2e-5, atol=1e-6), *estimates)
+
+
+@pytest.mark.parametrize("std_learning_rate", [0.1, 3.0])
+def test_pgpe_generations_against_numpy(std_learning_rate, x64):
+    """Sehnke et al. 2010, section 2.3, and the bound of Toklu et al. 2020; the baseline is the mean, unbiased."""
+    strategy = PGPE(
+        population_size=8,
+        sigma=0.5,
+        shaping="none",
+        optimizer=optax.sgd,
+        learning_rate=0.01,
+        std_learning_rate=std_learning_rate,
+    )
+    mean, std = POINT, np.full(3, 0.5)
+    state = strategy.init(jax.random.key(0), mean)
+    was_bounded = 0
+    for k in jax.random.split(jax.random.key(0), 5):
+        population, state = strategy.ask(k, state)
+        state = strategy.tell(state, population, evaluate(population))
+        x, f = np.asarray(population), np.asarray(evaluate(population).fitness)
+        mean_step, std_step = np.zeros(3), np.zeros(3)
+        for plus in range(4):
+            noise = x[plus] - mean
+            np.testing.assert_allclose(x[plus + 4] - mean, -noise, atol=1e-12)
+            mean_step += noise * (f[plus] - f[plus + 4]) / 2 / 4
+            std_step += ((f[plus] + f[plus + 4]) / 2 - f.mean()) * (noise**2 - std**2) / std / 3
+        mean = mean - 0.01 * mean_step
+        new_std = std - std_learning_rate * std_step
+        was_bounded += np.sum(np.abs(new_std / std - 1) > 0.2)
+        std = np.clip(new_std, 0.8 * std, 1.2 * std)
+        np.testing.assert_allclose(strategy.mean(state), mean, rtol=1e-9)
+        np.testing.assert_allclose(strategy.std(state), std, rtol=1e-9)
+    assert was_bounded > 0
+    assert was_bounded < 15 or std_learning_rate > 1
+
+
+def test_clip_up_against_numpy():
+    """Toklu et al. 2020, Algorithm 1, over gradients of any size, none included; the tree counts as one vector."""
+    rng = np.random.default_rng(0)
+    optimizer = clip_up(0.1)
+    params = {"a": jnp.zeros(3), "b": jnp.zeros(())}
+    state, velocity, speeds = optimizer.init(params), np.zeros(4), []
+    for scale in (1, 1e-30, 0, 1e30, 3, 3, 3):
+        gradient = scale * np.abs(rng.normal(size=4)).astype(np.float32)
+        step = gradient / np.linalg.norm(gradient.astype(float)) if scale else gradient
+        velocity = 0.9 * velocity + 0.1 * step
+        speeds.append(np.linalg.norm(velocity))
+        velocity = velocity * min(1, 0.2 / speeds[-1])
+        update, state = optimizer.update({"a": jnp.asarray(gradient[:3]), "b": jnp.asarray(gradient[3])}, state)
+        flat, _ = ravel_pytree(update)
+        np.testing.assert_allclose(flat, -velocity, rtol=1e-5)
+    assert min(speeds) < 0.2 < max(speeds)
+
+
+def test_clip_up_by_name(key):
+    """The first step is as long as the learning rate, which stays a leaf."""
+    strategy = PGPE(population_size=6, optimizer="clip_up")
+
+    def first_step(learning_rate):
+        made = strategy.replace(learning_rate=learning_rate)
+        population, state = made.ask(key, made.init(key, POINT))
+        return jnp.linalg.norm(made.mean(made.tell(state, population, evaluate(population))) - POINT)
+
+    np.testing.assert_allclose(jax.vmap(first_step)(jnp.array([0.1, 0.3])), [0.1, 0.3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_top", [None, 2])
+def test_ars_against_numpy(num_top, x64):
+    """Mania et al. 2018, Algorithm 2, for costs; the step does not depend on the scale of the fitness."""
+    key = jax.random.key(0)
+    strategy = ARS(population_size=10, sigma=0.2, learning_rate=0.3, num_top_directions=num_top)
+    state = strategy.init(key, POINT)
+    population, _ = strategy.ask(key, state)
+    evaluation = evaluate(population)
+    told = strategy.tell(state, population, evaluation)
+    x, f = np.asarray(population), np.asarray(evaluation.fitness)
+    pairs = [(f[k], f[k + 5], (x[k] - POINT) / 0.2) for k in range(5)]
+    pairs = sorted(pairs, key=lambda pair: min(pair[0], pair[1]))[: num_top or 5]
+    spread = np.std([value for plus, minus, _ in pairs for value in (plus, minus)])
+    gradient = sum((plus - minus) * z for plus, minus, z in pairs) / (len(pairs) * spread)
+    np.testing.assert_allclose(told.mean, POINT - 0.3 * gradient, rtol=1e-9)
+    scaled = strategy.tell(state, population, f * 1e300)
+    np.testing.assert_allclose(scaled.mean, told.mean, rtol=1e-9)
+    assert np.array_equal(strategy.tell(state, population, np.ones(10)).mean, POINT)
+
+
+def test_errors():
+    for made in (PGPE, ARS):
+        with pytest.raises(ValueError, match="population_size must be even, got 7"):
+            made(population_size=7)
+    with pytest.raises(ValueError, match=r"num_top_directions must be at most population_size / 2 = 4.*got 5"):
+        ARS(population_size=8, num_top_directions=5)
+    with pytest.raises(ValueError, match="max_std_change must be at most 1"):
+        PGPE(max_std_change=1.5)

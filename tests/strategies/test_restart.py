@@ -1,0 +1,285 @@
+"""Restarts: a rung of the ladder is the base at that size, runs end when they should, schedules are the papers'."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from strategies.distribution.cma_es import CMAES
+from strategies.distribution.snes import SNES
+from strategies.population.de import DE
+from strategies.wrappers.bipop import BIPOP
+from strategies.wrappers.ipop import IPOP
+from tests.loop import is_finite
+
+D = 4
+NEVER = {"tol_fun": 0.0, "tol_x": 0.0, "tol_up": np.inf, "max_condition": np.inf}
+
+
+def sphere(x):
+    return jnp.sum(x**2, axis=-1)
+
+
+def rastrigin(x):
+    return jnp.sum(x**2 + 10 * (1 - jnp.cos(2 * jnp.pi * x)), axis=-1)
+
+
+def train(strategy, fn, state, key, num_asks):
+    """Returns the final state and what `watch` saw after each `tell`: run, restarts, recommended fitness."""
+
+    def body(state, k):
+        population, state = strategy.ask(k, state)
+        state = strategy.tell(state, population, fn(population))
+        return state, (state.run, state.num_restarts, fn(strategy.mean(state)), fn(population).min())
+
+    return jax.lax.scan(body, state, jax.random.split(key, num_asks))
+
+
+def at_rung(state, rung):
+    return state._replace(run=state.run._replace(rung=jnp.asarray(rung, jnp.int32)))
+
+
+@pytest.mark.parametrize("base", [CMAES(sigma=0.5), SNES(sigma=0.5), DE(sigma=0.5)], ids=["cma_es", "snes", "de"])
+def test_a_rung_is_the_base_at_that_size(base, key):
+    """Two generations of 4 blocks of 6 are two generations of the base with 24 members, bit for bit."""
+    strategy = IPOP(base=base, population_size=6, max_doublings=2, **NEVER)
+    large = base.replace(population_size=24)
+    solution = np.linspace(-1, 1, D, dtype=np.float32)
+    expected = large.init(key, solution)
+    state = at_rung(strategy.init(key, solution), 2)
+    state = state._replace(base=(*state.base[:-1], expected))
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    for k in jax.random.split(key, 2):
+        keys = jax.random.split(k, 4)
+        members, expected = jax.jit(large.ask)(jax.random.split(keys[0])[1], expected)
+        expected = jax.jit(large.tell)(expected, members, sphere(members))
+        for block, each in enumerate(keys):
+            population, state = ask(each, state)
+            np.testing.assert_array_equal(population, members[6 * block : 6 * (block + 1)])
+            state = tell(state, population, sphere(population))
+        for got, want in zip(jax.tree.leaves(state.base[-1]), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)  # another program, other roundings
+    assert state.run.num_evaluations == 48
+    assert state.run.num_generations == 2
+
+
+def test_states_are_shared_where_they_look_alike(key):
+    """A base whose state does not depend on population size is stored once, others once for each rung."""
+    solution = np.zeros(D, np.float32)
+    assert len(IPOP(base=CMAES(), population_size=6, max_doublings=2).init(key, solution).base) == 1
+    assert len(IPOP(base=DE(), population_size=6, max_doublings=2).init(key, solution).base) == 3
+
+
+def flat(x):
+    return jnp.zeros(x.shape[:-1])
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def ends(strategy, fn, key, num_asks):
+    """Whether the first run was over after each generation."""
+    _, (run, restarts, _, _) = train(strategy, fn, strategy.init(key, jnp.ones(D)), key, num_asks)
+    return run.is_over & (restarts == 0)
+
+
+def first(condition):
+    """The generation, counted from 1, in which a condition first holds."""
+    where = np.flatnonzero(condition)
+    return int(where[0]) + 1 if len(where) else None
+
+
+def ellipsoid(x):
+    return jnp.sum(10 ** jnp.arange(D) * x**2, axis=-1)
+
+
+def hopeless(x):
+    return jnp.sin(1e4 * jnp.sum(x, axis=-1))
+
+
+def linear(x):
+    return x[..., 0]
+
+
+def test_each_criterion_ends_a_run(key):
+    """With all others off, in the generation in which the base, run by itself, first meets it."""
+    base = SNES(sigma=0.5, population_size=8)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run_base(fn):
+        def body(state, k):
+            population, state = base.ask(jax.random.split(k)[1], state)
+            state = base.tell(state, population, fn(population))
+            return state, base.std(state)
+
+        return jax.lax.scan(body, base.init(key, jnp.ones(D)), jax.random.split(key, 200))[1]
+
+    def make(**settings):
+        return IPOP(base=base, population_size=8, max_doublings=0, **{**NEVER, **settings})
+
+    shrinking, growing = np.asarray(run_base(ellipsoid)), np.asarray(run_base(linear))
+    assert first(ends(make(), ellipsoid, key, 200)) is None
+    by_tol_x = first((shrinking < 0.2 * 0.5).all(axis=1))
+    assert by_tol_x == first(ends(make(tol_x=0.2), ellipsoid, key, 200))
+    by_condition = first((shrinking.max(axis=1) / shrinking.min(axis=1)) ** 2 > 10)
+    assert by_condition == first(ends(make(max_condition=10.0), ellipsoid, key, 200))
+    by_tol_up = first(growing.max(axis=1) > 3 * 0.5)
+    assert by_tol_up == first(ends(make(tol_up=3.0), linear, key, 200))
+    assert len({by_tol_x, by_condition, by_tol_up, None}) == 4
+
+    # 10 + 30 d / population size generations of equal fitness, 120 + 30 d / population size without progress.
+    assert first(ends(make(), flat, key, 60)) == 25
+    by_stagnation = first(ends(make(), hopeless, key, 200))
+    assert by_stagnation >= 135
+    # Where steps are lost to rounding, a mean of 1 with deviations below 1e-8.
+    tiny = make().replace(base=base.replace(sigma=1e-9))
+    assert first(ends(tiny, hopeless, key, 60)) == 1
+
+
+def test_a_run_has_a_budget(key):
+    """100 + 50 (d + 3)^2 / sqrt(population size) generations; at one dimension and 64 members, 200."""
+    strategy = IPOP(base=SNES(sigma=0.5), population_size=64, max_doublings=0, **NEVER, stagnation=2)
+    state = strategy.init(key, jnp.ones(1))
+    _, (run, _, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, hopeless, state, key, 205)
+    assert first(run.is_over) == 200
+
+
+def test_ipop_doubles_up_to_the_last_rung(key):
+    strategy = IPOP(base=SNES(sigma=1.0), population_size=8, max_doublings=2)
+    state = strategy.init(key, np.ones(D, np.float32))
+    traces = []
+
+    @jax.jit
+    def go(state, key):
+        traces.append(1)
+        return train(strategy, flat, state, key, 25 * (1 + 2 * 4) * 4)
+
+    state, (run, restarts, _, _) = go(state, key)
+    first = np.flatnonzero(np.diff(np.asarray(restarts))) + 1
+    assert np.asarray(run.rung)[first].tolist()[:4] == [1, 2, 2, 2]
+    assert len(traces) == 1
+    # 10 + 30 d / population size generations of 8, 16, 32 members.
+    lengths = np.diff(np.concatenate([[0], first]))[:3]
+    assert lengths.tolist() == [25, 18 * 2, 14 * 4]
+
+
+def test_restarts_start_around_the_initial_solution(key):
+    """With spread 0 at it; else its standard deviation is that of the base times the spread: 40 restarts, 5 sigma."""
+    ask = jax.jit(jax.vmap(lambda strategy, key, state: strategy.ask(key, state)[1].base[0].mean, (None, 0, None)))
+    for spread in (0.0, 2.0):
+        strategy = IPOP(base=SNES(sigma=0.25), population_size=8, max_doublings=0, spread=spread)
+        state = strategy.init(key, np.full(100, 3.0, np.float32))
+        state = state._replace(run=state.run._replace(is_over=jnp.asarray(True)))
+        starts = ask(strategy, jax.random.split(key, 40), state)
+        error = 0.5 / np.sqrt(2 * starts.size)
+        assert abs((starts - 3).std() - 0.25 * spread) <= 5 * error * (spread > 0)
+
+
+def test_mean_is_that_of_the_best_run(key):
+    """When a run ends, what is recommended is as good as the best member of all runs."""
+    strategy = BIPOP(base=CMAES(sigma=1.0), population_size=8, max_doublings=2)
+    state = strategy.init(key, np.full(D, 3.0, np.float32))
+    state, (_, restarts, recommended, best) = jax.jit(train, static_argnums=(1, 4))(
+        strategy, rastrigin, state, key, 3000
+    )
+    assert restarts[-1] >= 3
+    ended = np.flatnonzero(np.diff(np.asarray(restarts)))
+    at_end, reached = np.asarray(recommended)[ended], np.minimum.accumulate(np.asarray(best))[ended]
+    np.testing.assert_allclose(at_end, reached, atol=0.02)
+    assert np.all(np.diff(at_end) < 0.02)
+
+
+def test_bipop_schedule_is_the_papers(key):
+    """Regimes, sizes and budgets against a plain Python transcription, fed with the runs' lengths."""
+    strategy = BIPOP(base=SNES(sigma=0.5), population_size=8, max_doublings=3)
+    state = strategy.init(key, np.ones(D, np.float32))
+    state, (run, restarts, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, flat, state, key, 4000)
+    last = np.append(np.flatnonzero(np.diff(np.asarray(restarts))), len(restarts) - 1)
+    runs = jax.tree.map(lambda x: np.asarray(x)[last], run)
+    large, small, k, last_large = 0, 0, 0, float(runs.num_evaluations[0])
+    kinds = []
+    for i in range(1, len(last)):
+        is_small = small < large
+        if is_small:
+            assert runs.rung[i] <= max(k - 1, 0)
+            assert 0.01 <= runs.sigma_factor[i] < 1
+            assert runs.budget[i] == last_large / 2
+            small += runs.num_evaluations[i]
+        else:
+            k = min(k + 1, 3)
+            assert runs.rung[i] == k
+            assert runs.sigma_factor[i] == 1
+            assert runs.budget[i] == np.inf
+            large += runs.num_evaluations[i]
+            last_large = runs.num_evaluations[i]
+        kinds.append(is_small)
+    assert len(kinds) > 10
+    assert 0.3 < np.mean(kinds) < 0.95
+    assert len(set(runs.rung[1:][kinds])) >= 2  # small runs of several sizes
+
+
+def test_a_small_step_size_reaches_the_base(key):
+    """Also where the base takes its sigma from the settings rather than from its state."""
+    strategy = BIPOP(base="open_es", population_size=500, max_doublings=0)
+    state = strategy.init(key, np.zeros(20, np.float32))
+    state = state._replace(run=state.run._replace(sigma_factor=jnp.asarray(0.1)))
+    population, _ = strategy.ask(key, state)
+    assert population.std() == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_batch_is_its_members_one_by_one(key):
+    strategy = BIPOP(base=CMAES(sigma=1.0), population_size=6, max_doublings=1)
+    keys = jax.random.split(key, 3)
+
+    def go(key):
+        state, _ = train(strategy, rastrigin, strategy.init(key, jnp.full(2, 2.5)), key, 300)
+        return strategy.mean(state), state.num_restarts
+
+    together, restarts = jax.jit(jax.vmap(go))(keys)
+    alone = [jax.jit(go)(k) for k in keys]
+    assert restarts.tolist() == [int(r) for _, r in alone]
+    assert min(restarts) >= 1
+    np.testing.assert_allclose(together, [m for m, _ in alone], atol=1e-3)
+
+
+def test_fitness_that_is_never_finite(key):
+    strategy = IPOP(base=CMAES(), population_size=6, max_doublings=1)
+    state = strategy.init(key, np.ones(D, np.float32))
+    state, _ = jax.jit(train, static_argnums=(1, 4))(
+        strategy, lambda x: jnp.full(x.shape[:-1], jnp.nan), state, key, 300
+    )
+    assert is_finite((strategy.mean(state), strategy.std(state)))
+
+
+def test_surrogates_reach_the_base_in_blocks(key):
+    """Hybrid asks for the gradient of each member: of a large generation, block by block."""
+    strategy = IPOP(
+        base={"id": "hybrid", "base": "snes", "es_leaves": "a", "learning_rate": 0.1},
+        population_size=4,
+        max_doublings=1,
+    )
+    problem = zoo.from_function(
+        lambda x: jnp.sum(x["a"] ** 2) + jnp.sum(x["b"] ** 2), {"a": np.ones(2), "b": np.ones(3)}
+    )
+    solution = problem.initial_solution(key)
+    state = at_rung(strategy.init(key, solution), 1)
+    problem_state = problem.init(key, strategy.groups, solution)
+    for _ in range(2):
+        population, state = strategy.ask(key, state, problem.surrogate_gradient(key, problem_state))
+        evaluation, problem_state = problem.evaluate(key, population, problem_state)
+        state = strategy.tell(state, population, evaluation)
+    assert np.all(strategy.mean(state)["b"] < 0.95)
+
+
+def test_in_a_run_with_suggestions(key):
+    """The sigma that a problem suggests reaches the base."""
+    result = zoo.run("ipop", zoo.make_problem("blackbox/sphere", num_dims=2), num_steps=1200)
+    assert result.strategy.base.sigma == 2.0
+    assert result.score < 1e-3
+
+
+@pytest.mark.parametrize("base", ["pes", "nres", "tes", "full_es", "tbptt"])
+def test_online_strategies_cannot_be_restarted(base):
+    with pytest.raises(TypeError, match="whose members go on from inner states"):
+        IPOP(base=base)
