@@ -55,28 +55,30 @@ class Recorder:
         return bool(self.problem.final_target_hit) or self.count >= BUDGET * self.problem.dimension
 
 
-@jax.jit
-def next_generation(strategy, state, population, fitness, key, generation):
-    state = strategy.tell(state, population, fitness)
-    return strategy.ask(jax.random.fold_in(key, generation), state)
+@functools.cache
+def programs(n: int) -> tuple[Any, Any]:
+    """Returns the compiled loop for n dimensions: init and ask, and tell and ask in one call."""
+    strategy = zoo.make_strategy("bipop", base={"id": "cma_es", "sigma": SIGMA}).for_solution(np.zeros(n))
+
+    @jax.jit
+    def first(key):
+        key_init, key = jax.random.split(key)
+        return *strategy.ask(key, strategy.init(key_init, np.zeros(n))), key
+
+    @jax.jit
+    def following(state, population, fitness, key):
+        key, key_ask = jax.random.split(key)
+        return *strategy.ask(key_ask, strategy.tell(state, population, fitness)), key
+
+    return first, following
 
 
 def run_zoo(evaluate: Recorder, seed: int) -> None:
-    n = evaluate.problem.dimension
-    strategy = _strategy(n)
-    key_init, key = jax.random.split(jax.random.key(seed))
-    state = strategy.init(key_init, np.zeros(n))
-    population, state = jax.jit(strategy.ask)(key, state)
-    generation = 0
+    first, following = programs(evaluate.problem.dimension)
+    population, state, key = first(jax.random.key(seed))
     while not evaluate.is_done:
         fitness = np.array([evaluate(x) for x in np.asarray(population)])
-        generation += 1
-        population, state = next_generation(strategy, state, population, fitness, key, generation)
-
-
-@functools.cache
-def _strategy(n: int) -> zoo.Strategy:
-    return zoo.make_strategy("bipop", base={"id": "cma_es", "sigma": SIGMA}).for_solution(np.zeros(n))
+        population, state, key = following(state, population, fitness, key)
 
 
 def run_pycma(evaluate: Recorder, seed: int) -> None:

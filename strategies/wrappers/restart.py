@@ -58,9 +58,7 @@ class Run(NamedTuple):
 class RestartState(NamedTuple):
     """State of a restart strategy."""
 
-    base: tuple[
-        Any, ...
-    ]  # the base's state: one for all rungs, or, where population size is in its shape, one for each
+    base: tuple[Any, ...]  # the base's state: one for all rungs, or one each if population size is in its shape
     initial: Solution  # the initial solution
     members: Population  # [largest population, ...] the generation under evaluation
     fitness: jax.Array  # [largest population]
@@ -79,7 +77,7 @@ class Restart(Wrapper):
     Attributes:
         base: The strategy that is restarted: a strategy, its id, or a dictionary of its id and settings.
         population_size: Members per `ask`, which is the base's population size in the first run; `None`: the base's.
-        max_doublings: How often the population size may double.
+        max_doublings: How often the population size may double. Memory for the largest population is held throughout.
         spread: Standard deviation of a restart's initial solution around the first one, in units of the base's initial
             standard deviation; 0: always the same.
         tol_fun: A run ends when fitness varied by less than this over recent generations (10 + 30 d / population size)
@@ -103,9 +101,12 @@ class Restart(Wrapper):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if isinstance(self.base, (OnlineStrategy, TES, FullES, TBPTT)):
+        innermost = self.base
+        while isinstance(innermost, Wrapper):
+            innermost = innermost.base
+        if isinstance(innermost, (OnlineStrategy, TES, FullES, TBPTT)):
             raise TypeError(
-                f"{type(self).__name__} cannot restart {type(self.base).__name__}, whose members go on from inner "
+                f"{type(self).__name__} cannot restart {type(innermost).__name__}, whose members go on from inner "
                 "states of their own: a generation is asked in blocks here. Choose a base such as cma_es, snes or "
                 "open_es."
             )
@@ -143,8 +144,7 @@ class Restart(Wrapper):
         """Returns rung, sigma factor and budget of the next run, and the schedule's new state."""
 
     def _base_on(self, rung: int, sigma_factor: jax.Array | float, size: int) -> Strategy:
-        base = self.base.replace(population_size=size * 2**rung)
-        return base.replace(sigma=base.sigma * sigma_factor) if hasattr(base, "sigma") else base
+        return _scale_sigma(self.base.replace(population_size=size << rung), sigma_factor)
 
     def _on_rung(self, state: RestartState, fn: Callable[[Strategy, Any], Any]) -> Any:
         """Returns `fn(base, state of the base)` for the rung of the current run."""
@@ -403,6 +403,13 @@ def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
         return jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), gradients)
 
     return SurrogateGradient(surrogate, members)
+
+
+def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
+    """Returns the strategy with its sigma, or that of the strategy it wraps, multiplied."""
+    if hasattr(strategy, "sigma"):
+        return strategy.replace(sigma=strategy.sigma * factor)
+    return strategy.replace(base=_scale_sigma(strategy.base, factor)) if hasattr(strategy, "base") else strategy
 
 
 def _largest(tree: Any) -> jax.Array:

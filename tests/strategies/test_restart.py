@@ -219,9 +219,10 @@ def test_bipop_schedule_is_the_papers(key):
     assert len(set(runs.rung[1:][kinds])) >= 2  # small runs of several sizes
 
 
-def test_a_small_step_size_reaches_the_base(key):
-    """Also where the base takes its sigma from the settings rather than from its state."""
-    strategy = BIPOP(base="open_es", population_size=500, max_doublings=0)
+@pytest.mark.parametrize("base", ["open_es", {"id": "frozen", "base": {"id": "bounded", "base": "open_es"}}])
+def test_a_small_step_size_reaches_the_base(base, key):
+    """Also where the base takes its sigma from the settings rather than from its state, and within wrappers."""
+    strategy = BIPOP(base=base, population_size=500, max_doublings=0)
     state = strategy.init(key, np.zeros(20, np.float32))
     state = state._replace(run=state.run._replace(sigma_factor=jnp.asarray(0.1)))
     population, _ = strategy.ask(key, state)
@@ -279,7 +280,7 @@ def test_in_a_run_with_suggestions(key):
     assert result.score < 1e-3
 
 
-@pytest.mark.parametrize("base", ["pes", "nres", "tes", "full_es", "tbptt"])
+@pytest.mark.parametrize("base", ["pes", "nres", "tes", "full_es", "tbptt", {"id": "frozen", "base": "pes"}])
 def test_online_strategies_cannot_be_restarted(base):
     with pytest.raises(TypeError, match="whose members go on from inner states"):
         IPOP(base=base)
