@@ -102,9 +102,9 @@ def compare_local() -> None:
             )
 
 
-BIPOP_SEEDS = 20
+BIPOP_SEEDS = 30
 BIPOP_DIMENSIONS = 10
-BIPOP_BUDGET = 100_000
+BIPOP_BUDGET = 200_000
 
 
 @functools.partial(jax.jit, static_argnames="fn")

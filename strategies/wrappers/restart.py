@@ -148,7 +148,7 @@ class Restart(Wrapper):
 
     def _on_rung(self, state: RestartState, fn: Callable[[Strategy, Any], Any]) -> Any:
         """Returns `fn(base, state of the base)` for the rung of the current run."""
-        size = _num_rows(state.members) >> self.max_doublings
+        size = self._num_members(state.initial)
 
         def branch(rung: int) -> Any:
             base = self._base_on(rung, state.run.sigma_factor, size)
@@ -198,7 +198,7 @@ class Restart(Wrapper):
         )
 
     def _ask(self, key: jax.Array, state: RestartState, surrogate: Surrogate | None) -> tuple[Population, RestartState]:
-        size = _num_rows(state.members) >> self.max_doublings
+        size = self._num_members(state.initial)
         if surrogate is None:
             state = _in_turn(_prepare)(self, key, state)
         else:
@@ -217,23 +217,27 @@ class Restart(Wrapper):
 def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: Surrogate | None = None) -> Any:
     """Returns the state with a block to ask: the next one of this generation, of the next, or of the next run."""
     key_restart, key_ask = jax.random.split(key)
-    state = jax.lax.cond(state.run.is_over, lambda: _restart(strategy, key_restart, state), lambda: state)
-    size = _num_rows(state.members) >> strategy.max_doublings
+    size = strategy._num_members(state.initial)
+    # What a `cond` returns is copied, so the large buffers go through as few as possible.
+    light = state._replace(members=None, fitness=None, moved=None)
+    light = jax.lax.cond(light.run.is_over, lambda: _restart(strategy, key_restart, light), lambda: light)
 
-    def draw(rung: int) -> RestartState:
-        base = strategy._base_on(rung, state.run.sigma_factor, size)
-        slot = min(rung, len(state.base) - 1)
-        members, of_base = base.ask(key_ask, state.base[slot], surrogate)
+    def draw(rung: int) -> tuple[tuple[Any, ...], Population]:
+        base = strategy._base_on(rung, light.run.sigma_factor, size)
+        slot = min(rung, len(light.base) - 1)
+        members, of_base = base.ask(key_ask, light.base[slot], surrogate)
         padded = jax.tree.map(lambda all, rows: all.at[: size << rung].set(rows), state.members, members)
-        return state._replace(members=padded, base=(*state.base[:slot], of_base, *state.base[slot + 1 :]))
+        return (*light.base[:slot], of_base, *light.base[slot + 1 :]), padded
 
-    branches = [functools.partial(draw, rung) for rung in range(strategy.max_doublings + 1)]
-    return jax.lax.cond(state.block == 0, lambda: jax.lax.switch(state.run.rung, branches), lambda: state)
+    branches: list[Any] = [functools.partial(draw, rung) for rung in range(strategy.max_doublings + 1)]
+    branches.append(lambda: (light.base, state.members))  # the generation goes on
+    base, members = jax.lax.switch(jnp.where(light.block == 0, light.run.rung, len(branches) - 1), branches)
+    return light._replace(base=base, members=members, fitness=state.fitness, moved=state.moved)
 
 
 def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartState:
     """Returns the state at the start of the next run."""
-    size = _num_rows(state.members) >> strategy.max_doublings
+    size = strategy._num_members(state.initial)
     key_next, key_solution, key_init = jax.random.split(key, 3)
     rung, sigma_factor, budget, schedule = strategy._next_run(key_next, state)
     first = strategy._base_on(0, 1.0, size)
@@ -275,7 +279,7 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
 
 def _absorb(strategy: Restart, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
     """Returns the state with an evaluated block, and with it the base's update if the generation is complete."""
-    size = _num_rows(population)
+    size = strategy._num_members(state.initial)
     fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
     moved = jnp.zeros(size, bool) if evaluation.moved is None else evaluation.moved
     members, fitness, moved = jax.tree.map(
@@ -283,39 +287,40 @@ def _absorb(strategy: Restart, state: RestartState, population: Population, eval
         (state.members, state.fitness, state.moved),
         (population, fitness, moved),
     )
-    state = state._replace(members=members, fitness=fitness, moved=moved, block=state.block + 1)
+    block = state.block + 1
 
-    def update(rung: int) -> tuple[Any, ...]:
+    def update(rung: int) -> tuple[tuple[Any, ...], jax.Array]:
         count = size << rung
         base = strategy._base_on(rung, state.run.sigma_factor, size)
         slot = min(rung, len(state.base) - 1)
         steps = jnp.asarray(count, jnp.int32)
-        evaluation = Evaluation(state.fitness[:count], jnp.ones(count, bool), steps, state.moved[:count])
-        told = base.tell(state.base[slot], jax.tree.map(lambda x: x[:count], state.members), evaluation)
-        return (*state.base[:slot], told, *state.base[slot + 1 :])
+        evaluation = Evaluation(fitness[:count], jnp.ones(count, bool), steps, moved[:count])
+        told = base.tell(state.base[slot], jax.tree.map(lambda x: x[:count], members), evaluation)
+        return (*state.base[:slot], told, *state.base[slot + 1 :]), jnp.median(fitness[:count])
 
     branches = [functools.partial(update, rung) for rung in range(strategy.max_doublings + 1)]
 
-    def complete() -> RestartState:
-        told = state._replace(base=jax.lax.switch(state.run.rung, branches), block=jnp.zeros((), jnp.int32))
-        run = _record(state.run, state.fitness, size)
-        return told._replace(run=run._replace(is_over=_has_ended(strategy, told, run, state.fitness, size)))
+    def complete() -> tuple[tuple[Any, ...], Run, jax.Array]:
+        base, median = jax.lax.switch(state.run.rung, branches)
+        in_generation = jnp.where(jnp.arange(fitness.shape[0]) < size << state.run.rung, fitness, jnp.nan)
+        run = _record(state.run, in_generation, median, size)
+        is_over = _has_ended(strategy, state._replace(base=base), run, in_generation, size)
+        return base, run._replace(is_over=is_over), jnp.zeros_like(block)
 
-    is_complete = state.block >= jnp.left_shift(1, state.run.rung)
-    return jax.lax.cond(is_complete, complete, lambda: state)
+    is_complete = block >= 1 << state.run.rung
+    base, run, block = jax.lax.cond(is_complete, complete, lambda: (state.base, state.run, block))
+    return state._replace(base=base, run=run, block=block, members=members, fitness=fitness, moved=moved)
 
 
-def _record(run: Run, fitness: jax.Array, size: int) -> Run:
-    """Returns the run with one more generation in it, the first `size << rung` values of the fitness."""
-    count = jnp.left_shift(size, run.rung)
-    fitness = jnp.where(jnp.arange(fitness.shape[0]) < count, fitness, jnp.inf)
-    best = jnp.min(fitness)
+def _record(run: Run, fitness: jax.Array, median: jax.Array, size: int) -> Run:
+    """Returns the run with one more generation in it."""
+    best = jnp.nanmin(fitness)
     return run._replace(
         num_generations=run.num_generations + 1,
-        num_evaluations=run.num_evaluations + count,
+        num_evaluations=run.num_evaluations + (size << run.rung),
         best_fitness=jnp.minimum(run.best_fitness, best),
         bests=jnp.roll(run.bests, 1).at[0].set(best),
-        medians=jnp.roll(run.medians, 1).at[0].set(_median(fitness, count)),
+        medians=jnp.roll(run.medians, 1).at[0].set(median),
     )
 
 
@@ -324,33 +329,33 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
 
     Args:
         strategy: Has the tolerances.
-        state: Holds the updated state of the base.
+        state: Has the updated state of the base.
         run: The run's record, this generation included.
-        fitness: That of this generation, the first `size << rung` values.
+        fitness: That of this generation, padded with NaN.
         size: Members of a block.
     """
     d = num_dims(state.initial)
-    count = jnp.left_shift(size, run.rung)
+    count = size << run.rung
 
     # Where a value is not finite, neither is the range, and it is not below anything.
     recent = 10 + -(-30 * d // count)
-    in_generation, is_recent = jnp.arange(fitness.shape[0]) < count, jnp.arange(run.bests.shape[0]) < recent
-    highest = jnp.maximum(
-        jnp.max(fitness, where=in_generation, initial=-jnp.inf), jnp.max(run.bests, where=is_recent, initial=-jnp.inf)
-    )
-    lowest = jnp.minimum(
-        jnp.min(fitness, where=in_generation, initial=jnp.inf), jnp.min(run.bests, where=is_recent, initial=jnp.inf)
-    )
-    is_flat = (run.num_generations >= recent) & (highest - lowest <= strategy.tol_fun)
+    age = jnp.arange(run.bests.shape[0])
+    values = jnp.concatenate([fitness, jnp.where(age < recent, run.bests, jnp.nan)])
+    is_flat = (run.num_generations >= recent) & (jnp.nanmax(values) - jnp.nanmin(values) <= strategy.tol_fun)
 
     window = strategy._window(d, count)
     third = -(-3 * window // 10)
-    age = jnp.arange(run.bests.shape[0])
-    histories = jnp.stack([run.bests, run.medians])
-    newest = jnp.where(age < third, histories, jnp.inf)
-    oldest = jnp.where((age >= window - third) & (age < window), histories, jnp.inf)
-    medians = _median(jnp.stack([newest, oldest]), third)
-    has_stagnated = (run.num_generations >= window) & jnp.all(medians[0] >= medians[1])
+
+    def has_stagnated() -> jax.Array:
+        histories = jnp.stack([run.bests, run.medians])
+        newest = jnp.where(age < third, histories, jnp.nan)
+        oldest = jnp.where((age >= window - third) & (age < window), histories, jnp.nan)
+        medians = jnp.nanmedian(jnp.stack([newest, oldest]), axis=-1)
+        return jnp.all(medians[0] >= medians[1])
+
+    # Sorting takes longer than all the rest, so it is looked at in every tenth generation only.
+    is_due = (run.num_generations >= window) & (run.num_generations % 10 == 0)
+    is_stagnating = jax.lax.cond(is_due, has_stagnated, lambda: jnp.zeros((), bool))
 
     mean, std = strategy._mean_of_run(state), strategy.std(state)
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
@@ -365,13 +370,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     limit = 100 + 50 * (d + 3) ** 2 / jnp.sqrt(count)
     is_spent = (run.num_generations >= limit) | (run.num_evaluations >= run.budget)
     has_collapsed = is_small | has_no_effect | has_exploded | (condition > strategy.max_condition)
-    return is_flat | has_stagnated | has_collapsed | is_spent
-
-
-def _median(values: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns the median of the `count` values that are not padded with infinity, along the last axis."""
-    ordered = jnp.sort(values, axis=-1)
-    return (jnp.take(ordered, (count - 1) // 2, axis=-1) + jnp.take(ordered, count // 2, axis=-1)) / 2
+    return is_flat | is_stagnating | has_collapsed | is_spent
 
 
 def _in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -414,10 +413,6 @@ def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
 
 def _largest(tree: Any) -> jax.Array:
     return jnp.max(jnp.stack([jnp.max(x) for x in jax.tree.leaves(tree)]))
-
-
-def _num_rows(population: Population) -> int:
-    return jax.tree.leaves(population)[0].shape[0]
 
 
 def _zeros(tree: Any) -> Any:
