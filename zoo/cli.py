@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
+import rich.markup
 import rich.table
 import typer
 from rich.markup import escape
@@ -77,7 +78,7 @@ def list_command() -> None:
             table.add_column(kind, no_wrap=True)
             table.add_column("what it is")
             for id, summary, names in catalogue(kind):
-                table.add_row(id, summary)
+                table.add_row(id, rich.markup.escape(summary))  # [f] is no markup
                 if names:
                     table.add_row("", f"[dim]{', '.join(names)}[/]")
             _out.print(table)

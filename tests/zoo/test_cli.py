@@ -52,6 +52,7 @@ def test_list():
     for id in zoo.list_strategies() + zoo.list_problems():
         assert id in words or id.partition("/")[2] in words
     assert "OpenAI-ES" in result.stdout  # what a strategy is
+    assert "gradients of E[f]" in result.stdout  # which is no markup
 
 
 def test_version():
