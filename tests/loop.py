@@ -85,3 +85,14 @@ def is_finite(tree):
     """Whether all is finite; in NumPy, where no shape costs a compilation."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
     return all(bool(np.all(np.isfinite(x))) for x in leaves if np.issubdtype(x.dtype, np.floating))
+
+
+def primitives_around(name, jaxpr, path=()):
+    """Yields, for each equation of this primitive, the names of the primitives it is nested in."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == name:
+            yield path
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from primitives_around(name, inner, (*path, equation.primitive.name))

@@ -54,26 +54,27 @@ FUNCTIONS: dict[str, tuple[Callable, float]] = {
 }
 
 
-@functools.partial(jax.jit, static_argnames=("fn", "num_generations"))
-def evaluations(strategy, fn, start, keys, *, num_generations):
-    """Returns for each key the evaluations to the target, or a negative number."""
+def until_target(strategy, fn, start, key, budget: int):
+    """Returns the evaluations to the target, negative if it was not reached within the budget."""
 
-    def run(key):
-        def is_on(loop):
-            _, best, generation = loop
-            return (best > TARGET) & (generation < num_generations)
+    def is_on(loop):
+        _, best, generation = loop
+        return (best > TARGET) & (generation * strategy.population_size < budget)
 
-        def body(loop):
-            state, best, generation = loop
-            population, state = strategy.ask(jax.random.fold_in(key, generation), state)
-            fitness = zoo.map_members(lambda x: fn(x, jnp), population)
-            return strategy.tell(state, population, fitness), jnp.minimum(best, jnp.min(fitness)), generation + 1
+    def body(loop):
+        state, best, generation = loop
+        population, state = strategy.ask(jax.random.fold_in(key, generation), state)
+        fitness = zoo.map_members(lambda x: fn(x, jnp), population)
+        return strategy.tell(state, population, fitness), jnp.minimum(best, jnp.min(fitness)), generation + 1
 
-        loop = (strategy.init(key, start), jnp.asarray(jnp.inf), jnp.asarray(0))
-        _, best, generation = jax.lax.while_loop(is_on, body, loop)
-        return jnp.where(best <= TARGET, 1, -1) * generation * strategy.population_size
+    loop = (strategy.init(key, start), jnp.asarray(jnp.inf), jnp.asarray(0))
+    _, best, generation = jax.lax.while_loop(is_on, body, loop)
+    return jnp.where(best <= TARGET, 1, -1) * generation * strategy.population_size
 
-    return jax.vmap(run)(keys)
+
+@functools.partial(jax.jit, static_argnames="fn")
+def evaluations(strategy, fn, start, keys):
+    return jax.vmap(lambda key: until_target(strategy, fn, start, key, 10_000 * len(start)))(keys)
 
 
 def pycma_evaluations(fn, start, seed: int) -> int:
@@ -92,9 +93,8 @@ def compare_local() -> None:
         for n in DIMENSIONS:
             point = np.full(n, start)
             strategy = zoo.make_strategy("cma_es", sigma=SIGMA).for_solution(point)
-            ours = evaluations(strategy, fn, point, jax.random.split(jax.random.key(1), SEEDS), num_generations=20_000)
+            ours = np.asarray(evaluations(strategy, fn, point, jax.random.split(jax.random.key(1), SEEDS)))
             theirs = [pycma_evaluations(fn, point, seed) for seed in range(SEEDS)]
-            ours = np.asarray(ours)
             print(
                 f"| {name} | {n} | {_quartiles(ours)} | {_quartiles(np.array(theirs))} "
                 f"| {np.median(ours) / np.median(theirs):.2f} | 0.85 to 1.15 |",
@@ -109,25 +109,10 @@ BIPOP_BUDGET = 200_000
 
 @functools.partial(jax.jit, static_argnames="fn")
 def bipop_evaluations(strategy, fn, keys):
-    """Returns for each key the evaluations to the target, or a negative number."""
-
     def run(key):
         key_start, key = jax.random.split(key)
         start = jax.random.uniform(key_start, (BIPOP_DIMENSIONS,), minval=-5.0, maxval=5.0)
-
-        def is_on(loop):
-            _, best, generation = loop
-            return (best > TARGET) & (generation * strategy.population_size < BIPOP_BUDGET)
-
-        def body(loop):
-            state, best, generation = loop
-            population, state = strategy.ask(jax.random.fold_in(key, generation), state)
-            fitness = zoo.map_members(lambda x: fn(x, jnp), population)
-            return strategy.tell(state, population, fitness), jnp.minimum(best, jnp.min(fitness)), generation + 1
-
-        loop = (strategy.init(key, start), jnp.asarray(jnp.inf), jnp.asarray(0))
-        state, best, generation = jax.lax.while_loop(is_on, body, loop)
-        return jnp.where(best <= TARGET, 1, -1) * generation * strategy.population_size, state.num_restarts
+        return until_target(strategy, fn, start, key, BIPOP_BUDGET)
 
     return jax.lax.map(run, keys)
 
@@ -146,7 +131,7 @@ def compare_bipop() -> None:
     print("| --- | --- | --- | --- |")
     base = {"id": "cma_es", "sigma": 2.0}
     strategy = zoo.make_strategy("bipop", base=base, spread=1.5).for_solution(np.zeros(BIPOP_DIMENSIONS))
-    ours, _ = bipop_evaluations(strategy, rastrigin, jax.random.split(jax.random.key(2), BIPOP_SEEDS))
+    ours = bipop_evaluations(strategy, rastrigin, jax.random.split(jax.random.key(2), BIPOP_SEEDS))
     theirs = [pycma_bipop_evaluations(rastrigin, seed) for seed in range(BIPOP_SEEDS)]
     for name, counts in (("zoo", np.asarray(ours)), ("pycma", np.array(theirs))):
         solved = counts > 0

@@ -11,6 +11,7 @@ from strategies.distribution import cma_es
 from strategies.distribution.base import default_parameters
 from strategies.distribution.cma_es import CMAES
 from strategies.distribution.eigen import decompose_if
+from tests.loop import primitives_around
 
 D = 4
 
@@ -205,17 +206,6 @@ def test_decomposition_is_lazy_alone_and_in_a_batch(key):
     enclosing = list(primitives_around("eigh", jaxpr.jaxpr))
     assert enclosing
     assert all("cond" in path for path in enclosing)
-
-
-def primitives_around(name, jaxpr, path=()):
-    """Yields, for each equation of this primitive, the names of the primitives it is nested in."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == name:
-            yield path
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from primitives_around(name, inner, (*path, equation.primitive.name))
 
 
 def test_degenerate_covariance_is_floored(key):

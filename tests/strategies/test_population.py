@@ -12,6 +12,7 @@ from strategies.population import base, de
 from strategies.population.de import DE
 from strategies.population.pso import PSO
 from strategies.population.simple_ga import SimpleGA
+from tests.loop import primitives_around
 
 SOLUTION = {"b": np.float64(0.5), "w": np.array([[1.0, -2.0, 3.0]])}
 D = 4
@@ -198,17 +199,6 @@ def test_batched_seeds_draw_the_initial_population_once(id, key):
     enclosing = list(primitives_around("erf_inv", jax.make_jaxpr(ask)(jax.random.split(key, (2, 2)), states).jaxpr))
     assert enclosing
     assert all("cond" in path for path in enclosing)
-
-
-def primitives_around(name, jaxpr, path=()):
-    """Yields, for each equation of this primitive, the names of the primitives it is nested in."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == name:
-            yield path
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from primitives_around(name, inner, (*path, equation.primitive.name))
 
 
 @pytest.mark.parametrize(
