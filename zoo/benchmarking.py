@@ -16,9 +16,12 @@ from zoo.problem import Problem
 from zoo.registry import make_problem, make_strategy
 from zoo.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
 from zoo.runtimes import check_targets, record_runtimes
+from zoo.segments import forget_programs
 from zoo.strategy import Strategy, num_dims
 
 Settings = Mapping[str, Any]
+
+_FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
 
 
 def benchmark(
@@ -75,7 +78,7 @@ def benchmark(
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 
-    pairs = []
+    pairs, num_computed = [], 0
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
     for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks, 1):
         if isinstance(problem, Exception):
@@ -94,6 +97,9 @@ def benchmark(
                     pair = _failed(strategy_label, problem_label, error, info)
                 if folder is not None:
                     pair.save(folder)
+                num_computed += 1
+                if num_computed % _FORGET_EVERY == 0:
+                    forget_programs()
         pairs.append(pair)
         if folder is not None:
             Results(pairs, metadata).save_metadata(folder)

@@ -164,6 +164,13 @@ def score(
     return (jax.vmap(score_one) if batched else score_one)(carry, keys)
 
 
+def forget_programs() -> None:
+    """Drops the compiled loops of all strategies and problems: thousands of them exhaust a process's memory maps."""
+    programs: tuple[Any, ...] = (start, advance, score)  # whose type hints know no cache
+    for program in programs:
+        program.clear_cache()
+
+
 def _surrogate(strategy: Strategy, problem: Problem, key: jax.Array, problem_state: Any) -> Any:
     # Not asked for unless used, so that a problem is free to raise when it has none to give.
     return problem.surrogate_gradient(key, problem_state) if strategy.takes_surrogate else None

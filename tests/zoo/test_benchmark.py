@@ -480,3 +480,12 @@ def test_figures_and_report(results, tmp_path):
     assert "| ball | snes | " in text.partition("## Runtimes")[2]
     pictures = {"curves_bowl.png", "curves_ball.png", "runtime_ecdf.png", "data_profile.png"}
     assert {path.name for path in tmp_path.glob("*.png")} == pictures
+
+
+def test_programs_are_dropped_now_and_then(monkeypatch):
+    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+    monkeypatch.setattr("zoo.benchmarking._FORGET_EVERY", 2)
+    problems = {str(i): zoo.from_function(fresh(bowl), jnp.zeros(i)) for i in range(1, 4)}
+    results = zoo.benchmark({"search": SEARCH}, problems, **TINY)
+    assert not len(results.failures)
+    assert zoo.segments.advance._cache_size() == 1
