@@ -117,12 +117,14 @@ def _styles(results: "Results") -> dict[str, dict[str, Any]]:
 
 def _add_legend(figure: Figure, handles: dict[str, Any]) -> None:
     if handles:
+        is_long = len(handles) > 12  # above the axes it would take more room than they do
         figure.legend(
             handles.values(),
             handles.keys(),
-            loc="outside upper center",
-            ncols=min(len(handles), 6),
+            loc="outside right upper" if is_long else "outside upper center",
+            ncols=1 if is_long else min(len(handles), 6),
             frameon=False,
+            fontsize="small" if is_long else None,
         )
 
 

@@ -28,7 +28,6 @@ FUNCTIONS = {
 PLAIN = ["cma_es", "sep_cma_es", "ma_es", "lm_ma_es", "lra_cma_es", "cr_fm_nes", "xnes", "snes", "one_plus_one_es"]
 PLAIN += ["pgpe", "ars", "de", "pso", "simple_ga", "random_search"]
 PEERS = [
-    "pycma",
     "evosax/CMA_ES",
     "evosax/Sep_CMA_ES",
     "evosax/CR_FM_NES",
