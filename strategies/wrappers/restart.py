@@ -171,18 +171,7 @@ class Restart(Wrapper):
         dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
         window = self._window(num_dims(solution), size)
         largest = size << self.max_doublings
-        run = Run(
-            rung=jnp.zeros((), jnp.int32),
-            sigma_factor=jnp.ones((), dtype),
-            budget=jnp.full((), jnp.inf, dtype),
-            num_generations=jnp.zeros((), jnp.int32),
-            num_evaluations=jnp.zeros((), dtype),
-            initial_std=_largest(first.std(base[0])).astype(dtype),
-            best_fitness=jnp.full((), jnp.inf, dtype),
-            bests=jnp.full(window, jnp.inf, dtype),
-            medians=jnp.full(window, jnp.inf, dtype),
-            is_over=jnp.zeros((), bool),
-        )
+        run = _new_run(0, 1.0, jnp.inf, first.std(base[0]), window, dtype)
         return RestartState(
             base=base,
             initial=solution,
@@ -244,36 +233,36 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
     std = first.std(first.init(key_init, state.initial))
     noise = normal_like(key_solution, state.initial, num_samples=1)
     solution = jax.tree.map(lambda x, s, z: x + (strategy.spread * s * z[0]).astype(x.dtype), state.initial, std, noise)
-    # The best run so far is remembered by its mean.
-    is_best = state.run.best_fitness <= state.best_fitness
-    old_mean = strategy.mean(state)
-    base, largest_std = [], []
+    base = []
     for slot, old in enumerate(state.base):
-        of_slot = strategy._base_on(slot, sigma_factor, size)
-        new = of_slot.init(key_init, solution)
+        new = strategy._base_on(slot, sigma_factor, size).init(key_init, solution)
         base.append(jax.tree.map(lambda x, y: x.astype(y.dtype), new, old))
-        largest_std.append(_largest(of_slot.std(new)))
-    dtype = state.best_fitness.dtype
-    run = Run(
-        rung=jnp.asarray(rung, jnp.int32),
-        sigma_factor=jnp.asarray(sigma_factor, dtype),
-        budget=jnp.asarray(budget, dtype),
-        num_generations=jnp.zeros((), jnp.int32),
-        num_evaluations=jnp.zeros((), dtype),
-        initial_std=largest_std[0].astype(dtype),
-        best_fitness=jnp.full((), jnp.inf, dtype),
-        bests=jnp.full_like(state.run.bests, jnp.inf),
-        medians=jnp.full_like(state.run.medians, jnp.inf),
-        is_over=jnp.zeros((), bool),
-    )
+    std = strategy._base_on(0, sigma_factor, size).std(base[0])
+    run = _new_run(rung, sigma_factor, budget, std, state.run.bests.shape[0], state.best_fitness.dtype)
     return state._replace(
         base=tuple(base),
         block=jnp.zeros((), jnp.int32),
         run=run,
         schedule=schedule,
-        best_mean=old_mean,
-        best_fitness=jnp.where(is_best, state.run.best_fitness, state.best_fitness),
+        best_mean=strategy.mean(state),  # by which the best run so far is remembered
+        best_fitness=jnp.minimum(state.run.best_fitness, state.best_fitness),
         num_restarts=state.num_restarts + 1,
+    )
+
+
+def _new_run(rung: Any, sigma_factor: Any, budget: Any, std: Solution, window: int, dtype: Any) -> Run:
+    """Returns the record of a run that starts with these standard deviations."""
+    return Run(
+        rung=jnp.asarray(rung, jnp.int32),
+        sigma_factor=jnp.asarray(sigma_factor, dtype),
+        budget=jnp.asarray(budget, dtype),
+        num_generations=jnp.zeros((), jnp.int32),
+        num_evaluations=jnp.zeros((), dtype),
+        initial_std=_largest(std).astype(dtype),
+        best_fitness=jnp.full((), jnp.inf, dtype),
+        bests=jnp.full(window, jnp.inf, dtype),
+        medians=jnp.full(window, jnp.inf, dtype),
+        is_over=jnp.zeros((), bool),
     )
 
 
