@@ -94,6 +94,14 @@ def _counts_rows(key: jax.Array, dtype: Any) -> bool:
     return dtype == jnp.float32 and jax.random.key_impl(key) == "threefry2x32"
 
 
+def uniform_like(key: jax.Array, values: Any) -> Any:
+    """Returns independent uniform numbers in [0, 1), in the structure, the shapes and the dtypes of the values."""
+    leaves, structure = jax.tree.flatten(values)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.uniform(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, draws)
+
+
 def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:
     """Returns the population mean ± sigma * noise: first all members with plus, then all with minus.
 

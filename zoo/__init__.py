@@ -13,6 +13,7 @@ from zoo.callback import from_numpy
 from zoo.dataclass import leaf, number, static
 from zoo.population import map_members
 from zoo.problem import FunctionProblem, Problem, from_function
+from zoo.prune_at_init import prune_at_init
 from zoo.registry import (
     list_problems,
     list_strategies,
@@ -24,12 +25,16 @@ from zoo.registry import (
 from zoo.run import RunResult, minimize, run
 from zoo.smooth import smooth
 from zoo.strategy import Evaluation, Groups, Strategy
+from zoo.tickets import Ticket, Tickets, load_ticket, load_tickets
 from zoo.unrolled import UnrolledProblem
 
 if TYPE_CHECKING:
     from zoo.benchmarking import benchmark
     from zoo.diagnostics import EstimatorStatistics, estimator_statistics
+    from zoo.ladder import lottery_tickets
+    from zoo.landscape import barrier, flatness, interpolate
     from zoo.plot import plot_estimators
+    from zoo.plot_tickets import plot_flatness, plot_interpolation, plot_ladder, plot_layers
     from zoo.results import Results, load_run
 
 __version__ = "0.1.0"
@@ -43,21 +48,34 @@ __all__ = [
     "Results",
     "RunResult",
     "Strategy",
+    "Ticket",
+    "Tickets",
     "UnrolledProblem",
+    "barrier",
     "benchmark",
     "estimator_statistics",
+    "flatness",
     "from_function",
     "from_numpy",
+    "interpolate",
     "leaf",
     "list_problems",
     "list_strategies",
     "load_run",
+    "load_ticket",
+    "load_tickets",
+    "lottery_tickets",
     "make_problem",
     "make_strategy",
     "map_members",
     "minimize",
     "number",
     "plot_estimators",
+    "plot_flatness",
+    "plot_interpolation",
+    "plot_ladder",
+    "plot_layers",
+    "prune_at_init",
     "register_problem",
     "register_strategy",
     "run",
@@ -69,10 +87,18 @@ __all__ = [
 _LAZY = {
     "EstimatorStatistics": "zoo.diagnostics",
     "Results": "zoo.results",
+    "barrier": "zoo.landscape",
     "benchmark": "zoo.benchmarking",
     "estimator_statistics": "zoo.diagnostics",
+    "flatness": "zoo.landscape",
+    "interpolate": "zoo.landscape",
     "load_run": "zoo.results",
+    "lottery_tickets": "zoo.ladder",
     "plot_estimators": "zoo.plot",
+    "plot_flatness": "zoo.plot_tickets",
+    "plot_interpolation": "zoo.plot_tickets",
+    "plot_ladder": "zoo.plot_tickets",
+    "plot_layers": "zoo.plot_tickets",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: `zoo list`, `zoo run`, `zoo benchmark`, `zoo report`."""
+"""The command line: `zoo list`, `zoo run`, `zoo benchmark`, `zoo report`, `zoo tickets`."""
 
 import ast
 import contextlib
@@ -172,6 +172,49 @@ def report_command(folder: Annotated[pathlib.Path, typer.Argument(help="Folder o
     """Print the table of a saved benchmark and write its report again."""
     with _clear_errors():
         _show(zoo.Results.load(folder), folder)
+
+
+@app.command("tickets")
+def tickets_command(
+    strategy: Annotated[str, typer.Argument(help="Id of the strategy that trains, such as snes.")],
+    problem: Annotated[str, typer.Argument(help="Id of a problem with a network, such as supervised/digits.")],
+    criteria: Annotated[
+        list[str] | None,
+        typer.Option("--criterion", "-c", help="snr, magnitude or random; may be repeated. Default: all three."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 20,
+    generations: Annotated[int, typer.Option(help="Generations per round.")] = 300,
+    prune: Annotated[float, typer.Option(help="Fraction of what is left that goes between two rounds.")] = 0.2,
+    seeds: Annotated[int, typer.Option(help="Seeds per criterion.")] = 3,
+    key: Seed = 0,
+    settings: Set = None,
+    problem_settings: SetProblem = None,
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(help="Folder for tickets and figures; rounds that are finished there are not run again."),
+    ] = pathlib.Path("tickets"),
+) -> None:
+    """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
+    with _clear_errors():
+        tickets = zoo.lottery_tickets(
+            {"id": strategy, **_parse_settings(settings)},
+            zoo.make_problem(problem, **_parse_settings(problem_settings)),
+            key,
+            criteria=criteria or ("snr", "magnitude", "random"),
+            num_seeds=seeds,
+            num_rounds=rounds,
+            generations_per_round=generations,
+            prune_fraction=prune,
+            out=out,
+        )
+        headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"
+        table = tickets.summary()
+        table["kept"] = [f"{100 * kept:.3g} %" for kept in table["kept"]]
+        table[tickets.criteria] = table[tickets.criteria].map("{:.4g}".format)
+        _print_table(table, title=f"{headline} ({direction} is better), mean over {seeds} seeds, by criterion")
+        for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
+            figure.savefig(out / f"{name}.png", dpi=150)
+        _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:

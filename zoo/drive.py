@@ -131,10 +131,15 @@ def drive(
     target: float | None = None,
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
+    observe: Callable[[segments.Carry, dict[str, jax.Array]], None] | None = None,
     checkpoint: "str | pathlib.Path | None" = None,
     progress: str | None = None,
 ) -> Outcome:
-    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
+    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program.
+
+    `observe` is called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
+    the carry is reused afterwards.
+    """
     batched = keys.ndim == 1
     num_seeds = len(keys) if batched else 1
     solution = None if solution is None else check_solution(solution)
@@ -203,6 +208,8 @@ def drive(
             log.add_score(metrics, advanced)
             show(log)
             stopped = reached()
+            if observe is not None:
+                observe(carry, metrics)
             if callback is not None and callback(_progress_of(strategy, carry, log)):
                 stopped[:] = True
             if checkpointer is not None:

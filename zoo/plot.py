@@ -49,11 +49,11 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
             if pairs:
                 direction = "higher is better" if pairs[0].info["maximize"] else "lower is better"
                 axis.set_ylabel(f"{pairs[0].info['headline']} ({direction})", fontsize="small")
-                if not pairs[0].info["maximize"] and _spans_decades(axis):
+                if not pairs[0].info["maximize"] and spans_decades(axis):
                     axis.set_yscale("log")
             else:
                 axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
-    _add_legend(figure, handles)
+    add_legend(figure, handles)
     num_seeds = results.metadata.get("num_seeds")
     figure.supxlabel(
         f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
@@ -104,7 +104,7 @@ def _plot_solved(results: "Results", runtimes: pd.DataFrame, unit: pd.Series, ti
     axis.set_xlabel(f"{time}; cross: the first run ended")
     axis.set_ylabel(what)
     axis.grid(alpha=0.3)
-    _add_legend(figure, handles)
+    add_legend(figure, handles)
     return figure
 
 
@@ -115,7 +115,8 @@ def _styles(results: "Results") -> dict[str, dict[str, Any]]:
     return {name: {"color": f"C{i % 10}", "linestyle": lines[i // 10 % 4]} for i, name in enumerate(strategies)}
 
 
-def _add_legend(figure: Figure, handles: dict[str, Any]) -> None:
+def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
+    """Adds a legend by label above the axes, or beside them if it is long."""
     if handles:
         is_long = len(handles) > 12  # above the axes it would take more room than they do
         figure.legend(
@@ -140,7 +141,8 @@ def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.
     return grid, interquartile_mean(values), low, high
 
 
-def _spans_decades(axis) -> bool:
+def spans_decades(axis) -> bool:
+    """Whether the lines of an axis are positive, and their values so far apart that a log scale shows more."""
     values = np.concatenate([line.get_ydata() for line in axis.lines])
     values = values[np.isfinite(values)]
     return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3

@@ -34,7 +34,9 @@ class Record(NamedTuple):
     steps: jax.Array
 
 
-class _Keys(NamedTuple):
+class RunKeys(NamedTuple):
+    """The keys that a run derives from its own."""
+
     solution: jax.Array
     strategy: jax.Array
     problem: jax.Array
@@ -42,8 +44,9 @@ class _Keys(NamedTuple):
     score: jax.Array
 
 
-def _keys(key: jax.Array) -> _Keys:
-    return _Keys(*jax.random.split(key, 5))
+def run_keys(key: jax.Array) -> RunKeys:
+    """Returns the keys that a run derives from its own; `score` is that of the held-out data."""
+    return RunKeys(*jax.random.split(key, 5))
 
 
 @functools.partial(jax.jit, static_argnames="batched")
@@ -51,7 +54,7 @@ def start(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solut
     """Returns the initial carry of one run (`keys` is a key) or of several (an array of keys)."""
 
     def start_one(run_key: jax.Array) -> Carry:
-        key = _keys(run_key)
+        key = run_keys(run_key)
         initial = check_solution(problem.initial_solution(key.solution) if solution is None else solution)
         state = strategy.init(key.strategy, initial)
         problem_state = problem.init(key.problem, strategy.groups, initial)
@@ -100,7 +103,7 @@ def advance(
         return (carry.generation < generation_limit) & (carry.steps < step_limit)
 
     def one_generation(carry: Carry, key: jax.Array) -> tuple[Carry, Record]:
-        return generation(strategy, problem, carry, _keys(key).generations)
+        return generation(strategy, problem, carry, run_keys(key).generations)
 
     def body(loop: tuple[jax.Array, Carry, Record]) -> tuple[jax.Array, Carry, Record]:
         i, carry, record = loop
@@ -159,7 +162,7 @@ def score(
     """Scores the recommended solution on held-out data, the same at every call of a run."""
 
     def score_one(carry: Carry, key: jax.Array) -> dict[str, jax.Array]:
-        return problem.evaluate_score(_keys(key).score, strategy.mean(carry.state), carry.problem_state)
+        return problem.evaluate_score(run_keys(key).score, strategy.mean(carry.state), carry.problem_state)
 
     return (jax.vmap(score_one) if batched else score_one)(carry, keys)
 

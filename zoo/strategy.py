@@ -205,6 +205,15 @@ class Strategy(PytreeDataclass, abc.ABC):
         """Returns the strategy with settings that depend on the number of dimensions filled in."""
         return self.replace(population_size=self._num_members(solution))
 
+    def for_mask(self, mask: Any) -> Self:
+        """Returns the strategy as it searches some entries of the solution, the others being zero in every member.
+
+        Args:
+            mask: Booleans in the structure and the shapes of the solution; may be traced.
+        """
+        del mask
+        return self  # unless learning rates depend on the number of dimensions
+
     @property
     def _fixed_size(self) -> int:
         if self.population_size is None:

@@ -90,9 +90,15 @@ class GymnaxProblem(UnrolledProblem):
         """A million environment steps."""
         return 1_000_000
 
+    @property
+    def network_and_inputs(self) -> tuple[Network, jax.Array]:
+        """The network, and inputs of the shape and type that it takes, `[1, observation_size]`."""
+        return self._network, jnp.zeros((1, self._observation_size))
+
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the network's initial parameters."""
-        return self._network.init(key, jnp.zeros((1, self._observation_size)))
+        network, inputs = self.network_and_inputs
+        return network.init(key, inputs)
 
     def reset(self, key: jax.Array) -> GymnaxInner:
         """Resets the environments."""

@@ -77,9 +77,15 @@ class Classification(Problem):
         """Settings that do well on small networks; the network may know better."""
         return {"sigma": 0.05, "learning_rate": 0.01, **getattr(self.network, "suggestions", {})}
 
+    @property
+    def network_and_inputs(self) -> tuple[Network, jax.Array]:
+        """The network, and inputs of the shape and type that it takes, `[1, ...]`."""
+        return self.network, _as_float(self.train_inputs[:1])
+
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the network's initial parameters."""
-        return self.network.init(key, _as_float(self.train_inputs[:1]))
+        network, inputs = self.network_and_inputs
+        return network.init(key, inputs)
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Returns the loss on a minibatch drawn by the key."""

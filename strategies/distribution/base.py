@@ -4,7 +4,8 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 """
 
 import math
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,35 +14,42 @@ import numpy as np
 from strategies.noise import clip_std
 from zoo.strategy import Population, Solution
 
+Number = float | jax.Array
+"""A constant of the compiled program, or traced."""
+
 
 class Parameters(NamedTuple):
-    """The default strategy parameters (Hansen 2016, Table 1)."""
+    """The default strategy parameters (Hansen 2016, Table 1): known at trace time if the number of dimensions is."""
 
-    weights: np.ndarray  # [population_size], best first: positive ones sum to one, the negative ones come last
+    weights: np.ndarray | jax.Array  # [population_size], best first: positive ones sum to one, negative ones come last
     mu_eff: float  # variance-effective selection mass of the positive weights
-    c_sigma: float
-    d_sigma: float
-    c_c: float
-    c_1: float
-    c_mu: float
-    expected_norm: float  # E||N(0, I)||
+    c_sigma: Number
+    d_sigma: Number
+    c_c: Number
+    c_1: Number
+    c_mu: Number
+    expected_norm: Number  # E||N(0, I)||
 
 
-def default_parameters(d: int, size: int) -> Parameters:
-    """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2)."""
+def default_parameters(d: int | jax.Array, size: int) -> Parameters:
+    """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2).
+
+    If `d` is an array, so are they.
+    """
+    xp = module_for(d)
     raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
     mu_eff = positive.sum() ** 2 / np.square(positive).sum()
     mu_eff_negative = negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300)
     c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # (55)
-    d_sigma = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
+    d_sigma = 1 + 2 * xp.maximum(0.0, xp.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
     c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # (56)
     c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)  # (57)
-    c_mu = min(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
-    total_negative = min(  # (50), (51), (52)
-        1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2), (1 - c_1 - c_mu) / (d * c_mu)
+    c_mu = xp.minimum(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
+    total_negative = xp.minimum(  # (50), (51), (52)
+        xp.minimum(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2)), (1 - c_1 - c_mu) / (d * c_mu)
     )
-    weights = positive / positive.sum() + total_negative * negative / max(-negative.sum(), 1e-300)  # (53)
+    weights = positive / positive.sum() + total_negative * (negative / max(-negative.sum(), 1e-300))  # (53)
     return Parameters(
         weights=weights,
         mu_eff=mu_eff,
@@ -54,24 +62,37 @@ def default_parameters(d: int, size: int) -> Parameters:
     )
 
 
-def expected_norm(d: int) -> float:
+def module_for(d: Any) -> ModuleType:
+    """Returns what has the functions for numbers of dimensions and what follows from them: known ones, or traced."""
+    return jnp if isinstance(d, jax.Array) else np
+
+
+def expected_norm(d: int | jax.Array) -> Number:
     """Returns E||N(0, I)|| in `d` dimensions, sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) (Hansen 2016, after eq. 44)."""
-    return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+    if not isinstance(d, jax.Array):
+        return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+    # A difference of large logarithms has no digits left in single precision. The asymptotic series of the ratio
+    # Gamma(x + 1/2) / Gamma(x) has eight where x > 4, to which Gamma's recurrence leads.
+    x, factor = d / 2, 1.0
+    for _ in range(4):
+        factor, x = factor * x / (x + 0.5), x + 1
+    series = 1 - 1 / (8 * x) + 1 / (128 * x**2) + 5 / (1024 * x**3) - 21 / (32768 * x**4)
+    return math.sqrt(2) * factor * jnp.sqrt(x) * series
 
 
-def accumulate(path: Solution, step: Solution, c: float, mu_eff: float) -> Solution:
+def accumulate(path: Solution, step: Solution, c: Number, mu_eff: float) -> Solution:
     """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
-    scale = math.sqrt(c * (2 - c) * mu_eff)
-    return jax.tree.map(lambda p, s: (1 - c) * p + scale * s, path, step)
+    scale = module_for(c).sqrt(c * (2 - c) * mu_eff)
+    return jax.tree.map(lambda p, s: ((1 - c) * p + scale * s).astype(p.dtype), path, step)
 
 
 def adapt_step_size(sigma: jax.Array, path_norm: jax.Array, p: Parameters) -> jax.Array:
     """Returns the step size after cumulative step-size adaptation (44), kept where it can be divided by and squared."""
     exponent = (p.c_sigma / p.d_sigma) * (path_norm / p.expected_norm - 1)
-    return clip_std(sigma * jnp.exp(jnp.minimum(exponent, 1)))
+    return clip_std(sigma * jnp.exp(jnp.minimum(exponent, 1)).astype(sigma.dtype))
 
 
-def h_sigma(path_norm: jax.Array, generation: jax.Array, d: int, p: Parameters) -> jax.Array:
+def h_sigma(path_norm: jax.Array, generation: jax.Array, d: int | jax.Array, p: Parameters) -> jax.Array:
     """Returns zero where the step-size path is so long that the path of C has to wait, else one (after eq. 45)."""
     decay = 1 - (1 - p.c_sigma) ** (2 * (generation + 1).astype(path_norm.dtype))
     return (path_norm / jnp.sqrt(decay) < (1.4 + 2 / (d + 1)) * p.expected_norm).astype(path_norm.dtype)

@@ -4,11 +4,11 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 tutorial's; settings are those of its Table 1, with active (negative) weights.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from strategies.distribution.base import (
@@ -18,12 +18,14 @@ from strategies.distribution.base import (
     default_parameters,
     flatten_members,
     h_sigma,
+    module_for,
     weights_by_rank,
 )
 from strategies.distribution.eigen import decompose_if
+from strategies.maskable import MaskableStrategy
 from strategies.noise import normal_like
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class CMAESState(NamedTuple):
@@ -39,7 +41,7 @@ class CMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class CMAES(Strategy):
+class CMAES(MaskableStrategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
 
     Attributes:
@@ -87,7 +89,7 @@ class CMAES(Strategy):
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
-        d = new.path_c.size
+        d = self._num_dims(state.mean)
         due = new.generation % eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0])) == 0
         covariance, basis, scales = decompose_if(due, new.covariance, new.basis, new.scales)
         return new._replace(covariance=covariance, basis=basis, scales=scales)
@@ -96,7 +98,8 @@ class CMAES(Strategy):
         """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
-        p = default_parameters(x.shape[1], x.shape[0])
+        d = self._num_dims(state.mean)
+        p = default_parameters(d, x.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
         y = (x - mean) / state.sigma
@@ -107,7 +110,7 @@ class CMAES(Strategy):
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
         norm = jnp.linalg.norm(path_sigma)
         sigma = adapt_step_size(state.sigma, norm, p)  # (44)
-        h = h_sigma(norm, state.generation, x.shape[1], p)
+        h = h_sigma(norm, state.generation, d, p)
         path_c = accumulate(state.path_c, h * y_mean, p.c_c, p.mu_eff)  # (45)
 
         # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite. That of
@@ -115,9 +118,12 @@ class CMAES(Strategy):
         if evaluation.moved is not None:
             weights = jnp.where(evaluation.moved, jnp.maximum(weights, 0), weights)
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
-        scaled = weights * jnp.where(weights < 0, x.shape[1] / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
+        scaled = weights * jnp.where(weights < 0, d / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
         keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * jnp.sum(weights)
         covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
+        if self.mask is not None:  # what is not searched stays as it is, for want of anything to learn
+            searched, _ = ravel_pytree(self.mask)
+            covariance = jnp.where(jnp.outer(searched, searched), covariance, state.covariance)
 
         return CMAESState(
             mean=unravel(new_mean),
@@ -135,6 +141,7 @@ class CMAES(Strategy):
         return (y @ state.basis) / state.scales
 
 
-def eigen_interval(d: int, p: Parameters) -> int:
+def eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:
     """Returns the number of generations from one decomposition to the next (Hansen 2016, appendix B.2)."""
-    return max(1, math.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))
+    xp = module_for(d)
+    return xp.maximum(1, xp.ceil(1 / (10 * d * (p.c_1 + p.c_mu)))).astype(np.int32)

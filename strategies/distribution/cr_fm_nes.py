@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import accumulate, expected_norm, flatten_members
+from strategies.distribution.base import accumulate, expected_norm, flatten_members, module_for
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class CRFMNESState(NamedTuple):
@@ -36,7 +37,7 @@ class CRFMNESState(NamedTuple):
     v: jax.Array  # [d] the direction that is searched sqrt(1 + |v|^2) times as far
 
 
-class CRFMNES(Strategy):
+class CRFMNES(MaskableStrategy):
     """Cost-reduced fast moving natural evolution strategy: a scale per parameter and one direction.
 
     Members with infinite or NaN fitness count as infeasible: they rank last, the nearest to the mean first, and the
@@ -77,7 +78,10 @@ class CRFMNES(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
         flat, _ = ravel_pytree(solution)
-        v = normal_like(key, flat, num_samples=1)[0] / math.sqrt(flat.size)
+        d = self._num_dims(solution)
+        v = normal_like(key, flat, num_samples=1)[0] / module_for(d).sqrt(d)
+        if self.mask is not None:
+            v = v * ravel_pytree(self.mask)[0]
         return CRFMNESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -98,7 +102,8 @@ class CRFMNES(Strategy):
     def _tell(self, state: CRFMNESState, population: Population, evaluation: Evaluation) -> CRFMNESState:
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
-        size, d = x.shape
+        size, d = x.shape[0], self._num_dims(state.mean)
+        xp = module_for(d)
         u, squared_norm = _direction(state.v)
         y = (x - mean) / (state.sigma * state.scales)
         along = y @ u
@@ -136,8 +141,8 @@ class CRFMNES(Strategy):
 
         # v and D take a step along the natural gradient of the members, and one of the path. Its rate is negative in
         # the authors' code below five dimensions, which would turn away from where the search goes.
-        rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * math.log(d)) + 5) / (0.23 * d + 25))
-        rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * max(d - 5, 0) / 6 * num_feasible / size
+        rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * xp.log(d)) + 5) / (0.23 * d + 25))
+        rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * xp.maximum(d - 5, 0) / 6 * num_feasible / size
         of_members = natural_gradient(state.v, y, rate * weights)
         of_path = natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
         v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
@@ -145,6 +150,8 @@ class CRFMNES(Strategy):
         longest = float(jnp.finfo(x.dtype).eps) ** -0.5
         v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))
         scales = state.scales * jnp.maximum(1 + change, 0.1)  # an unlucky step must not turn a scale negative
+        if self.mask is not None:
+            scales = jnp.where(ravel_pytree(self.mask)[0], scales, 1)
         log_det = jnp.sum(jnp.log(scales)) + jnp.log1p(jnp.sum(jnp.square(v))) / 2
         scales = scales * jnp.exp(-log_det / d)  # sigma alone holds the volume
 
@@ -187,16 +194,17 @@ def natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[ja
     return t / jnp.maximum(jnp.sqrt(v2), jnp.finfo(v.dtype).tiny), s
 
 
-def distance_gain(d: int, size: int) -> float:
+def distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     """Returns how much a member's log weight grows with its distance |z|, if all are feasible.
 
     It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
     which converges for every d.
     """
+    xp = module_for(d)
     a = 1.0
-    for _ in range(50):
-        a -= (math.log1p(a * a) + a * a / 2 - math.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
-    return a * min(1.0, math.sqrt(size / d))
+    for _ in range(10):
+        a -= (xp.log1p(a * a) + a * a / 2 - xp.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
+    return a * xp.minimum(1.0, xp.sqrt(size / d))
 
 
 def _direction(v: jax.Array) -> tuple[jax.Array, jax.Array]:

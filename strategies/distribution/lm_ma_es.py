@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import default_parameters, flatten_members, weights_by_rank
+from strategies.distribution.base import accumulate, default_parameters, flatten_members, module_for, weights_by_rank
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class LMMAESState(NamedTuple):
@@ -38,7 +39,7 @@ class LMMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class LMMAES(Strategy):
+class LMMAES(MaskableStrategy):
     """Limited-memory matrix adaptation evolution strategy, for hundreds of dimensions and more.
 
     Attributes:
@@ -60,7 +61,7 @@ class LMMAES(Strategy):
     def std(self, state: LMMAESState) -> Solution:
         """Returns sigma * sqrt(diag(P P^T))."""
         _, unravel = ravel_pytree(state.mean)
-        shrink, gains = _factors(state)
+        shrink, gains = _factors(state, self._num_dims(state.mean))
         gram = state.directions @ state.directions.T
         # P = a (I + M^T W M), of which row k is a (e_k + M^T W^T m), m the k-th column of M.
         w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram)) - jnp.tril(gram, -1) * gains)
@@ -82,25 +83,26 @@ class LMMAES(Strategy):
     def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
         mean, unravel = ravel_pytree(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean + state.sigma * transform(state, z)), state
+        return jax.vmap(unravel)(mean + state.sigma * transform(state, z, self._num_dims(state.mean))), state
 
     def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
-        size, d = x.shape
+        size, d = x.shape[0], self._num_dims(state.mean)
+        xp = module_for(d)
         p = default_parameters(d, size)
-        weights = weights_by_rank(np.maximum(p.weights, 0), evaluation.fitness, x.dtype)
+        weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
         y_mean = weights @ ((x - mean) / state.sigma)
-        z_mean = inverse_transform(state, y_mean)
+        z_mean = inverse_transform(state, y_mean, d)
         # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
-        z_mean = z_mean * jnp.minimum(1, (math.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
+        z_mean = z_mean * jnp.minimum(1, (xp.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
 
         # The paper's rates are for d > size; below, where they would exceed one, paths without memory take over.
-        c_sigma = min(1.0, 2 * size / d)
-        c_c = np.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions))))[:, None]
-        path = (1 - c_sigma) * state.path + math.sqrt(c_sigma * (2 - c_sigma) * p.mu_eff) * z_mean
-        gains = jnp.asarray(np.sqrt(c_c * (2 - c_c) * p.mu_eff), x.dtype)
+        c_sigma = xp.minimum(1.0, 2 * size / d)
+        c_c = xp.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions))))[:, None]
+        path = accumulate(state.path, z_mean, c_sigma, p.mu_eff)
+        gains = jnp.asarray(xp.sqrt(c_c * (2 - c_c) * p.mu_eff), x.dtype)
         directions = jnp.asarray(1 - c_c, x.dtype) * state.directions + gains * z_mean
 
         exponent = c_sigma / 2 * (jnp.sum(jnp.square(path)) / d - 1)
@@ -113,27 +115,28 @@ class LMMAES(Strategy):
         )
 
 
-def transform(state: LMMAESState, z: jax.Array) -> jax.Array:
+def transform(state: LMMAESState, z: jax.Array, d: int | jax.Array) -> jax.Array:
     """Returns P z for vectors in the last axis, by products of matrices rather than by m passes over them."""
-    shrink, gains = _factors(state)
+    shrink, gains = _factors(state, d)
     gram = state.directions @ state.directions.T
     r = _solve(-jnp.tril(gram, -1) * gains, z @ state.directions.T, lower=True)
     return shrink * (z + (gains * r) @ state.directions)
 
 
-def inverse_transform(state: LMMAESState, y: jax.Array) -> jax.Array:
+def inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> jax.Array:
     """Returns the z with P z = y, for vectors in the last axis."""
-    shrink, gains = _factors(state)
+    shrink, gains = _factors(state, d)
     gram = state.directions @ state.directions.T
     y = y / shrink
     r = _solve(jnp.triu(gram) * gains, y @ state.directions.T, lower=False)
     return y - (gains * r) @ state.directions
 
 
-def _factors(state: LMMAESState) -> tuple[jax.Array, jax.Array]:
+def _factors(state: LMMAESState, d: int | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns a, [], and g, [m]; see the top of this file. A vector counts from the generation of its number on."""
-    num_directions, d = state.directions.shape
-    c_d = 1 / (max(d, 2) * 1.5 ** np.arange(num_directions))  # in one dimension the first would be one: P singular
+    num_directions = len(state.directions)
+    at_least_two = module_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
+    c_d = 1 / (at_least_two * 1.5 ** np.arange(num_directions))
     c_d = jnp.where(jnp.arange(num_directions) < state.generation, c_d, 0).astype(state.directions.dtype)
     return jnp.prod(1 - c_d), c_d / (1 - c_d)
 

@@ -15,9 +15,10 @@ from jax.flatten_util import ravel_pytree
 
 from strategies.distribution.cma_es import CMAES, CMAESState
 from strategies.distribution.eigen import decompose
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class Rate(NamedTuple):
@@ -36,7 +37,7 @@ class LRACMAESState(NamedTuple):
     covariance_rate: Rate
 
 
-class LRACMAES(Strategy):
+class LRACMAES(MaskableStrategy):
     """CMA-ES with learning rate adaptation.
 
     It takes an eigendecomposition in every generation, where CMA-ES needs one in some 1 / (10 d (c_1 + c_mu)), and half
@@ -74,7 +75,7 @@ class LRACMAES(Strategy):
 
     @property
     def _cma(self) -> CMAES:
-        return CMAES(population_size=self.population_size, sigma=self.sigma)
+        return CMAES(population_size=self.population_size, sigma=self.sigma, mask=self.mask)
 
     def _init(self, key: jax.Array, solution: Solution) -> LRACMAESState:
         cma = self._cma.init(key, solution)
@@ -95,6 +96,9 @@ class LRACMAES(Strategy):
         mean_step = ravel_pytree(new.mean)[0] - old_mean
         # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
         covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
+        searched = None if self.mask is None else ravel_pytree(self.mask)[0]
+        if searched is not None:
+            covariance_step = jnp.where(jnp.outer(searched, searched), covariance_step, 0)
 
         # Local coordinates, in which the old distribution is the standard normal one.
         inverse_root = (old.basis / old.scales) @ old.basis.T
@@ -105,7 +109,10 @@ class LRACMAES(Strategy):
 
         covariance = old.covariance + covariance_rate.rate * covariance_step
         covariance, basis, scales = decompose(covariance)  # always: its roots are the next generation's coordinates
-        volume = jnp.exp(jnp.mean(jnp.log(scales)))  # sigma and C, of determinant one, from Sigma
+        log_volume = jnp.sum(jnp.log(scales))
+        if searched is not None:  # that of what is searched
+            log_volume -= jnp.sum(jnp.where(searched, 0, jnp.log(jnp.diagonal(covariance)))) / 2
+        volume = jnp.exp(log_volume / self._num_dims(old.mean))  # sigma and C, of determinant one, from Sigma
         # The best step size goes with one over the learning rate of the mean.
         correction = state.mean_rate.rate / mean_rate.rate
         cma = new._replace(

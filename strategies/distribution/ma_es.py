@@ -19,9 +19,10 @@ from strategies.distribution.base import (
     flatten_members,
     weights_by_rank,
 )
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class MAESState(NamedTuple):
@@ -34,7 +35,7 @@ class MAESState(NamedTuple):
     noise: jax.Array  # [population_size, d] z of the members last asked for
 
 
-class MAES(Strategy):
+class MAES(MaskableStrategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
 
     Attributes:
@@ -71,14 +72,15 @@ class MAES(Strategy):
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
         mean, unravel = ravel_pytree(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
+        if self.mask is not None:  # `tell` goes by this noise
+            z = z * ravel_pytree(self.mask)[0]
         x = mean + state.sigma * (z @ state.factor.T)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
     def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
         mean, unravel = ravel_pytree(state.mean)
-        size, d = state.noise.shape
-        p = default_parameters(d, size)
-        weights = weights_by_rank(np.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
+        p = default_parameters(self._num_dims(state.mean), state.noise.shape[0])
+        weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
 
         y = (flatten_members(population) - mean) / state.sigma  # M z
         new_mean = mean + state.sigma * (weights @ y)  # (M9)
@@ -91,5 +93,5 @@ class MAES(Strategy):
 
         sigma = adapt_step_size(state.sigma, jnp.linalg.norm(path), p)  # (M12)
         # Only the product of sigma and M matters. Kept at the norm of the identity, M can neither vanish nor overflow.
-        scale = jnp.linalg.norm(factor) / np.sqrt(d)
+        scale = jnp.linalg.norm(factor) / np.sqrt(len(factor))
         return MAESState(unravel(new_mean), clip_std(sigma * scale), path, factor / scale, state.noise)

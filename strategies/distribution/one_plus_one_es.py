@@ -5,16 +5,16 @@ Reference: Rechenberg 1973; Kern et al. 2004, "Learning Probability Distribution
 Auger 2015, "Evolution Strategies", section 3.1.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
 from zoo.population import take_member
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 TARGET_SUCCESS_RATE = 1 / 5
 
@@ -28,7 +28,7 @@ class OnePlusOneESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class OnePlusOneES(Strategy):
+class OnePlusOneES(MaskableStrategy):
     """(1+1)-ES; (1+lambda)-ES with a larger population, the success rate being that of the offspring.
 
     The first member of the first generation is the initial solution, so that the parent has a fitness to beat. It is
@@ -81,7 +81,7 @@ class OnePlusOneES(Strategy):
         # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
         is_success = (fitness <= parent_fitness) & is_offspring
         success_rate = jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)
-        damping = math.sqrt(num_dims(state.parent) + 1)
+        damping = jnp.sqrt(self._num_dims(state.parent) + 1)
         exponent = jnp.where(jnp.any(is_offspring), (success_rate - TARGET_SUCCESS_RATE) / damping, 0)
 
         best = jnp.argmin(fitness)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from strategies.distribution.base import (
@@ -19,11 +18,13 @@ from strategies.distribution.base import (
     adapt_step_size,
     default_parameters,
     h_sigma,
+    module_for,
     weights_by_rank,
 )
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like, weighted_sum
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class SepCMAESState(NamedTuple):
@@ -37,7 +38,7 @@ class SepCMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class SepCMAES(Strategy):
+class SepCMAES(MaskableStrategy):
     """Separable CMA-ES: a step size and a variance per parameter.
 
     Attributes:
@@ -73,7 +74,7 @@ class SepCMAES(Strategy):
         return jax.tree.map(lambda m, s, z: m + s * z, state.mean, self.std(state), noise), state
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
-        d = num_dims(state.mean)
+        d = self._num_dims(state.mean)
         p = separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
@@ -95,13 +96,13 @@ class SepCMAES(Strategy):
 
         def new_variances(c: jax.Array, path: jax.Array, squares: jax.Array) -> jax.Array:  # (47), its diagonal
             # Clipped, so that neither they nor sigma * sqrt(C) can under- or overflow.
-            return clip_std(keep.astype(c.dtype) * c + p.c_1 * jnp.square(path) + p.c_mu * squares)
+            return clip_std((keep * c + p.c_1 * jnp.square(path) + p.c_mu * squares).astype(c.dtype))
 
         variances = jax.tree.map(new_variances, state.variances, path_c, y_squares)
         return SepCMAESState(mean, sigma, path_sigma, path_c, variances, state.generation + 1)
 
 
-def separable_parameters(d: int, size: int) -> Parameters:
+def separable_parameters(d: int | jax.Array, size: int) -> Parameters:
     """Returns the parameters of CMA-ES with positive weights only, and C learned (d + 2) / 3 times as fast.
 
     That factor is the ratio of the numbers of free parameters of a full and of a diagonal matrix (Ros, Hansen 2008,
@@ -109,4 +110,5 @@ def separable_parameters(d: int, size: int) -> Parameters:
     """
     p = default_parameters(d, size)
     c_1 = p.c_1 * (d + 2) / 3
-    return p._replace(weights=np.maximum(p.weights, 0), c_1=c_1, c_mu=min(1 - c_1, p.c_mu * (d + 2) / 3))
+    c_mu = module_for(d).minimum(1 - c_1, p.c_mu * (d + 2) / 3)
+    return p._replace(weights=module_for(d).maximum(p.weights, 0), c_1=c_1, c_mu=c_mu)

@@ -4,16 +4,17 @@ Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tai
 Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from strategies.distribution.base import module_for
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like, weighted_sum
 from strategies.shaping import utilities
 from zoo import number
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class SNESState(NamedTuple):
@@ -23,7 +24,7 @@ class SNESState(NamedTuple):
     std: Solution  # standard deviation per parameter, in the structure of the solution
 
 
-class SNES(Strategy):
+class SNES(MaskableStrategy):
     """Separable NES.
 
     Attributes:
@@ -55,10 +56,10 @@ class SNES(Strategy):
         return jax.tree.map(lambda m, s, z: m + s * z, state.mean, state.std, noise), state
 
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
-        d = num_dims(state.mean)
         std_learning_rate = self.std_learning_rate
         if std_learning_rate is None:
-            std_learning_rate = (3 + math.log(d)) / (5 * math.sqrt(d))
+            d = self._num_dims(state.mean)
+            std_learning_rate = (3 + module_for(d).log(d)) / (5 * module_for(d).sqrt(d))
         utility = utilities(evaluation.fitness)
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
         step = weighted_sum(utility * self.mean_learning_rate, population)

@@ -4,18 +4,18 @@ Reference: Glasmachers, Schaul, Yi, Wierstra, Schmidhuber 2010, "Exponential Nat
 10.1145/1830483.1830557, Algorithm 1; Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Table 1 (settings).
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import flatten_members
+from strategies.distribution.base import flatten_members, module_for
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like, weighted_sum
 from strategies.shaping import utilities
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 _MAX_EXPONENT = 16.0
 
@@ -28,7 +28,7 @@ class XNESState(NamedTuple):
     shape: jax.Array  # [d, d] B, of determinant one
 
 
-class XNES(Strategy):
+class XNES(MaskableStrategy):
     """Exponential NES: steps of the natural gradient in exponential coordinates of the covariance matrix.
 
     Attributes:
@@ -72,8 +72,11 @@ class XNES(Strategy):
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
         flat, _ = ravel_pytree(state.mean)
-        d = flat.size
-        default = (9 + 3 * math.log(d)) / (5 * d * math.sqrt(d))
+        identity = jnp.eye(flat.size, dtype=flat.dtype)
+        if self.mask is not None:
+            identity = identity * ravel_pytree(self.mask)[0]
+        d = self._num_dims(state.mean)
+        default = (9 + 3 * module_for(d).log(d)) / (5 * d * module_for(d).sqrt(d))
         std_rate = default if self.std_learning_rate is None else self.std_learning_rate
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
@@ -83,9 +86,9 @@ class XNES(Strategy):
         of_shape = utility
         if evaluation.moved is not None:  # what bounds moved says nothing bad about the direction it was sampled in
             of_shape = jnp.where(evaluation.moved, jnp.maximum(utility, 0), utility)
-        gradient = (s * of_shape) @ s.T - jnp.sum(of_shape) * jnp.eye(d, dtype=flat.dtype)
+        gradient = (s * of_shape) @ s.T - jnp.sum(of_shape) * identity
         gradient_sigma = jnp.trace(gradient) / d
-        exponent = shape_rate / 2 * (gradient - gradient_sigma * jnp.eye(d, dtype=flat.dtype))
+        exponent = shape_rate / 2 * (gradient - gradient_sigma * identity)
         exponent_sigma = std_rate / 2 * gradient_sigma
         # A shape that rounding has made singular is kept: nothing is learnt from it but the mean.
         is_usable = jnp.all(jnp.isfinite(gradient))

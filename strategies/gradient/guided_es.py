@@ -22,7 +22,7 @@ from strategies.gradient.subspace import (
 )
 from strategies.noise import antithetic_pairs
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
 
 # Of the running averages behind `adaptive`: of a hundred generations.
 _DECAY = 0.99
@@ -134,7 +134,7 @@ class GuidedES(EllipsoidStrategy):
         squares = self._update_squares(state, slopes)
         is_known = squares[0] > 0  # nothing is, where all fitness was the same, or none finite
         fraction = jnp.clip(squares[1] / jnp.where(is_known, squares[0], 1), 0, 1)
-        alpha, beta = optimal_coefficients(fraction, num_dims(state.mean), state.rank, num_pairs, self.min_alpha)
+        alpha, beta = optimal_coefficients(fraction, self._num_dims(state.mean), state.rank, num_pairs, self.min_alpha)
         return told._replace(
             squares=squares,
             alpha=jnp.where(is_known, alpha, state.alpha).astype(state.alpha.dtype),
@@ -162,7 +162,7 @@ class GuidedES(EllipsoidStrategy):
 
 def optimal_coefficients(
     fraction: jax.Array | float,
-    num_dims: int,
+    num_dims: int | jax.Array,
     rank: jax.Array | int,
     num_pairs: int,
     min_alpha: jax.Array | float = 0.0,

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store, unit
+from strategies.maskable import MaskableStrategy
 from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import finite
 from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
 
 
 class SelfGuidedESState(NamedTuple):
@@ -27,7 +28,7 @@ class SelfGuidedESState(NamedTuple):
     alpha: jax.Array  # []
 
 
-class SelfGuidedES(SubspaceStrategy):
+class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
     """Self-guided ES: each antithetic pair is drawn from the span of the last estimates, or from its complement.
 
     The probability alpha of the first grows by the factor `alpha_rate` where pairs inside found the lower fitness (the
@@ -70,7 +71,7 @@ class SelfGuidedES(SubspaceStrategy):
 
     def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
         """Returns the probability that a pair is drawn from the subspace: all of them if it is the whole space."""
-        is_whole = basis.rank == num_dims(state.mean)
+        is_whole = basis.rank == self._num_dims(state.mean)
         return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)
 
     def _init(self, key: jax.Array, solution: Solution) -> SelfGuidedESState:

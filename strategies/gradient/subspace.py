@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from strategies.gradient.base import GradientStrategy
+from strategies.maskable import MaskableStrategy
 from strategies.noise import normal_like
 from strategies.shaping import Shaping
 from zoo import static
@@ -160,7 +161,7 @@ class SubspaceStrategy(GradientStrategy):
         return self._weighted_estimate(state, population, self._antithetic_weights(evaluation.fitness))
 
 
-class EllipsoidStrategy(SubspaceStrategy):
+class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
     """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions.
 
     The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
@@ -197,7 +198,7 @@ class EllipsoidStrategy(SubspaceStrategy):
     def _variances(self, state: State, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
         alpha = jnp.where(rank > 0, self.alpha_at(state), 1.0)
-        return alpha / num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1)
+        return alpha / self._num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1)
 
     def _draw(self, key: jax.Array, state: State, basis: Basis) -> Solution:
         """Returns perturbations over sigma, `[num_pairs, ...]` in the structure of a solution."""

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from strategies.batching import any_in_batch
 from strategies.noise import clip_std, normal_like
 from zoo import number
 from zoo.strategy import Population, Solution, State, Strategy, Surrogate
@@ -78,14 +79,6 @@ def where_members(mask: jax.Array, one: Population, other: Population) -> Popula
     return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), one, other)
 
 
-def uniform_like(key: jax.Array, population: Population) -> Population:
-    """Returns independent uniform numbers in [0, 1) for every parameter of every member."""
-    leaves, structure = jax.tree.flatten(population)
-    keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.uniform(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, draws)
-
-
 def parameter_numbers(population: Population) -> Any:
     """Returns the number of each parameter, from 0 to d - 1, each leaf `[1, *leaf.shape]`."""
     leaves, structure = jax.tree.flatten(population)
@@ -95,18 +88,3 @@ def parameter_numbers(population: Population) -> Any:
         numbers.append(first + jnp.arange(math.prod(shape)).reshape(1, *shape))
         first += math.prod(shape)
     return jax.tree.unflatten(structure, numbers)
-
-
-@jax.custom_batching.custom_vmap
-def any_in_batch(flag: jax.Array) -> jax.Array:
-    """Returns whether a scalar flag is true anywhere in the batch.
-
-    The result is not batched, so that a `cond` on it stays a `cond` under `vmap`, which otherwise would compute both
-    sides in every generation.
-    """
-    return flag
-
-
-@any_in_batch.def_vmap
-def _any_in_batch_rule(axis_size: int, in_batched: list[bool], flag: jax.Array) -> tuple[jax.Array, bool]:
-    return any_in_batch(jnp.any(flag)), False

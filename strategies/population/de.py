@@ -10,12 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from strategies.noise import uniform_like
 from strategies.population.base import (
     PopulationStrategy,
     copies,
     parameter_numbers,
     unevaluated,
-    uniform_like,
     where_members,
 )
 from zoo import number, static

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import clip_std, normal_like
-from strategies.population.base import copies, uniform_like
+from strategies.noise import clip_std, normal_like, uniform_like
+from strategies.population.base import copies
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
 

@@ -26,8 +26,9 @@ from jax.core import Tracer
 
 from strategies.noise import clip_std
 from strategies.shaping import finite
-from strategies.wrappers.base import Wrapper, check_structure, leaf_name, map_mean, map_surrogate
+from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import leaf, number, static
+from zoo.leaves import check_structure, leaf_name
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
 
 

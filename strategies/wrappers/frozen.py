@@ -10,16 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from strategies.wrappers.base import (
-    Wrapper,
-    as_patterns,
-    check_structure,
-    find_leaves,
-    leaf_name,
-    map_mean,
-    map_surrogate,
-)
+from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import static
+from zoo.leaves import as_patterns, check_structure, find_leaves, leaf_name
 from zoo.population import population_size, repeat_solution
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from strategies.gradient.base import OptimizerStrategy, skip_non_finite
-from strategies.wrappers.base import Wrapper, as_patterns, find_leaves, map_mean, map_surrogate
+from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import static
+from zoo.leaves import as_patterns, find_leaves
 from zoo.population import population_size, repeat_solution
 from zoo.strategy import Evaluation, Population, Solution, Surrogate, gradient_of_members
 

@@ -153,10 +153,10 @@ def test_lm_ma_es_is_the_papers(x64):
         basis = np.eye(d)  # its columns, sent through the paper's loop, are those of P
         for j in range(min(t, m)):
             basis = (1 - c_d[j]) * basis + c_d[j] * np.outer(vectors[j], vectors[j] @ basis)
-        np.testing.assert_allclose(transform(asked, np.eye(d)), basis.T, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(transform(asked, np.eye(d), d), basis.T, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(std(asked), sigma * np.linalg.norm(basis, axis=1), rtol=1e-9)
         z = np.linalg.solve(sigma * basis, (x - mean).T).T
-        np.testing.assert_allclose(inverse(asked, (x - mean) / sigma), z, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(inverse(asked, (x - mean) / sigma, d), z, rtol=1e-8, atol=1e-9)
         best = np.argsort(fitness)[: size // 2]
         mean = mean + sigma * basis @ (w @ z[best])
         path = (1 - c_sigma) * path + np.sqrt(mu_eff * c_sigma * (2 - c_sigma)) * (w @ z[best])

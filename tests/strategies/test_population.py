@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.population import base, de
+from strategies.noise import uniform_like
+from strategies.population import de
 from strategies.population.de import DE
 from strategies.population.pso import PSO
 from strategies.population.simple_ga import SimpleGA
@@ -96,7 +97,7 @@ def test_pso_against_numpy(x64):
     for generation, k in enumerate(jax.random.split(key, 10)):
         population, state = strategy.ask(k, state)
         if generation:
-            r_own, r_all = (flat(base.uniform_like(kk, population)) for kk in jax.random.split(k))
+            r_own, r_all = (flat(uniform_like(kk, population)) for kk in jax.random.split(k))
             v = 0.6 * v + 1.3 * r_own * (own - x) + 1.7 * r_all * (own[np.argmin(own_fitness)] - x)
             x = x + v
             np.testing.assert_allclose(flat(population), x, rtol=1e-12)
@@ -120,7 +121,7 @@ def test_pso_defaults_are_clerc_and_kennedys():
 
 
 def test_uniform_factors_are_independent_and_uniform(key):
-    draws = flat(base.uniform_like(key, tree(np.zeros((20_000, D)))))
+    draws = flat(uniform_like(key, tree(np.zeros((20_000, D)))))
     assert draws.min() >= 0
     assert draws.max() < 1
     np.testing.assert_allclose(np.cov(draws.T) * 12, np.eye(D), atol=5 / np.sqrt(20_000))

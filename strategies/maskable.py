@@ -1,0 +1,31 @@
+"""Learning rates that follow the number of dimensions that are searched, of which pruning leaves ever fewer."""
+
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from zoo import leaf
+from zoo.strategy import Solution, Strategy, num_dims
+
+
+class MaskableStrategy(Strategy):
+    """Base of strategies whose settings depend on the number of dimensions, which a mask may reduce.
+
+    Attributes:
+        mask: Booleans in the structure and the shapes of the solution, which may be traced: those entries count, and
+            learning rates are those for so many dimensions. For wrappers such as `masked`, which see to it that the
+            others are the same in all members. `None`: all.
+    """
+
+    mask: Any = leaf(default=None)
+
+    def for_mask(self, mask: Any) -> Self:
+        """Returns the strategy as it searches the entries of a mask alone."""
+        return self.replace(mask=mask)
+
+    def _num_dims(self, solution: Solution) -> int | jax.Array:
+        """Returns the number of dimensions that are searched: with a mask, a traced number of floating point."""
+        if self.mask is None:
+            return num_dims(solution)
+        return sum(jnp.sum(m, dtype=jnp.result_type(float)) for m in jax.tree.leaves(self.mask))  # pyright: ignore[reportReturnType]

@@ -1,0 +1,136 @@
+"""Lottery tickets: rounds of training, pruning and rewinding to the initial solution, by any strategy.
+
+Reference: Lange, Sprekeler 2023, "Lottery Tickets in Evolutionary Optimization: On Sparse Backpropagation-Free
+Trainability", arXiv 2306.00045, Algorithm 1: iterative magnitude pruning (Frankle, Carbin 2019, arXiv 1803.03635) with
+the signal-to-noise ratio |mean| / std of the search distribution in place of the magnitude.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.batching import any_in_batch
+from strategies.noise import uniform_like
+from strategies.wrappers.base import Wrapper, map_mean
+from strategies.wrappers.masked import Masked, MaskedState
+from zoo import leaf, number, static
+from zoo.leaves import as_patterns
+from zoo.pruning import Mask, full_mask, keep_best, num_surviving, prunable_leaves
+from zoo.strategy import Evaluation, Population, Solution, Surrogate
+
+_SCORES = ("snr", "magnitude", "random")
+
+
+class LotteryState(NamedTuple):
+    """State of `Lottery`."""
+
+    base: MaskedState  # of the base strategy, in this round
+    mask: Mask  # which weights there are in this round
+    solution: Solution  # the initial one, not masked
+    generation: jax.Array  # [] generations of this round that are done
+    round: jax.Array  # [] rounds that are done: how often it was pruned
+
+
+class Lottery(Wrapper):
+    """Trains, prunes the weights of the lowest score, rewinds the others to their initial values, and starts over.
+
+    After `generations_per_round` generations, when the next population is asked for, the weights that are left are
+    scored over all leaves at once, and `prune_fraction` of them are gone for good (rounded; the last one stays). The
+    mean goes back to the initial solution, and the base starts anew. So after the last `tell` of a round `mean` is what
+    was trained, and `state.mask` which weights it has. All of it works inside a `scan`.
+
+    Attributes:
+        base: The strategy that trains: a strategy, its id, or a dictionary of its id and settings.
+        generations_per_round: Generations between two prunings.
+        prune_fraction: The fraction of what is left that is pruned.
+        score: What decides: `"snr"`, |mean| / std of the search distribution (for a base of one standard deviation for
+            all it ranks as the magnitude does); `"magnitude"`, |mean|; or `"random"`.
+        exclude: Leaves that are never pruned: regular expressions, one of which is found in the paths of those meant,
+            such as `"Dense_2"`. Biases never are: leaves of fewer than two axes, where there are others.
+        weight_decay: The fraction of the mean that is taken off after each generation; the paper's is 1e-4.
+
+    References:
+        Lange, Sprekeler 2023, arXiv 2306.00045.
+    """
+
+    base: Any = leaf(default="snes")
+    generations_per_round: int = static(default=300, at_least=1)
+    prune_fraction: float = number(default=0.2, at_least=0, at_most=1)
+    score: Literal["snr", "magnitude", "random"] = static(default="snr")
+    exclude: str | tuple[str, ...] = static(default=())
+    weight_decay: float = number(default=0.0, at_least=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        """Checks the settings, and makes the base."""
+        super().__post_init__()
+        if self.score not in _SCORES:
+            raise ValueError(f"Lottery.score must be one of {', '.join(map(repr, _SCORES))}, got {self.score!r}.")
+        object.__setattr__(self, "exclude", as_patterns(self.exclude, "Lottery.exclude"))
+
+    def mean(self, state: LotteryState) -> Solution:
+        """Returns the mean of this round, zero where pruned."""
+        return self._masked(state.mask).mean(state.base)
+
+    def std(self, state: LotteryState) -> Solution:
+        """Returns the standard deviations of this round, zero where pruned."""
+        return self._masked(state.mask).std(state.base)
+
+    def _masked(self, mask: Mask) -> Masked:
+        return Masked(base=self._sized_base, mask=mask)
+
+    def _needs_surrogate(self, state: LotteryState) -> bool:
+        return self._masked(state.mask)._needs_surrogate(state.base)
+
+    def _map_mean(self, state: LotteryState, fn: Callable[[Solution], Solution]) -> LotteryState:
+        return state._replace(base=map_mean(self._masked(state.mask), state.base, fn))
+
+    def _prunable(self, solution: Solution) -> Any:
+        return prunable_leaves(solution, self.exclude, name="Lottery.exclude")
+
+    def _init(self, key: jax.Array, solution: Solution) -> LotteryState:
+        self._prunable(solution)  # checks it
+        mask = full_mask(solution)
+        base = self._masked(mask).init(key, solution)
+        return LotteryState(base, mask, solution, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def _ask(self, key: jax.Array, state: LotteryState, surrogate: Surrogate | None) -> tuple[Population, LotteryState]:
+        is_over = state.generation >= self.generations_per_round
+
+        def next_round() -> LotteryState:
+            new = self._next_round(jax.random.fold_in(key, 1), state)
+            return jax.tree.map(lambda new, old: jnp.where(is_over, new, old), new, state)
+
+        # Seeds that are batched prune together, and in no other generation does anybody.
+        state = jax.lax.cond(any_in_batch(is_over), next_round, lambda: state)
+        population, base = self._masked(state.mask).ask(key, state.base, surrogate)
+        return population, state._replace(base=base)
+
+    def _next_round(self, key: jax.Array, state: LotteryState) -> LotteryState:
+        key_score, key_init = jax.random.split(key)
+        prunable = self._prunable(state.solution)
+        num_left = num_surviving(state.mask, prunable)
+        num_pruned = jnp.round(self.prune_fraction * num_left).astype(num_left.dtype)
+        num_kept = jnp.maximum(num_left - num_pruned, 1)
+        mask = keep_best(self._scores(key_score, state), state.mask, num_kept, prunable)
+        base = self._masked(mask).init(key_init, state.solution)
+        base = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), base, state.base)  # without weak types
+        return LotteryState(base, mask, state.solution, jnp.zeros_like(state.generation), state.round + 1)
+
+    def _scores(self, key: jax.Array, state: LotteryState) -> Solution:
+        if self.score == "random":
+            return uniform_like(key, state.solution)
+        magnitude = jax.tree.map(jnp.abs, self.mean(state))
+        if self.score == "magnitude":
+            return magnitude
+        return jax.tree.map(lambda m, s: m / jnp.where(s > 0, s, 1), magnitude, self.std(state))
+
+    def _tell(self, state: LotteryState, population: Population, evaluation: Evaluation) -> LotteryState:
+        masked = self._masked(state.mask)
+        base = masked.tell(state.base, population, evaluation)
+        base = map_mean(masked, base, self._decay)
+        return state._replace(base=base, generation=state.generation + 1)
+
+    def _decay(self, mean: Solution) -> Solution:
+        return jax.tree.map(lambda x: (x - self.weight_decay * x).astype(x.dtype), mean)

@@ -1,0 +1,82 @@
+"""A sparse solution: any strategy searches the weights that a mask keeps, the others being zero in every member."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
+from zoo import leaf
+from zoo.leaves import check_structure
+from zoo.pruning import apply_mask
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+
+
+class MaskedState(NamedTuple):
+    """State of `Masked`."""
+
+    base: Any  # of the base strategy, on the whole solution
+
+
+class Masked(Wrapper):
+    """Searches the weights that a mask keeps; the others are zero in every member and in the mean.
+
+    The mask is a leaf: it may be traced, and another one is the same program. (`frozen` has a mask that is part of the
+    program, keeps what it freezes at the initial values, and hands the base what is free alone.) The base still has
+    numbers for every weight. What it is told and what its learning rates follow is as if there were only those kept, so
+    that it moves as it would on them alone, given the same samples.
+
+    Attributes:
+        mask: Booleans in the structure and the shapes of the solution, true where a weight is kept; `None`: all.
+
+    References:
+        Lange, Sprekeler 2023, arXiv 2306.00045.
+    """
+
+    mask: Any = leaf(default=None)
+
+    def __post_init__(self) -> None:
+        """Checks the settings, and makes the base."""
+        super().__post_init__()
+        for x in jax.tree.leaves(self.mask):
+            if hasattr(x, "dtype") and x.dtype != bool:
+                raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {x!r}.")
+
+    def for_mask(self, mask: Any) -> Self:
+        """Returns the strategy as it searches what both masks keep."""
+        return self.replace(mask=mask if self.mask is None else jax.tree.map(jnp.logical_and, self.mask, mask))
+
+    def mean(self, state: MaskedState) -> Solution:
+        """Returns the base's mean, zero where pruned."""
+        return self._apply(super().mean(state))
+
+    def std(self, state: MaskedState) -> Solution:
+        """Returns the base's standard deviations, zero where pruned."""
+        return self._apply(self._kept_base.std(state.base))
+
+    @property
+    def _kept_base(self) -> Strategy:
+        return self._sized_base if self.mask is None else self._sized_base.for_mask(self.mask)
+
+    def _apply(self, values: Any) -> Any:
+        return values if self.mask is None else apply_mask(self.mask, values)
+
+    def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
+        if self.mask is not None:
+            check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts what it keeps
+        return MaskedState(self._kept_base.init(key, self._apply(solution)))
+
+    def _ask(self, key: jax.Array, state: MaskedState, surrogate: Surrogate | None) -> tuple[Population, MaskedState]:
+        base_surrogate = map_surrogate(surrogate, self._apply, self._apply, self._apply)
+        population, base = self._kept_base.ask(key, state.base, base_surrogate)
+        return self._apply(population), MaskedState(base)
+
+    def _tell(self, state: MaskedState, population: Population, evaluation: Evaluation) -> MaskedState:
+        return MaskedState(self._kept_base.tell(state.base, population, evaluation))
+
+    def _map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
+        def on_kept(solution: Solution) -> Solution:
+            return self._apply(fn(self._apply(solution)))
+
+        return MaskedState(map_mean(self._kept_base, state.base, on_kept))
