@@ -1,5 +1,6 @@
 """The ladder of lottery tickets: train, prune, rewind, round by round, for several criteria and seeds."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ import jax
 import numpy as np
 
 import zoo
+from zoo import segments
 from zoo.describe import describe_settings, describe_value, fingerprint
 from zoo.drive import Budget, as_key, drive
 from zoo.problem import Problem
 from zoo.pruning import num_prunable, num_surviving, prunable_leaves
 from zoo.registry import make_problem, make_strategy
-from zoo.segments import Carry
 from zoo.strategy import Strategy
 from zoo.tickets import Round, Tickets, load_rounds, save_metadata, save_round, save_solutions
 
@@ -88,8 +89,9 @@ def lottery_tickets(
         "exclude": exclude,
         "weight_decay": weight_decay,
     }
-    # All are made before anything runs, so that a mistake shows at once.
+    # All are made, and one is traced, before anything runs or is written, so that a mistake shows at once.
     lotteries: dict[str, Any] = {c: make_strategy("lottery", problem=problem, score=c, **settings) for c in criteria}
+    jax.eval_shape(functools.partial(segments.start, batched=True), lotteries[criteria[0]], problem, keys, None)
     facts = {
         "strategy_settings": {**describe_settings(next(iter(lotteries.values()))), "score": None},
         "problem_settings": describe_settings(problem),
@@ -127,7 +129,7 @@ def _climb(
     """Returns the rounds of one criterion, and the initial solutions."""
     rounds = [] if folder is None else load_rounds(folder, criterion, problem)
 
-    def observe(carry: Carry, metrics: dict[str, jax.Array]) -> None:
+    def observe(carry: segments.Carry, metrics: dict[str, jax.Array]) -> None:
         state, number = carry.state, int(carry.state.round[0])
         arrays = (state.mask, jax.vmap(lottery.mean)(state), carry.problem_state.statistics, metrics)
         first = jax.tree.map(lambda x: x[0], state.mask)  # the other seeds keep as many

@@ -264,7 +264,7 @@ class Strategy(PytreeDataclass, abc.ABC):
         fitness = jnp.asarray(fitness)
         if not jnp.issubdtype(fitness.dtype, jnp.floating):
             fitness = fitness.astype(float)
-        return evaluation._replace(fitness=fitness)
+        return evaluation._replace(fitness=jnp.where(jnp.isnan(fitness), jnp.inf, fitness))  # NaN counts as the worst
 
 
 def _checked_surrogate(surrogate: Surrogate) -> SurrogateGradient:

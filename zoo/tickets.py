@@ -27,7 +27,7 @@ from zoo.pruning import Mask, apply_mask, prunable_leaves
 from zoo.registry import make_problem, make_strategy
 from zoo.run import RunResult, run
 from zoo.segments import run_keys
-from zoo.strategy import Solution, Strategy
+from zoo.strategy import Solution, Strategy, check_solution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,7 @@ class Ticket:
         """
         problem = problem if isinstance(problem, Problem) else make_problem(problem)
         _check_fits(self.mask, problem)
-        return self._untrained(solution=problem.initial_solution(run_keys(as_key(key)).solution))
+        return self._untrained(solution=check_solution(problem.initial_solution(run_keys(as_key(key)).solution)))
 
     def layers(self) -> dict[str, float]:
         """Returns the fraction that each prunable leaf keeps, by its path."""
@@ -247,7 +247,7 @@ class Tickets:
             mean=of_seed(mean),
             statistics=of_seed(statistics),
             metrics={name: float(values[seed]) for name, values in metrics.items()},
-            info={"criterion": criterion, "seed": seed, "round": round},
+            info={"criterion": criterion, "seed": int(seed), "round": int(round)},  # which may be NumPy's
         )
 
     def summary(self) -> "pd.DataFrame":
@@ -273,8 +273,9 @@ class Tickets:
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves the tickets to a folder, replacing what is there; `zoo.load_tickets` reads them back."""
         folder = pathlib.Path(folder)
-        save_metadata(folder, self.metadata)
+        save_metadata(folder, {**self.metadata, "criteria": self.criteria})
         for criterion, rounds in self.rounds.items():
+            shutil.rmtree(folder / criterion, ignore_errors=True)  # which may have more rounds
             save_solutions(folder, criterion, self.solutions[criterion])
             for number, each in enumerate(rounds):
                 save_round(folder, criterion, number, each)
@@ -294,8 +295,10 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
     folder, problem = pathlib.Path(folder), problem if isinstance(problem, Problem) else make_problem(problem)
     facts = json.loads(_read(folder / "facts.json"))
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    like = {"mask": solution, "solution": solution, "mean": solution if facts["is_trained"] else None}
-    trees = _read_trees(folder, {**like, "statistics": jax.eval_shape(problem.init_statistics)})
+    like = {"mask": solution, "solution": solution, "mean": None, "statistics": ()}
+    if facts["is_trained"]:
+        like |= {"mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
+    trees = _read_trees(folder, like, num_axes=0)
     return Ticket(kept=facts["kept"], metrics=facts["metrics"], info=facts["info"], **trees)
 
 
@@ -315,7 +318,8 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
     criteria = [c for c in metadata["criteria"] if (folder / c / "round_00").is_dir()]
     rounds = {c: load_rounds(folder, c, problem) for c in criteria}
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    solutions = {c: _read_trees(folder / c / "solution", {"solution": solution})["solution"] for c in criteria}
+    like = {"solution": solution}
+    solutions = {c: _read_trees(folder / c / "solution", like, num_axes=1)["solution"] for c in criteria}
     if not rounds:
         raise FileNotFoundError(f"No finished round of tickets in {folder}.")
     return Tickets(rounds, solutions, metadata)
@@ -324,7 +328,9 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
 def save_metadata(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
     """Writes the facts about a ladder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tickets.json").write_text(json.dumps(metadata, indent=1))
+    temporary = folder / ".tickets.json.tmp"
+    temporary.write_text(json.dumps(metadata, indent=1))
+    temporary.replace(folder / "tickets.json")
 
 
 def save_solutions(folder: pathlib.Path, criterion: str, solutions: Solution) -> None:
@@ -347,7 +353,7 @@ def load_rounds(folder: pathlib.Path, criterion: str, problem: Problem) -> list[
     while (path := folder / criterion / f"round_{len(rounds):02d}").is_dir():
         facts = json.loads(_read(path / "facts.json"))
         metrics = {name: np.asarray(values) for name, values in facts["metrics"].items()}
-        rounds.append(Round(**_read_trees(path, like), metrics=metrics, kept=facts["kept"]))
+        rounds.append(Round(**_read_trees(path, like, num_axes=1), metrics=metrics, kept=facts["kept"]))
     return rounds
 
 
@@ -363,8 +369,8 @@ def _write(folder: pathlib.Path, facts: dict[str, Any], trees: dict[str, Any]) -
     temporary.rename(folder)
 
 
-def _read_trees(folder: pathlib.Path, like: dict[str, Any]) -> dict[str, Any]:
-    """Reads pytrees of the given structures, whose arrays may have a further leading axis.
+def _read_trees(folder: pathlib.Path, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
+    """Reads pytrees of the given structures, whose arrays have so many further leading axes.
 
     Raises:
         ValueError: If the number of leaves or a shape differs.
@@ -373,13 +379,11 @@ def _read_trees(folder: pathlib.Path, like: dict[str, Any]) -> dict[str, Any]:
     for name, tree in like.items():
         leaves = [x for _, x in sorted(stored.get(name, {}).items())]
         expected, structure = jax.tree.flatten(tree)
-        shapes = [np.shape(x) for x in expected]
-        if len(leaves) != len(shapes) or any(
-            x.shape[x.ndim - len(s) :] != s for x, s in zip(leaves, shapes, strict=True)
-        ):
+        shapes, there = [np.shape(x) for x in expected], [x.shape[num_axes:] for x in leaves]
+        if shapes != there:
             raise ValueError(
                 f"The tickets in {folder} are those of another network: the problem has {name} of shapes {shapes}, "
-                f"there are {[x.shape for x in leaves]}. Load them with the problem that they were trained on."
+                f"there are {there}. Load them with the problem that they were trained on."
             )
         trees[name] = jax.tree.unflatten(structure, leaves)
     return trees
@@ -393,7 +397,10 @@ def _read(path: pathlib.Path) -> str:
 
 def _check_fits(mask: Mask, problem: Problem) -> None:
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    shapes = [[np.shape(x) for x in jax.tree.leaves(tree)] for tree in (mask, solution)]
+    shapes = [
+        {leaf_name(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (mask, solution)
+    ]
     if jax.tree.structure(mask) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
         raise ValueError(
             f"The ticket is one of a network of the shapes {shapes[0]}, this problem has {shapes[1]}. Give the problem "

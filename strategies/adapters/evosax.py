@@ -176,7 +176,7 @@ class EvosaxStrategy(Strategy):
     def _tell(self, state: EvosaxState, population: Population, evaluation: Evaluation) -> EvosaxState:
         algorithm, params = self._evosax(state.center)
         x = jax.vmap(_flat)(population)
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.best_fitness.dtype)
+        fitness = evaluation.fitness.astype(state.best_fitness.dtype)
         clean = finite(fitness)
         told, _ = _plain(algorithm.tell)(state.key, x, clean, state.inner, params)
         if _keeps_population(algorithm):

@@ -99,8 +99,8 @@ def h_sigma(path_norm: jax.Array, generation: jax.Array, d: int | jax.Array, p: 
 
 
 def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Returns each member's weight, `[population_size]`, from weights ordered best first; NaN ranks last."""
-    order = jnp.argsort(jnp.where(jnp.isnan(fitness), jnp.inf, fitness))
+    """Returns each member's weight, `[population_size]`, from weights ordered best first."""
+    order = jnp.argsort(fitness)
     return jnp.zeros(fitness.shape, dtype).at[order].set(jnp.asarray(weights, dtype), unique_indices=True)
 
 

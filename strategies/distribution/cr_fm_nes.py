@@ -110,7 +110,7 @@ class CRFMNES(MaskableStrategy):
         # |z|^2, from the parts of y across u and along it.
         squared_z = jnp.sum(jnp.square(y - jnp.outer(along, u)), axis=1) + jnp.square(along) / (1 + squared_norm)
 
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        fitness = evaluation.fitness
         is_feasible = fitness < jnp.inf
         num_feasible = jnp.sum(is_feasible).astype(x.dtype)
         by_rank = np.maximum(math.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)

@@ -75,7 +75,7 @@ class OnePlusOneES(MaskableStrategy):
         return jax.tree.map(mutate, state.parent, noise), state
 
     def _tell(self, state: OnePlusOneESState, population: Population, evaluation: Evaluation) -> OnePlusOneESState:
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.fitness.dtype)
+        fitness = evaluation.fitness.astype(state.fitness.dtype)
         is_offspring = _is_offspring(state, fitness.shape[0])
         parent_fitness = jnp.where(is_offspring[0], state.fitness, fitness[0])
         # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.

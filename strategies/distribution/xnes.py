@@ -73,7 +73,7 @@ class XNES(MaskableStrategy):
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
         flat, _ = ravel_pytree(state.mean)
         identity = jnp.eye(flat.size, dtype=flat.dtype)
-        if self.mask is not None:
+        if self.mask is not None:  # B stays as it is for what is not searched: nothing else would bound it there
             identity = identity * ravel_pytree(self.mask)[0]
         d = self._num_dims(state.mean)
         default = (9 + 3 * module_for(d).log(d)) / (5 * d * module_for(d).sqrt(d))

@@ -13,14 +13,13 @@ import optax
 from strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
-    at_least_float32,
     inner_products,
     no_directions,
     orthonormal_basis,
-    scale_down,
     store,
 )
 from strategies.noise import antithetic_pairs
+from strategies.vectors import at_least_float32, scale_down
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
 

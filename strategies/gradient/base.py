@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from strategies.gradient.clip_up import clip_up
 from strategies.noise import weighted_sum
 from strategies.shaping import Shaping, get_shaping
 from zoo import number, static
@@ -55,11 +56,7 @@ class OptimizerStrategy(Strategy):
 
 
 def _optimizer_by_name(name: str) -> Any:
-    if name == "clip_up":
-        from strategies.gradient.clip_up import clip_up  # which uses what builds on this module
-
-        return clip_up
-    return getattr(optax, name, None)
+    return clip_up if name == "clip_up" else getattr(optax, name, None)
 
 
 def has_finite_square(x: jax.Array) -> jax.Array:

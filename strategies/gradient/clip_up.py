@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import unit
+from strategies.vectors import unit
 
 
 class ClipUpState(NamedTuple):

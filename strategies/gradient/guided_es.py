@@ -14,13 +14,12 @@ import optax
 from strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
-    at_least_float32,
     no_directions,
     orthonormal_basis,
     store,
-    unit,
 )
 from strategies.noise import antithetic_pairs
+from strategies.vectors import at_least_float32, unit
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store, unit
+from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store
 from strategies.maskable import MaskableStrategy
 from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import finite
+from strategies.vectors import unit
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
 

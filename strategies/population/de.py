@@ -97,7 +97,7 @@ class DE(PopulationStrategy):
         return jax.tree.map(trial, state.members, uniform_like(key_crossover, state.members), numbers)
 
     def _tell(self, state: DEState, population: Population, evaluation: Evaluation) -> DEState:
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.fitness.dtype)
+        fitness = evaluation.fitness.astype(state.fitness.dtype)
         # The paper's text wants an improvement; equals are accepted as in its authors' code, to cross plateaus.
         accepted = fitness <= state.fitness
         return DEState(where_members(accepted, population, state.members), jnp.where(accepted, fitness, state.fitness))

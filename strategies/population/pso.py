@@ -85,7 +85,7 @@ class PSO(PopulationStrategy):
         return jax.tree.map(fly, state.members, state.velocities, state.best_members, *draws)
 
     def _tell(self, state: PSOState, population: Population, evaluation: Evaluation) -> PSOState:
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness).astype(state.fitness.dtype)
+        fitness = evaluation.fitness.astype(state.fitness.dtype)
         is_first = nothing_evaluated(state.fitness)
         better = (fitness < state.fitness) | is_first
         # What the particle did, not what it wanted: a repaired member, as at a bound, loses what speed was cut off.

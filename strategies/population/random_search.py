@@ -47,7 +47,7 @@ class RandomSearch(Strategy):
         return jax.tree.map(lambda c, z: c + jnp.asarray(self.sigma, c.dtype) * z, state.center, noise), state
 
     def _tell(self, state: RandomSearchState, population: Population, evaluation: Evaluation) -> RandomSearchState:
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        fitness = evaluation.fitness
         index = jnp.argmin(fitness)
         better = fitness[index] < state.best_fitness
         best_solution = jax.tree.map(

@@ -97,7 +97,7 @@ class SimpleGA(Strategy):
         return population, state
 
     def _tell(self, state: SimpleGAState, population: Population, evaluation: Evaluation) -> SimpleGAState:
-        fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+        fitness = evaluation.fitness
         num_parents = jax.tree.leaves(state.parents)[0].shape[0]
         # Stable: among equals the elite goes first.
         best = jnp.argsort(fitness, stable=True)[:num_parents]

@@ -269,7 +269,7 @@ def _new_run(rung: Any, sigma_factor: Any, budget: Any, std: Solution, window: i
 def _absorb(strategy: Restart, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
     """Returns the state with an evaluated block, and with it the base's update if the generation is complete."""
     size = strategy._num_members(state.initial)
-    fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+    fitness = evaluation.fitness
     moved = jnp.zeros(size, bool) if evaluation.moved is None else evaluation.moved
     members, fitness, moved = jax.tree.map(
         lambda all, rows: jax.lax.dynamic_update_slice_in_dim(all, rows.astype(all.dtype), state.block * size, 0),

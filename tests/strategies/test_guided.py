@@ -7,7 +7,8 @@ import pytest
 
 import zoo
 from strategies.gradient.guided_es import optimal_coefficients
-from strategies.gradient.subspace import orthonormal_basis, unit
+from strategies.gradient.subspace import orthonormal_basis
+from strategies.vectors import unit
 
 SOLUTION = {"a": jnp.arange(4.0), "b": jnp.ones((2, 1))}  # 6 dimensions
 NUM_DIMS = 6

@@ -169,6 +169,17 @@ def test_seeds_in_a_batch_are_those_alone(key):
         np.testing.assert_allclose(one[1], other, rtol=1e-4, atol=1e-6)
 
 
+def test_seeds_out_of_step_prune_when_each_is_due(key):
+    strategy = make(population_size=6)
+    state, _ = train(strategy, key, 2)
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), state)
+    states = states._replace(generation=jnp.asarray([2, 3]))
+    _, asked = jax.jit(jax.vmap(strategy.ask))(jax.random.split(key), states)
+    assert [prunable(at(i, asked.mask)).sum() for i in (0, 1)] == counts(0.2, 2)
+    assert asked.generation.tolist() == [2, 0]
+    assert equal(strategy.mean(at(0, asked)), strategy.mean(state))
+
+
 def test_excluded_leaves_stay(key):
     strategy = make(population_size=6, exclude="last", prune_fraction=0.5)
     state, _ = train(strategy, key, 9)

@@ -102,6 +102,10 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
         for one, other in ((strategy.mean(state), alone.mean(expected)), (strategy.std(state), alone.std(expected))):
             for name in MASK:
                 np.testing.assert_allclose(part(one)[name], other[name], rtol=1e-6, atol=1e-9)
+    if base in ("cma_es", "xnes"):  # what is not searched neither fades nor grows
+        matrix = state.base.covariance if base == "cma_es" else state.base.shape
+        gone = ~jax.flatten_util.ravel_pytree(MASK)[0]
+        np.testing.assert_allclose(matrix[gone], np.eye(len(gone))[gone], atol=1e-12)
 
 
 def test_strategies_whose_rates_depend_on_the_dimension_are_all_there():

@@ -55,6 +55,33 @@ def test_list():
     assert "gradients of E[f]" in result.stdout  # which is no markup
 
 
+TICKETS = ["tickets", "snes", "supervised/digits", "--rounds", 2, "--generations", 2, "--seeds", 2]
+
+
+def test_tickets(tmp_path):
+    """A table, the tickets and two figures; and with more rounds it goes on."""
+    settings = ["-c", "snr", "-c", "random", "--set", "population_size=4", "--set-problem", "hidden=2"]
+    result = call(*TICKETS, *settings, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    (header,) = [line.split() for line in result.stdout.splitlines() if line.startswith("round")]
+    assert header == ["round", "kept", "snr", "random"]
+    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 148 weights, of which 30 go
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))
+    tickets = zoo.load_tickets(tmp_path, problem)
+    assert [len(rounds) for rounds in tickets.rounds.values()] == [2, 2]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"ladder.png", "layers.png"}
+    assert call(*TICKETS, *settings, "--rounds", 3, "--out", tmp_path).exit_code == 0
+    assert len(zoo.load_tickets(tmp_path, problem).rounds["snr"]) == 3
+
+
+def test_tickets_says_what_is_wrong(tmp_path):
+    assert_error(call(*TICKETS, "-c", "snrr", "--out", tmp_path), "Lottery.score must be one of 'snr'", "'snrr'")
+    assert_error(call(*TICKETS, "--prune", "1.5", "--out", tmp_path), "prune_fraction must be at most 1")
+    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "num_rounds must be a positive whole number")
+    assert_error(call(*TICKETS, "--set", "sigm=1", "--out", tmp_path), "has no setting 'sigm'")
+    assert not list(tmp_path.iterdir())
+
+
 def test_version():
     result = call("--version")
     assert result.exit_code == 0

@@ -1,0 +1,87 @@
+"""SNR against magnitude: for which strategies, rates and lengths it matters, on digits (MLP 64-32-10).
+
+SNR can only tell more than the magnitude where the standard deviations of the search distribution differ. So beside
+the scores of the tickets there is how far they have parted in the first round (the standard deviation of their
+logarithm over the weights), and how many of the 5 % of the weights with the highest SNR are among the 5 % of the
+highest magnitude. Ladders of ten rounds, each prunes 36 %, as two rounds of 20 % would: down to 1.8 %.
+
+Run: python -m benchmarks.reproductions.ticket_criteria [FOLDER]   (a folder to save the tickets in, and to resume from)
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+import zoo
+from benchmarks.reproductions.curves import FIGURES
+from zoo.landscape import metric_rows
+
+NUM_SEEDS, NUM_ROUNDS, PRUNE_FRACTION = 3, 10, 0.36
+METRIC, SHOWN = "test_accuracy", (0, 5, 6, 7, 8, 9)
+SNES, SEP, PGPE = ({"id": id, "population_size": 64} for id in ("snes", "sep_cma_es", "pgpe"))
+LADDERS = {  # strategy, generations per round
+    "snes": (SNES, 300),
+    "snes, std rate x 3": ({**SNES, "std_learning_rate": 0.13}, 300),
+    "snes, std rate x 10": ({**SNES, "std_learning_rate": 0.44}, 300),
+    "snes, 1000 generations": (SNES, 1000),
+    "pgpe": (PGPE, 300),
+    "pgpe, std rate x 5": ({**PGPE, "std_learning_rate": 0.5}, 300),
+    "sep_cma_es": (SEP, 300),
+    "sep_cma_es, 1000 generations": (SEP, 1000),
+}
+
+
+def parted(problem: zoo.Problem, strategy: dict, num_generations: int) -> tuple[float, float]:
+    """How far the standard deviations of a dense run have parted, and the overlap of the two criteria's best 5 %."""
+    result = zoo.run(zoo.make_strategy(**strategy, problem=problem), problem, num_generations=num_generations)
+    mean, std = (
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree) if np.ndim(x) > 1])
+        for tree in (result.mean, result.strategy.std(result.state))
+    )
+    count = len(mean) // 20
+    by_magnitude, by_snr = (set(np.argsort(scores)[-count:]) for scores in (np.abs(mean), np.abs(mean) / std))
+    return float(np.std(np.log(std))), len(by_magnitude & by_snr) / count
+
+
+def main() -> None:
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    problem = zoo.make_problem("supervised/digits", hidden=(32,))
+    kept = [f"{100 * (1 - PRUNE_FRACTION) ** r:.3g} %" for r in SHOWN]
+    print(f"| strategy | log std parted by | same best 5 % | criterion | {' | '.join(kept)} |")
+    print("| --- " * (4 + len(SHOWN)) + "|")
+    differences = {}
+    for label, (strategy, generations) in LADDERS.items():
+        tickets = zoo.lottery_tickets(
+            strategy,
+            problem,
+            criteria=("snr", "magnitude"),
+            num_seeds=NUM_SEEDS,
+            num_rounds=NUM_ROUNDS,
+            generations_per_round=generations,
+            prune_fraction=PRUNE_FRACTION,
+            out=None if folder is None else folder / label.replace(" ", "_").replace(",", ""),
+            progress=False,
+        )
+        spread, overlap = parted(problem, strategy, generations)
+        frame = metric_rows(tickets.frame, METRIC, ("criterion", "seed", "round"))
+        scores = frame.pivot(index="seed", columns=["criterion", "round"], values="value")
+        for criterion in tickets.criteria:
+            cells = [f"{scores[criterion, r].mean():.3f} ± {scores[criterion, r].std():.3f}" for r in SHOWN]
+            print(f"| {label} | {spread:.2f} | {100 * overlap:.0f} % | {criterion} | {' | '.join(cells)} |", flush=True)
+        differences[label] = scores["snr"] - scores["magnitude"]
+        if label in ("snes", "sep_cma_es"):
+            tickets.plot().savefig(FIGURES / f"ticket_criteria_{label}.png", dpi=150)
+    print()
+    print("SNR minus magnitude, paired by seed: mean ± standard error")
+    print(f"| strategy | {' | '.join(kept[1:])} |")
+    print("| --- " * len(SHOWN) + "|")
+    for label, difference in differences.items():
+        errors = difference.std() / np.sqrt(NUM_SEEDS)
+        cells = [f"{difference[r].mean():+.3f} ± {errors[r]:.3f}" for r in SHOWN[1:]]
+        print(f"| {label} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
