@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo import leaf
+from zoo.pruning import apply_mask
 from zoo.strategy import Solution, Strategy, num_dims
 
 
@@ -14,18 +15,26 @@ class MaskableStrategy(Strategy):
 
     Attributes:
         mask: Booleans in the structure and the shapes of the solution, which may be traced: those entries count, and
-            learning rates are those for so many dimensions. For wrappers such as `masked`, which see to it that the
-            others are the same in all members. `None`: all.
+            learning rates are those for so many dimensions. Set by `for_mask`, for wrappers such as `masked`, which see
+            to it that the others are zero in all members. `None`: all.
     """
 
-    mask: Any = leaf(default=None)
+    mask: Any = leaf(default=None, internal=True)
 
     def for_mask(self, mask: Any) -> Self:
         """Returns the strategy as it searches the entries of a mask alone."""
         return self.replace(mask=mask)
 
     def _num_dims(self, solution: Solution) -> int | jax.Array:
-        """Returns the number of dimensions that are searched: with a mask, a traced number of floating point."""
+        """Returns the number of dimensions that are searched, at least one: with a mask, a traced number.
+
+        It is of floating point, in the precision of the solution, so that what follows from it does not promote.
+        """
         if self.mask is None:
             return num_dims(solution)
-        return sum(jnp.sum(m, dtype=jnp.result_type(float)) for m in jax.tree.leaves(self.mask))  # pyright: ignore[reportReturnType]
+        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        return jnp.maximum(sum(jnp.sum(m, dtype=dtype) for m in jax.tree.leaves(self.mask)), 1)
+
+    def _apply_mask(self, values: Any) -> Any:
+        """Returns a solution, or a population, with zeros where nothing is searched."""
+        return values if self.mask is None else apply_mask(self.mask, values)

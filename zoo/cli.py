@@ -185,7 +185,11 @@ def tickets_command(
     rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 20,
     generations: Annotated[int, typer.Option(help="Generations per round.")] = 300,
     prune: Annotated[float, typer.Option(help="Fraction of what is left that goes between two rounds.")] = 0.2,
-    seeds: Annotated[int, typer.Option(help="Seeds per criterion.")] = 3,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A regular expression for leaves never to prune; may be repeated.")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Fraction of the mean taken off after each generation.")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="Seeds per criterion.")] = 5,
     key: Seed = 0,
     settings: Set = None,
     problem_settings: SetProblem = None,
@@ -205,6 +209,8 @@ def tickets_command(
             num_rounds=rounds,
             generations_per_round=generations,
             prune_fraction=prune,
+            exclude=tuple(exclude or ()),
+            weight_decay=weight_decay,
             out=out,
         )
         headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"

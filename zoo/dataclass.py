@@ -13,6 +13,7 @@ from typing import Any, Self, dataclass_transform
 from flax import struct
 
 _BOUNDS = "zoo_bounds"
+_INTERNAL = "zoo_internal"
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
@@ -45,9 +46,21 @@ def number(
     return _field(default, pytree_node=True, metadata={_BOUNDS: bounds})
 
 
-def leaf(default: Any = dataclasses.MISSING) -> Any:
-    """Declares a setting that is a pytree of arrays, for example a dataset."""
-    return _field(default, pytree_node=True, metadata={})
+def leaf(default: Any = dataclasses.MISSING, *, internal: bool = False) -> Any:
+    """Declares a setting that is a pytree of arrays, for example a dataset.
+
+    Args:
+        default: Default value; without one the setting is required.
+        internal: Whether it is set by code around the instance only: no setting to users, and not described as one.
+    """
+    return _field(default, pytree_node=True, metadata={_INTERNAL: True} if internal else {})
+
+
+def internal_fields(cls: Any) -> set[str]:
+    """Returns the names of a class's internal fields; none for anything else."""
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        return set()
+    return {field.name for field in dataclasses.fields(cls) if field.metadata.get(_INTERNAL)}
 
 
 def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any]) -> Any:

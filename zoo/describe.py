@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.dataclass import internal_fields
+
 
 def describe_settings(instance: Any) -> dict[str, Any]:
     """Returns the settings of a strategy or problem as JSON-able values, by name.
@@ -22,7 +24,10 @@ def describe_settings(instance: Any) -> dict[str, Any]:
     Arrays become shape, dtype and a hash; functions become their qualified names.
     """
     described = {"class": f"{type(instance).__module__}:{type(instance).__qualname__}"}
+    hidden = internal_fields(type(instance))
     for field in dataclasses.fields(instance):
+        if field.name in hidden:
+            continue
         described[field.name] = describe_value(getattr(instance, field.name))
     return described
 

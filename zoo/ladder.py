@@ -1,7 +1,6 @@
 """The ladder of lottery tickets: train, prune, rewind, round by round, for several criteria and seeds."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +14,9 @@ from zoo.describe import describe_settings, describe_value, fingerprint
 from zoo.drive import Budget, as_key, drive
 from zoo.problem import Problem
 from zoo.pruning import num_prunable, num_surviving, prunable_leaves
-from zoo.registry import make_problem, make_strategy
+from zoo.registry import as_problem, make_strategy
 from zoo.strategy import Strategy
-from zoo.tickets import Round, Tickets, load_rounds, save_metadata, save_round, save_solutions
+from zoo.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
 
 
 def lottery_tickets(
@@ -26,7 +25,7 @@ def lottery_tickets(
     key: int | jax.Array = 0,
     *,
     criteria: Sequence[str] = ("snr", "magnitude", "random"),
-    num_seeds: int = 3,
+    num_seeds: int = 5,
     num_rounds: int = 20,
     generations_per_round: int = 300,
     prune_fraction: float = 0.2,
@@ -36,6 +35,8 @@ def lottery_tickets(
     progress: bool = True,
 ) -> Tickets:
     """Finds lottery tickets: trains, prunes and rewinds round by round, with all seeds in one compiled program.
+
+    What the problem gathers over all members, such as observation statistics, goes on from round to round.
 
     Args:
         strategy: What trains: a strategy, its id, or a dictionary of its id and settings. What is left open of the
@@ -73,7 +74,7 @@ def lottery_tickets(
     [1.0, 0.8, 0.64]
     >>> result = tickets.ticket("snr", seed=1).train("pgpe", problem, num_generations=5)
     """
-    problem = problem if isinstance(problem, Problem) else make_problem(problem)
+    problem = as_problem(problem)
     criteria = [criteria] if isinstance(criteria, str) else list(criteria)
     for name, value in (("num_seeds", num_seeds), ("num_rounds", num_rounds)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -103,6 +104,7 @@ def lottery_tickets(
         "fingerprint": fingerprint(facts),
         **facts,
         "criteria": criteria,
+        "exclude": list(lotteries[criteria[0]].exclude),
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
@@ -136,6 +138,8 @@ def _climb(
         prunable = prunable_leaves(first, lottery.exclude)
         kept = int(num_surviving(first, prunable)) / num_prunable(first, prunable)
         each = Round(*jax.device_get(arrays), kept=kept)
+        if number > len(rounds):
+            raise _missing_rounds(folder, criterion)
         del rounds[number:]  # of a ladder that was interrupted between a round and its checkpoint
         rounds.append(each)
         if folder is not None:
@@ -145,8 +149,16 @@ def _climb(
 
     checkpoint = None if folder is None else folder / criterion / "checkpoints"
     outcome = drive(lottery, problem, keys, budget=budget, observe=observe, checkpoint=checkpoint, progress=title)
+    if len(rounds) < len(budget.limits):
+        raise _missing_rounds(folder, criterion)
     del rounds[len(budget.limits) :]  # of a longer ladder that is there already
     return rounds, jax.device_get(outcome.carry.state.solution)
+
+
+def _missing_rounds(folder: pathlib.Path | None, criterion: str) -> ValueError:
+    return ValueError(
+        f"Rounds are missing in {folder} that its checkpoint is past. Delete the subfolder {criterion!r} to start anew."
+    )
 
 
 def _join_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -159,11 +171,13 @@ def _join_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, An
         raise ValueError(f"lottery_tickets(out=...) needs a folder, but {folder} is a file.")
     path = folder / "tickets.json"
     if path.is_file():
-        there = json.loads(path.read_text())
-        if there["fingerprint"] != metadata["fingerprint"]:
+        there = load_metadata(folder)
+        if there.get("fingerprint") != metadata["fingerprint"]:
+            names = ("strategy_settings", "problem_settings", "key", "num_seeds", "version")
+            other = [name for name in names if there.get(name) != metadata[name]]
             raise ValueError(
-                f"The tickets in {folder} are of another ladder (other settings, problem, key or number of seeds). "
-                "Choose another folder, or delete this one to start anew."
+                f"The tickets in {folder} are of another ladder (other {', '.join(other)}). Choose another folder, or "
+                "delete this one to start anew."
             )
         criteria = [*there["criteria"], *(c for c in metadata["criteria"] if c not in there["criteria"])]
         metadata = {**metadata, "criteria": criteria}

@@ -19,7 +19,7 @@ from zoo.leaves import check_structure
 from zoo.population import map_members
 from zoo.problem import Problem, Statistics
 from zoo.pruning import Mask, apply_mask, full_mask
-from zoo.registry import make_problem
+from zoo.registry import as_problem
 from zoo.segments import run_keys
 from zoo.strategy import Solution, check_solution
 
@@ -64,7 +64,7 @@ def interpolate(
     if num_points < 2:
         raise ValueError(f"num_points must be at least 2, the two solutions themselves, got {num_points}.")
     alphas = np.linspace(0, 1, num_points)
-    problem = _resolve(problem, statistics)
+    problem = as_problem(problem, statistics)
     metrics = _score_between(problem, one, other, run_keys(as_key(key)).score, jnp.asarray(alphas))
     return _tidy({"alpha": alphas}, metrics)
 
@@ -141,7 +141,7 @@ def flatness(
         raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
-    problem = _resolve(problem, statistics)
+    problem = as_problem(problem, statistics)
     mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)
     keys = run_keys(as_key(key))
     directions = jax.random.split(keys.strategy, num_samples)
@@ -207,20 +207,6 @@ def _score_around(
         jnp.tile(directions, num_sigmas),
         batch_size=problem.member_batch_size or _MEMBERS_AT_A_TIME,
     )
-
-
-def _resolve(problem: str | Problem, statistics: Statistics) -> Problem:
-    """Returns the problem as an instance, under the given statistics if there are any."""
-    problem = problem if isinstance(problem, Problem) else make_problem(problem)
-    if not jax.tree.leaves(statistics):
-        return problem
-    given, expected = jax.tree.structure(statistics), jax.tree.structure(jax.eval_shape(problem.init_statistics))
-    if given != expected:
-        raise ValueError(
-            f"statistics must be those that a run of this {type(problem).__name__} gathers, {expected}, got {given}. "
-            "Pass those of the run's problem_state, or leave them out."
-        )
-    return problem.with_statistics(statistics)
 
 
 def _check_same_shapes(one: Solution, other: Solution) -> None:

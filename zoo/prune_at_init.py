@@ -32,7 +32,7 @@ from zoo.drive import as_key
 from zoo.leaves import as_patterns
 from zoo.problem import Problem
 from zoo.pruning import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
-from zoo.registry import make_problem
+from zoo.registry import as_problem
 from zoo.segments import run_keys
 from zoo.strategy import Solution, check_solution
 from zoo.tickets import Ticket
@@ -86,7 +86,7 @@ def prune_at_init(
     >>> round(ticket.kept, 3)
     0.1
     """
-    problem = problem if isinstance(problem, Problem) else make_problem(problem)
+    problem = as_problem(problem)
     _check_settings(kept, criterion, num_batches=num_batches, num_iterations=num_iterations)
     _check_problem(problem, criterion, flow)
     keys = run_keys(as_key(key))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.leaves import as_patterns, find_leaves
+from zoo.leaves import as_patterns, find_leaves, leaf_name
 from zoo.strategy import Solution
 
 Mask = Any
@@ -16,8 +16,8 @@ Mask = Any
 def prunable_leaves(solution: Solution, exclude: str | tuple[str, ...] = (), *, name: str = "exclude") -> Any:
     """Returns which leaves are pruned: Python booleans in the structure of a solution.
 
-    Those with two axes or more are, as the others of a network are its biases and scales; where no leaf has two axes,
-    as in a solution that is a vector, all are.
+    Those with two axes or more are, as the others of a network are its biases and scales; but for those called so, with
+    the last part of their path `bias` or `scale`. Where that leaves none, as in a solution that is a vector, all are.
 
     Args:
         solution: A solution, of which only structure and shapes are used.
@@ -29,12 +29,14 @@ def prunable_leaves(solution: Solution, exclude: str | tuple[str, ...] = (), *, 
         ValueError: If an expression is none or is found nowhere, or nothing is left to prune.
     """
     excluded = find_leaves(as_patterns(exclude, name), solution, name, way_out="leave it out")
-    has_matrix = any(jnp.ndim(x) >= 2 for x in jax.tree.leaves(solution))
-    chosen = jax.tree.map(lambda x, out: not out and (jnp.ndim(x) >= 2 or not has_matrix), solution, excluded)
+    is_kernel = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.ndim(x) >= 2 and leaf_name(path).rpartition("/")[2] not in ("bias", "scale"), solution
+    )
+    has_kernel = any(jax.tree.leaves(is_kernel))
+    chosen = jax.tree.map(lambda kernel, out: not out and (kernel or not has_kernel), is_kernel, excluded)
     if not any(jax.tree.leaves(chosen)):
         raise ValueError(
-            f"{name} {exclude!r} leaves nothing to prune: biases (leaves of fewer than two axes) never are. Let it be "
-            "found in fewer leaves."
+            f"{name} {exclude!r} leaves nothing to prune: biases never are. Let it be found in fewer leaves."
         )
     return chosen
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from zoo.dataclass import internal_fields
 from zoo.problem import Problem
 from zoo.strategy import Strategy
 
@@ -132,7 +133,8 @@ class Registry:
         """
         factory, name = self.factory(id)
         fixed = {} if name is None else {factory.namespace_field: name}
-        parameters = {k: p for k, p in inspect.signature(factory).parameters.items() if k not in fixed}
+        hidden = {*fixed, *internal_fields(factory)}
+        parameters = {k: p for k, p in inspect.signature(factory).parameters.items() if k not in hidden}
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             unknown = [setting for setting in settings if setting not in parameters]
             if unknown:
@@ -300,6 +302,24 @@ def make_problem(id: str, **settings: Any) -> Problem:
     return _problems.make(id, settings)
 
 
+def as_problem(problem: str | Problem, statistics: Any = ()) -> Problem:
+    """Returns a problem that is given as such or by its id, under the given statistics if there are any.
+
+    Raises:
+        ValueError: If the statistics are not those of the problem.
+    """
+    problem = problem if isinstance(problem, Problem) else make_problem(problem)
+    if not jax.tree.leaves(statistics):
+        return problem
+    given, expected = jax.tree.structure(statistics), jax.tree.structure(jax.eval_shape(problem.init_statistics))
+    if given != expected:
+        raise ValueError(
+            f"statistics must be those that a run of this {type(problem).__name__} gathers, {expected}, got {given}. "
+            "Pass those of the run's problem_state, or leave them out."
+        )
+    return problem.with_statistics(statistics)
+
+
 def list_strategies() -> list[str]:
     """Returns the ids of all registered strategies."""
     return _strategies.ids()
@@ -340,7 +360,7 @@ def valid_settings(id: str, kind: str) -> list[str]:
         kind: `"strategy"` or `"problem"`.
     """
     factory, _ = (_strategies if kind == "strategy" else _problems).factory(id)
-    return list(inspect.signature(factory).parameters)
+    return [name for name in inspect.signature(factory).parameters if name not in internal_fields(factory)]
 
 
 def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:

@@ -24,7 +24,7 @@ from zoo.drive import as_key
 from zoo.leaves import leaf_name
 from zoo.problem import Problem
 from zoo.pruning import Mask, apply_mask, prunable_leaves
-from zoo.registry import make_problem, make_strategy
+from zoo.registry import as_problem, make_strategy
 from zoo.run import RunResult, run
 from zoo.segments import run_keys
 from zoo.strategy import Solution, Strategy, check_solution
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ticket:
     """A lottery ticket.
 
@@ -78,7 +78,7 @@ class Ticket:
         Raises:
             ValueError: If the problem's network has other shapes.
         """
-        problem = problem if isinstance(problem, Problem) else make_problem(problem)
+        problem = as_problem(problem)
         _check_fits(self.mask, problem)
         masked = make_strategy("masked", problem=problem, base=strategy, mask=self.mask)
         return run(masked, problem, key, solution=self.solution, **options)
@@ -90,10 +90,8 @@ class Ticket:
             problem: A problem or its id, with a network of the same shapes.
             key: JAX random key, or a seed; the held-out data are those of a run with this key.
         """
-        problem = problem if isinstance(problem, Problem) else make_problem(problem)
+        problem = as_problem(problem, self.statistics)
         _check_fits(self.mask, problem)
-        if jax.tree.leaves(self.statistics):
-            problem = problem.with_statistics(self.statistics)
         solution = apply_mask(self.mask, self.solution) if self.mean is None else self.mean
         metrics = _score(problem, run_keys(as_key(key)).score, jax.tree.map(jnp.asarray, solution))
         return {name: float(value) for name, value in metrics.items()}
@@ -130,13 +128,13 @@ class Ticket:
             problem: A problem or its id, with a network of the same shapes.
             key: JAX random key, or a seed.
         """
-        problem = problem if isinstance(problem, Problem) else make_problem(problem)
+        problem = as_problem(problem)
         _check_fits(self.mask, problem)
         return self._untrained(solution=check_solution(problem.initial_solution(run_keys(as_key(key)).solution)))
 
-    def layers(self) -> dict[str, float]:
-        """Returns the fraction that each prunable leaf keeps, by its path."""
-        chosen = jax.tree.leaves(prunable_leaves(self.solution))
+    def layers(self, exclude: str | tuple[str, ...] = ()) -> dict[str, float]:
+        """Returns the fraction that each prunable leaf keeps, by its path; `exclude` as in `lottery`."""
+        chosen = jax.tree.leaves(prunable_leaves(self.solution, exclude))
         masks = jax.tree_util.tree_leaves_with_path(self.mask)
         return {
             leaf_name(path): float(np.mean(m)) for (path, m), is_chosen in zip(masks, chosen, strict=True) if is_chosen
@@ -207,7 +205,8 @@ class Tickets:
                 for seed in range(self.num_seeds):
                     ticket = self.ticket(criterion, seed=seed, round=r)
                     labels = {"criterion": criterion, "seed": seed, "round": r, "kept": ticket.kept}
-                    rows += [{**labels, "layer": name, "layer_kept": kept} for name, kept in ticket.layers().items()]
+                    each = ticket.layers(tuple(self.metadata.get("exclude", ())))
+                    rows += [{**labels, "layer": name, "layer_kept": kept} for name, kept in each.items()]
         return pd.DataFrame(rows)
 
     @property
@@ -292,7 +291,7 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
         FileNotFoundError: If there is no ticket.
         ValueError: If the problem's network has other shapes.
     """
-    folder, problem = pathlib.Path(folder), problem if isinstance(problem, Problem) else make_problem(problem)
+    folder, problem = pathlib.Path(folder), as_problem(problem)
     facts = json.loads(_read(folder / "facts.json"))
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     like = {"mask": solution, "solution": solution, "mean": None, "statistics": ()}
@@ -313,8 +312,8 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
         FileNotFoundError: If there are no tickets.
         ValueError: If the problem's network has other shapes.
     """
-    folder, problem = pathlib.Path(folder), problem if isinstance(problem, Problem) else make_problem(problem)
-    metadata = json.loads(_read(folder / "tickets.json"))
+    folder, problem = pathlib.Path(folder), as_problem(problem)
+    metadata = load_metadata(folder)
     criteria = [c for c in metadata["criteria"] if (folder / c / "round_00").is_dir()]
     rounds = {c: load_rounds(folder, c, problem) for c in criteria}
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
@@ -331,6 +330,23 @@ def save_metadata(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
     temporary = folder / ".tickets.json.tmp"
     temporary.write_text(json.dumps(metadata, indent=1))
     temporary.replace(folder / "tickets.json")
+
+
+def load_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the facts about a ladder.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If they are damaged, or something else.
+    """
+    try:
+        metadata = json.loads(_read(folder / "tickets.json"))
+        _ = metadata["criteria"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(
+            f"{folder / 'tickets.json'} is damaged, or none of this library. Choose another folder."
+        ) from None
+    return metadata
 
 
 def save_solutions(folder: pathlib.Path, criterion: str, solutions: Solution) -> None:

@@ -4,7 +4,6 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 """
 
 import math
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -36,11 +35,11 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
 
     If `d` is an array, so are they.
     """
-    xp = module_for(d)
+    xp = functions_for(d)
     raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
-    mu_eff = positive.sum() ** 2 / np.square(positive).sum()
-    mu_eff_negative = negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300)
+    mu_eff = float(positive.sum() ** 2 / np.square(positive).sum())
+    mu_eff_negative = float(negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300))
     c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # (55)
     d_sigma = 1 + 2 * xp.maximum(0.0, xp.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
     c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # (56)
@@ -62,9 +61,15 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
     )
 
 
-def module_for(d: Any) -> ModuleType:
-    """Returns what has the functions for numbers of dimensions and what follows from them: known ones, or traced."""
-    return jnp if isinstance(d, jax.Array) else np
+class _Known:
+    """Functions of numbers that are known at trace time and stay Python's: NumPy's would promote what they meet."""
+
+    sqrt, log, log1p, ceil, minimum, maximum = math.sqrt, math.log, math.log1p, math.ceil, min, max
+
+
+def functions_for(d: Number) -> Any:
+    """Returns what has the functions for a number of dimensions, which may be traced, and for what follows from it."""
+    return jnp if isinstance(d, jax.Array) else _Known
 
 
 def expected_norm(d: int | jax.Array) -> Number:
@@ -82,7 +87,7 @@ def expected_norm(d: int | jax.Array) -> Number:
 
 def accumulate(path: Solution, step: Solution, c: Number, mu_eff: float) -> Solution:
     """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
-    scale = module_for(c).sqrt(c * (2 - c) * mu_eff)
+    scale = functions_for(c).sqrt(c * (2 - c) * mu_eff)
     return jax.tree.map(lambda p, s: ((1 - c) * p + scale * s).astype(p.dtype), path, step)
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from strategies.distribution.base import (
@@ -17,11 +16,11 @@ from strategies.distribution.base import (
     adapt_step_size,
     default_parameters,
     flatten_members,
+    functions_for,
     h_sigma,
-    module_for,
     weights_by_rank,
 )
-from strategies.distribution.eigen import decompose_if
+from strategies.distribution.eigen import decompose_if, keep_apart
 from strategies.maskable import MaskableStrategy
 from strategies.noise import normal_like
 from zoo import number, static
@@ -90,7 +89,8 @@ class CMAES(MaskableStrategy):
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
         d = self._num_dims(state.mean)
-        due = new.generation % eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0])) == 0
+        interval = eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0]))
+        due = new.generation % jnp.asarray(interval, new.generation.dtype) == 0
         covariance, basis, scales = decompose_if(due, new.covariance, new.basis, new.scales)
         return new._replace(covariance=covariance, basis=basis, scales=scales)
 
@@ -121,9 +121,8 @@ class CMAES(MaskableStrategy):
         scaled = weights * jnp.where(weights < 0, d / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
         keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * jnp.sum(weights)
         covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
-        if self.mask is not None:  # what is not searched stays as it is, for want of anything to learn
-            searched, _ = ravel_pytree(self.mask)
-            covariance = jnp.where(jnp.outer(searched, searched), covariance, state.covariance)
+        if self.mask is not None:
+            covariance = keep_apart(covariance, ravel_pytree(self.mask)[0])
 
         return CMAESState(
             mean=unravel(new_mean),
@@ -143,5 +142,5 @@ class CMAES(MaskableStrategy):
 
 def eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:
     """Returns the number of generations from one decomposition to the next (Hansen 2016, appendix B.2)."""
-    xp = module_for(d)
-    return xp.maximum(1, xp.ceil(1 / (10 * d * (p.c_1 + p.c_mu)))).astype(np.int32)
+    xp = functions_for(d)
+    return xp.maximum(1, xp.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import accumulate, expected_norm, flatten_members, module_for
+from strategies.distribution.base import accumulate, expected_norm, flatten_members, functions_for
 from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
@@ -79,7 +79,7 @@ class CRFMNES(MaskableStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
         flat, _ = ravel_pytree(solution)
         d = self._num_dims(solution)
-        v = normal_like(key, flat, num_samples=1)[0] / module_for(d).sqrt(d)
+        v = normal_like(key, flat, num_samples=1)[0] / functions_for(d).sqrt(d)
         if self.mask is not None:
             v = v * ravel_pytree(self.mask)[0]
         return CRFMNESState(
@@ -103,7 +103,7 @@ class CRFMNES(MaskableStrategy):
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self._num_dims(state.mean)
-        xp = module_for(d)
+        xp = functions_for(d)
         u, squared_norm = _direction(state.v)
         y = (x - mean) / (state.sigma * state.scales)
         along = y @ u
@@ -120,7 +120,7 @@ class CRFMNES(MaskableStrategy):
         rank_weights = gains - 1 / size
 
         # The evolution path of z, and what its length says.
-        mu_eff = 1 / np.square(by_rank).sum()
+        mu_eff = float(1 / np.square(by_rank).sum())
         c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
         z_mean = rank_weights @ y + (1 / jnp.sqrt(1 + squared_norm) - 1) * (rank_weights @ along) * u
         path_sigma = accumulate(state.path_sigma, z_mean, c_sigma, mu_eff)
@@ -200,7 +200,7 @@ def distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
     which converges for every d.
     """
-    xp = module_for(d)
+    xp = functions_for(d)
     a = 1.0
     for _ in range(10):
         a -= (xp.log1p(a * a) + a * a / 2 - xp.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)

@@ -23,6 +23,21 @@ def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return symmetric + shift[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype), vectors, scales
 
 
+def keep_apart(covariance: jax.Array, searched: jax.Array) -> jax.Array:
+    """Returns C with a multiple of the identity where nothing is searched, as large as the mean variance elsewhere.
+
+    So nothing of it is among the extreme eigenvalues, by which conditions and floors go.
+
+    Args:
+        covariance: [d, d], zero between what is searched and what is not.
+        searched: [d] booleans.
+    """
+    variances = jnp.diagonal(covariance)
+    mean = jnp.sum(jnp.where(searched, variances, 0)) / jnp.maximum(jnp.sum(searched), 1)
+    rest = jnp.diag(jnp.where(searched, 0, mean))
+    return jnp.where(searched[:, None] & searched, covariance, rest)
+
+
 @jax.custom_batching.custom_vmap
 def decompose_if(
     due: jax.Array, covariance: jax.Array, basis: jax.Array, scales: jax.Array

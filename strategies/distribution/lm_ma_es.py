@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import accumulate, default_parameters, flatten_members, module_for, weights_by_rank
+from strategies.distribution.base import accumulate, default_parameters, flatten_members, functions_for, weights_by_rank
 from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like
 from zoo import number, static
@@ -89,7 +89,7 @@ class LMMAES(MaskableStrategy):
         mean, unravel = ravel_pytree(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self._num_dims(state.mean)
-        xp = module_for(d)
+        xp = functions_for(d)
         p = default_parameters(d, size)
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
@@ -100,10 +100,10 @@ class LMMAES(MaskableStrategy):
 
         # The paper's rates are for d > size; below, where they would exceed one, paths without memory take over.
         c_sigma = xp.minimum(1.0, 2 * size / d)
-        c_c = xp.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions))))[:, None]
+        c_c = jnp.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions)))).astype(x.dtype)[:, None]
         path = accumulate(state.path, z_mean, c_sigma, p.mu_eff)
-        gains = jnp.asarray(xp.sqrt(c_c * (2 - c_c) * p.mu_eff), x.dtype)
-        directions = jnp.asarray(1 - c_c, x.dtype) * state.directions + gains * z_mean
+        gains = jnp.sqrt(c_c * (2 - c_c) * p.mu_eff)
+        directions = (1 - c_c) * state.directions + gains * z_mean
 
         exponent = c_sigma / 2 * (jnp.sum(jnp.square(path)) / d - 1)
         return LMMAESState(
@@ -135,7 +135,7 @@ def inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> j
 def _factors(state: LMMAESState, d: int | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns a, [], and g, [m]; see the top of this file. A vector counts from the generation of its number on."""
     num_directions = len(state.directions)
-    at_least_two = module_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
+    at_least_two = functions_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
     c_d = 1 / (at_least_two * 1.5 ** np.arange(num_directions))
     c_d = jnp.where(jnp.arange(num_directions) < state.generation, c_d, 0).astype(state.directions.dtype)
     return jnp.prod(1 - c_d), c_d / (1 - c_d)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from strategies.distribution.cma_es import CMAES, CMAESState
-from strategies.distribution.eigen import decompose
+from strategies.distribution.eigen import decompose, keep_apart
 from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std
 from zoo import number, static
@@ -108,6 +108,8 @@ class LRACMAES(MaskableStrategy):
         covariance_rate = self._adapt(state.covariance_rate, local_covariance, self.beta_covariance)
 
         covariance = old.covariance + covariance_rate.rate * covariance_step
+        if searched is not None:
+            covariance = keep_apart(covariance, searched)
         covariance, basis, scales = decompose(covariance)  # always: its roots are the next generation's coordinates
         log_volume = jnp.sum(jnp.log(scales))
         if searched is not None:  # that of what is searched

@@ -5,11 +5,11 @@ Reference: Beyer, Sendhoff 2017, "Simplify Your Covariance Matrix Adaptation Evo
 CMA-ES, positive weights only.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from strategies.distribution.base import (
@@ -93,5 +93,5 @@ class MAES(MaskableStrategy):
 
         sigma = adapt_step_size(state.sigma, jnp.linalg.norm(path), p)  # (M12)
         # Only the product of sigma and M matters. Kept at the norm of the identity, M can neither vanish nor overflow.
-        scale = jnp.linalg.norm(factor) / np.sqrt(len(factor))
+        scale = jnp.linalg.norm(factor) / math.sqrt(len(factor))
         return MAESState(unravel(new_mean), clip_std(sigma * scale), path, factor / scale, state.noise)

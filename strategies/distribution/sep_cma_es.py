@@ -17,8 +17,8 @@ from strategies.distribution.base import (
     accumulate,
     adapt_step_size,
     default_parameters,
+    functions_for,
     h_sigma,
-    module_for,
     weights_by_rank,
 )
 from strategies.maskable import MaskableStrategy
@@ -110,5 +110,5 @@ def separable_parameters(d: int | jax.Array, size: int) -> Parameters:
     """
     p = default_parameters(d, size)
     c_1 = p.c_1 * (d + 2) / 3
-    c_mu = module_for(d).minimum(1 - c_1, p.c_mu * (d + 2) / 3)
-    return p._replace(weights=module_for(d).maximum(p.weights, 0), c_1=c_1, c_mu=c_mu)
+    c_mu = functions_for(d).minimum(1 - c_1, p.c_mu * (d + 2) / 3)
+    return p._replace(weights=jnp.maximum(p.weights, 0), c_1=c_1, c_mu=c_mu)

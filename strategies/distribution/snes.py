@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.distribution.base import module_for
+from strategies.distribution.base import functions_for
 from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like, weighted_sum
 from strategies.shaping import utilities
@@ -59,7 +59,7 @@ class SNES(MaskableStrategy):
         std_learning_rate = self.std_learning_rate
         if std_learning_rate is None:
             d = self._num_dims(state.mean)
-            std_learning_rate = (3 + module_for(d).log(d)) / (5 * module_for(d).sqrt(d))
+            std_learning_rate = (3 + functions_for(d).log(d)) / (5 * functions_for(d).sqrt(d))
         utility = utilities(evaluation.fitness)
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
         step = weighted_sum(utility * self.mean_learning_rate, population)

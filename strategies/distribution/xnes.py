@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import flatten_members, module_for
+from strategies.distribution.base import flatten_members, functions_for
 from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std, normal_like, weighted_sum
 from strategies.shaping import utilities
@@ -76,7 +76,7 @@ class XNES(MaskableStrategy):
         if self.mask is not None:  # B stays as it is for what is not searched: nothing else would bound it there
             identity = identity * ravel_pytree(self.mask)[0]
         d = self._num_dims(state.mean)
-        default = (9 + 3 * module_for(d).log(d)) / (5 * d * module_for(d).sqrt(d))
+        default = (9 + 3 * functions_for(d).log(d)) / (5 * d * functions_for(d).sqrt(d))
         std_rate = default if self.std_learning_rate is None else self.std_learning_rate
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)

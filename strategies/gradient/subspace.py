@@ -161,6 +161,11 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
             suggestions = {**suggestions, "sigma": suggestions["sigma"] * math.sqrt(num_dims(solution))}
         return super().with_suggestions(settings, suggestions, solution)
 
+    def sigma_at(self, state: State) -> jax.Array:
+        """Returns the length of a perturbation; where a mask leaves fewer entries, as long as they are in it."""
+        sigma = super().sigma_at(state)
+        return sigma if self.mask is None else sigma * jnp.sqrt(self._num_dims(state.mean) / num_dims(state.mean))
+
     @abc.abstractmethod
     def alpha_at(self, state: State) -> jax.Array:
         """Returns the weight of the whole space in the search covariance, in [0, 1], where there is a subspace."""

@@ -79,7 +79,8 @@ class Wrapper(Strategy):
 
     def for_mask(self, mask: Any) -> Self:
         """Returns the strategy with a base that searches the entries of a mask alone."""
-        return self.replace(base=self.base.for_mask(self._searched(mask)))
+        # In the order of resolution the next one may be `MaskableStrategy`, which remembers the mask.
+        return super().for_mask(mask).replace(base=self.base.for_mask(self._searched(mask)))
 
     def mean(self, state: State) -> Solution:
         """Returns the base's mean."""

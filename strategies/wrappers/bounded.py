@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from strategies.maskable import MaskableStrategy
 from strategies.noise import clip_std
 from strategies.shaping import finite
 from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import leaf, number, static
 from zoo.leaves import check_structure, leaf_name
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
 
 
 class BoundedState(NamedTuple):
@@ -40,7 +41,7 @@ class BoundedState(NamedTuple):
     distance: jax.Array | None  # [population_size] mean of ((x - r) / s)^2 over the parameters; None if reflected
 
 
-class Bounded(Wrapper):
+class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
     """Keeps every member, and the mean, within bounds; inside of them it is the base strategy.
 
     The mean of the base's search distribution is repaired as well, so that it cannot drift away where the fitness no
@@ -103,10 +104,14 @@ class Bounded(Wrapper):
     def _ask(self, key: jax.Array, state: BoundedState, surrogate: Surrogate | None) -> tuple[Population, BoundedState]:
         surrogate = map_surrogate(surrogate, self._repair, self._repair, lambda gradient: gradient)
         sampled, base = self._sized_base.ask(key, state.base, surrogate)
+        sampled = self._apply_mask(sampled)
         population = self._repair(sampled)
         distance = state.distance
         if distance is not None:
-            distance = _mean_square(sampled, population, self._sized_base.std(base), distance.dtype)
+            std = self._sized_base.std(base)
+            total = _sum_square(sampled, population, std, distance.dtype)
+            # Not infinite: times zero that is NaN.
+            distance = jnp.minimum(total / self._num_dims(std), float(jnp.finfo(total.dtype).max))
         differs = jax.tree.map(lambda x, r: jnp.any((x != r).reshape(x.shape[0], -1), axis=1), sampled, population)
         moved = functools.reduce(jnp.logical_or, jax.tree.leaves(differs))
         return population, BoundedState(base, moved, distance)
@@ -145,15 +150,14 @@ def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
     return jnp.clip(jnp.where(jnp.isfinite(folded), folded, x), lower, upper)
 
 
-def _mean_square(sampled: Population, population: Population, std: Solution, dtype: Any) -> jax.Array:
-    """Returns how far each member was moved, `[population_size]`: mean of the square in standard deviations."""
+def _sum_square(sampled: Population, population: Population, std: Solution, dtype: Any) -> jax.Array:
+    """Returns how far each member was moved, `[population_size]`: sum of the squares in standard deviations."""
 
     def sum_square(x: jax.Array, r: jax.Array, s: jax.Array) -> jax.Array:
         moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))
         return jnp.sum(jnp.square(moved), axis=tuple(range(1, x.ndim)))
 
-    total = sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))
-    return jnp.minimum(total / num_dims(std), float(jnp.finfo(dtype).max))  # not infinite: times zero that is NaN
+    return sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))  # pyright: ignore[reportReturnType]
 
 
 def _penalised(fitness: jax.Array, penalty: jax.Array) -> jax.Array:

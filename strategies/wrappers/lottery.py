@@ -17,8 +17,9 @@ from strategies.wrappers.base import Wrapper, map_mean
 from strategies.wrappers.masked import Masked, MaskedState
 from zoo import leaf, number, static
 from zoo.leaves import as_patterns
-from zoo.pruning import Mask, full_mask, keep_best, num_surviving, prunable_leaves
+from zoo.pruning import Mask, full_mask, keep_best, num_prunable, num_surviving, prunable_leaves
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.tickets import Ticket
 
 _SCORES = ("snr", "magnitude", "random")
 
@@ -39,16 +40,19 @@ class Lottery(Wrapper):
     After `generations_per_round` generations, when the next population is asked for, the weights that are left are
     scored over all leaves at once, and `prune_fraction` of them are gone for good (rounded; the last one stays). The
     mean goes back to the initial solution, and the base starts anew. So after the last `tell` of a round `mean` is what
-    was trained, and `state.mask` which weights it has. All of it works inside a `scan`.
+    was trained, and `state.mask` which weights it has: `ticket` returns both. All of it works inside a `scan`. What the
+    problem has gathered, such as observation statistics, is not the strategy's to rewind, and goes on.
 
     Attributes:
         base: The strategy that trains: a strategy, its id, or a dictionary of its id and settings.
         generations_per_round: Generations between two prunings.
         prune_fraction: The fraction of what is left that is pruned.
         score: What decides: `"snr"`, |mean| / std of the search distribution (for a base of one standard deviation for
-            all it ranks as the magnitude does); `"magnitude"`, |mean|; or `"random"`.
+            all it ranks as the magnitude does, and what the base does not sample goes last); `"magnitude"`, |mean|; or
+            `"random"`.
         exclude: Leaves that are never pruned: regular expressions, one of which is found in the paths of those meant,
-            such as `"Dense_2"`. Biases never are: leaves of fewer than two axes, where there are others.
+            such as `"Dense_2"`. Biases never are: leaves called `bias` or `scale`, and those of fewer than two axes
+            where there are others.
         weight_decay: The fraction of the mean that is taken off after each generation; the paper's is 1e-4.
 
     References:
@@ -76,6 +80,17 @@ class Lottery(Wrapper):
     def std(self, state: LotteryState) -> Solution:
         """Returns the standard deviations of this round, zero where pruned."""
         return self._masked(state.mask).std(state.base)
+
+    def condition_number(self, state: LotteryState) -> jax.Array:
+        """Returns that of the base."""
+        return self._masked(state.mask).condition_number(state.base)
+
+    def ticket(self, state: LotteryState) -> Ticket:
+        """Returns the ticket of a round: what is trained so far, with which weights, from which initial solution."""
+        prunable = self._prunable(state.solution)
+        kept = int(num_surviving(state.mask, prunable)) / num_prunable(state.solution, prunable)
+        info = {"criterion": self.score, "round": int(state.round)}
+        return Ticket(mask=state.mask, solution=state.solution, kept=kept, mean=self.mean(state), info=info)
 
     def _masked(self, mask: Mask) -> Masked:
         return Masked(base=self._sized_base, mask=mask)
@@ -124,7 +139,14 @@ class Lottery(Wrapper):
         magnitude = jax.tree.map(jnp.abs, self.mean(state))
         if self.score == "magnitude":
             return magnitude
-        return jax.tree.map(lambda m, s: m / jnp.where(s > 0, s, 1), magnitude, self.std(state))
+        std = self.std(state)
+        # What is not sampled at all - frozen, or trained by the gradient - goes last; if nothing is, magnitudes decide.
+        is_sampled = jnp.any(jnp.stack([jnp.any(s > 0) for s in jax.tree.leaves(std)]))
+
+        def ratio(m: jax.Array, s: jax.Array) -> jax.Array:
+            return jnp.where(s > 0, m / jnp.where(s > 0, s, 1), jnp.where(is_sampled, jnp.inf, m))
+
+        return jax.tree.map(ratio, magnitude, std)
 
     def _tell(self, state: LotteryState, population: Population, evaluation: Evaluation) -> LotteryState:
         masked = self._masked(state.mask)

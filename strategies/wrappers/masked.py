@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import leaf
@@ -24,8 +26,9 @@ class Masked(Wrapper):
 
     The mask is a leaf: it may be traced, and another one is the same program. (`frozen` has a mask that is part of the
     program, keeps what it freezes at the initial values, and hands the base what is free alone.) The base still has
-    numbers for every weight. What it is told and what its learning rates follow is as if there were only those kept, so
-    that it moves as it would on them alone, given the same samples.
+    numbers for every weight, but what it is told and what its learning rates follow is as if there were only those
+    kept: given the same samples, strategies of this library move as they would on them alone. Default population sizes,
+    optimizers that average over a leaf (adafactor) and other libraries' strategies still go by all weights.
 
     Attributes:
         mask: Booleans in the structure and the shapes of the solution, true where a weight is kept; `None`: all.
@@ -40,7 +43,8 @@ class Masked(Wrapper):
         """Checks the settings, and makes the base."""
         super().__post_init__()
         for x in jax.tree.leaves(self.mask):
-            if hasattr(x, "dtype") and x.dtype != bool:
+            is_array = isinstance(x, (np.ndarray, jax.Array))  # or a number, or a placeholder of a transformation
+            if (is_array and x.dtype != bool) or (isinstance(x, (int, float)) and not isinstance(x, bool)):
                 raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {x!r}.")
 
     def for_mask(self, mask: Any) -> Self:
@@ -55,6 +59,10 @@ class Masked(Wrapper):
         """Returns the base's standard deviations, zero where pruned."""
         return self._apply(self._kept_base.std(state.base))
 
+    def condition_number(self, state: MaskedState) -> jax.Array:
+        """Returns that of the base."""
+        return self._kept_base.condition_number(state.base)
+
     @property
     def _kept_base(self) -> Strategy:
         return self._sized_base if self.mask is None else self._sized_base.for_mask(self.mask)
@@ -65,6 +73,9 @@ class Masked(Wrapper):
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:
             check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts what it keeps
+            leaves = jax.tree.leaves(self.mask)
+            if not any(isinstance(m, Tracer) for m in leaves) and not any(map(np.any, leaves)):
+                raise ValueError("Masked.mask keeps nothing, and leaves nothing to search. Keep at least one weight.")
         return MaskedState(self._kept_base.init(key, self._apply(solution)))
 
     def _ask(self, key: jax.Array, state: MaskedState, surrogate: Surrogate | None) -> tuple[Population, MaskedState]:
@@ -73,7 +84,8 @@ class Masked(Wrapper):
         return self._apply(population), MaskedState(base)
 
     def _tell(self, state: MaskedState, population: Population, evaluation: Evaluation) -> MaskedState:
-        return MaskedState(self._kept_base.tell(state.base, population, evaluation))
+        # Masked again, as a wrapper around this one may have moved what it was given.
+        return MaskedState(self._kept_base.tell(state.base, self._apply(population), evaluation))
 
     def _map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
         def on_kept(solution: Solution) -> Solution:

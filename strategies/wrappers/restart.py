@@ -24,8 +24,10 @@ from strategies.gradient.full_es import FullES
 from strategies.gradient.online import OnlineStrategy
 from strategies.gradient.tbptt import TBPTT
 from strategies.gradient.tes import TES
+from strategies.maskable import MaskableStrategy
 from strategies.noise import normal_like
 from strategies.wrappers.base import Wrapper, map_mean
+from strategies.wrappers.lottery import Lottery
 from zoo import leaf, number, static
 from zoo.strategy import (
     Evaluation,
@@ -71,7 +73,7 @@ class RestartState(NamedTuple):
     num_restarts: jax.Array  # []
 
 
-class Restart(Wrapper):
+class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
     """Base of restart strategies.
 
     Attributes:
@@ -103,6 +105,11 @@ class Restart(Wrapper):
         super().__post_init__()
         innermost = self.base
         while isinstance(innermost, Wrapper):
+            if isinstance(innermost, Lottery):
+                raise TypeError(
+                    f"{type(self).__name__} cannot restart Lottery: what was pruned would be forgotten. Put the "
+                    "restarts inside, as the base of the lottery."
+                )
             innermost = innermost.base
         if isinstance(innermost, (OnlineStrategy, TES, FullES, TBPTT)):
             raise TypeError(
@@ -198,7 +205,7 @@ class Restart(Wrapper):
     def _tell(self, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
         return _in_turn(_absorb)(self, state, population, evaluation)
 
-    def _window(self, d: int, size: Any) -> Any:
+    def _window(self, d: Any, size: Any) -> Any:
         """Returns the generations that stagnation looks at, for a population size."""
         return self.stagnation * (120 + -(-30 * d // size))
 
@@ -230,7 +237,7 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
     key_next, key_solution, key_init = jax.random.split(key, 3)
     rung, sigma_factor, budget, schedule = strategy._next_run(key_next, state)
     first = strategy._base_on(0, 1.0, size)
-    std = first.std(first.init(key_init, state.initial))
+    std = strategy._apply_mask(first.std(first.init(key_init, state.initial)))
     noise = normal_like(key_solution, state.initial, num_samples=1)
     solution = jax.tree.map(lambda x, s, z: x + (strategy.spread * s * z[0]).astype(x.dtype), state.initial, std, noise)
     base = []
@@ -323,7 +330,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
         fitness: That of this generation, padded with NaN.
         size: Members of a block.
     """
-    d = num_dims(state.initial)
+    d = strategy._num_dims(state.initial)
     count = size << run.rung
 
     # Where a value is not finite, neither is the range, and it is not below anything.
@@ -346,7 +353,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     is_due = (run.num_generations >= window) & (run.num_generations % 10 == 0)
     is_stagnating = jax.lax.cond(is_due, has_stagnated, lambda: jnp.zeros((), bool))
 
-    mean, std = strategy._mean_of_run(state), strategy.std(state)
+    mean, std = strategy._mean_of_run(state), strategy._apply_mask(strategy.std(state))
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
     # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
     is_large = [jnp.any(s >= strategy.tol_x * run.initial_std) for _, s in pairs]

@@ -136,6 +136,29 @@ def test_score_by_hand(score, key):
     assert np.all(state.mask["bias"])
 
 
+@pytest.mark.parametrize("base", [{"id": "frozen", "frozen": "w"}, {"id": "hybrid", "es_leaves": "bias|last"}])
+def test_what_the_base_does_not_sample_goes_last(base, key):
+    """By SNR: frozen leaves, and those trained by the gradient."""
+    state, _ = train(make({"base": "snes", **base}, population_size=6, prune_fraction=0.1), key, 9)
+    assert np.all(state.mask["w"])
+    assert state.mask["last"]["kernel"].sum() == max(counts(0.1, 3)[-1] - 20, 0) > 0
+
+
+def test_a_ticket_of_a_state(key):
+    """What a loop of one's own came to."""
+    strategy = make(population_size=6)
+    state, _ = train(strategy, key, 2 * GENERATIONS)
+    ticket = strategy.ticket(state)
+    assert ticket.kept == counts(0.2, 2)[-1] / NUM_PRUNABLE
+    assert equal((ticket.mask, ticket.solution, ticket.mean), (state.mask, SOLUTION, strategy.mean(state)))
+    assert ticket.info == {"criterion": "snr", "round": 1}
+
+
+def test_restarts_go_inside():
+    with pytest.raises(TypeError, match=r"cannot restart Lottery: .* Put the restarts inside"):
+        zoo.make_strategy("ipop", base="lottery")
+
+
 def test_random_scores_prune_every_weight_alike(key):
     """Over 2 000 keys, one round at a half: each weight is kept in half of them, 5 sigma."""
     strategy = make(score="random", prune_fraction=0.5, population_size=2)
@@ -195,6 +218,8 @@ def test_what_is_prunable():
     of = lambda *shapes: prunable_leaves([np.zeros(s) for s in shapes])  # noqa: E731
     assert of((3, 2), (2,), (), (1, 1, 2, 2)) == [True, False, False, True]
     assert of((3,), ()) == [True, True]  # a vector has no biases
+    heads = {"query": {"bias": np.zeros((2, 4)), "kernel": np.zeros((3, 2, 4))}, "norm": {"scale": np.ones((2, 3))}}
+    assert prunable_leaves(heads) == {"query": {"bias": False, "kernel": True}, "norm": {"scale": False}}
 
 
 def test_weight_decay(key):

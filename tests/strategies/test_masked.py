@@ -9,9 +9,11 @@ import pytest
 import zoo
 from strategies.distribution.base import default_parameters, expected_norm
 from strategies.distribution.cr_fm_nes import distance_gain
+from strategies.distribution.eigen import decompose, keep_apart
 from strategies.distribution.sep_cma_es import separable_parameters
 from strategies.maskable import MaskableStrategy
 from tests.loop import IDS, samples
+from zoo.describe import describe_settings
 
 SIZE = 12
 SOLUTION = {"b": jnp.asarray([0.5, -0.5]), "w": jnp.linspace(-1, 1, 8).reshape(2, 4)}
@@ -102,28 +104,33 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
         for one, other in ((strategy.mean(state), alone.mean(expected)), (strategy.std(state), alone.std(expected))):
             for name in MASK:
                 np.testing.assert_allclose(part(one)[name], other[name], rtol=1e-6, atol=1e-9)
-    if base in ("cma_es", "xnes"):  # what is not searched neither fades nor grows
-        matrix = state.base.covariance if base == "cma_es" else state.base.shape
-        gone = ~jax.flatten_util.ravel_pytree(MASK)[0]
-        np.testing.assert_allclose(matrix[gone], np.eye(len(gone))[gone], atol=1e-12)
+    gone = ~jax.flatten_util.ravel_pytree(MASK)[0]
+    if base == "xnes":  # what is not searched neither fades nor grows
+        np.testing.assert_allclose(state.base.shape[gone], np.eye(len(gone))[gone], atol=1e-12)
+    if base == "cma_es":
+        variance = np.mean(np.diagonal(expected.covariance))
+        np.testing.assert_allclose(state.base.covariance[gone], variance * np.eye(len(gone))[gone], rtol=1e-6)
+        one, other = strategy.condition_number(state), alone.condition_number(expected)
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_strategies_whose_rates_depend_on_the_dimension_are_all_there():
     """Those above are all that `for_mask` has to tell something, but for the subspace strategies below."""
-    maskable = {id for id in IDS if isinstance(zoo.make_strategy(id), MaskableStrategy)}
+    made = {id: zoo.make_strategy(id) for id in IDS}
+    maskable = {id for id, s in made.items() if isinstance(s, MaskableStrategy) and not hasattr(s, "base")}
     distribution = {"snes", "sep_cma_es", "cma_es", "xnes", "ma_es", "lm_ma_es", "lra_cma_es", "cr_fm_nes"}
     assert maskable == distribution | {"one_plus_one_es", "guided_es", "self_guided_es", "asebo"}
 
 
 @pytest.mark.parametrize("base", ["guided_es", "asebo"])
-def test_perturbations_keep_their_length(base, key):
-    """The trace of the search covariance is sigma^2 over the weights that are kept."""
+def test_perturbations_are_as_long_as_they_are_in_what_is_kept(base, key):
+    """The trace of the search covariance is sigma^2 times the fraction that is kept: the same for each weight."""
     strategy = make({"id": base, "sigma": 0.5})
     state = strategy.init(key, SOLUTION)
     if base == "guided_es":
         _, state = strategy.ask(key, state, jax.grad(quadratic))
     trace = sum(jnp.sum(s**2) for s in jax.tree.leaves(strategy.std(state)))
-    np.testing.assert_allclose(trace, 0.25, rtol=1e-5)
+    np.testing.assert_allclose(trace, 0.25 * 6 / 10, rtol=1e-5)
 
 
 def test_surrogate_is_that_of_what_is_kept(key):
@@ -151,6 +158,70 @@ def test_parameters_of_a_traced_dimension_are_those_of_a_known_one():
                     np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
     d = np.array([1, 2, 3, 7, 100, 1e4, 1e6, 1e9])
     np.testing.assert_allclose(jax.vmap(expected_norm)(jnp.asarray(d)), [expected_norm(int(x)) for x in d], rtol=1e-6)
+
+
+def test_what_is_pruned_sets_no_floor_under_the_eigenvalues_of_what_is_kept():
+    """In single precision, once C has become small there: the variances kept are 1e-9 and 1e-4."""
+    searched = np.array([True, False, True, False])
+    covariance = jnp.diag(jnp.asarray([1e-9, 1.0, 1e-4, 1.0], jnp.float32))
+    covariance, _, scales = decompose(keep_apart(covariance, searched))
+    np.testing.assert_allclose(np.diagonal(covariance), [1e-9, 5e-5, 1e-4, 5e-5], rtol=1e-4)
+    np.testing.assert_allclose(scales**2, [1e-9, 5e-5, 5e-5, 1e-4], rtol=1e-4)
+
+
+def test_restarts_search_what_is_kept_alone(key):
+    """A restart starts at zero where pruned, and its rules look at what is kept."""
+    base = zoo.make_strategy("ipop", base={"id": "cma_es", "sigma": 0.3}, max_doublings=1, tol_fun=1e-3)
+    mask = np.arange(40) < 5
+    strategy = zoo.make_strategy("masked", base=base, mask=mask, population_size=8)
+
+    def generation(state, k):
+        population, state = strategy.ask(k, state)
+        state = strategy.tell(state, population, zoo.map_members(lambda x: jnp.sum((x[:5] - 1) ** 2), population))
+        restart = state.base
+        return state, (restart.num_restarts, restart.base[0].path_sigma, restart.base[0].mean)
+
+    keys = jax.random.split(key, 150)
+    _, (num_restarts, paths, means) = jax.lax.scan(generation, strategy.init(key, jnp.ones(40)), keys)
+    assert num_restarts[-1] >= 1
+    assert not np.any(paths[:, ~mask])
+    assert not np.any(means[:, ~mask])
+
+
+def test_bounds_move_what_is_kept_alone(key):
+    """Members whose pruned weights were sampled out of bounds are as asked."""
+    base = {"id": "bounded", "base": {"id": "snes", "sigma": 0.1}, "lower": -0.2, "upper": 0.2, "repair": "clip"}
+    mask = np.arange(100) < 2
+    strategy = zoo.make_strategy("masked", base=base, mask=mask, population_size=500)
+    _, state = strategy.ask(key, strategy.init(key, jnp.zeros(100)))
+    share = 1 - (1 - 2 * 0.02275) ** 2  # of two normals, one beyond two standard deviations
+    np.testing.assert_allclose(state.base.moved.mean(), share, atol=5 * np.sqrt(share / 500))
+    alone = zoo.make_strategy(**base, population_size=500)
+    _, expected = alone.ask(key, alone.init(key, jnp.zeros(2)))
+    np.testing.assert_allclose(state.base.distance.mean(), expected.distance.mean(), rtol=1)
+
+
+@pytest.mark.parametrize("id", ["snes", "sep_cma_es", "cma_es", "xnes", "ma_es", "lm_ma_es", "lra_cma_es", "cr_fm_nes"])
+def test_single_precision_solutions_where_double_is_enabled(id, x64):
+    """Numbers known at trace time do not promote the state, nor do traced ones."""
+    key = jax.random.key(0)
+    solution = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), SOLUTION)
+    for strategy in (zoo.make_strategy(id, population_size=SIZE), make(id)):
+        state = jax.eval_shape(strategy.init, key, solution)
+
+        def generation(state, strategy=strategy):
+            population, state = strategy.ask(key, state)
+            return strategy.tell(state, population, jnp.zeros(SIZE, jnp.float32))
+
+        told = jax.eval_shape(generation, state)
+        assert [x.dtype for x in jax.tree.leaves(told)] == [x.dtype for x in jax.tree.leaves(state)]
+
+
+def test_mask_is_no_setting_of_the_base():
+    with pytest.raises(TypeError, match="'snes' has no setting 'mask'") as error:
+        zoo.make_strategy("snes", mask=MASK)
+    assert "mask=" not in str(error.value)
+    assert "mask" not in describe_settings(zoo.make_strategy("snes"))
 
 
 def test_another_mask_is_the_same_program(key):
@@ -182,6 +253,8 @@ def test_masks_that_are_nested_keep_what_both_keep(key):
     [
         ({"b": np.ones(2), "w": np.ones((2, 4))}, TypeError, "Masked.mask must be booleans"),
         ({"w": MASK["w"]}, ValueError, "Masked.mask must have the structure of the solution"),
+        ({"b": [1, 0], "w": 1}, TypeError, "Masked.mask must be booleans"),
+        (jax.tree.map(np.zeros_like, MASK), ValueError, "keeps nothing"),
         ({**MASK, "b": np.array(True)}, ValueError, r"have the shapes of the solution: expected shape \(2,\) in b"),
     ],
 )
