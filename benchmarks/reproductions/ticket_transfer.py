@@ -9,6 +9,7 @@ Sprekeler 2023, arXiv 2306.00045, sections 5 and 6).
 Run: python -m benchmarks.reproductions.ticket_transfer
 """
 
+import jax
 import numpy as np
 
 import zoo
@@ -110,19 +111,13 @@ def flatness(found: dict[str, tuple[zoo.Tickets, str]], problem) -> None:
             chosen = [tickets.ticket(criterion, seed=seed, round=r) for seed in range(NUM_SEEDS)]
             frames = [zoo.flatness(problem, t.mean, s, mask=t.mask, sigmas=sigmas) for s, t in enumerate(chosen)]
             rows = [frame[frame.metric == METRIC].groupby("sigma").value.mean() for frame in frames]
-            norms = [np.sqrt(sum(np.sum(np.square(x)) for x in leaves(t.mean))) for t in chosen]
+            norms = [np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(t.mean))) for t in chosen]
             cells = [f"{np.mean([row[s] for row in rows]):.3f}" for s in sigmas]
             print(
                 f"| {label} | {100 * chosen[0].kept:.3g} % | {np.mean(norms):.1f} | {' | '.join(cells)} |", flush=True
             )
             drawn[f"{label}, {100 * chosen[0].kept:.3g} %"] = frames[0]
     zoo.plot_flatness(drawn, metric=METRIC, maximize=True).savefig(FIGURES / "tickets_flatness.png", dpi=150)
-
-
-def leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def main() -> None:
             FIGURES.mkdir(exist_ok=True)
             name = f"tickets_{task.lower()}_{strategy['id']}"
             tickets.plot().savefig(FIGURES / f"{name}.png", dpi=150)
-            if strategy is STRATEGIES[task][0]:
+            if name == "tickets_digits_snes":
                 tickets.plot_layers().savefig(FIGURES / f"{name}_layers.png", dpi=120)
             drops = -np.diff(tickets.summary()[tickets.criteria].iloc[[0, 10]].to_numpy(), axis=0)[0]
             lost = ", ".join(f"{c} {drop:.3g}" for c, drop in zip(tickets.criteria, drops, strict=True))
