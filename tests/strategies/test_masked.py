@@ -45,9 +45,12 @@ def make(base, **settings):
     return zoo.make_strategy("masked", base=base, mask=MASK, population_size=SIZE, **settings)
 
 
-@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize(
+    "id",
+    ["open_es", "snes", "cma_es", "pes", "nres", "guided_es", "ars", "de", "simple_ga", "bipop", "bounded", "hybrid"],
+)
 def test_what_is_pruned_is_zero_and_the_rest_converges(id, key):
-    """For every strategy as base, the mask traced. The quadratic's optimum is not at zero, where pruned weights are."""
+    """One of each kind, the mask traced; `test_lottery` has every strategy. The optimum is not zero, as pruned is."""
     strategy = zoo.make_strategy("masked", base=zoo.make_strategy(id), population_size=18)
 
     @jax.jit
