@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo import leaf
-from zoo.pruning import apply_mask
 from zoo.strategy import Solution, Strategy, num_dims
 
 
@@ -34,7 +33,3 @@ class MaskableStrategy(Strategy):
             return num_dims(solution)
         dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
         return jnp.maximum(sum(jnp.sum(m, dtype=dtype) for m in jax.tree.leaves(self.mask)), 1)
-
-    def _apply_mask(self, values: Any) -> Any:
-        """Returns a solution, or a population, with zeros where nothing is searched."""
-        return values if self.mask is None else apply_mask(self.mask, values)

@@ -13,7 +13,7 @@ from zoo import segments
 from zoo.describe import describe_settings, describe_value, fingerprint
 from zoo.drive import Budget, as_key, drive
 from zoo.problem import Problem
-from zoo.pruning import num_prunable, num_surviving, prunable_leaves
+from zoo.pruning import kept_fraction, prunable_leaves
 from zoo.registry import as_problem, make_strategy
 from zoo.strategy import Strategy
 from zoo.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
@@ -135,8 +135,7 @@ def _climb(
         state, number = carry.state, int(carry.state.round[0])
         arrays = (state.mask, jax.vmap(lottery.mean)(state), carry.problem_state.statistics, metrics)
         first = jax.tree.map(lambda x: x[0], state.mask)  # the other seeds keep as many
-        prunable = prunable_leaves(first, lottery.exclude)
-        kept = int(num_surviving(first, prunable)) / num_prunable(first, prunable)
+        kept = kept_fraction(first, prunable_leaves(first, lottery.exclude))
         each = Round(*jax.device_get(arrays), kept=kept)
         if number > len(rounds):
             raise _missing_rounds(folder, criterion)

@@ -46,13 +46,15 @@ def full_mask(solution: Solution) -> Mask:
     return jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), solution)
 
 
-def apply_mask(mask: Mask, values: Any) -> Any:
+def apply_mask(mask: Mask | None, values: Any) -> Any:
     """Returns values with zeros where the mask is false.
 
     Args:
-        mask: A mask.
+        mask: A mask; `None` keeps everything.
         values: In the structure of a solution; leaves may have further leading axes, such as one of members.
     """
+    if mask is None:
+        return values
     return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros((), x.dtype)), mask, values)
 
 
@@ -92,3 +94,8 @@ def num_prunable(solution: Solution, prunable: Any) -> int:
     """Returns how many weights could be pruned."""
     sizes = jax.tree.map(lambda x, is_chosen: int(np.prod(jnp.shape(x))) if is_chosen else 0, solution, prunable)
     return sum(jax.tree.leaves(sizes))
+
+
+def kept_fraction(mask: Mask, prunable: Any) -> float:
+    """Returns the fraction of the prunable weights that a mask, which is known, keeps."""
+    return int(num_surviving(mask, prunable)) / num_prunable(mask, prunable)

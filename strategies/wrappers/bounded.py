@@ -30,6 +30,7 @@ from strategies.shaping import finite
 from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 from zoo import leaf, number, static
 from zoo.leaves import check_structure, leaf_name
+from zoo.pruning import apply_mask
 from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
 
 
@@ -104,7 +105,7 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
     def _ask(self, key: jax.Array, state: BoundedState, surrogate: Surrogate | None) -> tuple[Population, BoundedState]:
         surrogate = map_surrogate(surrogate, self._repair, self._repair, lambda gradient: gradient)
         sampled, base = self._sized_base.ask(key, state.base, surrogate)
-        sampled = self._apply_mask(sampled)
+        sampled = apply_mask(self.mask, sampled)
         population = self._repair(sampled)
         distance = state.distance
         if distance is not None:

@@ -17,7 +17,7 @@ from strategies.wrappers.base import Wrapper, map_mean
 from strategies.wrappers.masked import Masked, MaskedState
 from zoo import leaf, number, static
 from zoo.leaves import as_patterns
-from zoo.pruning import Mask, full_mask, keep_best, num_prunable, num_surviving, prunable_leaves
+from zoo.pruning import Mask, full_mask, keep_best, kept_fraction, num_surviving, prunable_leaves
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
 from zoo.tickets import Ticket
 
@@ -87,8 +87,7 @@ class Lottery(Wrapper):
 
     def ticket(self, state: LotteryState) -> Ticket:
         """Returns the ticket of a round: what is trained so far, with which weights, from which initial solution."""
-        prunable = self._prunable(state.solution)
-        kept = int(num_surviving(state.mask, prunable)) / num_prunable(state.solution, prunable)
+        kept = kept_fraction(state.mask, self._prunable(state.solution))
         info = {"criterion": self.score, "round": int(state.round)}
         return Ticket(mask=state.mask, solution=state.solution, kept=kept, mean=self.mean(state), info=info)
 

@@ -1,5 +1,6 @@
 """A sparse solution: any strategy searches the weights that a mask keeps, the others being zero in every member."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -53,11 +54,11 @@ class Masked(Wrapper):
 
     def mean(self, state: MaskedState) -> Solution:
         """Returns the base's mean, zero where pruned."""
-        return self._apply(super().mean(state))
+        return apply_mask(self.mask, super().mean(state))
 
     def std(self, state: MaskedState) -> Solution:
         """Returns the base's standard deviations, zero where pruned."""
-        return self._apply(self._kept_base.std(state.base))
+        return apply_mask(self.mask, self._kept_base.std(state.base))
 
     def condition_number(self, state: MaskedState) -> jax.Array:
         """Returns that of the base."""
@@ -67,28 +68,26 @@ class Masked(Wrapper):
     def _kept_base(self) -> Strategy:
         return self._sized_base if self.mask is None else self._sized_base.for_mask(self.mask)
 
-    def _apply(self, values: Any) -> Any:
-        return values if self.mask is None else apply_mask(self.mask, values)
-
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:
             check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts what it keeps
             leaves = jax.tree.leaves(self.mask)
             if not any(isinstance(m, Tracer) for m in leaves) and not any(map(np.any, leaves)):
                 raise ValueError("Masked.mask keeps nothing, and leaves nothing to search. Keep at least one weight.")
-        return MaskedState(self._kept_base.init(key, self._apply(solution)))
+        return MaskedState(self._kept_base.init(key, apply_mask(self.mask, solution)))
 
     def _ask(self, key: jax.Array, state: MaskedState, surrogate: Surrogate | None) -> tuple[Population, MaskedState]:
-        base_surrogate = map_surrogate(surrogate, self._apply, self._apply, self._apply)
+        mask = functools.partial(apply_mask, self.mask)
+        base_surrogate = map_surrogate(surrogate, mask, mask, mask)
         population, base = self._kept_base.ask(key, state.base, base_surrogate)
-        return self._apply(population), MaskedState(base)
+        return mask(population), MaskedState(base)
 
     def _tell(self, state: MaskedState, population: Population, evaluation: Evaluation) -> MaskedState:
         # Masked again, as a wrapper around this one may have moved what it was given.
-        return MaskedState(self._kept_base.tell(state.base, self._apply(population), evaluation))
+        return MaskedState(self._kept_base.tell(state.base, apply_mask(self.mask, population), evaluation))
 
     def _map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
         def on_kept(solution: Solution) -> Solution:
-            return self._apply(fn(self._apply(solution)))
+            return apply_mask(self.mask, fn(apply_mask(self.mask, solution)))
 
         return MaskedState(map_mean(self._kept_base, state.base, on_kept))

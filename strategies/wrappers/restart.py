@@ -29,6 +29,7 @@ from strategies.noise import normal_like
 from strategies.wrappers.base import Wrapper, map_mean
 from strategies.wrappers.lottery import Lottery
 from zoo import leaf, number, static
+from zoo.pruning import apply_mask
 from zoo.strategy import (
     Evaluation,
     Groups,
@@ -237,7 +238,7 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
     key_next, key_solution, key_init = jax.random.split(key, 3)
     rung, sigma_factor, budget, schedule = strategy._next_run(key_next, state)
     first = strategy._base_on(0, 1.0, size)
-    std = strategy._apply_mask(first.std(first.init(key_init, state.initial)))
+    std = apply_mask(strategy.mask, first.std(first.init(key_init, state.initial)))
     noise = normal_like(key_solution, state.initial, num_samples=1)
     solution = jax.tree.map(lambda x, s, z: x + (strategy.spread * s * z[0]).astype(x.dtype), state.initial, std, noise)
     base = []
@@ -353,7 +354,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     is_due = (run.num_generations >= window) & (run.num_generations % 10 == 0)
     is_stagnating = jax.lax.cond(is_due, has_stagnated, lambda: jnp.zeros((), bool))
 
-    mean, std = strategy._mean_of_run(state), strategy._apply_mask(strategy.std(state))
+    mean, std = strategy._mean_of_run(state), apply_mask(strategy.mask, strategy.std(state))
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
     # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
     is_large = [jnp.any(s >= strategy.tol_x * run.initial_std) for _, s in pairs]
