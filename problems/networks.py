@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -103,6 +104,14 @@ class CNN(nn.Module):
         for features in self.hidden:
             x = nn.relu(nn.Dense(features)(x))
         return nn.Dense(self.num_outputs)(x)
+
+
+def apply_network(network: Network, params: Any, inputs: jax.Array) -> jax.Array:
+    """Returns a network's outputs, computed in half precision if its parameters are, in the dtype of the inputs."""
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    if jnp.finfo(dtype).bits >= jnp.finfo(inputs.dtype).bits:
+        return network.apply(params, inputs)
+    return network.apply(params, inputs.astype(dtype)).astype(inputs.dtype)
 
 
 def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int, ...], activation: str) -> Network:

@@ -1,5 +1,6 @@
 """Gaussian noise in the structure of a solution."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,13 +9,46 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry2x32_p
 
+from strategies.vectors import at_least_float32
+from zoo import leaf, sharding, static
+from zoo.dataclass import PytreeDataclass
+from zoo.population import ImplicitPopulation
+
 _LARGE_LEAF = 256
 _MANY_NUMBERS = 2**16
 
 
 def normal_like(key: jax.Array, solution: Any, *, num_samples: int) -> Any:
     """Returns standard normal noise, each leaf `[num_samples, *leaf.shape]` in the leaf's dtype."""
-    return _normal_rows(key, solution, jnp.arange(num_samples, dtype=jnp.uint32))
+    return normal_rows(key, solution, row_numbers(num_samples))
+
+
+def row_numbers(num_samples: int) -> jax.Array:
+    """Returns the numbers of the rows of a draw."""
+    return jnp.arange(num_samples, dtype=jnp.uint32)
+
+
+class KeyWords(PytreeDataclass):
+    """A random key as plain numbers, which can be stored, selected and saved.
+
+    Attributes:
+        words: `[..., num_words]`.
+        impl: The generator.
+    """
+
+    words: Any = leaf()
+    impl: str = static()
+
+    @classmethod
+    def of(cls, key: jax.Array) -> "KeyWords":
+        """Returns the words of a key, or of an array of keys."""
+        words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+        return cls(words=words, impl=str(jax.random.key_impl(key)))
+
+    @property
+    def key(self) -> jax.Array:
+        """The key."""
+        return jax.random.wrap_key_data(self.words, impl=self.impl)
 
 
 def renew_rows(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
@@ -38,20 +72,23 @@ def renew_rows(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
         order = jnp.argsort(~is_new, stable=True).astype(jnp.uint32)
 
         def draw_one(i: jax.Array, noise: Any) -> Any:
-            row = _normal_rows(key, solution, order[i][None])
+            row = normal_rows(key, solution, order[i][None])
             return jax.tree.map(lambda x, r: jax.lax.dynamic_update_slice_in_dim(x, r, order[i], 0), noise, row)
 
         return jax.lax.fori_loop(0, jnp.sum(is_new), draw_one, noise)
 
     leaves = jax.tree.leaves(noise)
-    if sum(leaf.size for leaf in leaves) < _MANY_NUMBERS or not all(_counts_rows(key, leaf.dtype) for leaf in leaves):
+    if sum(x.size for x in leaves) < _MANY_NUMBERS or not all(_counts_rows(key, x.dtype) for x in leaves):
         return draw_all(key, noise, is_new)
     # An accelerator draws faster than it waits for a loop whose length depends on data.
     return jax.lax.platform_dependent(key, noise, is_new, cpu=draw_new, default=draw_all)
 
 
-def _normal_rows(key: jax.Array, solution: Any, rows: jax.Array) -> Any:
-    """Returns rows of a draw, each leaf `[len(rows), *leaf.shape]`; a row depends on the key and its number alone."""
+def normal_rows(key: jax.Array, solution: Any, rows: jax.Array) -> Any:
+    """Returns rows of a draw, each leaf `[len(rows), *leaf.shape]`; a row depends on the key and its number alone.
+
+    (Under `vmap`, only for keys of threefry, JAX's default.)
+    """
     leaves, structure = jax.tree.flatten(solution)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
     # Small leaves are drawn together: a draw costs many small kernels, and much time to compile.
@@ -60,13 +97,13 @@ def _normal_rows(key: jax.Array, solution: Any, rows: jax.Array) -> Any:
     num_small = sum(size for size, is_small in zip(sizes, small, strict=True) if is_small)
     pool = _draw_rows(key_small, rows, num_small, leaves[0].dtype)
     noise, position = [], 0
-    for leaf, size, is_small in zip(leaves, sizes, small, strict=True):
+    for each, size, is_small in zip(leaves, sizes, small, strict=True):
         if is_small:
             flat = jax.lax.slice_in_dim(pool, position, position + size, axis=1)
             position += size
         else:
-            flat = _draw_rows(keys.pop(), rows, size, leaf.dtype)
-        noise.append(flat.reshape(len(rows), *leaf.shape))
+            flat = _draw_rows(keys.pop(), rows, size, each.dtype)
+        noise.append(flat.reshape(len(rows), *each.shape))
     return jax.tree.unflatten(structure, noise)
 
 
@@ -75,13 +112,17 @@ def _draw_rows(key: jax.Array, rows: jax.Array, size: int, dtype: Any) -> jax.Ar
 
     One block of Threefry yields 64 bits from a 64-bit counter (Salmon et al. 2011), of which `jax.random` keeps 32.
     Here row and column are the counter and all bits are used, which halves the cost. Other generators and precisions go
-    through `jax.random`, which draws all rows or none.
+    through `jax.random`, with a key for each row.
     """
     if not _counts_rows(key, dtype):
-        return jax.random.normal(key, (len(rows), size), dtype)
-    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+        return jax.vmap(lambda k: jax.random.normal(k, (size,), dtype))(keys)
+    words = KeyWords.of(key).words
     num_blocks = -(-size // 2)
-    counter = jnp.broadcast_arrays(rows[:, None], jnp.arange(num_blocks, dtype=jnp.uint32)[None])
+    columns = jnp.arange(num_blocks, dtype=jnp.uint32)[None]
+    # The primitive wants counters of one shape, also where `vmap` gave only some of this another axis.
+    same = (rows[:, None] ^ rows[:, None]) ^ (words[0] ^ words[0])
+    counter = jnp.broadcast_arrays(rows[:, None] ^ same, columns ^ same)
     bits = jnp.concatenate(threefry2x32_p.bind(words[0], words[1], *counter), axis=1)[:, :size]
     # 23 random bits as the mantissa of a number in [1, 2), from there to (-1, 1), as `jax.random.normal` does.
     unit = jax.lax.bitcast_convert_type((bits >> 9) | np.uint32(0x3F800000), jnp.float32) - 1
@@ -102,31 +143,32 @@ def uniform_like(key: jax.Array, values: Any) -> Any:
     return jax.tree.unflatten(structure, draws)
 
 
-def antithetic_pairs(mean: Any, sigma: jax.Array, noise: Any) -> Any:
-    """Returns the population mean ± sigma * noise: first all members with plus, then all with minus.
+def weighted_sum(weights: jax.Array, population: Any, like: Any = None) -> Any:
+    """Returns the sum of the members times their weights, in the structure of one solution.
+
+    Of a population that is not stored it is that of the deviations from the mean: the same, where weights sum to zero.
 
     Args:
-        mean: A solution.
-        sigma: Scalar, or `[num_pairs]`.
-        noise: `[num_pairs, ...]` in the structure of the solution.
+        weights: `[population_size]`.
+        population: The population; members in half precision are summed in single.
+        like: A solution in whose dtypes the sum is; default: those of the members.
     """
+    if isinstance(population, ImplicitPopulation):
+        return population.weighted_sum(weights)
 
-    def pairs(m: jax.Array, z: jax.Array) -> jax.Array:
-        scale = sigma.reshape(-1, *[1] * m.ndim) if sigma.ndim else sigma
-        step = scale.astype(m.dtype) * z
-        return jnp.concatenate([m + step, m - step])
+    def contract(weights: jax.Array, population: Any) -> Any:
+        return jax.tree.map(functools.partial(_contract, weights), population, population if like is None else like)
 
-    return jax.tree.map(pairs, mean, noise)
+    if sharding.num_shards() > 1:
+        contract = sharding.on_shards(contract, axes=(0, 0), out_axis=None)
+    return contract(weights, population)
 
 
-def weighted_sum(weights: jax.Array, population: Any) -> Any:
-    """Returns the sum of the members times their weights, `[population_size]`, in the structure of one solution."""
-
-    def contract(leaf: jax.Array) -> jax.Array:
-        flat = leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:]))
-        return (weights.astype(leaf.dtype) @ flat).reshape(leaf.shape[1:])
-
-    return jax.tree.map(contract, population)
+def _contract(weights: jax.Array, members: jax.Array, like: jax.Array) -> jax.Array:
+    flat = members.reshape(members.shape[0], math.prod(members.shape[1:]))
+    dtype = at_least_float32(members.dtype)
+    total = jnp.dot(weights.astype(members.dtype), flat, preferred_element_type=dtype)
+    return total.reshape(members.shape[1:]).astype(like.dtype)
 
 
 def clip_std(std: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.callback import from_numpy
 from zoo.dataclass import leaf, number, static
+from zoo.host import PythonProblem, from_python
 from zoo.population import map_members
 from zoo.problem import FunctionProblem, Problem, from_function
 from zoo.prune_at_init import prune_at_init
@@ -23,6 +24,7 @@ from zoo.registry import (
     register_strategy,
 )
 from zoo.run import RunResult, minimize, run
+from zoo.sharding import population_mesh
 from zoo.smooth import smooth
 from zoo.strategy import Evaluation, Groups, Strategy
 from zoo.tickets import Ticket, Tickets, load_ticket, load_tickets
@@ -45,6 +47,7 @@ __all__ = [
     "FunctionProblem",
     "Groups",
     "Problem",
+    "PythonProblem",
     "Results",
     "RunResult",
     "Strategy",
@@ -57,6 +60,7 @@ __all__ = [
     "flatness",
     "from_function",
     "from_numpy",
+    "from_python",
     "interpolate",
     "leaf",
     "list_problems",
@@ -75,6 +79,7 @@ __all__ = [
     "plot_interpolation",
     "plot_ladder",
     "plot_layers",
+    "population_mesh",
     "prune_at_init",
     "register_problem",
     "register_strategy",

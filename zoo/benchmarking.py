@@ -1,13 +1,17 @@
 """Compares strategies on problems with one call."""
 
+import contextlib
+import dataclasses
+import functools
 import pathlib
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 
 import zoo
 from zoo.describe import describe_settings, describe_value, fingerprint
@@ -17,11 +21,48 @@ from zoo.registry import make_problem, make_strategy
 from zoo.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
 from zoo.runtimes import check_targets, record_runtimes
 from zoo.segments import forget_programs
+from zoo.sharding import check_mesh, from_first_process, is_first_process
 from zoo.strategy import Strategy, num_dims
 
 Settings = Mapping[str, Any]
+Executor = Callable[[Mapping[int, "PairTask"], bool], Generator[tuple[int, Pair]]]
+"""Computes numbered pairs, with or without progress bars, and yields each with its number as soon as it is finished."""
 
+_EXECUTORS = ("local", "ray")
 _FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairTask:
+    """A pair to compute, and all that it takes: an executor may send it to another process."""
+
+    strategy_label: str
+    problem_label: str
+    strategy: Strategy
+    problem: Problem
+    keys: jax.Array  # [num_seeds]
+    budget: Budget
+    info: dict[str, Any]
+    mesh: Mesh | None = None
+
+    @property
+    def num_leaves(self) -> int:
+        """Leaves of the strategy and the problem."""
+        return len(jax.tree.leaves((self.strategy, self.problem)))
+
+    def compute(self, progress: str | None = None) -> Pair:
+        """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
+        try:
+            outcome = drive(
+                self.strategy, self.problem, self.keys, budget=self.budget, progress=progress, mesh=self.mesh
+            )
+            return _pair(self.strategy_label, self.problem_label, self.problem, self.info, outcome)
+        except Exception as error:
+            return self.failed(error)
+
+    def failed(self, error: Exception) -> Pair:
+        """Returns the pair as one that failed."""
+        return _failed(self.strategy_label, self.problem_label, error, self.info)
 
 
 def benchmark(
@@ -35,6 +76,9 @@ def benchmark(
     problem_settings: Mapping[str, Settings] | None = None,
     num_scores: int = 20,
     out: str | pathlib.Path | None = None,
+    executor: str = "local",
+    ray_options: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
     progress: bool = True,
 ) -> Results:
     """Runs every strategy on every problem, all seeds of a pair in one compiled program.
@@ -53,14 +97,24 @@ def benchmark(
         num_scores: Points of a learning curve, besides the initial solution.
         out: Folder that each pair is saved to as soon as it is finished. Pairs already there, with the same settings,
             are not computed again.
+        executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
+            Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
+            must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
+            numbers are the same, whatever computes them; on another kind of device, to rounding. Functions and classes
+            of a script are sent along; Equinox modules cannot be, and need a module to be imported from.
+        ray_options: Options of the Ray tasks, as in `ray.remote`. Default: one core, no GPU, `max_retries` 2. Ask for a
+            GPU for each pair by `{"num_gpus": 1}`.
+        mesh: Devices to split each population over, for the local executor; see `zoo.run`. Where several processes
+            share it, all of them make this call and get the results; the first alone writes and reads `out`.
         progress: Whether to show progress bars.
 
     Returns:
         `Results`. A pair that fails is recorded with its error; it does not lose the others.
 
     Raises:
-        ValueError: If an id is unknown, a label is used twice, a number is invalid.
+        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, or a mesh is for Ray.
         TypeError: If a setting is unknown.
+        ModuleNotFoundError: If Ray is asked for and not installed.
 
     >>> import zoo
     >>> results = zoo.benchmark(
@@ -75,35 +129,65 @@ def benchmark(
     folder = None if out is None else pathlib.Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"benchmark(out=...) needs a folder, but {folder} is a file.")
+    mesh = None if mesh is None else check_mesh(mesh)
+    compute = _make_executor(executor, ray_options, mesh)
+    written = folder if is_first_process(mesh) else None
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 
-    pairs, num_computed = [], 0
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
-    for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks, 1):
+    pairs: dict[int, Pair] = {}  # by number: an executor may finish them in any order
+    missing: dict[int, PairTask] = {}
+
+    def results() -> Results:
+        return Results([pairs[number] for number in sorted(pairs)], metadata)
+
+    for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks):
         if isinstance(problem, Exception):
-            pair = _failed(strategy_label, problem_label, problem, {"headline": "score", "maximize": False})
-            if folder is not None:
-                pair.save(folder)
-        else:
-            info = _info(strategy, problem, budget, num_seeds, metadata)
-            pair = None if folder is None else _finished(folder, strategy_label, problem_label, info)
-            if pair is None:
-                title = f"{strategy_label} on {problem_label} ({number}/{len(tasks)})" if progress else None
-                try:
-                    outcome = drive(strategy, problem, keys, budget=budget, progress=title)
-                    pair = _pair(strategy_label, problem_label, problem, info, outcome)
-                except Exception as error:
-                    pair = _failed(strategy_label, problem_label, error, info)
-                if folder is not None:
-                    pair.save(folder)
-                num_computed += 1
-                if num_computed % _FORGET_EVERY == 0:
-                    forget_programs()
-        pairs.append(pair)
-        if folder is not None:
-            Results(pairs, metadata).save_metadata(folder)
-    return Results(pairs, metadata)
+            pairs[number] = _failed(strategy_label, problem_label, problem, {"headline": "score", "maximize": False})
+            if written is not None:
+                pairs[number].save(written)
+            continue
+        info = _info(strategy, problem, budget, num_seeds, metadata)
+        missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
+    if folder is not None:
+        pairs |= from_first_process(mesh, functools.partial(_finished, folder, missing))
+        missing = {number: task for number, task in missing.items() if number not in pairs}
+    if written is not None and pairs:
+        results().save_metadata(written)
+    if missing:
+        with contextlib.closing(compute(missing, progress)) as finished:
+            for number, pair in finished:
+                pairs[number] = pair
+                if written is not None:
+                    pair.save(written)
+                    results().save_metadata(written)
+    return results()
+
+
+def _make_executor(executor: str, ray_options: Mapping[str, Any] | None, mesh: Mesh | None) -> Executor:
+    if executor not in _EXECUTORS:
+        raise ValueError(f"benchmark(executor=...) must be one of {', '.join(_EXECUTORS)}, got {executor!r}.")
+    if executor == "ray":
+        if mesh is not None:
+            raise ValueError(
+                "benchmark(mesh=...) splits populations over the devices of this process, and executor='ray' computes "
+                "pairs in others. Use executor='local' with a mesh, or leave the mesh out."
+            )
+        from zoo.ray_executor import RayExecutor
+
+        return RayExecutor(ray_options or {}, max_calls=_FORGET_EVERY)
+    if ray_options is not None:
+        raise ValueError(f"ray_options={ray_options!r} are for benchmark(executor='ray'), got executor={executor!r}.")
+    return _compute_locally
+
+
+def _compute_locally(tasks: Mapping[int, PairTask], progress: bool) -> Generator[tuple[int, Pair]]:
+    for count, (number, task) in enumerate(tasks.items(), 1):
+        title = f"{task.strategy_label} on {task.problem_label} ({count}/{len(tasks)})"
+        yield number, task.compute(title if progress else None)
+        if count % _FORGET_EVERY == 0:
+            forget_programs()
 
 
 def _tasks(
@@ -210,14 +294,16 @@ def _info(
     }
 
 
-def _finished(folder: pathlib.Path, strategy: str, problem: str, info: dict[str, Any]) -> Pair | None:
-    """Returns the saved pair if it is the same one and did not fail."""
-    path = pair_folder(folder, strategy, problem)
-    if not (path / "pair.json").is_file():
-        return None
-    pair = Pair.load(path)
-    same = pair.info["fingerprint"] == info["fingerprint"] and not pair.info["error"]
-    return pair if same else None
+def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
+    pairs = {}
+    for number, task in tasks.items():
+        path = pair_folder(folder, task.strategy_label, task.problem_label)
+        if (path / "pair.json").is_file():
+            pair = Pair.load(path)
+            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
+                pairs[number] = pair
+    return pairs
 
 
 def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], outcome: Outcome) -> Pair:
@@ -230,7 +316,7 @@ def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], out
     curve = pd.concat(frames, ignore_index=True).reindex(columns=list(CURVE_COLUMNS))
     times = {"seconds": outcome.seconds, "compile_seconds": outcome.compile_seconds, "error": None}
     statistics = getattr(outcome.carry.problem_state, "statistics", ())
-    solution = {"mean": outcome.mean, "statistics": statistics}
+    solution = jax.device_get({"mean": outcome.mean, "statistics": statistics})
     runtimes = record_runtimes(strategy, label, problem, outcome)
     return Pair(strategy, label, {**info, **times}, curve, solution, runtimes)
 

@@ -149,6 +149,9 @@ def benchmark_command(
         pathlib.Path,
         typer.Option(help="Folder for results, report and curves; finished pairs there are not rerun."),
     ] = pathlib.Path("results"),
+    executor: Annotated[
+        str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
+    ] = "local",
 ) -> None:
     """Compare strategies on problems; ends with a table, a report and learning curves."""
     with _clear_errors():
@@ -161,6 +164,7 @@ def benchmark_command(
             strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
             problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
             out=out,
+            executor=executor,
         )
         _show(results, out)
         if len(results.failures) == len(results.pairs):

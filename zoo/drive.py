@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from zoo import segments
 from zoo.checkpoint import Checkpointer
 from zoo.describe import describe_settings, describe_value, fingerprint, is_key
 from zoo.problem import Problem
+from zoo.sharding import check_mesh, gather, is_first_process, replicate
 from zoo.strategy import Solution, Strategy, check_solution
 
 if TYPE_CHECKING:
@@ -134,12 +136,39 @@ def drive(
     observe: Callable[[segments.Carry, dict[str, jax.Array]], None] | None = None,
     checkpoint: "str | pathlib.Path | None" = None,
     progress: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Outcome:
     """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program.
 
     `observe` is called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
-    the carry is reused afterwards.
+    the carry is reused afterwards. Populations are split over the devices of `mesh`. Where several processes share it,
+    all of them drive the same run: each is handed what comes of it, the first writes checkpoints and shows progress.
     """
+    context = contextlib.nullcontext()
+    if mesh is not None:
+        mesh = check_mesh(mesh)
+        strategy, problem, keys, solution = replicate(mesh, (strategy, problem, keys, solution))
+        context = jax.set_mesh(mesh)
+    with context:
+        outcome = _drive(
+            strategy, problem, keys, solution, budget, target, callback, observe, checkpoint, progress, mesh
+        )
+    return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
+
+
+def _drive(
+    strategy: Strategy,
+    problem: Problem,
+    keys: jax.Array,
+    solution: Solution | None,
+    budget: Budget,
+    target: float | None,
+    callback: Callable[[Progress], bool | None] | None,
+    observe: Callable[[segments.Carry, dict[str, jax.Array]], None] | None,
+    checkpoint: "str | pathlib.Path | None",
+    progress: str | None,
+    mesh: Mesh | None,
+) -> Outcome:
     batched = keys.ndim == 1
     num_seeds = len(keys) if batched else 1
     solution = None if solution is None else check_solution(solution)
@@ -161,7 +190,7 @@ def drive(
     next_limit = 0
     checkpointer = None
     if checkpoint is not None:
-        checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution))
+        checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution), mesh)
         restored = checkpointer.restore(carry)
         if restored is not None:
             carry, record, meta = restored
@@ -185,7 +214,9 @@ def drive(
     with contextlib.ExitStack() as stack:
         if checkpointer is not None:
             stack.callback(checkpointer.close)
-        show = stack.enter_context(_progress_bar(progress, budget, problem.headline))
+        show = stack.enter_context(
+            _progress_bar(progress if is_first_process(mesh) else None, budget, problem.headline)
+        )
         while next_limit < len(budget.limits) and not stopped.all():
             limit = budget.limits[next_limit]
             next_limit += 1
@@ -274,7 +305,7 @@ def _progress_of(strategy: Strategy, carry: segments.Carry, log: "_Log") -> Prog
         steps=int(log.steps[0]),
         seconds=log.seconds,
         metrics=log.metrics(0),
-        mean=jax.tree.map(jnp.copy, strategy.mean(carry.state)),  # the carry's memory is reused
+        mean=gather(jax.tree.map(jnp.copy, strategy.mean(carry.state))),  # the carry's memory is reused
         best_fitness=float(carry.best_fitness),
     )
 

@@ -1,15 +1,19 @@
 """The only module that knows how a population is stored.
 
-A population is a pytree with the structure of one solution and a leading axis of `population_size` members.
-Everything else - problems, `run`, a user's own loop - goes through these functions, so that a population can one
-day be something other than stacked arrays (seeds, low-rank factors) without touching its users.
+A population is a pytree with the structure of one solution and a leading axis of `population_size` members; or an
+`ImplicitPopulation`, whose members are made where they are evaluated: of seeds, of low-rank factors. Everything else -
+problems, `run`, a user's own loop - goes through these functions, and does not see the difference.
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from zoo import sharding
+from zoo.dataclass import PytreeDataclass
 
 
 def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size: int | None = None) -> Any:
@@ -20,7 +24,8 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
         population: A population as returned by `Strategy.ask`.
         *args: Further pytrees with a leading axis of `population_size`, mapped along with the members. What all
             members share is closed over by `fn` instead.
-        batch_size: Evaluate at most this many members at a time, to bound memory. Default: all at once.
+        batch_size: Evaluate at most this many members at a time (on each device), to bound memory. Default: all at
+            once, or of seeded members as many as take little memory.
 
     Returns:
         The results of `fn`, stacked along a leading axis of `population_size`.
@@ -35,9 +40,48 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
     size = population_size(population)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"map_members: batch_size must be at least 1, got {batch_size}.")
-    if batch_size is None or batch_size >= size:
-        return jax.vmap(fn)(population, *args)
-    return jax.lax.map(lambda member: fn(*member), (population, *args), batch_size=batch_size)
+    sharding.check_divides(size, "A population")
+    if isinstance(population, ImplicitPopulation):
+        return population.map(fn, *args, batch_size=batch_size)
+
+    def map_stacked(members: tuple[Any, ...]) -> Any:
+        if batch_size is None or batch_size * sharding.num_shards() >= size:
+            return jax.vmap(fn)(*members)
+        return jax.lax.map(lambda member: fn(*member), members, batch_size=batch_size)
+
+    if sharding.num_shards() > 1:
+        map_stacked = sharding.on_shards(map_stacked, axes=(0,), out_axis=0)
+    return map_stacked((population, *args))
+
+
+class ImplicitPopulation(PytreeDataclass, abc.ABC):
+    """A population whose members are not stored as stacked arrays, but made where they are needed."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """The number of members."""
+
+    @abc.abstractmethod
+    def map(self, fn: Callable[..., Any], *args: Any, batch_size: int | None = None) -> Any:
+        """Applies a function to every member; see `map_members`."""
+
+    @abc.abstractmethod
+    def member(self, index: Any) -> Any:
+        """Returns one member as a solution; `index` may be traced."""
+
+    @abc.abstractmethod
+    def masked(self, mask: Any) -> "ImplicitPopulation":
+        """Returns the population with zeros in every member where a mask is false."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights: jax.Array) -> Any:
+        """Returns sum_i weights_i (x_i - mean) over the members, in the structure of a solution."""
+
+
+def materialize(population: Any) -> Any:
+    """Returns a population as stacked arrays, each leaf `[population_size, ...]`."""
+    return map_members(lambda x: x, population) if isinstance(population, ImplicitPopulation) else population
 
 
 def population_size(population: Any) -> int:
@@ -46,6 +90,8 @@ def population_size(population: Any) -> int:
     Raises:
         ValueError: If the population is empty, or its leaves disagree on the number of members.
     """
+    if isinstance(population, ImplicitPopulation):
+        return population.size
     shapes = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(population)]
     sizes = {shape[:1] for shape in shapes}
     if len(sizes) != 1 or () in sizes:
@@ -58,7 +104,9 @@ def population_size(population: Any) -> int:
 
 def take_member(population: Any, index: Any) -> Any:
     """Returns one member of a population as a solution; `index` may be traced."""
-    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), population)
+    if isinstance(population, ImplicitPopulation):
+        return population.member(index)
+    return sharding.take(population, index)
 
 
 def repeat_solution(solution: Any, size: int) -> Any:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.leaves import as_patterns, find_leaves, leaf_name
+from zoo.population import ImplicitPopulation
 from zoo.strategy import Solution
 
 Mask = Any
@@ -51,10 +52,13 @@ def apply_mask(mask: Mask | None, values: Any) -> Any:
 
     Args:
         mask: A mask; `None` keeps everything.
-        values: In the structure of a solution; leaves may have further leading axes, such as one of members.
+        values: In the structure of a solution; leaves may have further leading axes, such as one of members. Or a
+            population that is not stored.
     """
     if mask is None:
         return values
+    if isinstance(values, ImplicitPopulation):
+        return values.masked(mask)
     return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros((), x.dtype)), mask, values)
 
 

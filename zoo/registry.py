@@ -1,8 +1,8 @@
 """The registry: ids to strategies and problems, loaded only when one is made.
 
 A row is an id and a `"module:attribute"` spec (or the object itself). An id that ends in `/*` is a namespace: whatever
-follows the slash is passed on as one setting. Other distributions add rows through the entry points `zoo.strategies`
-and `zoo.problems`.
+follows the slash is passed on as one setting; one may lie in another. Other distributions add rows through the entry
+points `zoo.strategies` and `zoo.problems`.
 """
 
 import difflib
@@ -31,6 +31,7 @@ STRATEGIES = {
     "cr_fm_nes": "strategies.distribution.cr_fm_nes:CRFMNES",
     "cv_zod": "strategies.gradient.cv_zod:CVZOD",
     "de": "strategies.population.de:DE",
+    "eggroll": "strategies.gradient.eggroll:EGGROLL",
     "es_single": "strategies.gradient.es_single:ESSingle",
     "evosax/*": "strategies.adapters.evosax:EvosaxStrategy",
     "frozen": "strategies.wrappers.frozen:Frozen",
@@ -64,6 +65,7 @@ STRATEGIES = {
 PROBLEMS = {
     "blackbox/*": "problems.blackbox.bbob:BBOB",
     "rl/*": "problems.rl.gymnax:GymnaxProblem",
+    "rl/gymnasium/*": "problems.rl.gymnasium:GymnasiumProblem",
     "supervised/accuracy_pipeline": "problems.supervised.accuracy_pipeline:AccuracyPipeline",
     "supervised/digits": "problems.supervised.images:digits",
     "supervised/fashion_mnist": "problems.supervised.images:fashion_mnist",
@@ -155,14 +157,15 @@ class Registry:
         self._load_entry_points()
         if id in self.rows and not id.endswith("/*"):
             return load(self.rows[id]), None
-        namespace, slash, name = id.partition("/")
-        row = f"{namespace}/*"
-        if slash and row in self.rows:
-            factory = load(self.rows[row])
-            if name in factory.names() or name in getattr(factory, "aliases", ()):
-                return factory, name
-            if hasattr(factory, "check_installed"):
-                factory.check_installed()
+        parts = id.split("/")
+        for num in range(len(parts) - 1, 0, -1):  # the innermost namespace first
+            row, name = "/".join([*parts[:num], "*"]), "/".join(parts[num:])
+            if row in self.rows:
+                factory = load(self.rows[row])
+                if name in factory.names() or name in getattr(factory, "aliases", ()):
+                    return factory, name
+                if hasattr(factory, "check_installed"):
+                    factory.check_installed()
         raise ValueError(self._unknown_id(id))
 
     def _unknown_id(self, id: str) -> str:

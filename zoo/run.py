@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from zoo.drive import Budget, Progress, as_key, drive
 from zoo.problem import Problem, from_function
@@ -94,6 +95,7 @@ def run(
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: "str | pathlib.Path | None" = None,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> RunResult:
     """Runs a strategy on a problem.
 
@@ -112,12 +114,16 @@ def run(
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
             there resumes from it: the result is bit-identical to that of an uninterrupted run.
         progress: Whether to show a progress bar.
+        mesh: Devices to split populations over, `zoo.population_mesh()`; the population size must be a multiple of
+            their number. Results are those of one device, but for rounding. Default: one device. Where several
+            processes share it (`jax.distributed`), all of them make this call and get the result; a callback must
+            return the same in all; the first alone writes and reads the checkpoint, and shows progress.
 
     Returns:
         A `RunResult`.
 
     Raises:
-        ValueError: If a budget is invalid, or the checkpoint is another run's.
+        ValueError: If a budget is invalid, the checkpoint is another run's, or the population cannot be divided.
         TypeError: If the strategy does not fit the problem.
 
     >>> import zoo
@@ -136,6 +142,7 @@ def run(
         callback=callback,
         checkpoint=checkpoint,
         progress="run" if progress else None,
+        mesh=mesh,
     )
     scores = outcome.scores[0]
     return RunResult(
@@ -170,6 +177,7 @@ def minimize(
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: "str | pathlib.Path | None" = None,
     progress: bool = False,
+    mesh: Mesh | None = None,
     **settings: Any,
 ) -> RunResult:
     """Minimises a plain function of one solution.
@@ -188,6 +196,7 @@ def minimize(
         callback: See `run`.
         checkpoint: See `run`.
         progress: See `run`.
+        mesh: See `run`.
         **settings: Settings of the strategy, if given by id, such as `sigma`.
 
     Returns:
@@ -222,6 +231,7 @@ def minimize(
         callback=callback,
         checkpoint=checkpoint,
         progress=progress,
+        mesh=mesh,
     )
 
 

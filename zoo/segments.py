@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from zoo.population import take_member
 from zoo.problem import Problem
+from zoo.sharding import keep_replicated
 from zoo.strategy import Solution, Strategy, check_solution
 
 
@@ -133,9 +134,9 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Arra
     surrogate = _surrogate(strategy, problem, key_evaluate, carry.problem_state)
     population, state = strategy.ask(key_ask, carry.state, surrogate)
     evaluation, problem_state = problem.evaluate(key_evaluate, population, carry.problem_state)
-    state = strategy.tell(state, population, evaluation)
+    state = keep_replicated(strategy.tell(state, population, evaluation))
 
-    fitness = jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness)
+    fitness = keep_replicated(jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness))
     index = jnp.argmin(fitness)
     better = fitness[index] < carry.best_fitness
     best_solution = jax.tree.map(

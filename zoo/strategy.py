@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.dataclass import PytreeDataclass, static
-from zoo.population import map_members, population_size
+from zoo.population import map_members, materialize, population_size
 
 Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
@@ -100,10 +100,6 @@ class Strategy(PytreeDataclass, abc.ABC):
     takes_surrogate: ClassVar[bool] = False
     """Whether `ask` uses the surrogate gradient; if it does, the loop's `surrogate` must not be `None`."""
 
-    remembers_noise: ClassVar[bool] = False
-    """Whether `tell` uses the noise that `ask` drew rather than the population it is given, which a wrapper that moves
-    members (bounds) then may not do."""
-
     def init(self, key: jax.Array, solution: Solution) -> State:
         """Returns the initial state, centred on a solution.
 
@@ -159,6 +155,14 @@ class Strategy(PytreeDataclass, abc.ABC):
             TypeError: If the fitness is not an array of numbers.
         """
         return self._tell(state, population, self._check_evaluation(population, evaluation))
+
+    @property
+    def remembers_noise(self) -> bool:
+        """Whether `tell` uses the noise that `ask` drew rather than the members it is given.
+
+        A wrapper may then not move members, as bounds do.
+        """
+        return False
 
     @property
     def groups(self) -> np.ndarray | Groups:
@@ -281,7 +285,7 @@ def _checked_surrogate(surrogate: Surrogate) -> SurrogateGradient:
 
     return SurrogateGradient(
         lambda solution: fit(surrogate(solution), solution),
-        lambda population: fit(gradient_of_members(surrogate, population), population),
+        lambda population: fit(gradient_of_members(surrogate, population), jax.eval_shape(materialize, population)),
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from problems.networks import Network, make_network
+from problems.networks import Network, apply_network, make_network
 from problems.rl.normalizer import Moments, Normalizer
 from zoo import UnrolledProblem, leaf, static
 from zoo.strategy import Solution
@@ -117,7 +117,7 @@ class GymnaxProblem(UnrolledProblem):
             normalizer = Normalizer.identity(self._observation_size) if self.normalizer is None else self.normalizer
             observation = normalizer.normalize(observation)
             moments = moments.add(inner.observation - normalizer.mean, inner.alive)
-        outputs = self._network.apply(solution, observation)
+        outputs = apply_network(self._network, solution, observation)
 
         def step_one(key: jax.Array, outputs: jax.Array, state: Any) -> tuple[Any, ...]:
             key_action, key_step = jax.random.split(key)

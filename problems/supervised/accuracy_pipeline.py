@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from problems.networks import Network
+from problems.networks import Network, apply_network
 from problems.supervised.classification import Classification
 from zoo import Problem, leaf, make_problem, number, smooth, static
 from zoo.strategy import Solution
@@ -125,7 +125,7 @@ class AccuracyPipeline(Problem):
         height, width = images.shape[1:3]
         views = [padded[:, 1 + i : 1 + i + height, 1 + j : 1 + j + width] for i, j in SHIFTS]
         stacked = jnp.stack(views, axis=1)
-        logits = self.network.apply(solution, stacked.reshape(-1, *images.shape[1:]))
+        logits = apply_network(self.network, solution, stacked.reshape(-1, *images.shape[1:]))
         return logits.reshape(*stacked.shape[:2], -1)
 
     # The estimators: each returns a loss whose gradient with respect to the logits is the estimate.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from problems.networks import Network
+from problems.networks import Network, apply_network
 from zoo import Problem, leaf, static
 from zoo.strategy import Solution
 
@@ -102,7 +102,7 @@ class Classification(Problem):
         return {"test_accuracy": 1 - error, "test_loss": loss}
 
     def _loss_and_error(self, solution: Solution, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = self.network.apply(solution, _as_float(inputs))
+        logits = apply_network(self.network, solution, _as_float(inputs))
         loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         error = jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=logits.dtype)
         return loss, error

@@ -48,7 +48,10 @@ class MAES(MaskableStrategy):
     population_size: int | None = static(default=None, at_least=2)
     sigma: float = number(default=0.3, above=0)
 
-    remembers_noise = True  # recovering z from a member would take the inverse of M
+    @property
+    def remembers_noise(self) -> bool:
+        """True: recovering z from a member would take the inverse of M."""
+        return True
 
     def mean(self, state: MAESState) -> Solution:
         """Returns the mean of the search distribution."""

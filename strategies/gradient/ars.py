@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from strategies.gradient.base import GradientStrategy, OptimizerFactory
-from strategies.noise import antithetic_pairs, normal_like, weighted_sum
+from strategies.noise import weighted_sum
 from strategies.shaping import Shaping
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
@@ -72,14 +72,14 @@ class ARS(GradientStrategy):
         weights = (plus[top] - minus[top]) / (num_top * jnp.where(spread > 0, spread, 1))
         half = jnp.zeros_like(plus).at[top].set(weights, unique_indices=True)
         # z_k = (x_k+ - x_k-) / (2 sigma).
-        return weighted_sum(jnp.concatenate([half, -half]) / (2 * self.sigma_at(state)), population)
+        return weighted_sum(jnp.concatenate([half, -half]) / (2 * self.sigma_at(state)), population, like=state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> ARSState:
         return ARSState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
 
     def _ask(self, key: jax.Array, state: ARSState, surrogate: Surrogate | None) -> tuple[Population, ARSState]:
-        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean) // 2)
-        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
+        noise = self._perturbation.draw(key, state.mean, self._num_members(state.mean) // 2)
+        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise), state
 
     def _num_top(self, population_size: int) -> int:
         num_directions = population_size // 2

@@ -18,7 +18,6 @@ from strategies.gradient.subspace import (
     orthonormal_basis,
     store,
 )
-from strategies.noise import antithetic_pairs
 from strategies.vectors import at_least_float32, scale_down
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
@@ -87,7 +86,8 @@ class ASEBO(EllipsoidStrategy):
 
     def _ask(self, key: jax.Array, state: ASEBOState, surrogate: Surrogate | None) -> tuple[Population, ASEBOState]:
         basis = self.basis(state)
-        population = antithetic_pairs(state.mean, self.sigma_at(state), self._draw(key, state, basis))
+        noise = self._draw(key, state, basis)
+        population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
         return population, state._replace(coefficients=basis.coefficients.astype(state.coefficients.dtype))
 
     def _tell(self, state: ASEBOState, population: Population, evaluation: Evaluation) -> ASEBOState:

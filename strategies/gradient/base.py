@@ -14,6 +14,7 @@ import optax
 
 from strategies.gradient.clip_up import clip_up
 from strategies.noise import weighted_sum
+from strategies.perturbations import Dense, Perturbation, get_perturbation
 from strategies.shaping import Shaping, get_shaping
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Strategy
@@ -154,9 +155,27 @@ class GradientStrategy(PerturbationStrategy):
     Attributes:
         sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
             `optax.exponential_decay(1.0, 100, 0.9)`.
+        perturbation: How the population is stored, from `strategies.perturbations`: `Dense()` arrays, `Seeded()` noise
+            of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`.
     """
 
     sigma_schedule: Schedule | None = static(default=None)
+    perturbation: str | Perturbation = static(default=Dense())
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        perturbation = get_perturbation(self.perturbation, f"{type(self).__name__}.perturbation")
+        object.__setattr__(self, "perturbation", perturbation)
+
+    @property
+    def remembers_noise(self) -> bool:
+        """Whether members are not stored, so that an update cannot follow members that were moved."""
+        return not isinstance(self.perturbation, Dense)
+
+    @property
+    def _perturbation(self) -> Perturbation:
+        return self.perturbation  # pyright: ignore[reportReturnType] - __post_init__ saw to it
 
     def std(self, state: State) -> Solution:
         """Returns the current sigma, broadcast."""
@@ -171,4 +190,4 @@ class GradientStrategy(PerturbationStrategy):
         """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""
         # The weights sum to zero, so the mean drops out.
         scale = 1 / (weights.shape[0] * self.sigma_at(state) ** 2)
-        return weighted_sum(weights * scale, population)
+        return weighted_sum(weights * scale, population, like=state.mean)

@@ -13,7 +13,6 @@ import optax
 
 from strategies.gradient.base import GradientStrategy, has_finite_square
 from strategies.gradient.subspace import inner_products
-from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import Shaping
 from zoo import static
 from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
@@ -86,10 +85,10 @@ class CVZOD(GradientStrategy):
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:
         gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
-        noise = normal_like(key, state.mean, num_samples=len(state.slopes))
+        noise = self._perturbation.draw(key, state.mean, len(state.slopes))
         slopes = inner_products(noise, jax.tree.map(lambda g: g[None], gradient))[:, 0].astype(state.slopes.dtype)
         is_usable = jnp.all(jnp.stack([jnp.all(has_finite_square(x)) for x in (slopes, *jax.tree.leaves(gradient))]))
         hint = jax.tree.map(lambda g: jnp.where(is_usable, g, 0), gradient)
         slopes = jnp.where(is_usable, slopes, 0)
-        population = antithetic_pairs(state.mean, self.sigma_at(state), noise)
+        population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
         return population, state._replace(hint=hint, slopes=slopes)

@@ -18,7 +18,6 @@ from strategies.gradient.subspace import (
     orthonormal_basis,
     store,
 )
-from strategies.noise import antithetic_pairs
 from strategies.vectors import at_least_float32, unit
 from zoo import number, static
 from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
@@ -120,7 +119,7 @@ class GuidedES(EllipsoidStrategy):
         noise = self._draw(key, state, basis)
         coordinates = basis.coordinates(noise).astype(state.coordinates.dtype)
         state = state._replace(coordinates=coordinates, rank=basis.rank.astype(jnp.int32))
-        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state
+        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise), state
 
     def _tell(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> GuidedESState:
         told = super()._tell(state, population, evaluation)

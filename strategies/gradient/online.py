@@ -20,10 +20,19 @@ import numpy as np
 import optax
 
 from strategies.gradient.base import GradientStrategy
-from strategies.noise import antithetic_pairs, normal_like, renew_rows, weighted_sum
+from strategies.noise import KeyWords, renew_rows, row_numbers, weighted_sum
+from strategies.perturbations.base import ImplicitPerturbation, Noise
 from strategies.shaping import Shaping
-from zoo import static
+from zoo import sharding, static
+from zoo.pruning import apply_mask
 from zoo.strategy import Evaluation, Population, Solution, Surrogate, repeat_groups
+
+
+class Blocks(NamedTuple):
+    """The perturbations of the pairs' episodes by their keys, where populations are not stored."""
+
+    keys: KeyWords  # words [max_blocks, num_pairs, ...]
+    sigma: jax.Array  # [max_blocks, num_pairs] with which they were drawn
 
 
 class OnlineState(NamedTuple):
@@ -34,14 +43,19 @@ class OnlineState(NamedTuple):
     generation: jax.Array  # []
     age: jax.Array  # [num_pairs] windows since the pair's episode began
     sigma: jax.Array  # [num_pairs] with which its perturbation was drawn
-    perturbation: Solution | None  # [num_pairs, ...] standard normal; None if it is drawn anew in every window
-    earlier: Solution | None  # [num_pairs, ...] sum of z_j / sigma_j before the present one; None if there are none
+    perturbation: Solution | Blocks | None  # [num_pairs, ...] standard normal; None if drawn anew in every window
+    earlier: Solution | None  # [num_pairs, ...] sum of z_j / sigma_j before the present one; None if not stored
 
 
 class OnlineStrategy(GradientStrategy):
     """Base of the online strategies: antithetic pairs i and i + population_size / 2, each its own worker.
 
     A subclass says for how many windows a perturbation is held.
+
+    Where populations are not stored (`perturbation=Seeded()` or `LowRank()`), neither are the sums of perturbations: of
+    every perturbation of an episode its key is kept, and the noise drawn again for each estimate. So that the keys stay
+    bounded, the last of `perturbation.max_blocks` perturbations is held to the end of the episode. The estimate remains
+    unbiased, for the loss smoothed by as many independent perturbations.
 
     Attributes:
         shaping: As in `GradientStrategy`, but off by default: anything but `"none"` makes the estimate biased, and
@@ -50,12 +64,15 @@ class OnlineStrategy(GradientStrategy):
 
     shaping: str | Shaping = static(default="none")
 
-    remembers_noise = True
-
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
         self._check_pairs()
+
+    @property
+    def remembers_noise(self) -> bool:
+        """True."""
+        return True
 
     @property
     @abc.abstractmethod
@@ -79,10 +96,14 @@ class OnlineStrategy(GradientStrategy):
         num_pairs = state.age.shape[0]
         # As in open_es the mean drops out, here from sum_i w_i (x_i - mean) / sigma_i^2.
         scale = 1 / (2 * num_pairs * jnp.tile(state.sigma, 2) ** 2)
-        estimate = weighted_sum(weights * scale, population)
-        if state.earlier is None:
+        estimate = weighted_sum(weights * scale, population, like=state.mean)
+        if isinstance(state.perturbation, Blocks) and self._noise_period is not None:
+            earlier = self._sum_blocks(state, weights[:num_pairs] / num_pairs)
+            earlier = apply_mask(getattr(population, "mask", None), earlier)
+        elif state.earlier is not None:
+            earlier = weighted_sum(weights[:num_pairs] / num_pairs, state.earlier)
+        else:
             return estimate
-        earlier = weighted_sum(weights[:num_pairs] / num_pairs, state.earlier)
         return jax.tree.map(jnp.add, estimate, earlier)
 
     def _init(self, key: jax.Array, solution: Solution) -> OnlineState:
@@ -97,19 +118,40 @@ class OnlineStrategy(GradientStrategy):
             generation=jnp.zeros((), jnp.int32),
             age=jnp.zeros(num_pairs, jnp.int32),
             sigma=jnp.zeros(num_pairs, float),
+            perturbation=None,
+            earlier=None,
+        )
+        sigma = jnp.full_like(state.sigma, self.sigma_at(state))
+        if self._max_blocks is not None:
+            size, keys = (self._max_blocks, num_pairs), KeyWords.of(key)
+            keys = keys.replace(words=jnp.broadcast_to(keys.words, (*size, *keys.words.shape)))
+            sigmas = jnp.broadcast_to(sigma, size)
+            return state._replace(sigma=sigma, perturbation=Blocks(keys, sigmas))
+        return state._replace(
+            sigma=sigma,
             perturbation=None if self._noise_period == 1 else zeros(),
             earlier=None if self._noise_period is None else zeros(),
         )
-        return state._replace(sigma=jnp.full_like(state.sigma, self.sigma_at(state)))
 
     def _ask(self, key: jax.Array, state: OnlineState, surrogate: Surrogate | None) -> tuple[Population, OnlineState]:
         is_new = self._starts_block(state.age)
         sigma = jnp.where(is_new, self.sigma_at(state).astype(state.sigma.dtype), state.sigma)
-        if state.perturbation is None:
-            noise = normal_like(key, state.mean, num_samples=state.age.shape[0])
-            return antithetic_pairs(state.mean, sigma, noise), state._replace(sigma=sigma)
-        noise = renew_rows(key, state.perturbation, is_new)
-        return antithetic_pairs(state.mean, sigma, noise), state._replace(sigma=sigma, perturbation=noise)
+        num_pairs = state.age.shape[0]
+        if isinstance(state.perturbation, Blocks):
+            here = (self._block(state.age), jnp.arange(num_pairs))
+            keys = state.perturbation.keys
+            words = jnp.where(is_new[:, None], KeyWords.of(key).words, keys.words[here])
+            blocks = Blocks(
+                keys.replace(words=keys.words.at[here].set(words)), state.perturbation.sigma.at[here].set(sigma)
+            )
+            noise = self._draw_rows(state.mean, keys.replace(words=words), row_numbers(num_pairs))
+            state = state._replace(perturbation=blocks)
+        elif state.perturbation is None:
+            noise = self._perturbation.draw(key, state.mean, num_pairs)
+        else:
+            noise = renew_rows(key, state.perturbation, is_new)
+            state = state._replace(perturbation=noise)
+        return self._perturbation.perturb(state.mean, sigma, noise), state._replace(sigma=sigma)
 
     def _tell(self, state: OnlineState, population: Population, evaluation: Evaluation) -> OnlineState:
         num_pairs = state.age.shape[0]
@@ -127,6 +169,48 @@ class OnlineStrategy(GradientStrategy):
 
         return told._replace(earlier=jax.tree.map(accumulate, state.earlier, population))
 
+    @property
+    def _max_blocks(self) -> int | None:
+        """How many perturbations of an episode are remembered by their keys; `None`: they are not."""
+        if not isinstance(self._perturbation, ImplicitPerturbation):
+            return None
+        return 1 if self._noise_period is None else self._perturbation.max_blocks
+
+    def _block(self, age: jax.Array) -> jax.Array:
+        """Returns which of the remembered perturbations of its episode a pair is at."""
+        if self._noise_period is None or self._max_blocks is None:
+            return jnp.zeros_like(age)
+        return jnp.minimum(age // self._noise_period, self._max_blocks - 1)
+
     def _starts_block(self, age: jax.Array) -> jax.Array:
         """Whether a new perturbation is due."""
-        return age == 0 if self._noise_period is None else age % self._noise_period == 0
+        if self._noise_period is None:
+            return age == 0
+        is_due = age % self._noise_period == 0
+        return is_due if self._max_blocks is None else is_due & (age < self._noise_period * self._max_blocks)
+
+    def _draw_rows(self, mean: Solution, keys: KeyWords, rows: jax.Array) -> Noise:
+        return self._perturbation.draw_rows(keys.key, mean, rows)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _sum_blocks(self, state: OnlineState, weights: jax.Array) -> Solution:
+        """Returns the weighted sum over the pairs of z_j / sigma_j before the present block, drawn again."""
+        blocks: Blocks = state.perturbation  # pyright: ignore[reportAssignmentType]
+        is_earlier = jnp.arange(len(blocks.sigma))[:, None] < self._block(state.age)
+        scaled = jnp.where(is_earlier, weights / blocks.sigma, 0)
+
+        def add_up(words: jax.Array, weights: jax.Array, rows: jax.Array) -> Solution:
+            def add(total: Solution, block: tuple[jax.Array, jax.Array]) -> tuple[Solution, None]:
+                words, weights = block
+
+                def added() -> Solution:
+                    noise = self._draw_rows(state.mean, blocks.keys.replace(words=words), rows)
+                    return jax.tree.map(jnp.add, total, noise.weighted_sum(weights))
+
+                return jax.lax.cond(jnp.any(weights != 0), added, lambda: total), None
+
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.mean)
+            return jax.lax.scan(add, zeros, (words, weights))[0]
+
+        if sharding.num_shards() > 1:
+            add_up = sharding.on_shards(add_up, axes=(1, 1, 0), out_axis=None)
+        return add_up(blocks.keys.words, scaled, row_numbers(len(state.age)))

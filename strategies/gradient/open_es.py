@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from strategies.gradient.base import GradientStrategy
-from strategies.noise import antithetic_pairs, normal_like
 from zoo import static
 from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
 
@@ -98,13 +97,10 @@ class OpenES(GradientStrategy):
         return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
 
     def _ask(self, key: jax.Array, state: OpenESState, surrogate: Surrogate | None) -> tuple[Population, OpenESState]:
-        sigma = self.sigma_at(state)
-        size = self._num_members(state.mean)
-        if self.antithetic:
-            noise = normal_like(key, state.mean, num_samples=size // 2)
-            return antithetic_pairs(state.mean, sigma, noise), state
-        noise = normal_like(key, state.mean, num_samples=size)
-        return jax.tree.map(lambda m, z: m + sigma.astype(m.dtype) * z, state.mean, noise), state
+        signs = (1, -1) if self.antithetic else (1,)
+        num_samples = self._num_members(state.mean) // len(signs)
+        noise = self._perturbation.draw(key, state.mean, num_samples)
+        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise, signs), state
 
 
 def _subtract_mean(weights: jax.Array) -> jax.Array:

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import Basis, SubspaceStrategy, no_directions, orthonormal_basis, store
+from strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
 from strategies.maskable import MaskableStrategy
-from strategies.noise import antithetic_pairs, normal_like
 from strategies.shaping import finite
 from strategies.vectors import unit
 from zoo import number, static
@@ -90,15 +89,12 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         key_noise, key_choice = jax.random.split(key)
         num_pairs = len(state.is_inside)
         is_inside = jax.random.uniform(key_choice, (num_pairs,)) < self._probability(state, basis)
-        noise = normal_like(key_noise, state.mean, num_samples=num_pairs)
+        noise = self._perturbation.draw(key_noise, state.mean, num_pairs)
         # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
-        within = basis.combine(jnp.where(is_inside, 1, -1)[:, None] * basis.coordinates(noise))
-
-        def select(z: jax.Array, u: jax.Array) -> jax.Array:
-            return jnp.where(is_inside.reshape(-1, *[1] * (z.ndim - 1)), 0, z) + u.astype(z.dtype)
-
-        noise = jax.tree.map(select, noise, within)
-        return antithetic_pairs(state.mean, self.sigma_at(state), noise), state._replace(is_inside=is_inside)
+        within = jnp.where(is_inside, 1, -1)[:, None] * basis.coordinates(noise)
+        noise = combine(noise, jnp.where(is_inside, 0, 1), basis, within)
+        population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
+        return population, state._replace(is_inside=is_inside)
 
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
         gradient = self.estimate(state, population, evaluation)

@@ -15,7 +15,7 @@ import numpy as np
 
 from strategies.gradient.base import GradientStrategy
 from strategies.maskable import MaskableStrategy
-from strategies.noise import normal_like
+from strategies.perturbations.base import Noise
 from strategies.shaping import Shaping
 from strategies.vectors import at_least_float32
 from zoo import static
@@ -81,8 +81,13 @@ def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.
     return Basis(directions, scale[:, None] * vectors.T, jnp.sum(kept))
 
 
-def inner_products(one: Solution, other: Solution) -> jax.Array:
-    """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`, at least in float32."""
+def inner_products(one: Solution | Noise, other: Solution) -> jax.Array:
+    """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`, at least in float32.
+
+    The first may be noise that is not stored.
+    """
+    if isinstance(one, Noise):
+        return one.inner_products(other)
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
         dtype = at_least_float32(x.dtype)
@@ -90,6 +95,26 @@ def inner_products(one: Solution, other: Solution) -> jax.Array:
         return jnp.matmul(x, y.T, precision=_PRECISION)
 
     return sum(jax.tree.leaves(jax.tree.map(product, one, other)))  # pyright: ignore[reportReturnType]
+
+
+def combine(noise: Any, weights: jax.Array, basis: Basis, coordinates: jax.Array) -> Any:
+    """Returns the vectors weights_i z_i plus those of coordinates `[n, k]` in a subspace.
+
+    Args:
+        noise: z, `[n, ...]` in the structure of a solution, or not stored.
+        weights: `[n]`, or a scalar.
+        basis: The subspace.
+        coordinates: In the basis.
+    """
+    if isinstance(noise, Noise):
+        coefficients = jnp.matmul(coordinates, basis.coefficients, precision=_PRECISION)
+        return noise.combine(weights, coefficients, basis.directions)
+
+    def add(z: jax.Array, u: jax.Array) -> jax.Array:
+        w = weights.reshape(-1, *[1] * (z.ndim - 1)) if weights.ndim else weights
+        return w.astype(z.dtype) * z + u.astype(z.dtype)
+
+    return jax.tree.map(add, noise, basis.combine(coordinates))
 
 
 def store(directions: Solution, direction: Solution, index: jax.Array) -> Solution:
@@ -191,8 +216,5 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
         num_pairs = self._num_members(state.mean) // 2
         whole, inside = self._variances(state, basis.rank)
         normals = jax.random.normal(key_inside, (num_pairs, self.subspace_dims), basis.coefficients.dtype)
-        return jax.tree.map(
-            lambda z, u: jnp.sqrt(whole).astype(z.dtype) * z + u,
-            normal_like(key_whole, state.mean, num_samples=num_pairs),
-            basis.combine(jnp.sqrt(inside) * normals),
-        )
+        noise = self._perturbation.draw(key_whole, state.mean, num_pairs)
+        return combine(noise, jnp.sqrt(whole), basis, jnp.sqrt(inside) * normals)

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from strategies.gradient.base import GradientStrategy
 from strategies.gradient.open_es import OpenESState
-from strategies.noise import antithetic_pairs, normal_like, weighted_sum
+from strategies.noise import weighted_sum
 from strategies.shaping import Shaping
 from zoo import static
-from zoo.population import repeat_solution
 from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
 
 
@@ -60,17 +59,15 @@ class TES(GradientStrategy):
         num_pairs = evaluation.fitness.shape[0] // 3
         weights = self._antithetic_weights(evaluation.fitness[: 2 * num_pairs])
         scale = 1 / (2 * num_pairs * self.sigma_at(state) ** 2)
-        return weighted_sum(jnp.pad(weights * scale, (0, num_pairs)), population)
+        return weighted_sum(jnp.pad(weights * scale, (0, num_pairs)), population, like=state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> OpenESState:
         return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
 
     def _ask(self, key: jax.Array, state: OpenESState, surrogate: Surrogate | None) -> tuple[Population, OpenESState]:
         num_pairs = self._num_members(state.mean) // 3
-        noise = normal_like(key, state.mean, num_samples=num_pairs)
-        pairs = antithetic_pairs(state.mean, self.sigma_at(state), noise)
-        unperturbed = repeat_solution(state.mean, num_pairs)
-        return jax.tree.map(lambda *x: jnp.concatenate(x), pairs, unperturbed), state
+        noise = self._perturbation.draw(key, state.mean, num_pairs)
+        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise, signs=(1, -1, 0)), state
 
     def _default_population_size(self, num_dims: int) -> int:
         return 3 * (super()._default_population_size(num_dims) // 2)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo import leaf
+from zoo.population import ImplicitPopulation
+from zoo.pruning import apply_mask
 from zoo.registry import complete_settings, make_strategy
 from zoo.strategy import (
     Groups,
@@ -48,7 +51,7 @@ class Wrapper(Strategy):
         return self.base.takes_surrogate
 
     @property
-    def remembers_noise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def remembers_noise(self) -> bool:
         """Whether the base updates by the noise that it drew, not by the population that it is told."""
         return getattr(self.base, "remembers_noise", False)
 
@@ -107,6 +110,46 @@ class Wrapper(Strategy):
     def _map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
         """Returns the state with the mean of the search moved; see `map_mean`."""
         return state._replace(base=map_mean(self._sized_base, state.base, fn))
+
+
+class PartPopulation(ImplicitPopulation):
+    """The population of a wrapper whose base searches a part of the solution and does not store its population.
+
+    Attributes:
+        part: The base's population.
+        rest: What else there is in a solution, the same in all members.
+        wrapper: The wrapper, which has `_join_part(part, rest)` and its inverse `_split_part(solution)`.
+    """
+
+    part: Any = leaf()
+    rest: Any = leaf()
+    wrapper: Any = leaf()
+
+    @property
+    def size(self) -> int:
+        """The number of members."""
+        return self.part.size
+
+    def map(self, fn: Callable[..., Any], *args: Any, batch_size: int | None = None) -> Any:
+        """Applies a function to every member; see `zoo.map_members`."""
+
+        def of_part(part: Any, *args: Any) -> Any:
+            return fn(self.wrapper._join_part(part, self.rest), *args)
+
+        return self.part.map(of_part, *args, batch_size=batch_size)
+
+    def member(self, index: Any) -> Solution:
+        """Returns one member as a solution."""
+        return self.wrapper._join_part(self.part.member(index), self.rest)
+
+    def masked(self, mask: Any) -> "PartPopulation":
+        """Returns the population with zeros in every member where a mask is false."""
+        part, rest = self.wrapper._split_part(mask)
+        return self.replace(part=self.part.masked(part), rest=apply_mask(rest, self.rest))
+
+    def weighted_sum(self, weights: jax.Array) -> Solution:
+        """Returns sum_i weights_i (x_i - mean) over the members."""
+        return self.wrapper._join_part(self.part.weighted_sum(weights), jax.tree.map(jnp.zeros_like, self.rest))
 
 
 def as_strategy(base: Any, name: str) -> Any:

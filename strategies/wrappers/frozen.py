@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
+from strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
 from zoo import static
 from zoo.leaves import as_patterns, check_structure, find_leaves, leaf_name
-from zoo.population import population_size, repeat_solution
+from zoo.population import ImplicitPopulation, population_size, repeat_solution
 from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
@@ -91,6 +91,8 @@ class Frozen(Wrapper):
 
     def _ask(self, key: jax.Array, state: FrozenState, surrogate: Surrogate | None) -> tuple[Population, FrozenState]:
         def join(part: Population) -> Population:
+            if isinstance(part, ImplicitPopulation):
+                return PartPopulation(part=part, rest=state.solution, wrapper=self)
             return self._join(part, repeat_solution(state.solution, population_size(part)), state.solution)
 
         base_surrogate = map_surrogate(
@@ -103,11 +105,18 @@ class Frozen(Wrapper):
         return join(part), state._replace(base=base)
 
     def _tell(self, state: FrozenState, population: Population, evaluation: Evaluation) -> FrozenState:
-        part = self._split(population, state.solution)
+        is_part = isinstance(population, PartPopulation)
+        part = population.part if is_part else self._split(population, state.solution)
         return state._replace(base=self._sized_base.tell(state.base, part, evaluation))
 
     def _searched(self, solution: Solution) -> Solution:
         return self._split(solution, solution)
+
+    def _split_part(self, solution: Solution) -> tuple[Solution, Solution]:
+        return self._searched(solution), solution
+
+    def _join_part(self, part: Solution, solution: Solution) -> Solution:
+        return self._join(part, solution, solution)
 
     def _map_mean(self, state: FrozenState, fn: Callable[[Solution], Solution]) -> FrozenState:
         def on_part(part: Solution) -> Solution:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from strategies.gradient.base import OptimizerStrategy, skip_non_finite
-from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
+from strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
 from zoo import static
 from zoo.leaves import as_patterns, find_leaves
-from zoo.population import population_size, repeat_solution
+from zoo.population import ImplicitPopulation, population_size, repeat_solution
 from zoo.strategy import Evaluation, Population, Solution, Surrogate, gradient_of_members
 
 
@@ -97,6 +97,11 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
         rest = jax.tree.map(lambda chosen, x: None if chosen else x, chosen, solution)
         return part, rest
 
+    _split_part = _split
+
+    def _join_part(self, part: Solution, weights: Solution) -> Solution:
+        return _join(part, weights)
+
     def _init(self, key: jax.Array, solution: Solution) -> HybridState:
         part, weights = self._split(solution)
         return HybridState(
@@ -113,6 +118,8 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
             return population, state._replace(gradient=gradient)
 
         def join(part: Population) -> Population:
+            if isinstance(part, ImplicitPopulation):
+                return PartPopulation(part=part, rest=state.weights, wrapper=self)
             return _join(part, repeat_solution(state.weights, population_size(part)))
 
         base_surrogate = map_surrogate(
@@ -130,7 +137,8 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
 
     def _tell(self, state: HybridState, population: Population, evaluation: Evaluation) -> HybridState:
         if state.base is not None:
-            part, _ = self._split(population)
+            is_part = isinstance(population, PartPopulation)
+            part = population.part if is_part else self._split(population)[0]
             state = state._replace(base=self._sized_base.tell(state.base, part, evaluation))
         if not jax.tree.leaves(state.weights):
             return state

@@ -20,12 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from strategies.gradient.base import GradientStrategy
 from strategies.gradient.full_es import FullES
 from strategies.gradient.online import OnlineStrategy
 from strategies.gradient.tbptt import TBPTT
 from strategies.gradient.tes import TES
 from strategies.maskable import MaskableStrategy
 from strategies.noise import normal_like
+from strategies.perturbations import Dense
 from strategies.wrappers.base import Wrapper, map_mean
 from strategies.wrappers.lottery import Lottery
 from zoo import leaf, number, static
@@ -117,6 +119,11 @@ class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
                 f"{type(self).__name__} cannot restart {type(innermost).__name__}, whose members go on from inner "
                 "states of their own: a generation is asked in blocks here. Choose a base such as cma_es, snes or "
                 "open_es."
+            )
+        if isinstance(innermost, GradientStrategy) and not isinstance(innermost.perturbation, Dense):
+            raise TypeError(
+                f"{type(self).__name__} keeps the members of a generation that is asked in blocks, and those of "
+                f"{innermost.perturbation!r} are not stored. Use perturbation='dense'."
             )
 
     @property

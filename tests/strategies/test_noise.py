@@ -11,7 +11,8 @@ import scipy.special
 import scipy.stats
 
 from strategies import noise
-from strategies.noise import antithetic_pairs, clip_std, normal_like, renew_rows, weighted_sum
+from strategies.noise import clip_std, normal_like, renew_rows, weighted_sum
+from strategies.perturbations import Dense
 
 KINDS = ["threefry2x32", "rbg", "unsafe_rbg", "raw"]
 draw = jax.jit(normal_like, static_argnames="num_samples")
@@ -449,7 +450,7 @@ def test_antithetic_pairs_are_plus_and_minus(sigma):
     """First all with plus, then all with minus; whole numbers, so equal exactly."""
     mean = {"a": jnp.array([[1.0, -2.0]]), "b": jnp.array(3.0), "c": jnp.array([4.0], jnp.bfloat16)}
     z = {"a": jnp.arange(6.0).reshape(3, 1, 2), "b": jnp.array([2.0, 4.0, -6.0]), "c": jnp.ones((3, 1), jnp.bfloat16)}
-    population = jax.jit(antithetic_pairs)(mean, jnp.array(sigma), z)
+    population = jax.jit(Dense().perturb)(mean, jnp.array(sigma), z)
     per_pair = np.broadcast_to(sigma, 3)
     for name, m in mean.items():
         assert population[name].dtype == m.dtype
@@ -464,7 +465,7 @@ def test_a_sigma_of_higher_precision_does_not_raise_that_of_the_pairs(x64):
     mean = {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros((), jnp.float64)}
     for sigma in (jnp.array(0.1, jnp.float64), jnp.full(3, 0.1, jnp.float64)):
         z = {"a": jnp.ones((3, 2), jnp.float32), "b": jnp.ones(3, jnp.float64)}
-        population = jax.jit(antithetic_pairs)(mean, sigma, z)
+        population = jax.jit(Dense().perturb)(mean, sigma, z)
         assert (population["a"].dtype, population["b"].dtype) == (jnp.float32, jnp.float64)
         np.testing.assert_array_equal(population["b"], [0.1] * 3 + [-0.1] * 3)
 

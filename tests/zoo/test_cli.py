@@ -50,7 +50,7 @@ def test_list():
     assert result.exit_code == 0
     words = set(re.split(r"[\s,]+", result.stdout))
     for id in zoo.list_strategies() + zoo.list_problems():
-        assert id in words or id.partition("/")[2] in words
+        assert id in words or id.rpartition("/")[2] in words
     assert "OpenAI-ES" in result.stdout  # what a strategy is
     assert "gradients of E[f]" in result.stdout  # which is no markup
 

@@ -71,7 +71,7 @@ def test_every_strategy_can_be_made(id):
 def test_every_problem_can_be_made(id):
     problem = zoo.make_problem(id)
     assert isinstance(problem, zoo.Problem)
-    namespace, _, name = id.partition("/")
+    namespace, name = id.partition("/")[0], id.rpartition("/")[2]
     if namespace == "blackbox":
         assert problem.function == name
     if namespace == "rl":

@@ -1,0 +1,323 @@
+"""Control of any registered gymnasium environment (Towers et al. 2024, arXiv 2407.17032), on the host.
+
+The environments run in worker processes, one for every member and episode of a chunk of the population, and step all at
+once with one compiled call of the policies.
+"""
+
+import copy
+import functools
+import importlib
+import importlib.util
+import math
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from problems.networks import Network, make_network
+from zoo import static
+from zoo.host import HostFunction, HostProblem
+from zoo.strategy import Solution
+
+_MAX_STEPS = 1000  # of an episode, where the environment has no limit of its own
+_NEEDS = {"classic_control": "gymnasium", "toy_text": "gymnasium", "box2d": "Box2D", "mujoco": "mujoco"}
+"""Folders of gymnasium's own environments that are listed, and what they import."""
+_UNSUPPORTED = ("Blackjack",)  # it observes a Tuple
+
+
+class _Registered:
+    """Contains the ids of all environments that gymnasium can make, also those of other packages."""
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            return isinstance(id, str) and _find_spec(id) is not None
+        except _gymnasium().error.Error:
+            return False
+
+
+class GymnasiumProblem(HostProblem):
+    """A gymnasium environment controlled by a network; fitness is the negative undiscounted return.
+
+    Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
+    into the action space. Discrete observations are one-hot. Members of a group share the seeds of their episodes.
+
+    Attributes:
+        environment: Id of a registered gymnasium environment, for example `"CartPole-v1"`, `"ALE/Pong-v5"` or
+            `"my_module:MyEnv-v0"`.
+        make_kwargs: Arguments of the environment, a mapping or pairs, for example `{"g": 9.81}`.
+        network: `"mlp"`, `"linear"` (without bias, from zero), or a network of your own from `[batch,
+            observation_size]` to `[batch, num_outputs]`. hidden: Units of the hidden layers.
+        activation: Activation of the network.
+        sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
+        num_episodes: Episodes per evaluation; fitness is their mean.
+        num_score_episodes: Held-out episodes per score, rounded up to a multiple of `num_episodes`.
+        max_episode_steps: Steps after which an episode is cut off. Default: the environment's limit, else 1000.
+        num_processes: Worker processes that the members are divided among. Default: one per core.
+        timeout: Seconds that the episodes of a process's members may take together.
+    """
+
+    environment: str = static()
+    make_kwargs: Any = static(default=())
+    network: str | Network = static(default="mlp")
+    hidden: tuple[int, ...] = static(default=(32,))
+    activation: str = static(default="tanh")
+    sample_actions: bool = static(default=False)
+    num_episodes: int = static(default=1, at_least=1)
+    num_score_episodes: int = static(default=32, at_least=1)
+    max_episode_steps: int | None = static(default=None, at_least=1)
+    num_processes: int | None = static(default=None, at_least=1)
+
+    headline = "return"
+    maximize = True
+    namespace_field: ClassVar[str] = "environment"
+    aliases: ClassVar[_Registered] = _Registered()
+
+    def __post_init__(self) -> None:
+        """Checks that the spaces are supported."""
+        if isinstance(self.make_kwargs, Mapping):
+            object.__setattr__(self, "make_kwargs", tuple(sorted(self.make_kwargs.items())))
+        super().__post_init__()
+        _ = self._network
+
+    @staticmethod
+    def names() -> list[str]:
+        """Returns the latest versions of gymnasium's own environments, as far as what they need is installed."""
+        try:
+            registry = _gymnasium().registry
+        except ModuleNotFoundError:
+            return []
+        latest: dict[str, Any] = {}
+        for spec in registry.values():
+            folder = re.match(r"gymnasium\.envs\.(\w+)", str(spec.entry_point))
+            module = folder and _NEEDS.get(folder[1])
+            if module is None or spec.name in _UNSUPPORTED or importlib.util.find_spec(module) is None:
+                continue
+            if spec.name not in latest or (spec.version or 0) > (latest[spec.name].version or 0):
+                latest[spec.name] = spec
+        return sorted(spec.id for spec in latest.values())
+
+    @staticmethod
+    def check_installed() -> None:
+        """Raises a `ModuleNotFoundError` that says what to install, if gymnasium is missing."""
+        _gymnasium()
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """Settings that solve CartPole."""
+        return {"sigma": 0.2, "learning_rate": 0.05}
+
+    @property
+    def suggested_num_steps(self) -> int:
+        """A million environment steps."""
+        return 1_000_000
+
+    @property
+    def network_and_inputs(self) -> tuple[Network, jax.Array]:
+        """The network, and inputs of the shape and type that it takes, `[1, observation_size]`."""
+        return self._network, jnp.zeros((1, self._spaces.observation_size))
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the network's initial parameters."""
+        network, inputs = self.network_and_inputs
+        return network.init(key, inputs)
+
+    def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+        """Returns mean undiscounted return and mean length of the held-out episodes."""
+        keys = jax.random.split(key, -(-self.num_score_episodes // self.num_episodes))
+        losses, steps = jax.vmap(self.evaluate_on_host, in_axes=(0, None))(keys, solution)
+        lengths = steps.astype(losses.dtype) / self.num_episodes
+        return {"return": -jnp.mean(losses), "episode_length": jnp.mean(lengths)}
+
+    @property
+    def host_function(self) -> HostFunction:
+        """Plays the episodes of a chunk of members."""
+        episodes = Episodes(self._spec, self._network, self.sample_actions, self.num_episodes)
+        return HostFunction(episodes, batched=True, takes_seed=True, returns_steps=True)
+
+    @property
+    def _num_workers(self) -> int:
+        return self.num_processes or os.cpu_count() or 1
+
+    @property
+    def _spaces(self) -> "Spaces":
+        return _spaces(self._spec)
+
+    @property
+    def _spec(self) -> bytes:
+        return _pickled(_Identity(_find_spec(self.environment)), self.make_kwargs, self.max_episode_steps)
+
+    @property
+    def _network(self) -> Network:
+        return make_network(self.network, self._spaces.num_outputs, hidden=self.hidden, activation=self.activation)
+
+
+class Episodes(NamedTuple):
+    """Plays episodes of a chunk of members: `episodes(seeds, population)` returns fitness and steps, `[num_members]`.
+
+    Attributes:
+        spec: The environment's `EnvSpec`, pickled: a worker may not know its id.
+        network: From observations to outputs.
+        sample_actions: Whether discrete actions are sampled.
+        num_episodes: Episodes per member.
+    """
+
+    spec: bytes
+    network: Network
+    sample_actions: bool
+    num_episodes: int
+
+    @property
+    def __name__(self) -> str:
+        return f"rl/gymnasium/{pickle.loads(self.spec).id}"
+
+    def __call__(self, seeds: np.ndarray, population: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Plays `num_episodes` episodes of each member; the seed of the member is that of all its randomness."""
+        shape = len(seeds), self.num_episodes
+        spaces, policy, envs = _spaces(self.spec), _policy(self), _envs(self.spec, math.prod(shape))
+        # [num_members, 1 + num_episodes]: of the actions, and of each episode's environment.
+        children = np.stack([np.random.SeedSequence(int(s)).generate_state(1 + self.num_episodes) for s in seeds])
+        observation, _ = envs.reset(seed=[int(s) for s in children[:, 1:].ravel()])
+        returns, lengths = np.zeros(math.prod(shape)), np.zeros(math.prod(shape), np.int64)
+        alive, step, population = np.ones(math.prod(shape), bool), 0, jax.device_put(population)
+        while alive.any():
+            inputs = spaces.flatten(observation).reshape(*shape, -1)
+            actions = np.asarray(policy(children[:, 0], np.uint32(step), population, inputs))
+            observation, reward, terminated, truncated, _ = envs.step(actions.reshape(-1, *actions.shape[2:]))
+            returns += reward  # nothing where the episode is over
+            lengths += alive
+            alive &= ~(terminated | truncated)
+            step += 1
+        return -returns.reshape(shape).mean(axis=1), lengths.reshape(shape).sum(axis=1)
+
+
+class Spaces(NamedTuple):
+    """What a policy needs to know of an environment."""
+
+    observation: Any
+    action: Any
+    observation_size: int
+    num_outputs: int
+
+    def flatten(self, observations: np.ndarray) -> np.ndarray:
+        """Returns a batch of observations as vectors, `[num, observation_size]`."""
+        if hasattr(self.observation, "n"):
+            return np.eye(self.observation_size, dtype=np.float32)[observations - self.observation.start]
+        return np.asarray(observations, np.float32).reshape(len(observations), -1)
+
+    def act(self, key: jax.Array | None, outputs: jax.Array) -> jax.Array:
+        """Returns the action for one vector of outputs; a discrete one is sampled if there is a key."""
+        if hasattr(self.action, "n"):
+            choice = jnp.argmax(outputs) if key is None else jax.random.categorical(key, outputs)
+            return choice + int(self.action.start)
+        low, high = jnp.asarray(self.action.low), jnp.asarray(self.action.high)
+        return low + (jnp.tanh(outputs.reshape(self.action.shape)) + 1) / 2 * (high - low)
+
+
+def _gymnasium() -> Any:
+    try:
+        return importlib.import_module("gymnasium")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "gymnasium is not installed: pip install es-zoo[gymnasium]", name=error.name
+        ) from error
+
+
+def _find_spec(environment: str) -> Any:
+    module, _, id = environment.rpartition(":")
+    if module:  # where it is registered
+        importlib.import_module(module)
+    return _gymnasium().spec(id)
+
+
+class _Identity:
+    """Tells objects apart that cannot be hashed; an id may be registered anew."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@functools.lru_cache(maxsize=64)
+def _pickled(spec: _Identity, make_kwargs: tuple[tuple[str, Any], ...], max_episode_steps: int | None) -> bytes:
+    import cloudpickle
+
+    complete = copy.deepcopy(spec.value)
+    complete.kwargs.update(make_kwargs)
+    complete.max_episode_steps = max_episode_steps or complete.max_episode_steps or _MAX_STEPS
+    return cloudpickle.dumps(complete)
+
+
+@functools.lru_cache(maxsize=64)
+def _spaces(pickled_spec: bytes) -> Spaces:
+    gymnasium = _gymnasium()
+    spec = pickle.loads(pickled_spec)
+    env = gymnasium.make(spec)
+    observation, action = env.observation_space, env.action_space
+    env.close()
+    sizes = []
+    for kind, space, expected in (
+        ("observation", observation, "Box or Discrete"),
+        ("action", action, "Discrete or Box"),
+    ):
+        if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
+            raise ValueError(
+                f"rl/gymnasium/{spec.id} has the {kind} space {space}, which is not supported; expected {expected}."
+            )
+        sizes.append(int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else math.prod(space.shape))
+    if isinstance(action, gymnasium.spaces.Box) and not action.is_bounded():
+        raise ValueError(f"rl/gymnasium/{spec.id} has the unbounded action space {action}; expected finite bounds.")
+    return Spaces(observation, action, *sizes)
+
+
+@functools.lru_cache(maxsize=4)  # chunks, the last chunk, and scores, for one problem
+def _envs(pickled_spec: bytes, num: int) -> Any:
+    """Returns `num` environments that step together."""
+    gymnasium = _gymnasium()
+
+    class FirstEpisode(gymnasium.Wrapper):
+        """Stands still after its first episode, while the others play on: no time is spent on what does not count."""
+
+        last: Any = None  # what is returned then; `None` during the episode
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            if seed is None and self.last is not None:  # the automatic reset of vector environments
+                return self.last[0], {}
+            self.last = None
+            return self.env.reset(seed=seed, options=options)
+
+        def step(self, action: Any) -> Any:
+            if self.last is not None:
+                return self.last
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                self.last = observation, 0.0, terminated, truncated, {}
+            return observation, reward, terminated, truncated, info
+
+    spec = pickle.loads(pickled_spec)
+    # Environments that are vectorised by themselves have one seed for all: members of a group could not share any.
+    return gymnasium.make_vec(spec, num, vectorization_mode="sync", wrappers=[FirstEpisode])
+
+
+@functools.lru_cache(maxsize=4)
+def _policy(episodes: Episodes) -> Any:
+    """Returns the compiled policies: from seeds, step, members and inputs to `[num_members, num_episodes, ...]`."""
+    spaces = _spaces(episodes.spec)
+
+    def act(seed: jax.Array, step: jax.Array, solution: Any, inputs: jax.Array) -> jax.Array:
+        outputs = episodes.network.apply(solution, inputs)
+        if not episodes.sample_actions:
+            return jax.vmap(functools.partial(spaces.act, None))(outputs)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), episodes.num_episodes)
+        return jax.vmap(spaces.act)(keys, outputs)
+
+    return jax.jit(jax.vmap(act, in_axes=(0, None, 0, 0)))

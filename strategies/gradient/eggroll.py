@@ -1,0 +1,23 @@
+"""EGGROLL: OpenAI-ES with low-rank perturbations, at about the cost of evaluating the mean for every member.
+
+Reference: Sarkar et al. 2025, "Evolution Strategies at the Hyperscale", arXiv 2511.16652.
+"""
+
+from strategies.gradient.open_es import OpenES
+from strategies.perturbations import LowRank, Perturbation
+from zoo import static
+
+
+class EGGROLL(OpenES):
+    """OpenAI-ES whose kernels are perturbed by products of thin factors, which share one matrix product.
+
+    Works with any model; see `strategies.perturbations.LowRank` for how, and for what the estimate then targets.
+
+    Attributes:
+        perturbation: As in `OpenES`; by default of rank one.
+
+    References:
+        Sarkar et al. 2025, arXiv 2511.16652.
+    """
+
+    perturbation: str | Perturbation = static(default=LowRank())

@@ -1,0 +1,194 @@
+"""Low-rank perturbations: kernels plus products of thin factors, which share one matrix product across a population.
+
+Reference: Sarkar et al. 2025, "Evolution Strategies at the Hyperscale" (EGGROLL), arXiv 2511.16652. A kernel of rows R
+and columns C is perturbed by E = A B^T / sqrt(r), A of `[R, r]` and B of `[C, r]` standard normal. The entries of E
+have mean zero, variance one and no correlation, but they are not Gaussian. With the weights of Gaussian smoothing the
+estimate's expectation is E[grad f(mean + sigma E) B B^T / r], as Stein's identity for A says: an average of gradients
+around the mean whose weights B B^T / r are the identity on average, which tends to the gradient of the
+Gaussian-smoothed fitness as r grows. It is exactly the gradient where the fitness is quadratic, and elsewhere as sigma
+goes to 0.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from strategies.noise import KeyWords, normal_rows, row_numbers
+from strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
+from strategies.vectors import at_least_float32
+from zoo import sharding
+from zoo.strategy import Solution
+
+
+class Factors(NamedTuple):
+    """The factors of a perturbation A B^T, the root of the rank divided out of A."""
+
+    left: jax.Array  # [n, *rows, rank]
+    right: jax.Array  # [n, *columns, rank]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowRank(ImplicitPerturbation):
+    """Perturbations of low rank of every leaf for which that is less than the leaf; Gaussian ones of the others.
+
+    An array of more than two axes counts as a matrix whose rows are its first axes, as many as make it square, with
+    a preference for one axis against the rest: the kernel of a convolution, of an attention's heads, stacked layers.
+    Models are not changed: an operation on a kernel is taken apart (`low_rank_array`), and one that cannot be gets the
+    materialised kernel, with a warning.
+
+    Attributes:
+        rank: Rank of the perturbations.
+
+    References:
+        Sarkar et al. 2025, arXiv 2511.16652.
+    """
+
+    rank: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        super().__post_init__()
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"LowRank.rank must be a positive whole number, got {self.rank!r}.")
+
+    def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
+        """Returns noise of low rank, drawn once."""
+        numbers = self._numbers(solution)
+        return self._noise(lambda rows: normal_rows(key, numbers, rows), solution, row_numbers(num_samples))
+
+    def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
+        """Returns the noise of some rows, a key for each."""
+        keys = KeyWords.of(key)
+
+        def draw(words: jax.Array, row: jax.Array) -> Any:
+            return normal_rows(keys.replace(words=words).key, self._numbers(solution), row[None])[0]
+
+        return self._noise(jax.vmap(draw), solution, keys.words, rows)
+
+    def _noise(self, draw: Callable[..., Any], solution: Solution, *rows: jax.Array) -> Noise:
+        """Returns the noise of rows; each device draws its own."""
+        draw = functools.partial(_in_two_halves, draw)
+        if sharding.num_shards() > 1:
+            draw = sharding.on_shards(draw, axes=[0] * len(rows), out_axis=0)
+        root = math.sqrt(self.rank)
+
+        def finish(x: jax.Array, z: Any) -> Any:
+            return z._replace(left=z.left / root) if isinstance(z, Factors) and self.rank > 1 else z
+
+        thin, structure = jax.tree.flatten(self._thin(solution))
+        ends = np.cumsum([math.prod(x.shape) for x in thin])
+        parts = jnp.split(draw(*rows), ends[:-1], axis=1)
+        parts = [each.reshape(-1, *x.shape).astype(x.dtype) for each, x in zip(parts, thin, strict=True)]
+        factors = jax.tree.map(finish, solution, jax.tree.unflatten(structure, parts))
+        return Noise(form=self, solution=solution, shared=None, rows=factors)
+
+    def sample(self, shared: Any, row: Any, solution: Solution) -> Any:
+        """Returns the noise of a row, which there is already."""
+        return row
+
+    def member(self, mean: jax.Array, z: Any, scale: jax.Array, shared: Shared) -> Any:
+        """Returns one leaf of a member: an array, or one of low rank."""
+        if not isinstance(z, Factors):
+            return dense_member(mean, z, scale, shared, self.dtype)
+        from strategies.perturbations.low_rank_array import LowRankArray
+
+        dtype = self.dtype or mean.dtype
+        weight = scale if shared.weight is None else scale * shared.weight
+        return LowRankArray(
+            base=mean.astype(dtype),
+            directions=None if shared.directions is None else _masked(shared.directions, shared.mask).astype(dtype),
+            coefficients=None if shared.coordinates is None else (scale * shared.coordinates).astype(dtype),
+            left=(weight.astype(z.left.dtype) * z.left).astype(dtype),
+            right=z.right.astype(dtype),
+            mask=None if shared.mask is None else shared.mask.astype(dtype),
+            num_columns=z.right.ndim - 1,
+        )
+
+    def contract(self, noise: Noise, weights: jax.Array) -> Solution:
+        """Returns the weighted sum of the rows."""
+
+        def contract(x: jax.Array, z: Any) -> jax.Array:
+            dtype = at_least_float32(x.dtype)
+            w = weights.astype(dtype)
+            if not isinstance(z, Factors):
+                return jnp.tensordot(w, z.astype(dtype), 1)
+            left, right = (each.reshape(each.shape[0], -1, self.rank).astype(dtype) for each in z)
+            return jnp.einsum("nar,nbr->ab", w[:, None, None] * left, right).reshape(x.shape)
+
+        return jax.tree.map(contract, noise.solution, noise.rows)
+
+    def inner_product(self, z: Any, direction: jax.Array) -> jax.Array:
+        """Returns the inner product of a perturbation and an array."""
+        if not isinstance(z, Factors):
+            return inner_product(z, direction)
+        dtype = at_least_float32(direction.dtype)
+        left, right = (each.reshape(-1, self.rank).astype(dtype) for each in z)
+        matrix = direction.reshape(len(left), len(right)).astype(dtype)
+        return jnp.sum(left * jnp.matmul(matrix, right, precision=jax.lax.Precision.HIGHEST))
+
+    def call(self, fn: Callable[..., Any], member: Solution, *args: Any) -> Any:
+        """Returns `fn(member, *args)`, with the operations on kernels of low rank taken apart."""
+        import quax
+
+        from strategies.perturbations.low_rank_array import LowRankArray, dense
+
+        result = quax.quaxify(fn)(member, *args)
+        return jax.tree.map(dense, result, is_leaf=lambda x: isinstance(x, LowRankArray))
+
+    def _numbers(self, solution: Solution) -> jax.ShapeDtypeStruct:
+        """Returns the shape of what is drawn of a row: one array, which takes fewer kernels than many."""
+        thin = jax.tree.leaves(self._thin(solution))
+        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in thin),), jnp.result_type(*thin))
+
+    def _thin(self, solution: Solution) -> Any:
+        """Returns the shapes of what is drawn of a row."""
+
+        def of_leaf(x: jax.Array) -> Any:
+            num_rows = _num_row_axes(x.shape, self.rank)
+            if num_rows is None:
+                return jax.ShapeDtypeStruct(x.shape, x.dtype)
+            sides: Any = [
+                jax.ShapeDtypeStruct((*side, self.rank), x.dtype) for side in (x.shape[:num_rows], x.shape[num_rows:])
+            ]
+            return Factors(*sides)
+
+        return jax.tree.map(of_leaf, solution)
+
+
+def _in_two_halves(draw: Callable[..., Any], *rows: jax.Array) -> Any:
+    """Returns `draw(*rows)` from a loop over two halves: what a loop returns is stored.
+
+    Otherwise a compiler may put the arithmetic of the noise into each operation of the model that adds it to something,
+    where it is done for every entry of a batch. (An optimization barrier is not kept on every platform.)
+    """
+    num_rows = rows[0].shape[0]
+    if num_rows < 2:
+        return draw(*rows)
+    half = -(-num_rows // 2)
+    halves = [jnp.stack([x[:half], x[-half:]]) for x in rows]  # of an odd number both have the one in the middle
+    drawn = jax.lax.map(lambda rows: draw(*rows), halves)
+    return jax.tree.map(lambda x: jnp.concatenate([x[0], x[1, 2 * half - num_rows :]]), drawn)
+
+
+def _masked(directions: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return directions if mask is None else jnp.where(mask[..., None], directions, 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _num_row_axes(shape: tuple[int, ...], rank: int) -> int | None:
+    """Returns how many first axes are the rows of an array, or `None` if factors would be no smaller than the array."""
+
+    def size(split: int) -> int:
+        return rank * (math.prod(shape[:split]) + math.prod(shape[split:]))
+
+    def cost(split: int) -> int:  # only a kernel whose outputs, one axis, are apart can be taken apart by a convolution
+        return size(split) * (1 if split in (1, len(shape) - 1) else 3)
+
+    best = min(range(1, len(shape)), key=cost, default=None)
+    return None if best is None or size(best) >= math.prod(shape) else best

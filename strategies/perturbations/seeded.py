@@ -1,0 +1,91 @@
+"""Seeds: noise is drawn where a member is evaluated, and once more for the update.
+
+References: Salimans, Ho, Chen, Sidor, Sutskever 2017, arXiv 1703.03864 (noise by its seed); Qiu et al. 2025,
+arXiv 2509.24372 (members one after another, each from its seed).
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from strategies.noise import KeyWords, normal_rows, row_numbers
+from strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
+from strategies.vectors import at_least_float32
+from zoo.strategy import Solution, num_dims
+
+# Numbers that members made at a time may take: some 64 MB.
+_MANY_NUMBERS = 2**24
+
+
+class Seed(NamedTuple):
+    """Where a row of noise comes from."""
+
+    row: jax.Array  # [n] its number
+    key: jax.Array | None  # [n] of its own, as words; None: the one of all rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seeded(ImplicitPerturbation):
+    """The Gaussian perturbations of `Dense`, number for number, of which only keys are stored.
+
+    Members are made some at a time: as many as `map_members(..., batch_size=)` says, or as take some 64 MB, at least
+    those that share their noise. A population costs drawing its noise twice. Keys must be of threefry, JAX's default.
+    """
+
+    def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
+        """Returns standard normal noise."""
+        shared = KeyWords.of(key)
+        return Noise(form=self, solution=solution, shared=shared, rows=Seed(row_numbers(num_samples), None))
+
+    def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
+        """Returns the noise of some rows, a key for each."""
+        words = KeyWords.of(key)
+        return Noise(form=self, solution=solution, shared=words.replace(words=None), rows=Seed(rows, words.words))
+
+    def rows_at_a_time(self, solution: Solution, num_signs: int) -> int:
+        """Returns as many as take little memory."""
+        return max(1, _MANY_NUMBERS // ((num_signs + 1) * num_dims(solution)))
+
+    def sample(self, shared: Any, row: Seed, solution: Solution) -> Solution:
+        """Returns the noise of a row."""
+        key = (shared if row.key is None else shared.replace(words=row.key)).key
+        return jax.tree.map(lambda z: z[0], normal_rows(key, solution, row.row[None]))
+
+    def member(self, mean: jax.Array, z: jax.Array, scale: jax.Array, shared: Shared) -> jax.Array:
+        """Returns one leaf of a member."""
+        return dense_member(mean, z, scale, shared, self.dtype)
+
+    def contract(self, noise: Noise, weights: jax.Array) -> Solution:
+        """Returns the weighted sum of the rows, drawn some at a time; those of no weight are not drawn."""
+        num_rows = noise.num_samples
+        at_a_time = min(num_rows, max(1, _MANY_NUMBERS // (8 * num_dims(noise.solution))))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), noise.solution)
+
+        def add(total: Solution, rows: Any, weights: jax.Array) -> Solution:
+            if at_a_time == 1:
+                z = self.sample(noise.shared, jax.tree.map(lambda x: x[0], rows), noise.solution)
+                return jax.tree.map(lambda t, z: t + weights[0].astype(t.dtype) * z.astype(t.dtype), total, z)
+            z = jax.vmap(lambda row: self.sample(noise.shared, row, noise.solution))(rows)
+            return jax.tree.map(lambda t, z: t + jnp.tensordot(weights.astype(t.dtype), z.astype(t.dtype), 1), total, z)
+
+        def step(i: jax.Array, total: Solution) -> Solution:
+            rows, chosen = (
+                jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * at_a_time, at_a_time), x)
+                for x in (noise.rows, weights)
+            )
+            if noise.rows.key is None:
+                return add(total, rows, chosen)
+            return jax.lax.cond(jnp.any(chosen != 0), lambda: add(total, rows, chosen), lambda: total)
+
+        num_steps, rest = divmod(num_rows, at_a_time)
+        total = jax.lax.fori_loop(0, num_steps, step, zeros)
+        if rest:
+            last = jax.tree.map(lambda x: x[-rest:], (noise.rows, weights))
+            total = add(total, *last)
+        return total
+
+    def inner_product(self, z: jax.Array, direction: jax.Array) -> jax.Array:
+        """Returns the inner product of two arrays."""
+        return inner_product(z, direction)

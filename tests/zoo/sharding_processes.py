@@ -1,0 +1,77 @@
+"""Two of these processes share a mesh; each prints what it got of the same runs, as JSON.
+
+Arguments: the number of processes, the number of this one, a free port, and a folder of its own.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+import zoo
+
+RUNS = {
+    "open_es": ("supervised/digits", {"hidden": (4,), "batch_size": 8}, {"perturbation": "low_rank"}),
+    "pes": ("unrolled/lorenz", {"horizon": 20, "window": 5}, {"perturbation": "seeded"}),
+    "cma_es": ("blackbox/sphere", {}, {}),
+}
+
+
+def make(id):
+    problem_id, problem_settings, settings = RUNS[id]
+    problem = zoo.make_problem(problem_id, **problem_settings)
+    return zoo.make_strategy(id, problem=problem, population_size=16, **settings), problem
+
+
+def facts(result):
+    """What a run came to, in lists."""
+    leaves = jax.tree.leaves((result.mean, result.best_solution))
+    return {
+        "mean": [float(x) for leaf in leaves for x in np.ravel(leaf)],
+        "history": result.history["mean_fitness"].tolist(),
+        "scores": result.scores[result.problem.headline].tolist(),
+    }
+
+
+def run(id, mesh=None, **settings):
+    return zoo.run(*make(id), num_generations=6, num_scores=3, mesh=mesh, **settings)
+
+
+def benchmark(folder, mesh=None):
+    strategy, problem = make("cma_es")
+    return zoo.benchmark(strategy, problem, num_seeds=2, num_steps=96, num_scores=2, out=folder, mesh=mesh)
+
+
+def main(num_processes, process, port, folder):
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"localhost:{port}", num_processes, process)
+    mesh = zoo.population_mesh()
+    import time
+
+    T = time.time()
+    found = {id: (facts(run(id, mesh)), print("T", id, time.time() - T, flush=True))[0] for id in RUNS}
+    # (run(id, mesh)) for id in RUNS}
+
+    # Interrupted and resumed, with inner states that each process has a part of.
+    checkpoint = {"checkpoint": folder / "checkpoint"}
+    run("pes", mesh, callback=lambda progress: progress.generation >= 2, **checkpoint)
+    found["resumed"] = facts(run("pes", mesh, progress=True, **checkpoint))
+    try:
+        run("cma_es", mesh, **checkpoint)
+    except ValueError as error:
+        found["error"] = str(error)
+
+    found["benchmark"] = benchmark(folder / "results", mesh).curves.value.tolist()
+    found["seconds"] = benchmark(folder / "results", mesh).pairs[0].info["seconds"]  # read: those of the first process
+    found["files"] = sorted(path.name for path in folder.iterdir())
+    try:
+        zoo.run("snes", "blackbox/sphere", num_generations=1, mesh=zoo.population_mesh(1))
+    except ValueError as error:
+        found["not of this process"] = str(error)
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]), pathlib.Path(sys.argv[4]))

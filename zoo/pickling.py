@@ -1,0 +1,53 @@
+"""Pickling of what the other process cannot import: the functions and classes of a script, or of a function.
+
+cloudpickle sends such a class along: on arrival it is made empty and then filled. But strategies, problems and other
+dataclasses of flax are registered with JAX when they are made, there without their fields: leaves would be lost, and
+silently where they have defaults. Here they are registered once they are filled.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import jax
+
+
+def dumps(value: Any) -> bytes:
+    """Returns a pickle of a value, which `pickle.loads` reads.
+
+    Raises:
+        TypeError: If something in it cannot be pickled, such as a lock or an open file.
+    """
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        reduced: Any = super().reducer_override(obj)
+        if not isinstance(obj, type) or not isinstance(reduced, tuple):  # no class, or one that can be imported
+            return reduced
+        if type(obj).__module__.startswith("equinox."):
+            raise TypeError(
+                f"The Equinox module {obj.__qualname__} is defined in a script or a function, from where it cannot be "
+                "sent to another process. Define it in a module that the other process can import."
+            )
+        if "_flax_dataclass" not in vars(obj):
+            return reduced
+        make, (metaclass, name, bases, namespace, *rest), *middle, fill = reduced
+        namespace = {**namespace, "_flax_dataclass": True}  # which flax takes for done, and leaves the class alone
+        return make, (metaclass, name, bases, namespace, *rest), *middle, functools.partial(_fill_and_register, fill)
+
+
+def _fill_and_register(fill: Callable[[type, Any], type], cls: Any, state: Any) -> Any:
+    is_new = "__dataclass_fields__" not in vars(cls)  # cloudpickle makes a class once, and fills it each time it comes
+    fill(cls, state)
+    if is_new:
+        is_leaf = {field.name: field.metadata.get("pytree_node", True) for field in dataclasses.fields(cls)}
+        leaves = [name for name in is_leaf if is_leaf[name]]
+        jax.tree_util.register_dataclass(cls, leaves, [name for name in is_leaf if not is_leaf[name]])
+    return cls

@@ -1,0 +1,129 @@
+"""Evaluates members of a population; also the script that worker processes run.
+
+As a script it imports neither JAX nor the rest of the zoo, which most functions do not need, nor the user's own script,
+which need not be guarded by `if __name__ == "__main__"`. Frames on its standard streams are pickles: first the search
+path and the function, answered by "ready"; then tasks, each answered by an `Answer`, or by the text of an error.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+
+class Task(NamedTuple):
+    """What to call the function with; crosses to a worker as a plain tuple.
+
+    Attributes:
+        arguments: Of the function.
+        size: How many members they hold, stacked along their leading axis; `None`: one, and no such axis.
+        returns_steps: Whether the function returns steps besides fitness.
+    """
+
+    arguments: tuple[Any, ...]
+    size: int | None
+    returns_steps: bool
+
+
+class Answer(NamedTuple):
+    """What became of a task.
+
+    Attributes:
+        fitness: `[size or 1]`; NaN where there is an error.
+        steps: `[size or 1]` problem steps.
+        error: What went wrong with all of it, with a traceback; `None`: nothing.
+    """
+
+    fitness: Any
+    steps: Any
+    error: str | None
+
+
+def evaluate(fn: Callable[..., Any], task: Task) -> Answer:
+    """Calls the function and checks what it returns; whatever it raises, but an interrupt, is put into the answer."""
+    try:
+        return _checked(fn(*task.arguments), task)
+    except (Exception, SystemExit) as error:  # an interrupt is the user's, to be passed on
+        # Without the frame of this function.
+        lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        return failure(task, "".join(lines).strip())
+
+
+def failure(task: Task, error: str) -> Answer:
+    """Returns the answer of a task that failed as a whole; each of its members counts as one step."""
+    import numpy as np
+
+    size = task.size or 1
+    return Answer(np.full(size, np.nan), np.ones(size, np.int64), error)
+
+
+def _checked(result: Any, task: Task) -> Answer:
+    import numpy as np  # after the environment is set, and here: who sends tasks does not need it
+
+    batch = () if task.size is None else (task.size,)
+    steps: Any = np.ones(batch, np.int64)
+    if task.returns_steps:
+        if not (isinstance(result, (tuple, list)) and len(result) == 2):
+            raise TypeError(
+                f"The function must return (fitness, num_steps), as returns_steps=True says; got {result!r}."
+            )
+        result, steps = result
+    fitness, steps = np.asarray(result), np.asarray(steps)
+    for name, array, kinds in (("fitness", fitness, "biuf"), ("num_steps", steps, "biu")):
+        if array.shape != batch or array.dtype.kind not in kinds:
+            expected = "a number" if task.size is None else f"an array of numbers of shape {batch}, one per member"
+            got = f"shape {array.shape}" if array.dtype.kind in kinds else f"{array.dtype} {array!r:.80}"
+            raise TypeError(f"The function must return {expected} ({name}), got {got}.")
+    return Answer(fitness.reshape(-1).astype(np.float64), steps.reshape(-1).astype(np.int64), None)
+
+
+def send(stream: BinaryIO, data: bytes) -> None:
+    """Writes one frame."""
+    stream.write(len(data).to_bytes(8, "little"))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes:
+    """Reads one frame.
+
+    Raises:
+        EOFError: If the other side has ended.
+    """
+    size = stream.read(8)
+    data = stream.read(int.from_bytes(size, "little")) if len(size) == 8 else b""
+    if len(size) < 8 or len(data) < int.from_bytes(size, "little"):
+        raise EOFError
+    return data
+
+
+def main() -> None:
+    """Serves tasks until the parent ends, which is an `EOFError`, or a `BrokenPipeError` if an answer was under way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
+    # The streams are for frames alone: what the function prints goes to standard error, and there is nothing to read.
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    path, payload = pickle.loads(receive(source))
+    sys.path[:] = path
+    try:
+        fn, unusable = pickle.loads(payload), None
+    except BaseException:
+        fn, unusable = None, f"The function cannot be loaded in a worker process.\n{traceback.format_exc()}"
+    send(sink, b"ready")
+    while True:
+        data = receive(source)
+        try:
+            answer = unusable if fn is None else tuple(evaluate(fn, Task(*pickle.loads(data))))
+        except BaseException:  # arguments that cannot be loaded here, or something no `except Exception` catches
+            answer = traceback.format_exc()
+        send(sink, pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended
+        main()
