@@ -18,6 +18,7 @@ from zoo.registry import catalogue, valid_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jax.sharding import Mesh
 
 app = typer.Typer(
     help="A zoo of evolution strategies in JAX.",
@@ -39,6 +40,7 @@ SetProblem = Annotated[
     typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
 ]
 Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+Devices = Annotated[int | None, typer.Option(help="Split each population over so many devices. Default: use one.")]
 
 
 def main() -> None:
@@ -99,6 +101,7 @@ def run_command(
         pathlib.Path | None,
         typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
     ] = None,
+    devices: Devices = None,
 ) -> None:
     """Run one strategy on one problem."""
     with _clear_errors():
@@ -112,6 +115,7 @@ def run_command(
             target=target,
             checkpoint=None if out is None else out / "checkpoints",
             progress=True,
+            mesh=_mesh(devices),
         )
         if out is not None:
             result.save(out)
@@ -152,6 +156,7 @@ def benchmark_command(
     executor: Annotated[
         str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
     ] = "local",
+    devices: Devices = None,
 ) -> None:
     """Compare strategies on problems; ends with a table, a report and learning curves."""
     with _clear_errors():
@@ -165,6 +170,7 @@ def benchmark_command(
             problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
             out=out,
             executor=executor,
+            mesh=_mesh(devices),
         )
         _show(results, out)
         if len(results.failures) == len(results.pairs):
@@ -262,6 +268,10 @@ def _print_table(frame: "pd.DataFrame", title: str | None = None) -> None:
         cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
         table.add_row(*cells)
     _out.print(table)
+
+
+def _mesh(devices: int | None) -> "Mesh | None":
+    return None if devices is None else zoo.population_mesh(devices)
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def advance(
         body,
         (jnp.zeros((), jnp.int32), carry, record),
     )
-    return carry, record
+    return carry, keep_replicated(record)
 
 
 def generation(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array) -> tuple[Carry, Record]:

@@ -30,6 +30,13 @@ _SIGNS_OF_CLOSURE = ("Context mesh", "Closing over inputs to shard_map")
 def population_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
     """Returns a mesh of devices that populations are split over.
 
+    `zoo.run`, `zoo.minimize` and `zoo.benchmark` take it as `mesh`. A loop of one's own runs, jitted and unchanged,
+    inside `with jax.set_mesh(mesh):`. A population has to be a multiple of the number of devices; of twice that number
+    where antithetic partners share seeds or factors. What the fitness closes over must not have been put on a mesh:
+    data that was is a leaf of the problem, or an argument of the jitted function around.
+
+    Where several processes make up the mesh (`jax.distributed.initialize`), all run the same program.
+
     Args:
         devices: Devices, or how many of them; default: all, those of other processes included.
 
@@ -198,20 +205,11 @@ def on_shards(fn: Callable[..., Any], axes: Sequence[int | None], out_axis: int 
 
 
 def take(members: Any, index: Any) -> Any:
-    """Returns row `index`, which may be traced, of stacked arrays that may be split over the devices."""
-    if num_shards() == 1:
-        return jax.tree.map(lambda x: jnp.take(x, index, axis=0), members)
+    """Returns row `index`, which may be traced, of stacked arrays that may be split over the devices.
 
-    def own(members: Any, rows: jax.Array) -> Any:  # the others add zeros, instead of all rows going everywhere
-        position = jnp.argmax(rows == index)
-
-        def pick(x: jax.Array) -> jax.Array:
-            return jnp.where(rows[position] == index, x[position], jnp.zeros((), x.dtype))
-
-        return jax.tree.map(pick, members)
-
-    size = jax.tree.leaves(members)[0].shape[0]
-    return on_shards(own, axes=(0, 0), out_axis=None)(members, jnp.arange(size))
+    (Of split ones the compiler makes each device pick from its own rows, and adds up: one row is sent, not all.)
+    """
+    return jax.tree.map(lambda x: jnp.take(x, index, axis=0), members)
 
 
 def check_divides(size: int, what: str) -> None:

@@ -78,7 +78,7 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
             raise TypeError(
                 f"Bounded cannot wrap {type(self.base).__name__}, which updates by the noise that it drew and would "
                 "not see that members were repaired. Choose a base that updates by the evaluated population, such as "
-                "open_es, snes or cma_es."
+                "open_es (with perturbation='dense'), snes or cma_es."
             )
         for name in ("lower", "upper"):
             # One kind of scalar: an integer would be another traced type, and recompile.

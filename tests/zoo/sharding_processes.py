@@ -48,16 +48,14 @@ def main(num_processes, process, port, folder):
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"localhost:{port}", num_processes, process)
     mesh = zoo.population_mesh()
-    import time
-
-    T = time.time()
-    found = {id: (facts(run(id, mesh)), print("T", id, time.time() - T, flush=True))[0] for id in RUNS}
-    # (run(id, mesh)) for id in RUNS}
+    found = {id: facts(run(id, mesh)) for id in RUNS}
 
     # Interrupted and resumed, with inner states that each process has a part of.
     checkpoint = {"checkpoint": folder / "checkpoint"}
     run("pes", mesh, callback=lambda progress: progress.generation >= 2, **checkpoint)
-    found["resumed"] = facts(run("pes", mesh, progress=True, **checkpoint))
+    found["generations"] = []
+    settings = {"progress": True, "callback": lambda progress: found["generations"].append(progress.generation)}
+    found["resumed"] = facts(run("pes", mesh, **settings, **checkpoint))
     try:
         run("cma_es", mesh, **checkpoint)
     except ValueError as error:
