@@ -45,6 +45,21 @@ class KeyWords(PytreeDataclass):
         words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
         return cls(words=words, impl=str(jax.random.key_impl(key)))
 
+    @classmethod
+    def of_threefry(cls, key: jax.Array) -> "KeyWords":
+        """Returns the words of a key from which rows may be drawn in any order and batch.
+
+        Raises:
+            ValueError: If it is of another generator, of which `vmap` uses one key for all.
+        """
+        words = cls.of(key)
+        if "threefry" not in words.impl:
+            raise ValueError(
+                "Noise that is drawn row by row needs keys of threefry, jax.random.key(seed, impl='threefry2x32'), got "
+                f"one of {words.impl}. Populations of stacked arrays on one device take any key."
+            )
+        return words
+
     @property
     def key(self) -> jax.Array:
         """The key."""
@@ -167,7 +182,12 @@ def weighted_sum(weights: jax.Array, population: Any, like: Any = None) -> Any:
 def _contract(weights: jax.Array, members: jax.Array, like: jax.Array) -> jax.Array:
     flat = members.reshape(members.shape[0], math.prod(members.shape[1:]))
     dtype = at_least_float32(members.dtype)
-    total = jnp.dot(weights.astype(members.dtype), flat, preferred_element_type=dtype)
+    rounded = weights.astype(members.dtype)
+    if dtype == members.dtype:
+        total = jnp.dot(rounded, flat)
+    else:  # what rounding takes off the weights goes in as well, or weights that sum to zero would do so no more
+        rest = (weights - rounded.astype(weights.dtype)).astype(members.dtype)
+        total = jnp.sum(jnp.dot(jnp.stack([rounded, rest]), flat, preferred_element_type=dtype), axis=0)
     return total.reshape(members.shape[1:]).astype(like.dtype)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.callback import from_numpy
 from zoo.dataclass import leaf, number, static
 from zoo.host import PythonProblem, from_python
-from zoo.population import map_members
+from zoo.population import map_members, materialize
 from zoo.problem import FunctionProblem, Problem, from_function
 from zoo.prune_at_init import prune_at_init
 from zoo.registry import (
@@ -72,6 +72,7 @@ __all__ = [
     "make_problem",
     "make_strategy",
     "map_members",
+    "materialize",
     "minimize",
     "number",
     "plot_estimators",

@@ -112,7 +112,8 @@ class HostProblem(Problem):
 
     def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
         """Evaluates a population; see `Problem.evaluate`."""
-        population = materialize(population)
+        if self.member_batch_size is None:
+            population = materialize(population)
         size = check_population_size(self, population, state.groups)
         evaluate_one = functools.partial(self.with_statistics(state.statistics).evaluate_on_host, in_population=True)
         fitness, steps = self._map_members(

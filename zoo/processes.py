@@ -122,7 +122,7 @@ class _Worker:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        _kill(process)
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):  # the rest of a task that nobody reads
                 stream.close()  # pyright: ignore[reportOptionalMemberAccess]
@@ -137,6 +137,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_environment(),
+                start_new_session=True,  # so that what the function starts can be ended with it
             )
             try:
                 worker.send(process.stdin, self._hello)  # pyright: ignore[reportArgumentType]
@@ -165,7 +166,15 @@ class _Timer:
 
     def _fire(self) -> None:
         self.fired = True
-        self._process.kill()
+        _kill(self._process)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process and those that it started, which would keep its streams open."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _environment() -> dict[str, str]:

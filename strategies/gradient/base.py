@@ -156,7 +156,8 @@ class GradientStrategy(PerturbationStrategy):
         sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
             `optax.exponential_decay(1.0, 100, 0.9)`.
         perturbation: How the population is stored, from `strategies.perturbations`: `Dense()` arrays, `Seeded()` noise
-            of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`.
+            of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`, or a dictionary
+            such as `{"id": "low_rank", "rank": 2}`.
     """
 
     sigma_schedule: Schedule | None = static(default=None)

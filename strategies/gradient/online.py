@@ -12,6 +12,7 @@ for the loss smoothed by an independent perturbation per block of `noise_period`
 """
 
 import abc
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from strategies.batching import any_in_batch
 from strategies.gradient.base import GradientStrategy
 from strategies.noise import KeyWords, renew_rows, row_numbers, weighted_sum
 from strategies.perturbations.base import ImplicitPerturbation, Noise
@@ -198,19 +200,24 @@ class OnlineStrategy(GradientStrategy):
         is_earlier = jnp.arange(len(blocks.sigma))[:, None] < self._block(state.age)
         scaled = jnp.where(is_earlier, weights / blocks.sigma, 0)
 
-        def add_up(words: jax.Array, weights: jax.Array, rows: jax.Array) -> Solution:
-            def add(total: Solution, block: tuple[jax.Array, jax.Array]) -> tuple[Solution, None]:
-                words, weights = block
-
-                def added() -> Solution:
-                    noise = self._draw_rows(state.mean, blocks.keys.replace(words=words), rows)
-                    return jax.tree.map(jnp.add, total, noise.weighted_sum(weights))
-
-                return jax.lax.cond(jnp.any(weights != 0), added, lambda: total), None
-
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.mean)
-            return jax.lax.scan(add, zeros, (words, weights))[0]
-
+        add_up = functools.partial(_sum_blocks, self._perturbation, blocks.keys.impl, state.mean)
         if sharding.num_shards() > 1:
             add_up = sharding.on_shards(add_up, axes=(1, 1, 0), out_axis=None)
         return add_up(blocks.keys.words, scaled, row_numbers(len(state.age)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))  # or a loop that is not jitted would compile it every time
+def _sum_blocks(
+    form: ImplicitPerturbation, impl: str, mean: Solution, words: jax.Array, weights: jax.Array, rows: jax.Array
+) -> Solution:
+    def add(total: Solution, block: tuple[jax.Array, jax.Array]) -> tuple[Solution, None]:
+        words, weights = block
+
+        def added() -> Solution:
+            noise = form.draw_rows(KeyWords(words=words, impl=impl).key, mean, rows)
+            return jax.tree.map(jnp.add, total, noise.weighted_sum(weights))
+
+        return jax.lax.cond(any_in_batch(jnp.any(weights != 0)), added, lambda: total), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), mean)
+    return jax.lax.scan(add, zeros, (words, weights))[0]

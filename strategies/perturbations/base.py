@@ -7,6 +7,7 @@ differ in its scale alone, such as antithetic partners, and is made once for the
 import abc
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from zoo.dataclass import PytreeDataclass
 from zoo.population import ImplicitPopulation
 from zoo.pruning import apply_mask
 from zoo.strategy import Population, Solution
+
+_PRECISION = jax.lax.Precision.HIGHEST  # as for stacked arrays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,10 +71,7 @@ class ImplicitPerturbation(Perturbation):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if isinstance(self.max_blocks, bool) or not isinstance(self.max_blocks, int) or self.max_blocks < 1:
-            raise ValueError(
-                f"{type(self).__name__}.max_blocks must be a positive whole number, got {self.max_blocks!r}."
-            )
+        object.__setattr__(self, "max_blocks", positive_integer(self.max_blocks, f"{type(self).__name__}.max_blocks"))
 
     def perturb(self, mean: Solution, sigma: jax.Array, noise: Any, signs: tuple[int, ...] = (1, -1)) -> Population:
         """Returns the population; see `Perturbation`."""
@@ -179,7 +179,9 @@ class Noise(PytreeDataclass):
         if self.directions is not None:
             along = weights @ self.coordinates.astype(weights.dtype)
             total = jax.tree.map(
-                lambda t, d: t + jnp.tensordot(along.astype(t.dtype), d.astype(t.dtype), 1), total, self.directions
+                lambda t, d: t + jnp.tensordot(along.astype(t.dtype), d.astype(t.dtype), 1, precision=_PRECISION),
+                total,
+                self.directions,
             )
         return jax.tree.map(lambda t, x: t.astype(x.dtype), total, self.solution)
 
@@ -207,7 +209,7 @@ class Noise(PytreeDataclass):
             return jnp.matmul(one, other.T, precision=jax.lax.Precision.HIGHEST)
 
         between = sum(jax.tree.leaves(jax.tree.map(gram, self.directions, directions)))
-        return self.weights[:, None] * products + self.coordinates @ between
+        return self.weights[:, None] * products + jnp.matmul(self.coordinates, between, precision=_PRECISION)
 
     def _leaves(self, z: Any, values: Any) -> list[tuple[Any, Any]]:
         structure = jax.tree.structure(self.solution)
@@ -241,6 +243,8 @@ class PerturbedPopulation(ImplicitPopulation):
         if jax.tree.leaves(args) and sharding.num_shards() > 1 and self.scale.shape[0] > 1:
             return self.one_member_a_row().map(fn, *args, batch_size=batch_size)
         form, (num_signs, num_rows) = self.noise.form, self.scale.shape
+        if batch_size is not None and batch_size < num_signs:  # not even those that share a row
+            return self.one_member_a_row().map(fn, *args, batch_size=batch_size)
         args = jax.tree.map(lambda x: x.reshape(num_signs, num_rows, *x.shape[1:]), args)
 
         def of_row(row: tuple[Any, ...], scale: jax.Array, *args: Any) -> Any:
@@ -307,7 +311,8 @@ def dense_member(mean: jax.Array, z: jax.Array, scale: jax.Array, shared: Shared
     if shared.weight is not None:
         z = shared.weight.astype(z.dtype) * z
     if shared.directions is not None:
-        z = z + shared.directions @ shared.coordinates.astype(z.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+        coordinates = shared.coordinates.astype(z.dtype)  # pyright: ignore[reportOptionalMemberAccess]
+        z = z + jnp.matmul(shared.directions, coordinates, precision=_PRECISION)
     member = (mean + scale.astype(mean.dtype) * z.astype(mean.dtype)).astype(dtype or mean.dtype)
     return member if shared.mask is None else jnp.where(shared.mask, member, jnp.zeros((), member.dtype))
 
@@ -326,8 +331,15 @@ def _map_rows(fn: Callable[..., Any], args: tuple[Any, ...], at_a_time: int | No
     return jax.lax.map(lambda row: fn(*row), args, batch_size=None if at_a_time == 1 else at_a_time)
 
 
-def get_perturbation(perturbation: "str | Perturbation", name: str = "perturbation") -> Perturbation:
-    """Returns a form by name, or the given one.
+def positive_integer(value: Any, name: str) -> int:
+    """Returns a whole number as an integer, or a `ValueError` if it is none or not positive."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+    return int(value)
+
+
+def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbation:
+    """Returns a form: as given, by name, or by a dictionary of name and settings, `{"id": "low_rank", "rank": 2}`.
 
     Raises:
         ValueError: If there is none of that name.
@@ -335,14 +347,22 @@ def get_perturbation(perturbation: "str | Perturbation", name: str = "perturbati
     """
     from strategies.perturbations import Dense, LowRank, Seeded
 
-    forms = {"dense": Dense(), "seeded": Seeded(), "low_rank": LowRank()}
+    forms = {"dense": Dense, "seeded": Seeded, "low_rank": LowRank}
     if isinstance(perturbation, Perturbation):
         return perturbation
+    settings = {}
+    if isinstance(perturbation, dict) and "id" in perturbation:
+        settings = {key: value for key, value in perturbation.items() if key != "id"}
+        perturbation = perturbation["id"]
     if not isinstance(perturbation, str):
         raise TypeError(
-            f"{name} must be one of {', '.join(map(repr, forms))}, or such as LowRank(rank=2) of "
-            f"strategies.perturbations, got {perturbation!r}."
+            f"{name} must be one of {', '.join(map(repr, forms))}, a dictionary such as "
+            f"{{'id': 'low_rank', 'rank': 2}}, or such as LowRank(rank=2) of strategies.perturbations, got "
+            f"{perturbation!r}."
         )
     if perturbation not in forms:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, forms))}, got {perturbation!r}.")
-    return forms[perturbation]
+    try:
+        return forms[perturbation](**settings)
+    except TypeError as error:
+        raise TypeError(f"{name}={perturbation!r} does not take the settings {settings}: {error}") from None

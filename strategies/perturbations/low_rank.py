@@ -20,7 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from strategies.noise import KeyWords, normal_rows, row_numbers
-from strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
+from strategies.perturbations.base import (
+    ImplicitPerturbation,
+    Noise,
+    Shared,
+    dense_member,
+    inner_product,
+    positive_integer,
+)
 from strategies.vectors import at_least_float32
 from zoo import sharding
 from zoo.strategy import Solution
@@ -54,26 +61,21 @@ class LowRank(ImplicitPerturbation):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"LowRank.rank must be a positive whole number, got {self.rank!r}.")
+        object.__setattr__(self, "rank", positive_integer(self.rank, "LowRank.rank"))
 
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
         """Returns noise of low rank, drawn once."""
-        numbers = self._numbers(solution)
-        return self._noise(lambda rows: normal_rows(key, numbers, rows), solution, row_numbers(num_samples))
+        draw = functools.partial(_draw_rows, like=self._numbers(solution))
+        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+        return self._noise(lambda rows: draw(key, rows), solution, row_numbers(num_samples))
 
     def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
         """Returns the noise of some rows, a key for each."""
-        keys = KeyWords.of(key)
-
-        def draw(words: jax.Array, row: jax.Array) -> Any:
-            return normal_rows(keys.replace(words=words).key, self._numbers(solution), row[None])[0]
-
-        return self._noise(jax.vmap(draw), solution, keys.words, rows)
+        keys, draw = KeyWords.of_threefry(key), functools.partial(_draw_rows, like=self._numbers(solution))
+        return self._noise(lambda words, rows: draw(keys.replace(words=words).key, rows), solution, keys.words, rows)
 
     def _noise(self, draw: Callable[..., Any], solution: Solution, *rows: jax.Array) -> Noise:
         """Returns the noise of rows; each device draws its own."""
-        draw = functools.partial(_in_two_halves, draw)
         if sharding.num_shards() > 1:
             draw = sharding.on_shards(draw, axes=[0] * len(rows), out_axis=0)
         root = math.sqrt(self.rank)
@@ -84,7 +86,7 @@ class LowRank(ImplicitPerturbation):
         thin, structure = jax.tree.flatten(self._thin(solution))
         ends = np.cumsum([math.prod(x.shape) for x in thin])
         parts = jnp.split(draw(*rows), ends[:-1], axis=1)
-        parts = [each.reshape(-1, *x.shape).astype(x.dtype) for each, x in zip(parts, thin, strict=True)]
+        parts = [each.reshape(len(each), *x.shape).astype(x.dtype) for each, x in zip(parts, thin, strict=True)]
         factors = jax.tree.map(finish, solution, jax.tree.unflatten(structure, parts))
         return Noise(form=self, solution=solution, shared=None, rows=factors)
 
@@ -161,19 +163,35 @@ class LowRank(ImplicitPerturbation):
         return jax.tree.map(of_leaf, solution)
 
 
-def _in_two_halves(draw: Callable[..., Any], *rows: jax.Array) -> Any:
-    """Returns `draw(*rows)` from a loop over two halves: what a loop returns is stored.
+@functools.partial(jax.jit, static_argnames="like")  # or a loop that is not jitted would compile it every time
+def _draw_rows(key: jax.Array, rows: jax.Array, *, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns standard normals `[n, size]`, from a loop over two halves: what a loop returns is stored.
 
     Otherwise a compiler may put the arithmetic of the noise into each operation of the model that adds it to something,
     where it is done for every entry of a batch. (An optimization barrier is not kept on every platform.)
+
+    Args:
+        key: The key of all rows, or `[n]` one for each.
+        rows: `[n]` their numbers.
+        like: Shape and dtype of a row.
     """
-    num_rows = rows[0].shape[0]
+
+    def draw(key: jax.Array, rows: jax.Array) -> jax.Array:
+        if key.ndim == 0:
+            return normal_rows(key, like, rows)
+        return jax.vmap(lambda k, row: normal_rows(k, like, row[None])[0])(key, rows)
+
+    num_rows = rows.shape[0]
     if num_rows < 2:
-        return draw(*rows)
+        return draw(key, rows)
     half = -(-num_rows // 2)
-    halves = [jnp.stack([x[:half], x[-half:]]) for x in rows]  # of an odd number both have the one in the middle
-    drawn = jax.lax.map(lambda rows: draw(*rows), halves)
-    return jax.tree.map(lambda x: jnp.concatenate([x[0], x[1, 2 * half - num_rows :]]), drawn)
+
+    def halves(x: jax.Array) -> jax.Array:  # of an odd number both have the one in the middle
+        return jnp.stack([x[:half], x[-half:]])
+
+    keys = halves(key) if key.ndim else jnp.stack([key, key])
+    drawn = jax.lax.map(lambda both: draw(*both), (keys, halves(rows)))
+    return jnp.concatenate([drawn[0], drawn[1, 2 * half - num_rows :]])
 
 
 def _masked(directions: jax.Array, mask: jax.Array | None) -> jax.Array:

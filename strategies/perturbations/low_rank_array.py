@@ -21,6 +21,7 @@ import jax
 import jax.extend.core as jexc
 import jax.numpy as jnp
 import quax
+from jax._src.callback import pure_callback_p
 from jax._src.core import set_current_trace
 from jax.core import ShapedArray
 from jax.extend.core.primitives import remat_p, stop_gradient_p
@@ -383,6 +384,12 @@ def _cond(index: ArrayLike, *args: ArrayLike | quax.ArrayValue, branches: Any, *
 def _checkpoint(*args: ArrayLike | quax.ArrayValue, jaxpr: Any, **params: Any) -> Any:
     """Without a gradient there is nothing to compute again; with one, it was taken before."""
     return quax.quaxify(jexc.jaxpr_as_fun(jexc.ClosedJaxpr(jaxpr, ())))(*args)
+
+
+@quax.register(pure_callback_p)
+def _call_back(*args: ArrayLike | quax.ArrayValue, **params: Any) -> Any:
+    """What leaves JAX is an ordinary array."""
+    return pure_callback_p.bind(*map(dense, args), **params)
 
 
 def _call_custom_vjp(self: Any, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Any, /, **params: Any) -> Any:

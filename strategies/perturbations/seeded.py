@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from strategies.batching import any_in_batch
 from strategies.noise import KeyWords, normal_rows, row_numbers
 from strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
 from strategies.vectors import at_least_float32
@@ -36,12 +37,12 @@ class Seeded(ImplicitPerturbation):
 
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
         """Returns standard normal noise."""
-        shared = KeyWords.of(key)
+        shared = KeyWords.of_threefry(key)
         return Noise(form=self, solution=solution, shared=shared, rows=Seed(row_numbers(num_samples), None))
 
     def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
         """Returns the noise of some rows, a key for each."""
-        words = KeyWords.of(key)
+        words = KeyWords.of_threefry(key)
         return Noise(form=self, solution=solution, shared=words.replace(words=None), rows=Seed(rows, words.words))
 
     def rows_at_a_time(self, solution: Solution, num_signs: int) -> int:
@@ -58,34 +59,41 @@ class Seeded(ImplicitPerturbation):
         return dense_member(mean, z, scale, shared, self.dtype)
 
     def contract(self, noise: Noise, weights: jax.Array) -> Solution:
-        """Returns the weighted sum of the rows, drawn some at a time; those of no weight are not drawn."""
-        num_rows = noise.num_samples
-        at_a_time = min(num_rows, max(1, _MANY_NUMBERS // (8 * num_dims(noise.solution))))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), noise.solution)
-
-        def add(total: Solution, rows: Any, weights: jax.Array) -> Solution:
-            if at_a_time == 1:
-                z = self.sample(noise.shared, jax.tree.map(lambda x: x[0], rows), noise.solution)
-                return jax.tree.map(lambda t, z: t + weights[0].astype(t.dtype) * z.astype(t.dtype), total, z)
-            z = jax.vmap(lambda row: self.sample(noise.shared, row, noise.solution))(rows)
-            return jax.tree.map(lambda t, z: t + jnp.tensordot(weights.astype(t.dtype), z.astype(t.dtype), 1), total, z)
-
-        def step(i: jax.Array, total: Solution) -> Solution:
-            rows, chosen = (
-                jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * at_a_time, at_a_time), x)
-                for x in (noise.rows, weights)
-            )
-            if noise.rows.key is None:
-                return add(total, rows, chosen)
-            return jax.lax.cond(jnp.any(chosen != 0), lambda: add(total, rows, chosen), lambda: total)
-
-        num_steps, rest = divmod(num_rows, at_a_time)
-        total = jax.lax.fori_loop(0, num_steps, step, zeros)
-        if rest:
-            last = jax.tree.map(lambda x: x[-rest:], (noise.rows, weights))
-            total = add(total, *last)
-        return total
+        """Returns the weighted sum of the rows, drawn some at a time."""
+        return _sum_rows(noise, weights)
 
     def inner_product(self, z: jax.Array, direction: jax.Array) -> jax.Array:
         """Returns the inner product of two arrays."""
         return inner_product(z, direction)
+
+
+@jax.jit  # or a loop that is not jitted would compile it every time
+def _sum_rows(noise: Noise, weights: jax.Array) -> Solution:
+    num_rows = noise.num_samples
+    at_a_time = min(num_rows, max(1, _MANY_NUMBERS // (8 * num_dims(noise.solution))))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), noise.solution)
+
+    def sample(row: Seed) -> Solution:
+        return noise.form.sample(noise.shared, row, noise.solution)
+
+    def add(total: Solution, rows: Seed, weights: jax.Array) -> Solution:
+        if at_a_time == 1:
+            z = sample(jax.tree.map(lambda x: x[0], rows))
+            return jax.tree.map(lambda t, z: t + weights[0].astype(t.dtype) * z.astype(t.dtype), total, z)
+        z = jax.vmap(sample)(rows)
+        return jax.tree.map(lambda t, z: t + jnp.tensordot(weights.astype(t.dtype), z.astype(t.dtype), 1), total, z)
+
+    def step(i: jax.Array, total: Solution) -> Solution:
+        rows, chosen = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, i * at_a_time, at_a_time), (noise.rows, weights)
+        )
+        if noise.rows.key is None:
+            return add(total, rows, chosen)
+        # Of earlier perturbations, those of pairs whose episodes have just begun have no weight.
+        return jax.lax.cond(any_in_batch(jnp.any(chosen != 0)), lambda: add(total, rows, chosen), lambda: total)
+
+    num_steps, rest = divmod(num_rows, at_a_time)
+    total = jax.lax.fori_loop(0, num_steps, step, zeros)
+    if rest:
+        total = add(total, *jax.tree.map(lambda x: x[-rest:], (noise.rows, weights)))
+    return total

@@ -32,7 +32,8 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
     """Trains some leaves of the solution by any evolution strategy, and the others by the surrogate gradient.
 
     The gradient is taken at each member, with that member's leaves of the ES and on its own data, and averaged over the
-    members. A member whose gradient is not finite is left out.
+    members. A member whose gradient is not finite is left out. (So the members' gradients are stored, whatever form the
+    base's population has.)
 
     Attributes:
         base: The strategy that trains the leaves of the ES: a strategy, its id, or a dictionary of its id and settings

@@ -72,7 +72,7 @@ class Masked(Wrapper):
         if self.mask is not None:
             check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts what it keeps
             leaves = jax.tree.leaves(self.mask)
-            if not any(isinstance(m, Tracer) for m in leaves) and not any(map(np.any, leaves)):
+            if not any(isinstance(m, Tracer) for m in leaves) and not any(np.asarray(m).any() for m in leaves):
                 raise ValueError("Masked.mask keeps nothing, and leaves nothing to search. Keep at least one weight.")
         return MaskedState(self._kept_base.init(key, apply_mask(self.mask, solution)))
 

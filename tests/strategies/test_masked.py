@@ -264,3 +264,11 @@ def test_masks_that_are_nested_keep_what_both_keep(key):
 def test_wrong_masks(mask, error, message, key):
     with pytest.raises(error, match=message):
         zoo.make_strategy("masked", mask=mask).init(key, SOLUTION)
+
+
+def test_a_mask_that_a_jitted_function_closes_over(key):
+    """An array of JAX, with known values."""
+    mask = jax.random.bernoulli(key, 0.5, (8,))
+    strategy = zoo.make_strategy("masked", base="open_es", mask=mask)
+    mean = jax.jit(lambda x: strategy.mean(strategy.init(key, x)))(jnp.ones(8))
+    np.testing.assert_array_equal(mean, mask.astype(jnp.float32))

@@ -441,3 +441,82 @@ def test_lottery_prunes_factors(key):
         pruned = np.broadcast_to(~masks[name][:, None], values.shape)
         np.testing.assert_array_equal(values[pruned], 0)
         assert np.all(values[~pruned] != 0)
+
+
+# Loops of one's own
+
+
+@pytest.mark.parametrize("strategy", [OpenES, PES])
+@EACH_FORM
+def test_a_loop_that_is_not_jitted_compiles_once(strategy, form):
+    strategy = strategy(perturbation=form, population_size=4)
+    compiled = []
+
+    def listen(event, seconds, **_):
+        compiled.append(event)
+
+    state = strategy.init(jax.random.key(0), SOLUTION)
+    for i in range(3):
+        if i == 2:  # one with all that is needed, one more for weak types
+            jax.monitoring.register_event_duration_secs_listener(listen)
+        population, state = strategy.ask(jax.random.key(i), state)
+        state = strategy.tell(state, population, jnp.arange(4.0))
+    jax.monitoring.clear_event_listeners()
+    assert "/jax/core/compile/backend_compile_duration" not in compiled
+
+
+def test_batch_size_is_a_bound():
+    """Also where it is smaller than the number of members that share a row."""
+    population, _ = (s := OpenES(perturbation="seeded", population_size=8)).ask(
+        jax.random.key(0), s.init(jax.random.key(0), SOLUTION)
+    )
+    expected = jnp.sum(materialize(population)["bias"], axis=1)
+
+    def evaluate(population):
+        return zoo.map_members(lambda x: jnp.sum(x["bias"]), population, batch_size=1)
+
+    np.testing.assert_allclose(evaluate(population), expected, rtol=1e-5, atol=1e-5)
+    assert "length=8" in str(jax.make_jaxpr(evaluate)(population))  # of 4 it would be two at a time
+
+
+def test_keys_that_cannot_be_drawn_row_by_row():
+    """JAX's rbg gives the rows of a batch other numbers than each row by itself."""
+    key = jax.random.key(0, impl="rbg")
+    for strategy in (OpenES(perturbation="seeded"), PES(perturbation="low_rank"), PES(perturbation="seeded")):
+        state = strategy.init(key, SOLUTION)
+        with pytest.raises(ValueError, match="needs keys of threefry"):
+            strategy.ask(key, state)
+    population, _ = (s := OpenES(perturbation="low_rank", population_size=4)).ask(key, s.init(key, SOLUTION))
+    assert_equal(take_member(population, 3), jax.tree.map(lambda x: x[3], materialize(population)))
+
+
+def test_weights_of_members_in_half_precision_still_sum_to_zero(key):
+    """Rounded to half precision they would not, and the estimate contain the mean, here 150 times a perturbation."""
+    strategy = OpenES(perturbation=Dense(dtype=jnp.bfloat16), antithetic=False, sigma=2**-5, population_size=64)
+
+    def estimate(key):
+        state = strategy.init(key, jnp.full(50, 4.0))
+        population, state = strategy.ask(key, state)
+        fitness = jnp.sum(population.astype(jnp.float32), axis=1)
+        shifted = strategy.estimate(state, population, zoo.Evaluation(fitness, jnp.ones(64, bool), jnp.asarray(64)))
+        weights = strategy._shape(fitness)
+        x = population.astype(jnp.float32)
+        return shifted, (weights - jnp.mean(weights)) @ (x - 4) / (63 * strategy.sigma**2)
+
+    got, expected = jax.jit(estimate)(key)
+    np.testing.assert_allclose(got, expected, rtol=1e-2, atol=2e-2)
+
+
+def test_an_empty_leaf():
+    solution = {"a": jnp.ones((4, 4)), "z": jnp.zeros((0, 3))}
+    strategy = OpenES(perturbation="low_rank", population_size=4)
+    population, _ = strategy.ask(jax.random.key(0), strategy.init(jax.random.key(0), solution))
+    assert materialize(population)["z"].shape == (4, 0, 3)
+
+
+def test_settings_as_a_dictionary():
+    assert get_perturbation({"id": "low_rank", "rank": np.int64(2), "dtype": "bfloat16"}) == LowRank(
+        rank=2, dtype=jnp.bfloat16
+    )
+    with pytest.raises(TypeError, match=r"'low_rank' does not take the settings {'rnk': 2}"):
+        get_perturbation({"id": "low_rank", "rnk": 2})

@@ -195,6 +195,24 @@ def test_members_that_fail_rank_last(fn, batched):
         np.testing.assert_array_equal(evaluate(problem, population[::-1]).fitness, expected[::-1])
 
 
+def forks(x):
+    if x > 0:
+        import subprocess
+
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(30)"], check=False)
+    return float(x)
+
+
+def test_timeout_ends_what_the_function_started():
+    """A process that it started would keep the worker's streams open."""
+    problem = make(forks, num_processes=1, timeout=1.0)
+    evaluate(problem, jnp.zeros(1))  # starts the worker
+    clock = time.perf_counter()
+    with pytest.warns(RuntimeWarning, match="no result after 1 s"):
+        np.testing.assert_array_equal(evaluate(problem, jnp.array([0.0, 1.0])).fitness, [0, np.nan])
+    assert time.perf_counter() - clock < 20
+
+
 def test_a_run_survives_its_workers():
     def deadly(x):
         if x > 0:
