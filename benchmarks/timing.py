@@ -20,12 +20,22 @@ class Paired:
     high: float
 
 
-def time_paired(first: Callable[[], Any], second: Callable[[], Any], *, rounds: int = 15) -> Paired:
-    """Times two programs in turn, A B A B ..., after one call of each to compile and warm up."""
+def time_paired(first: Callable[[], Any], second: Callable[[], Any], *, rounds: int = 15, settle: int = 0) -> Paired:
+    """Times two programs in turn, A B A B ..., after one call of each to compile and warm up.
+
+    Before each timed call there are `settle` calls that are not: after a program that takes much memory and gives it
+    back, the next one pays for getting its own again.
+    """
+
+    def seconds_of(program: Callable[[], Any]) -> float:
+        for _ in range(settle):
+            jax.block_until_ready(program())
+        return _seconds(program)
+
     for program in (first, second):
         jax.block_until_ready(program())
         jax.block_until_ready(program())
-    seconds = np.array([[_seconds(first), _seconds(second)] for _ in range(rounds)])
+    seconds = np.array([[seconds_of(first), seconds_of(second)] for _ in range(rounds)])
     ratios = seconds[:, 0] / seconds[:, 1]
     low, middle, high = np.percentile(ratios, (25, 50, 75))
     first_seconds, second_seconds = np.median(seconds, axis=0)

@@ -106,8 +106,8 @@ class LowRank(ImplicitPerturbation):
             base=mean.astype(dtype),
             directions=None if shared.directions is None else _masked(shared.directions, shared.mask).astype(dtype),
             coefficients=None if shared.coordinates is None else (scale * shared.coordinates).astype(dtype),
-            left=(weight.astype(z.left.dtype) * z.left).astype(dtype),
-            right=z.right.astype(dtype),
+            left=z.left.astype(dtype),  # the same in all members that share a row, and so are products with it alone
+            right=(weight.astype(z.right.dtype) * z.right).astype(dtype),
             mask=None if shared.mask is None else shared.mask.astype(dtype),
             num_columns=z.right.ndim - 1,
         )
@@ -163,35 +163,29 @@ class LowRank(ImplicitPerturbation):
         return jax.tree.map(of_leaf, solution)
 
 
-@functools.partial(jax.jit, static_argnames="like")  # or a loop that is not jitted would compile it every time
+@functools.partial(jax.jit, static_argnames="like")
 def _draw_rows(key: jax.Array, rows: jax.Array, *, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns standard normals `[n, size]`, from a loop over two halves: what a loop returns is stored.
+    """Returns standard normals `[n, size]`, which are stored.
 
     Otherwise a compiler may put the arithmetic of the noise into each operation of the model that adds it to something,
-    where it is done for every entry of a batch. (An optimization barrier is not kept on every platform.)
+    where it is done for every entry of a batch.
 
     Args:
         key: The key of all rows, or `[n]` one for each.
         rows: `[n]` their numbers.
         like: Shape and dtype of a row.
     """
+    if key.ndim == 0:
+        drawn = normal_rows(key, like, rows)
+    else:
+        drawn = jax.vmap(lambda k, row: normal_rows(k, like, row[None])[0])(key, rows)
 
-    def draw(key: jax.Array, rows: jax.Array) -> jax.Array:
-        if key.ndim == 0:
-            return normal_rows(key, like, rows)
-        return jax.vmap(lambda k, row: normal_rows(k, like, row[None])[0])(key, rows)
+    def barrier(drawn: jax.Array) -> jax.Array:
+        # The compiler for CPUs drops optimization barriers, but cannot know that this loop never turns: no number that
+        # is drawn is that large.
+        return jax.lax.while_loop(lambda z: jnp.max(z[:1, :1], initial=0) > 1e3, lambda z: jnp.minimum(z, 1e3), drawn)
 
-    num_rows = rows.shape[0]
-    if num_rows < 2:
-        return draw(key, rows)
-    half = -(-num_rows // 2)
-
-    def halves(x: jax.Array) -> jax.Array:  # of an odd number both have the one in the middle
-        return jnp.stack([x[:half], x[-half:]])
-
-    keys = halves(key) if key.ndim else jnp.stack([key, key])
-    drawn = jax.lax.map(lambda both: draw(*both), (keys, halves(rows)))
-    return jnp.concatenate([drawn[0], drawn[1, 2 * half - num_rows :]])
+    return jax.lax.platform_dependent(drawn, cpu=barrier, default=jax.lax.optimization_barrier)
 
 
 def _masked(directions: jax.Array, mask: jax.Array | None) -> jax.Array:
