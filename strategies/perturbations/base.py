@@ -206,7 +206,7 @@ class Noise(PytreeDataclass):
 
         def gram(one: jax.Array, other: jax.Array) -> jax.Array:
             one, other = (x.reshape(x.shape[0], -1).astype(products.dtype) for x in (one, other))
-            return jnp.matmul(one, other.T, precision=jax.lax.Precision.HIGHEST)
+            return jnp.matmul(one, other.T, precision=_PRECISION)
 
         between = sum(jax.tree.leaves(jax.tree.map(gram, self.directions, directions)))
         return self.weights[:, None] * products + jnp.matmul(self.coordinates, between, precision=_PRECISION)
@@ -256,11 +256,10 @@ class PerturbedPopulation(ImplicitPopulation):
             if at_a_time is None or at_a_time >= scale.shape[1]:
                 return jax.vmap(of_row, in_axes=(0, *[1] * (1 + len(args))), out_axes=1)(rows, scale, *args)
             first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (scale, *args))
-            results = _map_rows(of_row, (rows, *first), max(at_a_time, 1))
+            results = _map_rows(of_row, (rows, *first), at_a_time)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), results)
 
         if sharding.num_shards() > 1:
-            sharding.check_divides(num_rows, "A population with rows of noise")
             of_rows = sharding.on_shards(of_rows, axes=(0, 1, 1), out_axis=1)
         results = of_rows((self.noise.rows, self.noise.weights, self.noise.coordinates), self.scale, args)
         return jax.tree.map(lambda x: x.reshape(num_signs * num_rows, *x.shape[2:]), results)
@@ -320,7 +319,7 @@ def dense_member(mean: jax.Array, z: jax.Array, scale: jax.Array, shared: Shared
 def inner_product(one: jax.Array, other: jax.Array) -> jax.Array:
     """Returns the inner product of two arrays, at least in float32."""
     dtype = at_least_float32(one.dtype)
-    return jnp.vdot(one.astype(dtype), other.astype(dtype), precision=jax.lax.Precision.HIGHEST)
+    return jnp.vdot(one.astype(dtype), other.astype(dtype), precision=_PRECISION)
 
 
 def _map_rows(fn: Callable[..., Any], args: tuple[Any, ...], at_a_time: int | None) -> Any:

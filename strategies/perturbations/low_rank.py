@@ -140,8 +140,19 @@ class LowRank(ImplicitPerturbation):
 
         from strategies.perturbations.low_rank_array import LowRankArray, dense
 
-        result = quax.quaxify(fn)(member, *args)
-        return jax.tree.map(dense, result, is_leaf=lambda x: isinstance(x, LowRankArray))
+        leaves, structure = jax.tree.flatten((member, args), is_leaf=lambda x: isinstance(x, LowRankArray))
+        structures = []
+
+        # Leaf by leaf: a node that asks for the state of the trace when it is made, as those of nnx do, has to be made
+        # within it.
+        def on_leaves(*leaves: Any) -> list[Any]:
+            member, args = jax.tree.unflatten(structure, leaves)
+            results, result_structure = jax.tree.flatten(fn(member, *args))
+            structures.append(result_structure)
+            return results
+
+        results = quax.quaxify(on_leaves)(*leaves)
+        return jax.tree.unflatten(structures[-1], map(dense, results))
 
     def _numbers(self, solution: Solution) -> jax.ShapeDtypeStruct:
         """Returns the shape of what is drawn of a row: one array, which takes fewer kernels than many."""

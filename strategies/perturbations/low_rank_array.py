@@ -494,7 +494,6 @@ def _column_by_column(
         factor = far[..., k]
         if array_first:
             factor = jnp.expand_dims(factor, [factor.ndim + i for i in range(len(rest))])
-        if array_first:
             product = jax.lax.dot_general(mask.astype(x.dtype), scaled, dimension_numbers)
         else:
             product = jax.lax.dot_general(scaled, mask.astype(x.dtype), ((other, own), (batch[1], batch[0])))
