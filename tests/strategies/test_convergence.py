@@ -35,7 +35,7 @@ CEILINGS = {
     "ma_es": (1e-8, 1_032, 2_892, 2_808, 2_448),
     "one_plus_one_es": (1e-8, 495, None, None, None),
     "pso": (1e-8, 6_600, 11_850, None, None),
-    "random_search": (1.0, 276, None, None, None),
+    "random_search": (1.0, 684, None, None, None),
     "sep_cma_es": (1e-8, 840, 1_704, None, None),
     "simple_ga": (1e-3, 4_650, None, None, None),
     "snes": (1e-8, 1_248, 1_956, None, None),

@@ -8,6 +8,7 @@ import pytest
 import zoo
 from strategies.distribution.snes import SNES
 from tests.loop import IDS
+from zoo.population import materialize
 from zoo.pruning import keep_best, prunable_leaves
 
 GENERATIONS = 3
@@ -41,7 +42,7 @@ def train(strategy, key, num_generations, solution=SOLUTION):
     def generation(state, key):
         population, asked = strategy.ask(key, state, jax.grad(quadratic))
         told = strategy.tell(asked, population, zoo.map_members(quadratic, population))
-        return told, (population, asked.mask, asked.base, strategy.mean(told), strategy.std(told))
+        return told, (materialize(population), asked.mask, asked.base, strategy.mean(told), strategy.std(told))
 
     return jax.lax.scan(generation, strategy.init(key, solution), jax.random.split(key, num_generations))
 
