@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from problems.networks import Network, make_network
+from problems.rl.policy import PolicyProblem
 from zoo import static
 from zoo.host import HostFunction, HostProblem
 from zoo.strategy import Solution
@@ -40,7 +41,7 @@ class _Registered:
             return False
 
 
-class GymnasiumProblem(HostProblem):
+class GymnasiumProblem(PolicyProblem, HostProblem):
     """A gymnasium environment controlled by a network; fitness is the negative undiscounted return.
 
     Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
@@ -72,9 +73,6 @@ class GymnasiumProblem(HostProblem):
     max_episode_steps: int | None = static(default=None, at_least=1)
     num_processes: int | None = static(default=None, at_least=1)
 
-    headline = "return"
-    maximize = True
-    namespace_field: ClassVar[str] = "environment"
     aliases: ClassVar[_Registered] = _Registered()
 
     def __post_init__(self) -> None:
@@ -106,26 +104,6 @@ class GymnasiumProblem(HostProblem):
         """Raises a `ModuleNotFoundError` that says what to install, if gymnasium is missing."""
         _gymnasium()
 
-    @property
-    def suggestions(self) -> Mapping[str, Any]:
-        """Settings that solve CartPole."""
-        return {"sigma": 0.2, "learning_rate": 0.05}
-
-    @property
-    def suggested_num_steps(self) -> int:
-        """A million environment steps."""
-        return 1_000_000
-
-    @property
-    def network_and_inputs(self) -> tuple[Network, jax.Array]:
-        """The network, and inputs of the shape and type that it takes, `[1, observation_size]`."""
-        return self._network, jnp.zeros((1, self._spaces.observation_size))
-
-    def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns the network's initial parameters."""
-        network, inputs = self.network_and_inputs
-        return network.init(key, inputs)
-
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns mean undiscounted return and mean length of the held-out episodes."""
         keys = jax.random.split(key, -(-self.num_score_episodes // self.num_episodes))
@@ -146,6 +124,10 @@ class GymnasiumProblem(HostProblem):
     @property
     def _spaces(self) -> "Spaces":
         return _spaces(self._spec)
+
+    @property
+    def _observation_size(self) -> int:
+        return self._spaces.observation_size
 
     @property
     def _spec(self) -> bytes:

@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import gymnax
 import jax
@@ -12,6 +11,7 @@ from gymnax.environments import spaces
 
 from problems.networks import Network, apply_network, make_network
 from problems.rl.normalizer import Moments, Normalizer
+from problems.rl.policy import PolicyProblem
 from zoo import UnrolledProblem, leaf, static
 from zoo.strategy import Solution
 
@@ -25,7 +25,7 @@ class GymnaxInner(NamedTuple):
     moments: Any  # `Moments` of the observations since the statistics were last pooled, or ()
 
 
-class GymnaxProblem(UnrolledProblem):
+class GymnaxProblem(PolicyProblem, UnrolledProblem):
     """A gymnax environment controlled by a network; fitness is the negative undiscounted return.
 
     Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
@@ -56,10 +56,6 @@ class GymnaxProblem(UnrolledProblem):
     horizon: int | None = static(default=None, at_least=1)
     objective: Literal["mean", "sum"] = static(default="sum")
 
-    headline = "return"
-    maximize = True
-    namespace_field: ClassVar[str] = "environment"
-
     def __post_init__(self) -> None:
         """Checks that the spaces are supported, and fills in the horizon."""
         made = _make(self.environment)
@@ -79,26 +75,6 @@ class GymnaxProblem(UnrolledProblem):
     def differentiable(self) -> bool:
         """False: gymnax stops gradients, and episodes end at once when all are terminated."""
         return False
-
-    @property
-    def suggestions(self) -> Mapping[str, Any]:
-        """Settings that solve CartPole and Pendulum."""
-        return {"sigma": 0.2, "learning_rate": 0.05}
-
-    @property
-    def suggested_num_steps(self) -> int:
-        """A million environment steps."""
-        return 1_000_000
-
-    @property
-    def network_and_inputs(self) -> tuple[Network, jax.Array]:
-        """The network, and inputs of the shape and type that it takes, `[1, observation_size]`."""
-        return self._network, jnp.zeros((1, self._observation_size))
-
-    def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns the network's initial parameters."""
-        network, inputs = self.network_and_inputs
-        return network.init(key, inputs)
 
     def reset(self, key: jax.Array) -> GymnaxInner:
         """Resets the environments."""
