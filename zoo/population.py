@@ -45,13 +45,19 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
         return population.map(fn, *args, batch_size=batch_size)
 
     def map_stacked(members: tuple[Any, ...]) -> Any:
-        if batch_size is None or batch_size * sharding.num_shards() >= size:
-            return jax.vmap(fn)(*members)
-        return jax.lax.map(lambda member: fn(*member), members, batch_size=batch_size)
+        return map_rows(fn, members, batch_size)
 
     if sharding.num_shards() > 1:
         map_stacked = sharding.on_shards(map_stacked, axes=(0,), out_axis=0)
     return map_stacked((population, *args))
+
+
+def map_rows(fn: Callable[..., Any], args: tuple[Any, ...], batch_size: int | None) -> Any:
+    """Applies a function to the rows of stacked arguments, so many at a time; `None`: all at once."""
+    if batch_size is None or batch_size >= jax.tree.leaves(args)[0].shape[0]:
+        return jax.vmap(fn)(*args)
+    # One by one there is no batch, of which the random keys of rows, for one, would be dearer than scalars.
+    return jax.lax.map(lambda row: fn(*row), args, batch_size=None if batch_size == 1 else batch_size)
 
 
 class ImplicitPopulation(PytreeDataclass, abc.ABC):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from strategies.vectors import at_least_float32
 from zoo import leaf, sharding, static
 from zoo.dataclass import PytreeDataclass
-from zoo.population import ImplicitPopulation
+from zoo.population import ImplicitPopulation, map_rows
 from zoo.pruning import apply_mask
 from zoo.strategy import Population, Solution
 
@@ -145,7 +145,7 @@ class Noise(PytreeDataclass):
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """The number of rows."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
     def combine(self, weights: jax.Array, coordinates: jax.Array, directions: Solution) -> "Noise":
@@ -196,7 +196,7 @@ class Noise(PytreeDataclass):
             return sum(products)  # pyright: ignore[reportReturnType]
 
         def of_rows(rows: Any) -> jax.Array:
-            return _map_rows(of_row, (rows,), self.form.rows_at_a_time(self.solution, 1))
+            return map_rows(of_row, (rows,), self.form.rows_at_a_time(self.solution, 1))
 
         if sharding.num_shards() > 1:
             of_rows = sharding.on_shards(of_rows, axes=(0,), out_axis=0)
@@ -256,7 +256,7 @@ class PerturbedPopulation(ImplicitPopulation):
             if at_a_time is None or at_a_time >= scale.shape[1]:
                 return jax.vmap(of_row, in_axes=(0, *[1] * (1 + len(args))), out_axes=1)(rows, scale, *args)
             first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (scale, *args))
-            results = _map_rows(of_row, (rows, *first), at_a_time)
+            results = map_rows(of_row, (rows, *first), at_a_time)
             return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), results)
 
         if sharding.num_shards() > 1:
@@ -320,14 +320,6 @@ def inner_product(one: jax.Array, other: jax.Array) -> jax.Array:
     """Returns the inner product of two arrays, at least in float32."""
     dtype = at_least_float32(one.dtype)
     return jnp.vdot(one.astype(dtype), other.astype(dtype), precision=_PRECISION)
-
-
-def _map_rows(fn: Callable[..., Any], args: tuple[Any, ...], at_a_time: int | None) -> Any:
-    """Applies a function to rows of arguments, so many at a time; `None`: all."""
-    if at_a_time is None or at_a_time >= jax.tree.leaves(args)[0].shape[0]:
-        return jax.vmap(fn)(*args)
-    # One by one, a row's key is a scalar, which is cheaper than one of a batch.
-    return jax.lax.map(lambda row: fn(*row), args, batch_size=None if at_a_time == 1 else at_a_time)
 
 
 def positive_integer(value: Any, name: str) -> int:

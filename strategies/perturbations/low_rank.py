@@ -66,8 +66,7 @@ class LowRank(ImplicitPerturbation):
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
         """Returns noise of low rank, drawn once."""
         draw = functools.partial(_draw_rows, like=self._numbers(solution))
-        key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-        return self._noise(lambda rows: draw(key, rows), solution, row_numbers(num_samples))
+        return self._noise(lambda rows: draw(KeyWords.of(key).key, rows), solution, row_numbers(num_samples))
 
     def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
         """Returns the noise of some rows, a key for each."""
