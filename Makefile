@@ -17,7 +17,7 @@ demo: .venv/.installed  ## The main job: four strategies on four problems, with 
 test: .venv/.installed-test  ## The test suite.
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-lint: .venv/.installed-test  ## Style, naming rules and types.
+lint: .venv/.installed-test .venv/types  ## Style, naming rules and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -27,7 +27,7 @@ check: lint test
 peers: .venv/.installed-test  ## What the side-by-side benchmarks compare with.
 	$(BIN)/python -m pip install -q -e ".[peers]"
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e .
 	touch $@
@@ -35,6 +35,12 @@ peers: .venv/.installed-test  ## What the side-by-side benchmarks compare with.
 .venv/.installed-test: .venv/.installed
 	$(BIN)/python -m pip install -q -e ".[test]"
 	touch $@
+
+# A package whose parts lie where the type checker would not look for them.
+.venv/types: .venv/.installed
+	mkdir -p $@/zoo
+	touch $@/zoo/__init__.py
+	ln -sfn ../../../strategies ../../../problems $@/zoo
 
 clean:
 	rm -rf .venv build *.egg-info

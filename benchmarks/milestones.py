@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
-from zoo.drive import Budget, drive
+from zoo.loop.drive import Budget, drive
 
 NUM_SEEDS = 5
 

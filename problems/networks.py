@@ -125,7 +125,7 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
         if not (callable(getattr(network, "init", None)) and callable(getattr(network, "apply", None))):
             raise TypeError(
                 "A network needs init(key, inputs) and apply(params, inputs): a flax linen module, or "
-                f"problems.networks.FunctionNetwork(init, apply). Got {type(network).__name__}."
+                f"zoo.problems.networks.FunctionNetwork(init, apply). Got {type(network).__name__}."
             )
         return network
     sizes: tuple[Any, ...] = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)

@@ -5,8 +5,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from zoo import leaf
-from zoo.strategy import Solution, Strategy, num_dims
+from zoo.core import Solution, Strategy, leaf, num_dims
 
 
 class MaskableStrategy(Strategy):

@@ -9,12 +9,16 @@ Three things to do with it:
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.callback import from_numpy
-from zoo.dataclass import leaf, number, static
-from zoo.host import PythonProblem, from_python
-from zoo.population import map_members, materialize
-from zoo.problem import FunctionProblem, Problem, from_function
-from zoo.prune_at_init import prune_at_init
+from zoo._version import __version__ as __version__
+from zoo.core.population import map_members, materialize
+from zoo.core.problem import FunctionProblem, Problem, from_function
+from zoo.core.settings import leaf, number, static
+from zoo.core.sharding import population_mesh
+from zoo.core.strategy import Evaluation, Groups, Strategy
+from zoo.core.unrolled import UnrolledProblem
+from zoo.host.callback import from_numpy
+from zoo.host.problem import PythonProblem, from_python
+from zoo.loop.run import RunResult, minimize, run
 from zoo.registry import (
     list_problems,
     list_strategies,
@@ -23,23 +27,18 @@ from zoo.registry import (
     register_problem,
     register_strategy,
 )
-from zoo.run import RunResult, minimize, run
-from zoo.sharding import population_mesh
-from zoo.smooth import smooth
-from zoo.strategy import Evaluation, Groups, Strategy
-from zoo.tickets import Ticket, Tickets, load_ticket, load_tickets
-from zoo.unrolled import UnrolledProblem
+from zoo.smoothing.smooth import smooth
+from zoo.sparsity.at_init import prune_at_init
+from zoo.sparsity.tickets import Ticket, Tickets, load_ticket, load_tickets
 
 if TYPE_CHECKING:
-    from zoo.benchmarking import benchmark
-    from zoo.diagnostics import EstimatorStatistics, estimator_statistics
-    from zoo.ladder import lottery_tickets
-    from zoo.landscape import barrier, flatness, interpolate
-    from zoo.plot import plot_estimators
-    from zoo.plot_tickets import plot_flatness, plot_interpolation, plot_ladder, plot_layers
-    from zoo.results import Results, load_run
-
-__version__ = "0.1.0"
+    from zoo.benchmarking.benchmark import benchmark
+    from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
+    from zoo.benchmarking.plot import plot_estimators
+    from zoo.benchmarking.results import Results, load_run
+    from zoo.sparsity.ladder import lottery_tickets
+    from zoo.sparsity.landscape import barrier, flatness, interpolate
+    from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
 
 __all__ = [
     "EstimatorStatistics",
@@ -91,20 +90,20 @@ __all__ = [
 
 # What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
 _LAZY = {
-    "EstimatorStatistics": "zoo.diagnostics",
-    "Results": "zoo.results",
-    "barrier": "zoo.landscape",
-    "benchmark": "zoo.benchmarking",
-    "estimator_statistics": "zoo.diagnostics",
-    "flatness": "zoo.landscape",
-    "interpolate": "zoo.landscape",
-    "load_run": "zoo.results",
-    "lottery_tickets": "zoo.ladder",
-    "plot_estimators": "zoo.plot",
-    "plot_flatness": "zoo.plot_tickets",
-    "plot_interpolation": "zoo.plot_tickets",
-    "plot_ladder": "zoo.plot_tickets",
-    "plot_layers": "zoo.plot_tickets",
+    "EstimatorStatistics": "zoo.benchmarking.estimators",
+    "Results": "zoo.benchmarking.results",
+    "barrier": "zoo.sparsity.landscape",
+    "benchmark": "zoo.benchmarking.benchmark",
+    "estimator_statistics": "zoo.benchmarking.estimators",
+    "flatness": "zoo.sparsity.landscape",
+    "interpolate": "zoo.sparsity.landscape",
+    "load_run": "zoo.benchmarking.results",
+    "lottery_tickets": "zoo.sparsity.ladder",
+    "plot_estimators": "zoo.benchmarking.plot",
+    "plot_flatness": "zoo.sparsity.plot",
+    "plot_interpolation": "zoo.sparsity.plot",
+    "plot_ladder": "zoo.sparsity.plot",
+    "plot_layers": "zoo.sparsity.plot",
 }
 
 

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 import zoo
+from zoo._version import __version__
 from zoo.registry import catalogue, valid_settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        _out.print(f"es-zoo {zoo.__version__}")
+        _out.print(f"es-zoo {__version__}")
         raise typer.Exit
 
 
@@ -234,7 +235,7 @@ def tickets_command(
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
-    from zoo.report import format_ert, format_summary
+    from zoo.benchmarking.report import format_ert, format_summary
 
     _print_table(format_summary(results.summary()))
     if len(results.runtimes):

@@ -10,72 +10,71 @@ import importlib
 import importlib.metadata
 import inspect
 import pathlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from zoo.dataclass import internal_fields
-from zoo.problem import Problem
-from zoo.strategy import Strategy
+from zoo.core.problem import Problem
+from zoo.core.settings import internal_fields
+from zoo.core.strategy import Strategy
 
 STRATEGIES = {
-    "ars": "strategies.gradient.ars:ARS",
-    "asebo": "strategies.gradient.asebo:ASEBO",
-    "bipop": "strategies.wrappers.bipop:BIPOP",
-    "bounded": "strategies.wrappers.bounded:Bounded",
-    "bptt": "strategies.gradient.bptt:BPTT",
-    "cma_es": "strategies.distribution.cma_es:CMAES",
-    "cr_fm_nes": "strategies.distribution.cr_fm_nes:CRFMNES",
-    "cv_zod": "strategies.gradient.cv_zod:CVZOD",
-    "de": "strategies.population.de:DE",
-    "eggroll": "strategies.gradient.eggroll:EGGROLL",
-    "es_single": "strategies.gradient.es_single:ESSingle",
-    "evosax/*": "strategies.adapters.evosax:EvosaxStrategy",
-    "frozen": "strategies.wrappers.frozen:Frozen",
-    "full_es": "strategies.gradient.full_es:FullES",
-    "gpes": "strategies.gradient.gpes:GPES",
-    "guided_es": "strategies.gradient.guided_es:GuidedES",
-    "hybrid": "strategies.wrappers.hybrid:Hybrid",
-    "ipop": "strategies.wrappers.ipop:IPOP",
-    "lm_ma_es": "strategies.distribution.lm_ma_es:LMMAES",
-    "lra_cma_es": "strategies.distribution.lra_cma_es:LRACMAES",
-    "lottery": "strategies.wrappers.lottery:Lottery",
-    "ma_es": "strategies.distribution.ma_es:MAES",
-    "masked": "strategies.wrappers.masked:Masked",
-    "nres": "strategies.gradient.nres:NRES",
-    "one_plus_one_es": "strategies.distribution.one_plus_one_es:OnePlusOneES",
-    "open_es": "strategies.gradient.open_es:OpenES",
-    "pes": "strategies.gradient.pes:PES",
-    "pgpe": "strategies.gradient.pgpe:PGPE",
-    "pso": "strategies.population.pso:PSO",
-    "pycma": "strategies.adapters.pycma:PyCMA",
-    "random_search": "strategies.population.random_search:RandomSearch",
-    "self_guided_es": "strategies.gradient.self_guided_es:SelfGuidedES",
-    "sep_cma_es": "strategies.distribution.sep_cma_es:SepCMAES",
-    "simple_ga": "strategies.population.simple_ga:SimpleGA",
-    "snes": "strategies.distribution.snes:SNES",
-    "tbptt": "strategies.gradient.tbptt:TBPTT",
-    "tes": "strategies.gradient.tes:TES",
-    "xnes": "strategies.distribution.xnes:XNES",
+    "ars": "zoo.strategies.gradient.ars:ARS",
+    "asebo": "zoo.strategies.gradient.asebo:ASEBO",
+    "bipop": "zoo.strategies.wrappers.bipop:BIPOP",
+    "bounded": "zoo.strategies.wrappers.bounded:Bounded",
+    "bptt": "zoo.strategies.gradient.bptt:BPTT",
+    "cma_es": "zoo.strategies.distribution.cma_es:CMAES",
+    "cr_fm_nes": "zoo.strategies.distribution.cr_fm_nes:CRFMNES",
+    "cv_zod": "zoo.strategies.gradient.cv_zod:CVZOD",
+    "de": "zoo.strategies.population.de:DE",
+    "eggroll": "zoo.strategies.gradient.eggroll:EGGROLL",
+    "es_single": "zoo.strategies.gradient.es_single:ESSingle",
+    "evosax/*": "zoo.strategies.adapters.evosax:EvosaxStrategy",
+    "frozen": "zoo.strategies.wrappers.frozen:Frozen",
+    "full_es": "zoo.strategies.gradient.full_es:FullES",
+    "gpes": "zoo.strategies.gradient.gpes:GPES",
+    "guided_es": "zoo.strategies.gradient.guided_es:GuidedES",
+    "hybrid": "zoo.strategies.wrappers.hybrid:Hybrid",
+    "ipop": "zoo.strategies.wrappers.ipop:IPOP",
+    "lm_ma_es": "zoo.strategies.distribution.lm_ma_es:LMMAES",
+    "lra_cma_es": "zoo.strategies.distribution.lra_cma_es:LRACMAES",
+    "lottery": "zoo.strategies.wrappers.lottery:Lottery",
+    "ma_es": "zoo.strategies.distribution.ma_es:MAES",
+    "masked": "zoo.strategies.wrappers.masked:Masked",
+    "nres": "zoo.strategies.gradient.nres:NRES",
+    "one_plus_one_es": "zoo.strategies.distribution.one_plus_one_es:OnePlusOneES",
+    "open_es": "zoo.strategies.gradient.open_es:OpenES",
+    "pes": "zoo.strategies.gradient.pes:PES",
+    "pgpe": "zoo.strategies.gradient.pgpe:PGPE",
+    "pso": "zoo.strategies.population.pso:PSO",
+    "pycma": "zoo.strategies.adapters.pycma:PyCMA",
+    "random_search": "zoo.strategies.population.random_search:RandomSearch",
+    "self_guided_es": "zoo.strategies.gradient.self_guided_es:SelfGuidedES",
+    "sep_cma_es": "zoo.strategies.distribution.sep_cma_es:SepCMAES",
+    "simple_ga": "zoo.strategies.population.simple_ga:SimpleGA",
+    "snes": "zoo.strategies.distribution.snes:SNES",
+    "tbptt": "zoo.strategies.gradient.tbptt:TBPTT",
+    "tes": "zoo.strategies.gradient.tes:TES",
+    "xnes": "zoo.strategies.distribution.xnes:XNES",
 }
 
 PROBLEMS = {
-    "blackbox/*": "problems.blackbox.bbob:BBOB",
-    "rl/*": "problems.rl.gymnax:GymnaxProblem",
-    "rl/gymnasium/*": "problems.rl.gymnasium:GymnasiumProblem",
-    "supervised/accuracy_pipeline": "problems.supervised.accuracy_pipeline:AccuracyPipeline",
-    "supervised/digits": "problems.supervised.images:digits",
-    "supervised/fashion_mnist": "problems.supervised.images:fashion_mnist",
-    "supervised/kmnist": "problems.supervised.images:kmnist",
-    "supervised/mnist": "problems.supervised.images:mnist",
-    "unrolled/influence_balancing": "problems.unrolled.influence_balancing:InfluenceBalancing",
-    "unrolled/learned_optimizer": "problems.unrolled.learned_optimizer:LearnedOptimizer",
-    "unrolled/lorenz": "problems.unrolled.lorenz:Lorenz",
-    "unrolled/mlp_lr_schedule": "problems.unrolled.mlp_lr_schedule:MLPLRSchedule",
-    "unrolled/toy_lr_schedule": "problems.unrolled.toy_lr_schedule:ToyLRSchedule",
+    "blackbox/*": "zoo.problems.blackbox.bbob:BBOB",
+    "rl/*": "zoo.problems.rl.gymnax:GymnaxProblem",
+    "rl/gymnasium/*": "zoo.problems.rl.gymnasium:GymnasiumProblem",
+    "supervised/accuracy_pipeline": "zoo.problems.supervised.accuracy_pipeline:AccuracyPipeline",
+    "supervised/digits": "zoo.problems.supervised.images:digits",
+    "supervised/fashion_mnist": "zoo.problems.supervised.images:fashion_mnist",
+    "supervised/kmnist": "zoo.problems.supervised.images:kmnist",
+    "supervised/mnist": "zoo.problems.supervised.images:mnist",
+    "unrolled/influence_balancing": "zoo.problems.unrolled.influence_balancing:InfluenceBalancing",
+    "unrolled/learned_optimizer": "zoo.problems.unrolled.learned_optimizer:LearnedOptimizer",
+    "unrolled/lorenz": "zoo.problems.unrolled.lorenz:Lorenz",
+    "unrolled/mlp_lr_schedule": "zoo.problems.unrolled.mlp_lr_schedule:MLPLRSchedule",
+    "unrolled/toy_lr_schedule": "zoo.problems.unrolled.toy_lr_schedule:ToyLRSchedule",
 }
 
 
@@ -204,30 +203,22 @@ def load(spec: str | Callable[..., Any]) -> Any:
     """Returns the object of a `"module:attribute"` spec.
 
     Raises:
-        ImportError: If the module cannot be imported; it says so when another module of the same name is in the way.
+        ImportError: If the module cannot be imported.
     """
     if not isinstance(spec, str):
         return spec
     module_name, _, attribute = spec.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        package = module_name.partition(".")[0]
-        if package in ("strategies", "problems"):
-            _check_not_shadowed(package, error)
-        raise
-
-
-def _check_not_shadowed(package: str, error: Exception) -> None:
-    found = sys.modules.get(package)
-    path = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", [])), None)
-    ours = pathlib.Path(__file__).resolve().parent.parent / package
-    if path is None or pathlib.Path(path).resolve() in (ours, ours / "__init__.py"):
-        return
-    raise ImportError(
-        f"The zoo's package {package!r} is shadowed by {path}: Python finds that one first. Rename it (or start Python "
-        f"from another folder) so that `import {package}` finds {ours}."
-    ) from error
+    except ModuleNotFoundError as error:
+        if error.name not in ("zoo.strategies", "zoo.problems"):
+            raise
+        root = pathlib.Path(__file__).resolve().parents[1]
+        raise ModuleNotFoundError(
+            f"{error.name} is missing: the zoo was imported from {root}, but is not installed. Install it with "
+            f"`pip install -e {root}`.",
+            name=error.name,
+        ) from error
 
 
 def _show(default: Any) -> str:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from problems.supervised.accuracy_pipeline import AccuracyPipeline, error_of, one_scale, vote
+from zoo.problems.supervised.accuracy_pipeline import AccuracyPipeline, error_of, one_scale, vote
 
 NUM_SEEDS, NUM_TUNING_SEEDS, NUM_STEPS, NUM_SAMPLES = 5, 2, 1500, 32
 

@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from problems.networks import MLP
-from strategies.gradient.guided_es import GuidedES, optimal_coefficients
 from zoo import Problem, static
+from zoo.problems.networks import MLP
+from zoo.strategies.gradient.guided_es import GuidedES, optimal_coefficients
 
 NUM_DIMS, NUM_ROWS, NUM_STEPS, NUM_SEEDS = 1000, 2000, 10_000, 5
 NUM_POINTS = 100

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from problems.unrolled.inner_training import InnerTraining, InnerTrainingState
+from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
 NUM_UPDATES = 4000
 WINDOW = 5

@@ -13,7 +13,7 @@ import optax
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES, Method, draw, run_methods
-from problems.unrolled.lorenz import Lorenz
+from zoo.problems.unrolled.lorenz import Lorenz
 
 SIGMA = 0.04
 NUM_SEEDS = 3

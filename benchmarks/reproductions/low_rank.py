@@ -13,8 +13,8 @@ import numpy as np
 import scipy.stats
 
 import zoo
-from strategies.perturbations import Dense, LowRank, Seeded
 from zoo import Results
+from zoo.strategies.perturbations import Dense, LowRank, Seeded
 
 FORMS = {
     "dense": Dense(),

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from problems.supervised.classification import Classification
-from problems.supervised.sparse import SparseNetwork, num_kept, top_masks
-from strategies.gradient.open_es import OpenES
+from zoo.problems.supervised.classification import Classification
+from zoo.problems.supervised.sparse import SparseNetwork, num_kept, top_masks
+from zoo.strategies.gradient.open_es import OpenES
 
 NUM_SEEDS, NUM_TUNING_SEEDS = 5, 2
 NUM_STEPS = {"digits": 4000, "mnist": 2000}

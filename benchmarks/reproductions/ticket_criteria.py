@@ -17,7 +17,7 @@ import numpy as np
 
 import zoo
 from benchmarks.reproductions.curves import FIGURES
-from zoo.landscape import metric_rows
+from zoo.sparsity.landscape import metric_rows
 
 NUM_SEEDS, METRIC = 3, "test_accuracy"
 PRUNE_FRACTION = {10: 0.36, 20: 0.2}  # by the number of rounds

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.timing import Paired, time_paired
-from strategies.distribution.snes import SNES
-from strategies.gradient.open_es import OpenES
-from zoo.strategy import Strategy
+from zoo.core.strategy import Strategy
+from zoo.strategies.distribution.snes import SNES
+from zoo.strategies.gradient.open_es import OpenES
 
 POPULATION_SIZE = 64
 SIZES = {1_000: 200, 100_000: 4}  # number of dimensions: generations per call

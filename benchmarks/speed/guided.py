@@ -12,7 +12,7 @@ import optax
 import zoo
 from benchmarks.speed.ask_tell import POPULATION_SIZE
 from benchmarks.timing import time_paired
-from zoo.strategy import Strategy
+from zoo.core.strategy import Strategy
 
 NUM_DIMS = 100_000
 NUM_GENERATIONS = 4

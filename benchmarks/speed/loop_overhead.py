@@ -9,7 +9,7 @@ import jax
 
 import zoo
 from benchmarks.timing import time_paired
-from zoo import segments
+from zoo.loop import compiled
 
 NUM_GENERATIONS = 20
 
@@ -17,7 +17,7 @@ NUM_GENERATIONS = 20
 @functools.partial(jax.jit, static_argnames="num_generations")
 def full(strategy, problem, carry, key, *, num_generations: int):
     def generation(carry, _):
-        return segments.generation(strategy, problem, carry, key)
+        return compiled.generation(strategy, problem, carry, key)
 
     return jax.lax.scan(generation, carry, None, length=num_generations)[0]
 
@@ -44,7 +44,7 @@ def main() -> None:
         solution = zoo.run(strategy, problem, key, num_steps=500_000, num_scores=1).mean
         frozen = {"learning_rate": 0.0} if id == "open_es" else {"mean_learning_rate": 0.0, "std_learning_rate": 0.0}
         strategy = strategy.replace(sigma=1e-4, **frozen)
-        carry = segments.start(strategy, problem, key, solution, batched=False)
+        carry = compiled.start(strategy, problem, key, solution, batched=False)
         population, _ = strategy.ask(key, carry.state)
         loop = functools.partial(full, strategy, problem, carry, key, num_generations=NUM_GENERATIONS)
         alone = functools.partial(

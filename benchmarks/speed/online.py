@@ -15,8 +15,9 @@ import zoo
 from benchmarks.speed.ask_tell import POPULATION_SIZE, evosax_program
 from benchmarks.speed.loop_overhead import evaluation_alone, full
 from benchmarks.timing import time_paired
-from problems.unrolled.lorenz import Lorenz
-from zoo import Evaluation, Strategy, segments
+from zoo import Evaluation, Strategy
+from zoo.loop import compiled
+from zoo.problems.unrolled.lorenz import Lorenz
 
 NUM_DIMS = 100_000
 NUM_WINDOWS = 20  # per episode
@@ -78,7 +79,7 @@ def main() -> None:
     problem = zoo.make_problem("unrolled/lorenz")
     strategy = zoo.make_strategy("nres", problem=problem, population_size=400, optimizer="sgd", learning_rate=1e-5)
     key = jax.random.key(0)
-    carry = segments.start(strategy, problem, key, None, batched=False)
+    carry = compiled.start(strategy, problem, key, None, batched=False)
     population, _ = strategy.ask(key, carry.state)
     loop = functools.partial(full, strategy, problem, carry, key, num_generations=200)
     for name, alone in (

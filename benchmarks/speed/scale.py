@@ -29,12 +29,12 @@ import optax
 
 import zoo
 from benchmarks.timing import time_paired
-from problems.networks import MLP
-from strategies.gradient.eggroll import EGGROLL
-from strategies.gradient.open_es import OpenES
-from strategies.noise import normal_rows
-from strategies.perturbations import LowRank, Seeded, seeded
-from zoo.strategy import Strategy, num_dims
+from zoo.core.noise import normal_rows
+from zoo.core.strategy import Strategy, num_dims
+from zoo.problems.networks import MLP
+from zoo.strategies.gradient.eggroll import EGGROLL
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.perturbations import LowRank, Seeded, seeded
 
 
 def cross_entropy(model: nn.Module, params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:

@@ -11,9 +11,8 @@ import bbobax
 import jax
 import jax.numpy as jnp
 
-from problems.blackbox.precise import precise
-from zoo import Problem, leaf, static
-from zoo.problem import group_keys
+from zoo.core import Problem, group_keys, leaf, static
+from zoo.problems.blackbox.precise import precise
 
 COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
 """COCO's 51 target precisions, 1e2 to 1e-8."""

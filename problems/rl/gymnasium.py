@@ -19,11 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from problems.networks import Network, make_network
-from problems.rl.policy import PolicyProblem
-from zoo import static
-from zoo.host import HostFunction, HostProblem
-from zoo.strategy import Solution
+from zoo.core import Solution, static
+from zoo.host.problem import HostFunction, HostProblem
+from zoo.problems.networks import Network, make_network
+from zoo.problems.rl.policy import PolicyProblem
 
 _MAX_STEPS = 1000  # of an episode, where the environment has no limit of its own
 _NEEDS = {"classic_control": "gymnasium", "toy_text": "gymnasium", "box2d": "Box2D", "mujoco": "mujoco"}

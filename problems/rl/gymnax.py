@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from problems.networks import Network, apply_network, make_network
-from problems.rl.normalizer import Moments, Normalizer
-from problems.rl.policy import PolicyProblem
-from zoo import UnrolledProblem, leaf, static
-from zoo.strategy import Solution
+from zoo.core import Solution, UnrolledProblem, leaf, static
+from zoo.problems.networks import Network, apply_network, make_network
+from zoo.problems.rl.normalizer import Moments, Normalizer
+from zoo.problems.rl.policy import PolicyProblem
 
 
 class GymnaxInner(NamedTuple):

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from problems.networks import Network
-from zoo import Problem
-from zoo.strategy import Solution
+from zoo.core import Problem, Solution
+from zoo.problems.networks import Network
 
 
 class PolicyProblem(Problem):

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from problems.networks import Network, apply_network
-from problems.supervised.classification import Classification
-from zoo import Problem, leaf, make_problem, number, smooth, static
-from zoo.strategy import Solution
+from zoo.core import Problem, Solution, leaf, number, static
+from zoo.problems.networks import Network, apply_network
+from zoo.problems.supervised.classification import Classification
+from zoo.registry import make_problem
+from zoo.smoothing.smooth import smooth
 
 Estimator = Literal["smooth", "straight_through", "score_function", "perturbations", "cross_entropy"]
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from problems.networks import Network, apply_network
-from zoo import Problem, leaf, static
-from zoo.strategy import Solution
+from zoo.core import Problem, Solution, leaf, static
+from zoo.problems.networks import Network, apply_network
 
 
 class Classification(Problem):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from problems.networks import Network, make_network
-from problems.supervised.classification import Classification
-from problems.supervised.idx import load_idx_dataset
-from problems.supervised.sparse import SparseNetwork
+from zoo.problems.networks import Network, make_network
+from zoo.problems.supervised.classification import Classification
+from zoo.problems.supervised.idx import load_idx_dataset
+from zoo.problems.supervised.sparse import SparseNetwork
 
 Loss = Literal["cross_entropy", "error"]
 

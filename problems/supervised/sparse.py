@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from problems.networks import Network
+from zoo.problems.networks import Network
 
 if TYPE_CHECKING:
     import os

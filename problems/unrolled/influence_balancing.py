@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo import UnrolledProblem, number, static
-from zoo.strategy import Solution
+from zoo.core import Solution, UnrolledProblem, number, static
 
 
 class InfluenceBalancingInner(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from problems.supervised.classification import Classification
-from zoo import Problem, UnrolledProblem, leaf, make_problem, number, static
-from zoo.strategy import Solution
+from zoo.core import Problem, Solution, UnrolledProblem, leaf, number, static
+from zoo.problems.supervised.classification import Classification
+from zoo.registry import make_problem
 
 
 class InnerTrainingState(NamedTuple):

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo import UnrolledProblem, leaf, number, static
-from zoo.strategy import Solution
+from zoo.core import Solution, UnrolledProblem, leaf, number, static
 
 
 class LorenzInner(NamedTuple):

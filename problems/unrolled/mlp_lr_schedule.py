@@ -11,9 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from problems.unrolled.inner_training import InnerTraining, InnerTrainingState
-from zoo import leaf, number, static
-from zoo.strategy import Solution
+from zoo.core import Solution, leaf, number, static
+from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
 
 class MLPLRSchedule(InnerTraining):

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo import UnrolledProblem, leaf, static
-from zoo.strategy import Solution
+from zoo.core import Solution, UnrolledProblem, leaf, static
 
 
 class ToyInner(NamedTuple):

@@ -16,11 +16,9 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from strategies.adapters import as_pairs, import_peer
-from strategies.noise import clip_std
-from strategies.shaping import finite
-from zoo import leaf, number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
+from zoo.strategies.adapters import as_pairs, import_peer
+from zoo.strategies.shaping import finite
 
 _NATURAL = ("DES", "SNES", "SimpleES", "xNES")
 """Their optimizer takes a step of the natural gradient, where 1 is the whole of it: `learning_rate` is SGD's."""

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.adapters import as_pairs, import_peer
-from zoo import from_numpy, number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate, num_dims
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, num_dims, number, static
+from zoo.host.callback import from_numpy
+from zoo.strategies.adapters import as_pairs, import_peer
 
 _HISTORY = 100  # generations; pycma's own limit of 20 000 would be pickled in every one
 _generator_lock = threading.Lock()  # callbacks of several programs may run at once

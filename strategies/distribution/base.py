@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from strategies.noise import clip_std
-from zoo.strategy import Population, Solution
+from zoo.core import Population, Solution, clip_std
 
 Number = float | jax.Array
 """A constant of the compiled program, or traced."""

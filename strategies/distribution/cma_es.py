@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import (
+from zoo.core import Evaluation, Population, Solution, Surrogate, normal_like, number, static
+from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
     adapt_step_size,
@@ -20,11 +21,8 @@ from strategies.distribution.base import (
     h_sigma,
     weights_by_rank,
 )
-from strategies.distribution.eigen import decompose_if, keep_apart
-from strategies.maskable import MaskableStrategy
-from strategies.noise import normal_like
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.strategies.distribution.eigen import decompose_if, keep_apart
+from zoo.strategies.maskable import MaskableStrategy
 
 
 class CMAESState(NamedTuple):

@@ -19,11 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import accumulate, expected_norm, flatten_members, functions_for
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members, functions_for
+from zoo.strategies.maskable import MaskableStrategy
 
 
 class CRFMNESState(NamedTuple):

@@ -13,12 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.cma_es import CMAES, CMAESState
-from strategies.distribution.eigen import decompose, keep_apart
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, number, static
+from zoo.strategies.distribution.cma_es import CMAES, CMAESState
+from zoo.strategies.distribution.eigen import decompose, keep_apart
+from zoo.strategies.maskable import MaskableStrategy
 
 
 class Rate(NamedTuple):

@@ -12,17 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import (
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.strategies.distribution.base import (
     accumulate,
     adapt_step_size,
     default_parameters,
     flatten_members,
     weights_by_rank,
 )
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.strategies.maskable import MaskableStrategy
 
 
 class MAESState(NamedTuple):

@@ -10,11 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like
-from zoo import number, static
-from zoo.population import take_member
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, take_member
+from zoo.strategies.maskable import MaskableStrategy
 
 TARGET_SUCCESS_RATE = 1 / 5
 

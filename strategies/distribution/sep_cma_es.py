@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.distribution.base import (
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
     adapt_step_size,
@@ -21,10 +22,7 @@ from strategies.distribution.base import (
     h_sigma,
     weights_by_rank,
 )
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like, weighted_sum
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.strategies.maskable import MaskableStrategy
 
 
 class SepCMAESState(NamedTuple):

@@ -9,12 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.distribution.base import functions_for
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like, weighted_sum
-from strategies.shaping import utilities
-from zoo import number
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.strategies.distribution.base import functions_for
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.shaping import utilities
 
 
 class SNESState(NamedTuple):

@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from strategies.distribution.base import flatten_members, functions_for
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std, normal_like, weighted_sum
-from strategies.shaping import utilities
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.strategies.distribution.base import flatten_members, functions_for
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.shaping import utilities
 
 _MAX_EXPONENT = 16.0
 

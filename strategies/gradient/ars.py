@@ -11,11 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.base import GradientStrategy, OptimizerFactory
-from strategies.noise import weighted_sum
-from strategies.shaping import Shaping
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, number, static, weighted_sum
+from zoo.strategies.gradient.base import GradientStrategy, OptimizerFactory
+from zoo.strategies.shaping import Shaping
 
 
 class ARSState(NamedTuple):

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import (
+from zoo.core import Evaluation, Population, Solution, Surrogate, at_least_float32, number, scale_down, static
+from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
     inner_products,
@@ -18,9 +19,6 @@ from strategies.gradient.subspace import (
     orthonormal_basis,
     store,
 )
-from strategies.vectors import at_least_float32, scale_down
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
 
 
 class ASEBOState(NamedTuple):

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.clip_up import clip_up
-from strategies.noise import weighted_sum
-from strategies.perturbations import Dense, Perturbation, get_perturbation
-from strategies.shaping import Shaping, get_shaping
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Strategy
+from zoo.core import Evaluation, Population, Solution, State, Strategy, number, static, weighted_sum
+from zoo.strategies.gradient.clip_up import clip_up
+from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
+from zoo.strategies.shaping import Shaping, get_shaping
 
 OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Schedule = Callable[[jax.Array], Any]
@@ -155,9 +153,9 @@ class GradientStrategy(PerturbationStrategy):
     Attributes:
         sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
             `optax.exponential_decay(1.0, 100, 0.9)`.
-        perturbation: How the population is stored, from `strategies.perturbations`: `Dense()` arrays, `Seeded()` noise
-            of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`, or a dictionary
-            such as `{"id": "low_rank", "rank": 2}`.
+        perturbation: How the population is stored, from `zoo.strategies.perturbations`: `Dense()` arrays, `Seeded()`
+            noise of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`, or a
+            dictionary such as `{"id": "low_rank", "rank": 2}`.
     """
 
     sigma_schedule: Schedule | None = static(default=None)

@@ -1,7 +1,7 @@
 """Backpropagation through time: gradient descent through whole episodes."""
 
-from strategies.gradient.tbptt import TBPTT
-from zoo.strategy import Groups, repeat_groups
+from zoo.core import Groups, repeat_groups
+from zoo.strategies.gradient.tbptt import TBPTT
 
 
 class BPTT(TBPTT):

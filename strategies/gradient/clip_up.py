@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.vectors import unit
+from zoo.core import unit
 
 
 class ClipUpState(NamedTuple):

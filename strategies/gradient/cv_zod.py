@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.base import GradientStrategy, has_finite_square
-from strategies.gradient.subspace import inner_products
-from strategies.shaping import Shaping
-from zoo import static
-from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
+from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static
+from zoo.strategies.gradient.base import GradientStrategy, has_finite_square
+from zoo.strategies.gradient.subspace import inner_products
+from zoo.strategies.shaping import Shaping
 
 
 class CVZODState(NamedTuple):

@@ -3,15 +3,15 @@
 Reference: Sarkar et al. 2025, "Evolution Strategies at the Hyperscale", arXiv 2511.16652.
 """
 
-from strategies.gradient.open_es import OpenES
-from strategies.perturbations import LowRank, Perturbation
-from zoo import static
+from zoo.core import static
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.perturbations import LowRank, Perturbation
 
 
 class EGGROLL(OpenES):
     """OpenAI-ES whose kernels are perturbed by products of thin factors, which share one matrix product.
 
-    Works with any model; see `strategies.perturbations.LowRank` for how, and for what the estimate then targets.
+    Works with any model; see `zoo.strategies.perturbations.LowRank` for how, and for what the estimate then targets.
 
     Attributes:
         perturbation: As in `OpenES`; by default of rank one.

@@ -6,7 +6,7 @@ ES-Single", arXiv 2304.11153.
 
 import numpy as np
 
-from strategies.gradient.nres import NRES
+from zoo.strategies.gradient.nres import NRES
 
 
 class ESSingle(NRES):

@@ -3,10 +3,9 @@
 Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Li et al. 2023, arXiv 2304.12180.
 """
 
-from strategies.gradient.open_es import OpenES
-from strategies.shaping import Shaping
-from zoo import static
-from zoo.strategy import Groups
+from zoo.core import Groups, static
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.shaping import Shaping
 
 
 class FullES(OpenES):

@@ -4,8 +4,8 @@ Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gra
 Online Evolution Strategies", arXiv 2304.12180 (GPES_K; its K is `noise_period` times the window).
 """
 
-from strategies.gradient.online import OnlineStrategy
-from zoo import static
+from zoo.core import static
+from zoo.strategies.gradient.online import OnlineStrategy
 
 
 class GPES(OnlineStrategy):

@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import (
+from zoo.core import Evaluation, Population, Solution, State, Surrogate, at_least_float32, number, static, unit
+from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
     no_directions,
     orthonormal_basis,
     store,
 )
-from strategies.vectors import at_least_float32, unit
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
 
 # Of the running averages behind `adaptive`: of a hundred generations.
 _DECAY = 0.99

@@ -4,7 +4,7 @@ Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gra
 Online Evolution Strategies", arXiv 2304.12180.
 """
 
-from strategies.gradient.online import OnlineStrategy
+from zoo.strategies.gradient.online import OnlineStrategy
 
 
 class NRES(OnlineStrategy):

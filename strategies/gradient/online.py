@@ -20,14 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.batching import any_in_batch
-from strategies.gradient.base import GradientStrategy
-from strategies.noise import KeyWords, renew_rows, row_numbers, weighted_sum
-from strategies.perturbations.base import ImplicitPerturbation, Noise
-from strategies.shaping import Shaping
-from zoo import sharding, static
-from zoo.pruning import apply_mask
-from zoo.strategy import Evaluation, Population, Solution, Surrogate, repeat_groups
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Surrogate,
+    apply_mask,
+    repeat_groups,
+    sharding,
+    static,
+    weighted_sum,
+)
+from zoo.core.noise import KeyWords, renew_rows, row_numbers
+from zoo.strategies.batching import any_in_batch
+from zoo.strategies.gradient.base import GradientStrategy
+from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise
+from zoo.strategies.shaping import Shaping
 
 
 class Blocks(NamedTuple):

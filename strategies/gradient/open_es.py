@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.base import GradientStrategy
-from zoo import static
-from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
+from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static
+from zoo.strategies.gradient.base import GradientStrategy
 
 
 class OpenESState(NamedTuple):

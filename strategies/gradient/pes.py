@@ -4,7 +4,7 @@ Reference: Vicol, Metz, Sohl-Dickstein 2021, "Unbiased Gradient Estimation in Un
 Persistent Evolution Strategies", arXiv 2112.13835.
 """
 
-from strategies.gradient.online import OnlineStrategy
+from zoo.strategies.gradient.online import OnlineStrategy
 
 
 class PES(OnlineStrategy):

@@ -11,10 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.base import PerturbationStrategy
-from strategies.noise import clip_std, normal_like, weighted_sum
-from zoo import number
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.strategies.gradient.base import PerturbationStrategy
 
 
 class PGPEState(NamedTuple):

@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
-from strategies.maskable import MaskableStrategy
-from strategies.shaping import finite
-from strategies.vectors import unit
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, State, Surrogate
+from zoo.core import Evaluation, Population, Solution, State, Surrogate, number, static, unit
+from zoo.strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.shaping import finite
 
 
 class SelfGuidedESState(NamedTuple):

@@ -13,13 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from strategies.gradient.base import GradientStrategy
-from strategies.maskable import MaskableStrategy
-from strategies.perturbations.base import Noise
-from strategies.shaping import Shaping
-from strategies.vectors import at_least_float32
-from zoo import static
-from zoo.strategy import Evaluation, Groups, Population, Solution, State, num_dims, repeat_groups
+from zoo.core import Evaluation, Groups, Population, Solution, State, at_least_float32, num_dims, repeat_groups, static
+from zoo.strategies.gradient.base import GradientStrategy
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.perturbations.base import Noise
+from zoo.strategies.shaping import Shaping
 
 _PRECISION = jax.lax.Precision.HIGHEST  # what is left of a difference with a projection must not be rounding
 

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from strategies.gradient.base import DescentStrategy, skip_non_finite
-from zoo import static
-from zoo.population import repeat_solution
-from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
+from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, repeat_solution, static
+from zoo.strategies.gradient.base import DescentStrategy, skip_non_finite
 
 
 class TBPTTState(NamedTuple):

@@ -7,12 +7,10 @@ arXiv 1810.10180.
 import jax
 import jax.numpy as jnp
 
-from strategies.gradient.base import GradientStrategy
-from strategies.gradient.open_es import OpenESState
-from strategies.noise import weighted_sum
-from strategies.shaping import Shaping
-from zoo import static
-from zoo.strategy import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups
+from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static, weighted_sum
+from zoo.strategies.gradient.base import GradientStrategy
+from zoo.strategies.gradient.open_es import OpenESState
+from zoo.strategies.shaping import Shaping
 
 
 class TES(GradientStrategy):

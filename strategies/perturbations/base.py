@@ -14,12 +14,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.vectors import at_least_float32
-from zoo import leaf, sharding, static
-from zoo.dataclass import PytreeDataclass
-from zoo.population import ImplicitPopulation, map_rows
-from zoo.pruning import apply_mask
-from zoo.strategy import Population, Solution
+from zoo.core import (
+    ImplicitPopulation,
+    Population,
+    PytreeDataclass,
+    Solution,
+    apply_mask,
+    at_least_float32,
+    leaf,
+    sharding,
+    static,
+)
+from zoo.core.population import map_rows
 
 _PRECISION = jax.lax.Precision.HIGHEST  # as for stacked arrays
 
@@ -336,7 +342,7 @@ def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbat
         ValueError: If there is none of that name.
         TypeError: If it is neither.
     """
-    from strategies.perturbations import Dense, LowRank, Seeded
+    from zoo.strategies.perturbations import Dense, LowRank, Seeded
 
     forms = {"dense": Dense, "seeded": Seeded, "low_rank": LowRank}
     if isinstance(perturbation, Perturbation):
@@ -348,7 +354,7 @@ def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbat
     if not isinstance(perturbation, str):
         raise TypeError(
             f"{name} must be one of {', '.join(map(repr, forms))}, a dictionary such as "
-            f"{{'id': 'low_rank', 'rank': 2}}, or such as LowRank(rank=2) of strategies.perturbations, got "
+            f"{{'id': 'low_rank', 'rank': 2}}, or such as LowRank(rank=2) of zoo.strategies.perturbations, got "
             f"{perturbation!r}."
         )
     if perturbation not in forms:

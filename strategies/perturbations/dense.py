@@ -6,11 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import normal_like
-from strategies.perturbations.base import Noise, Perturbation
-from strategies.perturbations.seeded import Seeded
-from zoo import sharding
-from zoo.strategy import Population, Solution
+from zoo.core import Population, Solution, normal_like, sharding
+from zoo.strategies.perturbations.base import Noise, Perturbation
+from zoo.strategies.perturbations.seeded import Seeded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from strategies.noise import KeyWords, normal_rows, row_numbers
-from strategies.perturbations.base import (
+from zoo.core import Solution, at_least_float32, sharding
+from zoo.core.noise import KeyWords, normal_rows, row_numbers
+from zoo.strategies.perturbations.base import (
     ImplicitPerturbation,
     Noise,
     Shared,
@@ -28,9 +29,6 @@ from strategies.perturbations.base import (
     inner_product,
     positive_integer,
 )
-from strategies.vectors import at_least_float32
-from zoo import sharding
-from zoo.strategy import Solution
 
 
 class Factors(NamedTuple):
@@ -97,7 +95,7 @@ class LowRank(ImplicitPerturbation):
         """Returns one leaf of a member: an array, or one of low rank."""
         if not isinstance(z, Factors):
             return dense_member(mean, z, scale, shared, self.dtype)
-        from strategies.perturbations.low_rank_array import LowRankArray
+        from zoo.strategies.perturbations.low_rank_array import LowRankArray
 
         dtype = self.dtype or mean.dtype
         weight = scale if shared.weight is None else scale * shared.weight
@@ -137,7 +135,7 @@ class LowRank(ImplicitPerturbation):
         """Returns `fn(member, *args)`, with the operations on kernels of low rank taken apart."""
         import quax
 
-        from strategies.perturbations.low_rank_array import LowRankArray, dense
+        from zoo.strategies.perturbations.low_rank_array import LowRankArray, dense
 
         leaves, structure = jax.tree.flatten((member, args), is_leaf=lambda x: isinstance(x, LowRankArray))
         structures = []

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.batching import any_in_batch
-from strategies.noise import KeyWords, normal_rows, row_numbers
-from strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
-from strategies.vectors import at_least_float32
-from zoo.strategy import Solution, num_dims
+from zoo.core import Solution, at_least_float32, num_dims
+from zoo.core.noise import KeyWords, normal_rows, row_numbers
+from zoo.strategies.batching import any_in_batch
+from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
 
 # Numbers that members made at a time may take: some 64 MB.
 _MANY_NUMBERS = 2**24

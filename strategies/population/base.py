@@ -12,10 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from strategies.batching import any_in_batch
-from strategies.noise import clip_std, normal_like
-from zoo import number
-from zoo.strategy import Population, Solution, State, Strategy, Surrogate
+from zoo.core import Population, Solution, State, Strategy, Surrogate, clip_std, normal_like, number
+from zoo.strategies.batching import any_in_batch
 
 
 class PopulationStrategy(Strategy):

@@ -10,17 +10,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import uniform_like
-from strategies.population.base import (
+from zoo.core import Evaluation, Population, Solution, num_dims, number, static, take_member, uniform_like
+from zoo.strategies.population.base import (
     PopulationStrategy,
     copies,
     parameter_numbers,
     unevaluated,
     where_members,
 )
-from zoo import number, static
-from zoo.population import take_member
-from zoo.strategy import Evaluation, Population, Solution, num_dims
 
 _NUM_PARTNERS = {"rand": 3, "best": 2, "current_to_best": 2}
 """Distinct members that the mutation of a member draws, itself excluded."""

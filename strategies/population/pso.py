@@ -11,17 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import uniform_like
-from strategies.population.base import (
+from zoo.core import Evaluation, Population, Solution, number, take_member, uniform_like
+from zoo.strategies.population.base import (
     PopulationStrategy,
     copies,
     nothing_evaluated,
     unevaluated,
     where_members,
 )
-from zoo import number
-from zoo.population import take_member
-from zoo.strategy import Evaluation, Population, Solution
 
 _PHI = 4.1
 _CHI = 2 / (_PHI - 2 + math.sqrt(_PHI**2 - 4 * _PHI))  # Clerc & Kennedy 2002, type 1": 0.72984

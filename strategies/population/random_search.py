@@ -5,10 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import normal_like
-from zoo import number
-from zoo.population import take_member
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, take_member
 
 
 class RandomSearchState(NamedTuple):

@@ -10,10 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.noise import clip_std, normal_like, uniform_like
-from strategies.population.base import copies
-from zoo import number, static
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    normal_like,
+    number,
+    static,
+    uniform_like,
+)
+from zoo.strategies.population.base import copies
 
 
 class SimpleGAState(NamedTuple):

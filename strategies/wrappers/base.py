@@ -11,20 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo import leaf
-from zoo.population import ImplicitPopulation
-from zoo.pruning import apply_mask
-from zoo.registry import complete_settings, make_strategy
-from zoo.strategy import (
+from zoo.core import (
     Groups,
+    ImplicitPopulation,
     Population,
     Solution,
     State,
     Strategy,
     Surrogate,
     SurrogateGradient,
+    apply_mask,
     gradient_of_members,
+    leaf,
 )
+from zoo.registry import complete_settings, make_strategy
 
 
 class Wrapper(Strategy):

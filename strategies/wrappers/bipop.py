@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.wrappers.restart import Restart, RestartState
+from zoo.strategies.wrappers.restart import Restart, RestartState
 
 
 class Schedule(NamedTuple):

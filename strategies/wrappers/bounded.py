@@ -24,14 +24,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from strategies.maskable import MaskableStrategy
-from strategies.noise import clip_std
-from strategies.shaping import finite
-from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
-from zoo import leaf, number, static
-from zoo.leaves import check_structure, leaf_name
-from zoo.pruning import apply_mask
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    apply_mask,
+    check_structure,
+    clip_std,
+    leaf,
+    leaf_name,
+    number,
+    static,
+)
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.shaping import finite
+from zoo.strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 
 
 class BoundedState(NamedTuple):

@@ -10,11 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
-from zoo import static
-from zoo.leaves import as_patterns, check_structure, find_leaves, leaf_name
-from zoo.population import ImplicitPopulation, population_size, repeat_solution
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
+from zoo.core import (
+    Evaluation,
+    ImplicitPopulation,
+    Population,
+    Solution,
+    Surrogate,
+    as_patterns,
+    check_structure,
+    find_leaves,
+    leaf_name,
+    population_size,
+    repeat_solution,
+    static,
+)
+from zoo.strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
 
 
 class FrozenState(NamedTuple):

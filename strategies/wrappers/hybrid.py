@@ -11,12 +11,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from strategies.gradient.base import OptimizerStrategy, skip_non_finite
-from strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
-from zoo import static
-from zoo.leaves import as_patterns, find_leaves
-from zoo.population import ImplicitPopulation, population_size, repeat_solution
-from zoo.strategy import Evaluation, Population, Solution, Surrogate, gradient_of_members
+from zoo.core import (
+    Evaluation,
+    ImplicitPopulation,
+    Population,
+    Solution,
+    Surrogate,
+    as_patterns,
+    find_leaves,
+    gradient_of_members,
+    population_size,
+    repeat_solution,
+    static,
+)
+from zoo.strategies.gradient.base import OptimizerStrategy, skip_non_finite
+from zoo.strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
 
 
 class HybridState(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from strategies.wrappers.restart import Restart, RestartState
+from zoo.strategies.wrappers.restart import Restart, RestartState
 
 
 class IPOP(Restart):

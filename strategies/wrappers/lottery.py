@@ -11,15 +11,27 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from strategies.batching import any_in_batch
-from strategies.noise import uniform_like
-from strategies.wrappers.base import Wrapper, map_mean
-from strategies.wrappers.masked import Masked, MaskedState
-from zoo import leaf, number, static
-from zoo.leaves import as_patterns
-from zoo.pruning import Mask, full_mask, keep_best, kept_fraction, num_surviving, prunable_leaves
-from zoo.strategy import Evaluation, Population, Solution, Surrogate
-from zoo.tickets import Ticket
+from zoo.core import (
+    Evaluation,
+    Mask,
+    Population,
+    Solution,
+    Surrogate,
+    as_patterns,
+    full_mask,
+    keep_best,
+    kept_fraction,
+    leaf,
+    num_surviving,
+    number,
+    prunable_leaves,
+    static,
+    uniform_like,
+)
+from zoo.sparsity.tickets import Ticket
+from zoo.strategies.batching import any_in_batch
+from zoo.strategies.wrappers.base import Wrapper, map_mean
+from zoo.strategies.wrappers.masked import Masked, MaskedState
 
 _SCORES = ("snr", "magnitude", "random")
 

@@ -9,11 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from strategies.wrappers.base import Wrapper, map_mean, map_surrogate
-from zoo import leaf
-from zoo.leaves import check_structure
-from zoo.pruning import apply_mask
-from zoo.strategy import Evaluation, Population, Solution, Strategy, Surrogate
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, apply_mask, check_structure, leaf
+from zoo.strategies.wrappers.base import Wrapper, map_mean, map_surrogate
 
 
 class MaskedState(NamedTuple):

@@ -20,19 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from strategies.gradient.base import GradientStrategy
-from strategies.gradient.full_es import FullES
-from strategies.gradient.online import OnlineStrategy
-from strategies.gradient.tbptt import TBPTT
-from strategies.gradient.tes import TES
-from strategies.maskable import MaskableStrategy
-from strategies.noise import normal_like
-from strategies.perturbations import Dense
-from strategies.wrappers.base import Wrapper, map_mean
-from strategies.wrappers.lottery import Lottery
-from zoo import leaf, number, static
-from zoo.pruning import apply_mask
-from zoo.strategy import (
+from zoo.core import (
     Evaluation,
     Groups,
     Population,
@@ -40,9 +28,23 @@ from zoo.strategy import (
     Strategy,
     Surrogate,
     SurrogateGradient,
+    apply_mask,
     gradient_of_members,
+    leaf,
+    normal_like,
     num_dims,
+    number,
+    static,
 )
+from zoo.strategies.gradient.base import GradientStrategy
+from zoo.strategies.gradient.full_es import FullES
+from zoo.strategies.gradient.online import OnlineStrategy
+from zoo.strategies.gradient.tbptt import TBPTT
+from zoo.strategies.gradient.tes import TES
+from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.perturbations import Dense
+from zoo.strategies.wrappers.base import Wrapper, map_mean
+from zoo.strategies.wrappers.lottery import Lottery
 
 
 class Run(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import zoo
-from problems.networks import FunctionNetwork
-from problems.supervised.accuracy_pipeline import SHIFTS, AccuracyPipeline, Estimator, error_of, vote
-from problems.supervised.classification import Classification
+from zoo.problems.networks import FunctionNetwork
+from zoo.problems.supervised.accuracy_pipeline import SHIFTS, AccuracyPipeline, Estimator, error_of, vote
+from zoo.problems.supervised.classification import Classification
 
 ESTIMATORS = get_args(Estimator)
 

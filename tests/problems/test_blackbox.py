@@ -11,7 +11,7 @@ import scipy.stats
 from cma import bbobbenchmarks
 
 import zoo
-from zoo.problem import group_keys
+from zoo.core.problem import group_keys
 
 NUM_DIMS = 4
 NOISELESS = [f"f{number}" for number in range(1, 25)]
@@ -275,7 +275,7 @@ def test_suggestions_fit_the_search_box():
 
 @pytest.mark.parametrize("function", ["spere", "f25", "f131", ""])
 def test_unknown_function(function):
-    from problems.blackbox.bbob import BBOB
+    from zoo.problems.blackbox.bbob import BBOB
 
     with pytest.raises(ValueError, match=r"BBOB.function must be one of sphere, .*, got '" + function):
         BBOB(function=function)

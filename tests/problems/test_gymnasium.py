@@ -10,8 +10,8 @@ import pytest
 from gymnasium import spaces
 
 import zoo
-from problems.networks import FunctionNetwork
-from problems.rl.gymnasium import GymnasiumProblem
+from zoo.problems.networks import FunctionNetwork
+from zoo.problems.rl.gymnasium import GymnasiumProblem
 
 LINEAR = FunctionNetwork(lambda key, x: jnp.zeros((x.shape[1], 2)), lambda w, x: x @ w)
 

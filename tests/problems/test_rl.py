@@ -10,12 +10,12 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
-import problems.rl.gymnax as module
 import zoo
-from problems.networks import FunctionNetwork
-from problems.rl.gymnax import GymnaxProblem
-from problems.rl.normalizer import Moments, Normalizer
-from zoo.problem import group_keys
+import zoo.problems.rl.gymnax as module
+from zoo.core.problem import group_keys
+from zoo.problems.networks import FunctionNetwork
+from zoo.problems.rl.gymnax import GymnaxProblem
+from zoo.problems.rl.normalizer import Moments, Normalizer
 
 BOX = spaces.Box(-100.0, 100.0, (2,))
 

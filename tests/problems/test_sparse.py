@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import zoo
-from problems.networks import CNN, MLP
-from problems.supervised.sparse import SparseNetwork, load_sparse, num_kept, top_masks
+from zoo.problems.networks import CNN, MLP
+from zoo.problems.supervised.sparse import SparseNetwork, load_sparse, num_kept, top_masks
 
 NUMBERS = st.floats(width=32, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1.0])
 INPUTS = jnp.linspace(0, 1, 3 * 64).reshape(3, 8, 8, 1)

@@ -13,10 +13,10 @@ import pytest
 import sklearn.datasets
 
 import zoo
-from problems.networks import CNN, MLP, FunctionNetwork, make_network
-from problems.supervised.classification import Classification
-from problems.supervised.idx import load_idx_dataset, read_idx
-from zoo.problem import group_keys
+from zoo.core.problem import group_keys
+from zoo.problems.networks import CNN, MLP, FunctionNetwork, make_network
+from zoo.problems.supervised.classification import Classification
+from zoo.problems.supervised.idx import load_idx_dataset, read_idx
 
 
 def init_linear(key, inputs):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import zoo
-from tests.loop import generation, is_finite, signature, start
+from tests.the_loop import generation, is_finite, signature, start
 from zoo.cli import _parse_settings
 
 # Programs that run for less time than it takes to optimise them.

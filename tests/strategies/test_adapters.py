@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import zoo
-from strategies.adapters.evosax import EvosaxStrategy
-from strategies.adapters.pycma import PyCMA
-from tests.loop import is_finite, signature
+from tests.the_loop import is_finite, signature
+from zoo.strategies.adapters.evosax import EvosaxStrategy
+from zoo.strategies.adapters.pycma import PyCMA
 
 SOLUTION = {"w": np.linspace(-1, 1, 3, dtype=np.float32), "b": np.float32(0.5)}
 SHAPES = {name: (leaf.shape, np.dtype(np.float32)) for name, leaf in SOLUTION.items()}
@@ -210,7 +210,7 @@ def test_pycma_settings(key, monkeypatch):
             PyCMA(options={name: 1})
     with pytest.raises(ValueError, match="at least 3, got 2"):
         PyCMA(population_size=2)
-    monkeypatch.setattr("strategies.adapters.pycma._capacity", lambda *args: 1000)
+    monkeypatch.setattr("zoo.strategies.adapters.pycma._capacity", lambda *args: 1000)
     with pytest.raises(Exception, match="state was made for 1000"):
         PyCMA().init(key, np.zeros(2))
 

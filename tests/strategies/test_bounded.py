@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.loop import is_finite
+from tests.the_loop import is_finite
 
 SIZE = 6
 SOLUTION = {"w": jnp.linspace(-0.5, 0.5, 3), "b": jnp.asarray(0.25)}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from strategies.distribution import cma_es
-from strategies.distribution.base import default_parameters
-from strategies.distribution.cma_es import CMAES
-from strategies.distribution.eigen import decompose_if
-from tests.loop import primitives_around
+from tests.the_loop import primitives_around
+from zoo.strategies.distribution import cma_es
+from zoo.strategies.distribution.base import default_parameters
+from zoo.strategies.distribution.cma_es import CMAES
+from zoo.strategies.distribution.eigen import decompose_if
 
 D = 4
 

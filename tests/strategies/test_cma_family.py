@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from strategies.distribution import cr_fm_nes, lm_ma_es, sep_cma_es
-from strategies.distribution.base import default_parameters
-from strategies.distribution.cma_es import CMAES
-from strategies.distribution.cr_fm_nes import CRFMNES
-from strategies.distribution.lm_ma_es import LMMAES
-from strategies.distribution.ma_es import MAES
-from strategies.distribution.sep_cma_es import SepCMAES
-from tests.loop import is_finite
+from tests.the_loop import is_finite
+from zoo.strategies.distribution import cr_fm_nes, lm_ma_es, sep_cma_es
+from zoo.strategies.distribution.base import default_parameters
+from zoo.strategies.distribution.cma_es import CMAES
+from zoo.strategies.distribution.cr_fm_nes import CRFMNES
+from zoo.strategies.distribution.lm_ma_es import LMMAES
+from zoo.strategies.distribution.ma_es import MAES
+from zoo.strategies.distribution.sep_cma_es import SepCMAES
 
 D = 6
 SIZE = 9

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.loop import FAMILIES, IDS, Loop, generation, is_finite, samples, signature, start, with_settings
-from zoo.population import materialize
+from tests.the_loop import FAMILIES, IDS, Loop, generation, is_finite, samples, signature, start, with_settings
+from zoo.core.population import materialize
 
 SIZE = 6  # whole pairs, and whole triples
 SOLUTION = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "b": np.float32(0.5)}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.loop import IDS
+from tests.the_loop import IDS
 
 NUM_DIMS = 5
 NUM_SEEDS = 5

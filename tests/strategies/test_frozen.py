@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.wrappers.frozen import Mask
-from zoo.describe import describe_settings
-from zoo.strategy import SurrogateGradient, gradient_of_members
+from zoo.core.strategy import SurrogateGradient, gradient_of_members
+from zoo.loop.provenance import describe_settings
+from zoo.strategies.wrappers.frozen import Mask
 
 SIZE = 6
 SOLUTION = {"b": jnp.asarray(0.5), "v": jnp.linspace(1, 2, 3), "w": jnp.linspace(-1, 1, 6).reshape(2, 3)}

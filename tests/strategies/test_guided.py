@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.gradient.guided_es import optimal_coefficients
-from strategies.gradient.subspace import orthonormal_basis
-from strategies.vectors import unit
+from zoo.core.vectors import unit
+from zoo.strategies.gradient.guided_es import optimal_coefficients
+from zoo.strategies.gradient.subspace import orthonormal_basis
 
 SOLUTION = {"a": jnp.arange(4.0), "b": jnp.ones((2, 1))}  # 6 dimensions
 NUM_DIMS = 6

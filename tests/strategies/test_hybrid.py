@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import zoo
-from tests.loop import FAMILIES, Decay, generation, is_finite, start
-from zoo.strategy import gradient_of_members
+from tests.the_loop import FAMILIES, Decay, generation, is_finite, start
+from zoo.core.strategy import gradient_of_members
 
 SOLUTION = {"scores": jnp.linspace(-1, 1, 5), "w": jnp.ones((2, 3)), "b": jnp.asarray(0.5)}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.loop import IDS
+from tests.the_loop import IDS
 
 SIZE = 6
 NUM_GENERATIONS = 5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.distribution.snes import SNES
-from tests.loop import IDS
-from zoo.population import materialize
-from zoo.pruning import keep_best, prunable_leaves
+from tests.the_loop import IDS
+from zoo.core.masks import keep_best, prunable_leaves
+from zoo.core.population import materialize
+from zoo.strategies.distribution.snes import SNES
 
 GENERATIONS = 3
 SOLUTION = {

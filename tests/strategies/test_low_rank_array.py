@@ -14,8 +14,8 @@ import quax
 from flax import nnx
 
 import zoo
-from strategies.perturbations import LowRank, low_rank_array
-from strategies.perturbations.low_rank_array import LowRankArray
+from zoo.strategies.perturbations import LowRank, low_rank_array
+from zoo.strategies.perturbations.low_rank_array import LowRankArray
 
 # What an array has besides base and factors.
 EXTRAS = {
@@ -370,7 +370,7 @@ def check_members(fn, solution, *, rank, batch_size=None):
 
     @jax.jit
     def both(population):
-        members = zoo.population.materialize(population)
+        members = zoo.core.population.materialize(population)
         return zoo.map_members(fn, population, batch_size=batch_size), jax.vmap(fn)(members)
 
     got, expected = both(population)

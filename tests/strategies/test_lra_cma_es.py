@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from strategies.distribution.base import default_parameters
-from strategies.distribution.cma_es import CMAES
-from strategies.distribution.lra_cma_es import LRACMAES
+from zoo.strategies.distribution.base import default_parameters
+from zoo.strategies.distribution.cma_es import CMAES
+from zoo.strategies.distribution.lra_cma_es import LRACMAES
 
 
 def rastrigin(x):

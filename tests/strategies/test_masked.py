@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.distribution.base import default_parameters, expected_norm
-from strategies.distribution.cr_fm_nes import distance_gain
-from strategies.distribution.eigen import decompose, keep_apart
-from strategies.distribution.sep_cma_es import separable_parameters
-from strategies.maskable import MaskableStrategy
-from tests.loop import IDS, samples
-from zoo.describe import describe_settings
+from tests.the_loop import IDS, samples
+from zoo.loop.provenance import describe_settings
+from zoo.strategies.distribution.base import default_parameters, expected_norm
+from zoo.strategies.distribution.cr_fm_nes import distance_gain
+from zoo.strategies.distribution.eigen import decompose, keep_apart
+from zoo.strategies.distribution.sep_cma_es import separable_parameters
+from zoo.strategies.maskable import MaskableStrategy
 
 SIZE = 12
 SOLUTION = {"b": jnp.asarray([0.5, -0.5]), "w": jnp.linspace(-1, 1, 8).reshape(2, 4)}

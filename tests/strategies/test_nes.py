@@ -7,8 +7,8 @@ import pytest
 import scipy.linalg
 
 import zoo
-from strategies.distribution.snes import SNES
-from strategies.distribution.xnes import XNES, XNESState
+from zoo.strategies.distribution.snes import SNES
+from zoo.strategies.distribution.xnes import XNES, XNESState
 
 
 def reference_generation(mean, root, x, fitness, eta_mean, eta_sigma, eta_shape):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from strategies.distribution.one_plus_one_es import OnePlusOneES
+from zoo.strategies.distribution.one_plus_one_es import OnePlusOneES
 
 
 @pytest.mark.parametrize("size", [1, 4])

@@ -27,17 +27,17 @@ import optax
 import pytest
 
 import zoo
-from strategies.gradient.bptt import BPTT
-from strategies.gradient.es_single import ESSingle
-from strategies.gradient.full_es import FullES
-from strategies.gradient.gpes import GPES
-from strategies.gradient.nres import NRES
-from strategies.gradient.open_es import OpenES
-from strategies.gradient.pes import PES
-from strategies.gradient.tbptt import TBPTT
-from strategies.gradient.tes import TES
-from strategies.noise import normal_like
-from tests.loop import Decay, Loop, generation, start
+from tests.the_loop import Decay, Loop, generation, start
+from zoo.core.noise import normal_like
+from zoo.strategies.gradient.bptt import BPTT
+from zoo.strategies.gradient.es_single import ESSingle
+from zoo.strategies.gradient.full_es import FullES
+from zoo.strategies.gradient.gpes import GPES
+from zoo.strategies.gradient.nres import NRES
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.gradient.pes import PES
+from zoo.strategies.gradient.tbptt import TBPTT
+from zoo.strategies.gradient.tes import TES
 
 DECAY = 0.9 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]], np.float32)
 DRIVE = np.array([[0.8, -0.5, 0.3], [0.2, 0.7, -0.6]], np.float32)

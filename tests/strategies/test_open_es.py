@@ -7,9 +7,9 @@ import optax
 import pytest
 
 import zoo
-from strategies.gradient.open_es import OpenES
-from strategies.noise import normal_like
-from tests.loop import start
+from tests.the_loop import start
+from zoo.core.noise import normal_like
+from zoo.strategies.gradient.open_es import OpenES
 
 CURVATURE = jnp.diag(jnp.arange(1.0, 5.0)) + 0.3
 POINT = jnp.array([1.0, -2.0, 0.5, 3.0])

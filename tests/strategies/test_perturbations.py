@@ -8,12 +8,6 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.gradient.nres import NRES
-from strategies.gradient.open_es import OpenES
-from strategies.gradient.pes import PES
-from strategies.noise import normal_like
-from strategies.perturbations import Dense, LowRank, Seeded, get_perturbation, seeded
-from strategies.wrappers.base import map_mean
 from tests.strategies.test_online import (
     Line,
     assert_unbiased,
@@ -22,8 +16,14 @@ from tests.strategies.test_online import (
     settings,
     target,
 )
-from zoo.describe import describe_settings
-from zoo.population import materialize, take_member
+from zoo.core.noise import normal_like
+from zoo.core.population import materialize, take_member
+from zoo.loop.provenance import describe_settings
+from zoo.strategies.gradient.nres import NRES
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.gradient.pes import PES
+from zoo.strategies.perturbations import Dense, LowRank, Seeded, get_perturbation, seeded
+from zoo.strategies.wrappers.base import map_mean
 
 # A power of two, as is the scale in the whole space of guided_es in 512 dimensions: products are exact, so that it does
 # not matter which of them the compiler contracts with a sum.

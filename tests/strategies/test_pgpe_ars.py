@@ -8,10 +8,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import zoo
-from strategies.gradient.ars import ARS
-from strategies.gradient.clip_up import clip_up
-from strategies.gradient.open_es import OpenES
-from strategies.gradient.pgpe import PGPE
+from zoo.strategies.gradient.ars import ARS
+from zoo.strategies.gradient.clip_up import clip_up
+from zoo.strategies.gradient.open_es import OpenES
+from zoo.strategies.gradient.pgpe import PGPE
 
 POINT = np.array([1.0, -2.0, 0.5])
 STD = np.array([0.2, 0.7, 1.1])

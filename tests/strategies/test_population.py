@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.noise import uniform_like
-from strategies.population import de
-from strategies.population.de import DE
-from strategies.population.pso import PSO
-from strategies.population.simple_ga import SimpleGA
-from tests.loop import primitives_around
+from tests.the_loop import primitives_around
+from zoo.core.noise import uniform_like
+from zoo.strategies.population import de
+from zoo.strategies.population.de import DE
+from zoo.strategies.population.pso import PSO
+from zoo.strategies.population.simple_ga import SimpleGA
 
 SOLUTION = {"b": np.float64(0.5), "w": np.array([[1.0, -2.0, 3.0]])}
 D = 4

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import zoo
-from strategies.distribution.cma_es import CMAES
-from strategies.distribution.snes import SNES
-from strategies.population.de import DE
-from strategies.wrappers.bipop import BIPOP
-from strategies.wrappers.ipop import IPOP
-from tests.loop import is_finite
+from tests.the_loop import is_finite
+from zoo.strategies.distribution.cma_es import CMAES
+from zoo.strategies.distribution.snes import SNES
+from zoo.strategies.population.de import DE
+from zoo.strategies.wrappers.bipop import BIPOP
+from zoo.strategies.wrappers.ipop import IPOP
 
 D = 4
 NEVER = {"tol_fun": 0.0, "tol_x": 0.0, "tol_up": np.inf, "max_condition": np.inf}

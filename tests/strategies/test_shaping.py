@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import shaping
+from zoo.strategies import shaping
 
 FITNESS = st.lists(st.sampled_from([-2.0, 0.0, 0.5, 0.5, 7.0, np.inf, -np.inf]), min_size=2, max_size=12)
 

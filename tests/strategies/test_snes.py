@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from strategies.distribution.snes import SNES
-from strategies.shaping import average_over_ties, utilities
+from zoo.strategies.distribution.snes import SNES
+from zoo.strategies.shaping import average_over_ties, utilities
 
 
 def test_one_generation_against_numpy(key):

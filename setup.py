@@ -1,0 +1,13 @@
+"""Maps the folders `strategies` and `problems` into the package `zoo`; all else is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+INSIDE = ("strategies", "problems")
+
+setup(
+    packages=[
+        *find_packages(include=["zoo", "zoo.*"]),
+        *(f"zoo.{name}" for folder in INSIDE for name in find_packages(include=[folder, f"{folder}.*"])),
+    ],
+    package_dir={f"zoo.{folder}": folder for folder in INSIDE},
+)

@@ -1,0 +1,453 @@
+"""Results: frames, statistics, ranks, figures, reports, and the folder that holds them."""
+
+import json
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import zoo
+from zoo.benchmarking.plot import plot_curves
+from zoo.benchmarking.report import format_summary, markdown_table
+from zoo.benchmarking.results import CURVE_COLUMNS, Pair, confidence_interval, interquartile_mean, make_metadata
+
+
+def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0):
+    """A pair with the given headline scores, `[num_seeds, num_points]`; none if it failed."""
+    info = {
+        "fingerprint": None if error else "0123",
+        "strategy_settings": None if error else {"sigma": 0.1},
+        "problem_settings": {},
+        "headline": "score",
+        "maximize": maximize,
+        "num_steps": 100,
+        "num_seeds": len(values),
+        "seconds": 0.0 if error else seconds,
+        "compile_seconds": 0.0 if error else 1.5,
+        "error": error,
+    }
+    if error:
+        return Pair(strategy, problem, info, pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    frames = []
+    for seed, curve in enumerate(values):
+        points = np.arange(len(curve))
+        labels = {"strategy": strategy, "problem": problem, "seed": seed}
+        clock = {"generation": points, "steps": 10 * points + seed * (points > 0), "seconds": seconds / 2 * points}
+        for metric, value in (("score", curve), ("other", -np.asarray(curve, float))):
+            frames.append(pd.DataFrame({**labels, **clock, "metric": metric, "value": np.asarray(value, float)}))
+    curve = pd.concat(frames, ignore_index=True)
+    return Pair(strategy, problem, info, curve, {"mean": np.arange(3.0), "statistics": ()})
+
+
+def make_results(*pairs, num_seeds=2):
+    return zoo.Results(list(pairs), make_metadata(num_seeds=num_seeds, key=0))
+
+
+def curves_to(*finals):
+    """Curves that end at the given values."""
+    return [[9.0, 5.0, final] for final in finals]
+
+
+@pytest.fixture
+def results():
+    rng = np.random.default_rng(0)
+    return make_results(
+        make_pair("a", "low/1", rng.normal(0, 1, (5, 4)), seconds=1.0),
+        make_pair("b", "low/1", rng.normal(5, 1, (5, 4))),
+        make_pair("a", "high", rng.normal(0, 1, (5, 4)), maximize=True),
+        make_pair("b", "high", rng.normal(5, 1, (5, 4)), maximize=True),
+        make_pair("c", "high", [], maximize=True, error="RuntimeError: out | of\nluck"),
+        num_seeds=5,
+    )
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 4.0], 2.5),
+        ([1.0, 2.0, 6.0], 3.0),
+        ([100.0, 2.0, 1.0, 3.0], 2.5),
+        ([100.0, 2.0, 4.0, 3.0, -100.0], 3.0),
+        ([0, 1, 2, 3, 4, 5, 60, 700], 3.5),
+    ],
+)
+def test_interquartile_mean(scores, expected):
+    assert interquartile_mean(np.array(scores, float)) == pytest.approx(expected)
+
+
+def test_interquartile_mean_over_an_axis():
+    scores = np.array([[0, 1, 2, 90.0], [10, 20, 30, 40.0]])
+    assert interquartile_mean(scores, axis=1).tolist() == [1.5, 25.0]
+    assert interquartile_mean(scores.T).tolist() == [1.5, 25.0]
+
+
+def test_interquartile_mean_with_nan():
+    assert np.isnan(interquartile_mean(np.array([np.nan, 0, 1, 2, 3.0])))
+
+
+def test_confidence_interval_of_two_seeds():
+    # Resamples of {0, 1} have the mean 0, 1/2 or 1, with probabilities 1/4, 1/2, 1/4.
+    assert confidence_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+
+
+def test_confidence_interval_of_equal_seeds():
+    low, high = confidence_interval(np.full(5, 3.0))
+    assert low == high == 3.0
+
+
+def test_confidence_interval_against_a_bootstrap_by_hand():
+    scores = np.random.default_rng(3).normal(size=10)
+    resamples = np.random.default_rng(4).choice(scores, (20_000, 10))
+    means = np.sort(resamples, axis=1)[:, 2:-2].mean(axis=1)  # a quarter of ten, rounded down
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(confidence_interval(scores), expected, atol=0.12)
+    assert expected[1] - expected[0] > 2  # which the tolerance is small against
+    np.testing.assert_array_equal(confidence_interval(scores), confidence_interval(scores))
+
+
+def test_confidence_interval_of_curves():
+    curves = np.random.default_rng(3).normal(size=(6, 4))
+    low, high = confidence_interval(curves)
+    assert low.shape == high.shape == (4,)
+    assert ((low < interquartile_mean(curves)) & (interquartile_mean(curves) < high)).all()
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, np.nan, 2.0], [1.0, np.inf]])
+def test_no_confidence_interval(scores):
+    assert np.isnan(confidence_interval(np.array(scores))).all()
+    low, high = confidence_interval(np.array(scores)[:, None].repeat(2, axis=1))
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, True]
+
+
+# Frames
+
+
+def test_curves_and_final(results):
+    assert tuple(results.curves) == CURVE_COLUMNS
+    assert len(results.curves) == 4 * 5 * 4 * 2
+    final = results.final
+    assert len(final) == 4 * 5 * 2
+    assert (final.generation == 3).all()
+    for pair in results.pairs[:4]:
+        rows = pair.curve[(pair.curve.metric == "score") & (pair.curve.generation == 3)]
+        np.testing.assert_array_equal(results.scores(pair.strategy, pair.problem), rows.value)
+        np.testing.assert_array_equal(results.scores(pair.strategy, pair.problem, "other"), -rows.value)
+
+
+def test_one_pair(results):
+    assert results.pair("b", "high") is results.pairs[3]
+    with pytest.raises(KeyError, match=r"No pair.*'d'"):
+        results.pair("d", "high")
+    assert results.failures.to_dict("records") == [
+        {"strategy": "c", "problem": "high", "error": "RuntimeError: out | of\nluck"}
+    ]
+
+
+def test_summary(results):
+    summary = results.summary()
+    assert list(summary) == [
+        *("problem", "strategy", "metric", "score", "low", "high", "rank"),
+        *("num_seeds", "steps", "seconds", "compile_seconds"),
+    ]
+    assert summary.problem.tolist() == ["high", "high", "high", "low/1", "low/1"]
+    assert summary.strategy.tolist() == ["b", "a", "c", "a", "b"]
+    assert summary["rank"].tolist() == [1, 2, 3, 1, 2]
+    row = summary.iloc[3]
+    scores = results.scores("a", "low/1")
+    assert row.score == np.sort(scores)[1:-1].mean()
+    assert (row.low, row.high) == confidence_interval(scores)
+    assert row.low < row.score < row.high
+    assert (row.metric, row.num_seeds, row.seconds, row.compile_seconds) == ("score", 5, 1.0, 1.5)
+    assert row.steps == 30 + np.mean(range(5))
+    failed = summary.iloc[2]
+    assert failed[["score", "low", "high", "steps", "seconds"]].isna().all()
+
+
+@pytest.mark.parametrize(("maximize", "ranks"), [(False, [2, 1, 3]), (True, [2, 3, 1])])
+def test_rank_direction(maximize, ranks):
+    pairs = [
+        make_pair(name, "p", curves_to(final, final), maximize=maximize)
+        for name, final in (("mid", 2.0), ("low", 1.0), ("high", 3.0))
+    ]
+    summary = make_results(*pairs).summary().set_index("strategy")
+    assert summary["rank"][["mid", "low", "high"]].tolist() == ranks
+    assert summary["rank"].is_monotonic_increasing  # best first
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_failed_pairs_and_nan_rank_last(maximize):
+    worst = -1e30 if maximize else 1e30
+    summary = make_results(
+        make_pair("failed", "p", [], maximize=maximize, error="ValueError: no"),
+        make_pair("nan", "p", curves_to(np.nan, 1.0), maximize=maximize),
+        make_pair("bad", "p", curves_to(worst, worst), maximize=maximize),
+        make_pair("good", "p", curves_to(1.0, 1.0), maximize=maximize),
+        make_pair("tied", "p", curves_to(1.0, 1.0), maximize=maximize),
+    ).summary()
+    ranks = summary.set_index("strategy")["rank"]
+    assert ranks[["good", "tied", "bad"]].tolist() == [1, 1, 3]
+    assert ranks["failed"] >= 4
+    assert ranks["nan"] >= 4
+    assert summary.set_index("strategy").loc["nan", ["score", "low", "high"]].isna().all()
+
+
+def test_ranks_are_per_problem():
+    summary = make_results(
+        make_pair("a", "p", curves_to(1.0)), make_pair("a", "q", curves_to(5.0)), make_pair("b", "q", curves_to(4.0))
+    ).summary()
+    assert summary[["problem", "strategy", "rank"]].to_numpy().tolist() == [["p", "a", 1], ["q", "b", 1], ["q", "a", 2]]
+
+
+def test_a_single_seed():
+    results = make_results(make_pair("a", "p", curves_to(1.5)), num_seeds=1)
+    row = results.summary().iloc[0]
+    assert row.score == 1.5
+    assert row.num_seeds == 1
+    assert np.isnan(row.low)
+    assert np.isnan(row.high)
+    results.plot()
+    assert format_summary(results.summary())["95 % interval"].tolist() == [""]
+
+
+def test_everything_failed(tmp_path):
+    results = make_results(
+        make_pair("a", "p", [], error="ValueError: no"), make_pair("b", "p", [], error="OSError: none")
+    )
+    assert results.summary()["rank"].tolist() == [1, 1]
+    assert tuple(results.curves) == CURVE_COLUMNS
+    assert len(results.final) == 0
+    text = results.report(tmp_path).read_text()
+    assert "OSError: none" in text
+    assert len(results.failures) == 2
+
+
+# The folder
+
+
+def test_save_and_load(results, tmp_path):
+    results.save(tmp_path)
+    loaded = zoo.Results.load(str(tmp_path))
+    pd.testing.assert_frame_equal(loaded.curves, results.curves, check_exact=True)
+    pd.testing.assert_frame_equal(loaded.final, results.final, check_exact=True)
+    pd.testing.assert_frame_equal(loaded.summary(), results.summary(), check_exact=True)
+    pd.testing.assert_frame_equal(loaded.failures, results.failures)
+    assert loaded.metadata == results.metadata
+    assert [pair.info for pair in loaded.pairs] == [pair.info for pair in results.pairs]
+    np.testing.assert_array_equal(loaded.pairs[0].solution["mean"], np.arange(3.0))
+    assert loaded.pairs[4].solution is None
+
+
+def test_values_that_are_not_finite_survive(tmp_path):
+    values = [[1e-300, np.nan, np.inf], [0.1 + 0.2, -np.inf, 1 / 3]]
+    results = make_results(make_pair("a", "p", values))
+    results.save(tmp_path)
+    pd.testing.assert_frame_equal(zoo.Results.load(tmp_path).curves, results.curves, check_exact=True)
+
+
+def test_values_survive_to_the_last_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 500)) * 10 ** rng.uniform(-30, 30, (2, 500))
+    results = make_results(make_pair("a", "p", values))
+    results.save(tmp_path)
+    pd.testing.assert_frame_equal(zoo.Results.load(tmp_path).curves, results.curves, check_exact=True)
+
+
+@pytest.mark.parametrize("labels", [("0.1", "1"), ("1e3", "nan"), ("None", "NA"), ("True", "007"), ("null", " a")])
+def test_labels_that_look_like_something_else_survive(labels, tmp_path):
+    results = make_results(
+        make_pair(labels[0], labels[1], curves_to(1.0, 2.0)), make_pair(labels[1], labels[1], curves_to(3.0, 4.0))
+    )
+    results.save(tmp_path)
+    loaded = zoo.Results.load(tmp_path)
+    pd.testing.assert_frame_equal(loaded.curves, results.curves, check_exact=True)
+    assert loaded.scores(labels[0], labels[1]).tolist() == [1.0, 2.0]
+    assert loaded.summary().strategy.tolist() == [labels[0], labels[1]]
+    assert loaded.final.strategy.tolist() == results.final.strategy.tolist()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("a b", "p"), ("a-b", "p")),
+        (("a/b", "p"), ("a-b", "p")),
+        (("lr=1", "p"), ("lr 1", "p")),
+        (("a", "x/y"), ("a", "x y")),
+        (("b__c", "a"), ("c", "a__b")),
+        (("é", "p"), ("è", "p")),
+        (("++", "p"), ("**", "p")),
+        (("a.tmp", "p"), ("a", "p")),
+    ],
+)
+def test_pairs_with_similar_labels_do_not_overwrite_each_other(one, other, tmp_path):
+    results = make_results(make_pair(*one, curves_to(1.0, 1.0)), make_pair(*other, curves_to(2.0, 2.0)))
+    results.save(tmp_path)
+    loaded = zoo.Results.load(tmp_path)
+    assert [(pair.strategy, pair.problem) for pair in loaded.pairs] == [one, other]
+    assert loaded.scores(*one).tolist() == [1.0, 1.0]
+    assert loaded.scores(*other).tolist() == [2.0, 2.0]
+
+
+def test_labels_do_not_lead_out_of_the_folder(tmp_path):
+    results = make_results(make_pair("../../up", "..", curves_to(1.0)), make_pair("/root", "C:\\x", curves_to(2.0)))
+    results.save(tmp_path / "inside")
+    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+    assert len(zoo.Results.load(tmp_path / "inside").pairs) == 2
+
+
+def test_saving_again_replaces(results, tmp_path):
+    results.save(tmp_path)
+    changed = make_results(make_pair("a", "low/1", curves_to(1.0, 2.0)))
+    changed.save(tmp_path)
+    loaded = zoo.Results.load(tmp_path)
+    assert len(loaded.pairs) == 1
+    assert loaded.scores("a", "low/1").tolist() == [1.0, 2.0]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_pair_is_written_at_once_or_not_at_all(tmp_path):
+    pair = make_pair("a", "p", curves_to(1.0, 2.0))
+    make_results(pair).save(tmp_path)
+    broken = Pair("a", "p", {**pair.info, "seconds": object()}, pair.curve.assign(value=0.0), pair.solution)
+    with pytest.raises(TypeError):
+        broken.save(tmp_path)
+    assert zoo.Results.load(tmp_path).scores("a", "p").tolist() == [1.0, 2.0]
+    pair.save(tmp_path)  # what was left behind is not in the way
+    assert zoo.Results.load(tmp_path).scores("a", "p").tolist() == [1.0, 2.0]
+
+
+def test_nothing_to_load(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No benchmark in .*nowhere.*benchmark\.json"):
+        zoo.Results.load(tmp_path / "nowhere")
+
+
+def test_pairs_that_are_missing_are_left_out(results, tmp_path):
+    results.save(tmp_path)
+    for path in tmp_path.rglob("pair.json"):
+        if json.loads(path.read_text())["strategy"] == "a":
+            path.unlink()
+    assert [pair.strategy for pair in zoo.Results.load(tmp_path).pairs] == ["b", "b", "c"]
+
+
+# Figures
+
+
+def test_plot(results):
+    figure = results.plot()
+    assert len(figure.axes) == 4  # two problems, against steps and against seconds
+    assert [axis.get_title() for axis in figure.axes] == ["low/1", "low/1", "high", "high"]
+    for axis, direction in zip(figure.axes, ("lower", "lower", "higher", "higher"), strict=True):
+        assert axis.get_ylabel() == f"score ({direction} is better)"
+        assert [line.get_label() for line in axis.lines] == ["a", "b"]  # and none for the one that failed
+        assert len(axis.collections) == 2  # the bands
+    assert ["steps" in axis.get_xlabel() for axis in figure.axes] == [True, False, True, False]
+    assert ["seconds" in axis.get_xlabel() for axis in figure.axes] == [False, True, False, True]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    line = figure.axes[0].lines[0]
+    assert line.get_xdata()[0] == 0
+    assert line.get_xdata()[-1] == 34  # the last step of the seed that took most
+    assert line.get_ydata()[-1] == pytest.approx(interquartile_mean(results.scores("a", "low/1")))
+    initial = results.curves.query("strategy == 'a' and problem == 'low/1' and metric == 'score' and generation == 0")
+    assert line.get_ydata()[0] == pytest.approx(interquartile_mean(initial.value.to_numpy()))
+    assert figure.axes[1].lines[0].get_xdata()[-1] == 1.5
+    # Colours belong to strategies.
+    assert figure.axes[0].lines[1].get_color() == figure.axes[2].lines[1].get_color() != line.get_color()
+
+
+def test_plot_of_one_problem(results):
+    figure = plot_curves(results, "high")
+    assert [axis.get_title() for axis in figure.axes] == ["high", "high"]
+    with pytest.raises(KeyError, match="No problem 'hihg'"):
+        results.plot("hihg")
+
+
+@pytest.mark.parametrize(
+    ("curve", "maximize", "scale"),
+    [
+        ([1e4, 1.0, 1e-3], False, "log"),
+        ([9.0, 5.0, 1.0], False, "linear"),
+        ([1e4, 1.0, 0.0], False, "linear"),
+        ([1e-3, 1.0, 1e4], True, "linear"),
+        ([np.nan, np.nan, np.nan], False, "linear"),
+    ],
+)
+def test_scale_of_a_plot(curve, maximize, scale):
+    figure = make_results(make_pair("a", "p", [curve, curve], maximize=maximize)).plot()
+    assert [axis.get_yscale() for axis in figure.axes] == [scale, scale]
+
+
+def test_plot_of_a_problem_where_all_failed():
+    results = make_results(make_pair("a", "p", [], error="ValueError: no"), make_pair("a", "q", curves_to(1.0, 2.0)))
+    figure = results.plot()
+    assert [len(axis.lines) for axis in figure.axes] == [0, 0, 1, 1]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["all strategies failed"]
+
+
+# Reports
+
+
+def test_report(results, tmp_path):
+    path = results.report(tmp_path / "new")
+    assert path == tmp_path / "new" / "report.md"
+    text = path.read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == len(set(pictures)) == 2
+    for picture in pictures:
+        assert (path.parent / picture).read_bytes().startswith(b"\x89PNG")
+    for problem in ("low/1", "high"):
+        assert f"\n## {problem}\n" in text
+    row = results.summary().iloc[3]
+    assert f"| 1 | a | score | {row.score:.4g} | {row.low:.4g} to {row.high:.4g} | 32 | 1.00 | 1.5 |" in text
+    assert "| 3 | c | score | failed |" in text
+    assert "| c | high | RuntimeError: out \\| of luck |" in text
+    ranks = text.partition("## Mean rank over problems")[2]
+    assert re.findall(r"\| (\w) \| ([\d.]+) \|", ranks) == [("a", "1.50"), ("b", "1.50"), ("c", "3.00")]
+    assert "5 seeds; key 0" in text
+    assert f"jax {results.metadata['versions']['jax']}" in text
+    for pair in results.pairs:
+        assert f"- {pair.strategy} on {pair.problem}: `" in text
+
+
+def test_report_in_a_file_of_ones_own(results, tmp_path):
+    path = results.report(str(tmp_path / "mine.md"))
+    assert path == tmp_path / "mine.md"
+    assert path.is_file()
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_report_of_loaded_results(results, tmp_path):
+    results.save(tmp_path)
+    text = zoo.Results.load(tmp_path).report(tmp_path / "loaded").read_text()
+    assert text == results.report(tmp_path / "made").read_text()
+
+
+def test_pictures_of_problems_with_similar_labels(tmp_path):
+    results = make_results(make_pair("a", "x/y", curves_to(1.0)), make_pair("a", "x_y", curves_to(2.0)))
+    text = results.report(tmp_path).read_text()
+    assert len(set(re.findall(r"!\[.*?\]\((.*?)\)", text))) == 2
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_markdown_table():
+    frame = pd.DataFrame({"a": [1, 2], "b|c": ["x", "y|\nz"]})
+    assert markdown_table(frame).splitlines() == [
+        "| a | b\\|c |",
+        "| --- | --- |",
+        "| 1 | x |",
+        "| 2 | y\\| z |",
+    ]
+
+
+def test_the_solutions_of_a_pair_may_be_jax_arrays(tmp_path):
+    pair = make_pair("a", "p", curves_to(1.0))
+    solution = {"mean": {"w": jnp.ones((1, 2, 3)), "layers": [jnp.zeros((1, 2))]}, "statistics": ()}
+    Pair("a", "p", pair.info, pair.curve, solution).save(tmp_path)
+    (path,) = tmp_path.rglob("pair.json")
+    loaded = Pair.load(path.parent).solution["mean"]
+    np.testing.assert_array_equal(loaded["w"], np.ones((1, 2, 3)))
+    np.testing.assert_array_equal(loaded["layers"][0], np.zeros((1, 2)))

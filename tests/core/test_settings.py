@@ -1,0 +1,257 @@
+"""Settings: bounds, types, leaves and static fields."""
+
+import dataclasses
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import leaf, number, static
+from zoo.core.settings import PytreeDataclass
+
+
+class Settings(PytreeDataclass):
+    size: int | None = static(None, at_least=2)
+    count: int = static(1, at_least=1)
+    hidden: tuple[int, ...] = static((8,))
+    flag: bool = static(False)
+    sigma: float = number(0.1, above=0)
+    rate: float = number(0.5, at_least=-1)
+    free: float = number(0.0)
+    extra: float | None = number(None, at_least=0)
+    data: Any = leaf(None)
+
+
+class Child(Settings):
+    sigma: float = number(2.0, above=1)
+    required: int = static(at_least=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("sigma", 0.0, "greater than 0, got 0.0"),
+        ("sigma", -0.1, "greater than 0, got -0.1"),
+        ("sigma", 0, "greater than 0, got 0"),
+        ("sigma", float("nan"), "greater than 0, got nan"),
+        ("sigma", np.float32(-1), "greater than 0"),
+        ("rate", -1.01, "at least -1, got -1.01"),
+        ("rate", float("nan"), "at least -1, got nan"),
+        ("extra", -1, "at least 0, got -1"),
+        ("size", 1, "at least 2, got 1"),
+        ("size", -5, "at least 2, got -5"),
+        ("size", np.int64(1), "at least 2"),
+        ("count", 0, "at least 1, got 0"),
+    ],
+)
+def test_out_of_bounds(name, value, expected):
+    with pytest.raises(ValueError, match=rf"Settings\.{name} must be {expected}"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sigma", 1e-30), ("rate", -1.0), ("rate", -1), ("extra", 0.0), ("extra", None), ("size", 2), ("size", None)],
+)
+def test_values_at_the_bounds_are_valid(name, value):
+    assert getattr(Settings(**{name: value}), name) == value
+
+
+def test_annotations_may_be_text(tmp_path, monkeypatch):
+    code = """
+from __future__ import annotations
+
+import zoo
+from zoo.core.settings import PytreeDataclass
+
+class Text(PytreeDataclass):
+    size: int | None = zoo.static(default=None, at_least=1)
+    count: int = zoo.static(default=1, at_least=1)
+    extra: float | None = zoo.number(default=None, at_least=0)
+"""
+    (tmp_path / "with_text_annotations.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = importlib.import_module("with_text_annotations").Text
+    settings = text()
+    assert (settings.size, settings.count, settings.extra) == (None, 1, None)
+    assert text(size=4).replace(size=None).size is None
+    with pytest.raises(ValueError, match=r"Text\.size must be at least 1"):
+        text(size=0)
+
+
+def test_infinity_and_free_numbers_have_no_bounds_of_their_own():
+    assert Settings(free=-1e9).free == -1e9
+    assert Settings(sigma=float("inf")).sigma == float("inf")
+
+
+@pytest.mark.parametrize("value", ["0.1", b"0.1", True, False, None, (0.1,), {"a": 0.1}])
+def test_a_number_of_the_wrong_type(value):
+    with pytest.raises(TypeError, match=r"Settings\.sigma must be a number, got"):
+        Settings(sigma=value)
+
+
+def test_a_list_is_not_a_number():
+    with pytest.raises(TypeError, match=r"Settings\.sigma must be a number, got"):
+        Settings(sigma=[0.1, 0.2])
+
+
+@pytest.mark.parametrize("value", ["3", True, 3.0, 2.5, np.float32(3), (3,)])
+def test_a_whole_number_of_the_wrong_type(value):
+    with pytest.raises(TypeError, match=r"Settings\.count must be a whole number, got"):
+        Settings(count=value)
+
+
+def test_a_list_is_not_a_whole_number():
+    with pytest.raises(TypeError, match=r"Settings\.count must be a whole number, got"):
+        Settings(count=[3])
+
+
+@pytest.mark.parametrize("value", [np.int64(7), np.int32(7), np.uint8(7), 7])
+def test_numpy_whole_numbers_become_python_ones(value):
+    settings = Settings(size=value, count=value)
+    assert type(settings.size) is int
+    assert type(settings.count) is int
+    assert settings == Settings(size=7, count=7)
+    assert jax.tree.structure(settings) == jax.tree.structure(Settings(size=7, count=7))
+
+
+def test_whole_numbers_for_leaves_become_floats():
+    settings = Settings(sigma=3, rate=-1, extra=2)
+    for name, expected in (("sigma", 3.0), ("rate", -1.0), ("extra", 2.0)):
+        assert type(getattr(settings, name)) is float
+        assert getattr(settings, name) == expected
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.int32(3)])
+def test_numpy_whole_numbers_for_leaves_become_floats(value):
+    settings = Settings(sigma=value)
+    assert settings.sigma == 3.0
+    assert jnp.issubdtype(jnp.result_type(settings.sigma), jnp.floating)
+
+
+def _count_traces(instances):
+    traces = 0
+
+    @jax.jit
+    def use(settings):
+        nonlocal traces
+        traces += 1
+        return settings.sigma * settings.rate
+
+    results = [float(use(settings)) for settings in instances]
+    return traces, results
+
+
+def test_changing_a_number_does_not_recompile():
+    traces, results = _count_traces([Settings(sigma=0.5), Settings(sigma=4), Settings(sigma=8, rate=1)])
+    assert results == [0.25, 2.0, 8.0]
+    assert traces == 1
+
+
+def test_sweeping_a_number_with_numpy_does_not_recompile():
+    values = [0.5, *np.linspace(1, 2, 3), np.float32(0.5), np.int64(4)]
+    traces, results = _count_traces([Settings(sigma=value) for value in values])
+    assert results == [0.25, 0.5, 0.75, 1.0, 0.25, 2.0]
+    assert traces == 1
+
+
+def test_changing_a_static_setting_recompiles():
+    traces, _ = _count_traces([Settings(), Settings(size=4), Settings(hidden=(4,)), Settings(flag=True), Settings()])
+    assert traces == 4
+
+
+def test_lists_of_static_settings_become_tuples():
+    settings = Settings(hidden=[4, 5])
+    assert settings.hidden == (4, 5)
+    assert jax.tree.structure(settings) == jax.tree.structure(Settings(hidden=(4, 5)))
+    hash(jax.tree.structure(settings))
+
+
+def test_a_leaf_keeps_its_structure():
+    data = [jnp.zeros(2), {"a": [jnp.ones(1)]}]
+    assert jax.tree.structure(Settings(data=data).data) == jax.tree.structure(data)
+
+
+def test_frozen():
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.sigma = 0.2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.size = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del settings.sigma
+    assert settings == Settings()
+
+
+def test_keyword_only():
+    with pytest.raises(TypeError, match="positional"):
+        Settings(3)
+
+
+def test_unknown_and_missing_settings():
+    with pytest.raises(TypeError, match="sigam"):
+        Settings(sigam=0.1)
+    with pytest.raises(TypeError, match="required"):
+        Child()
+
+
+def test_replace():
+    settings = Settings(size=4, sigma=0.2)
+    changed = settings.replace(sigma=3, hidden=[1, 2])
+    assert type(changed) is Settings
+    assert (changed.size, changed.sigma, changed.hidden) == (4, 3.0, (1, 2))
+    assert type(changed.sigma) is float
+    assert (settings.sigma, settings.hidden) == (0.2, (8,))
+    with pytest.raises(ValueError, match=r"Settings\.sigma must be greater than 0"):
+        settings.replace(sigma=-1.0)
+    with pytest.raises(TypeError, match=r"Settings\.count must be a whole number"):
+        settings.replace(count=1.5)
+    with pytest.raises(TypeError, match="sigam"):
+        settings.replace(sigam=1.0)
+
+
+def test_a_subclass_inherits_and_overrides_settings():
+    child = Child(required=0, size=3)
+    assert (child.size, child.sigma, child.rate) == (3, 2.0, 0.5)
+    with pytest.raises(ValueError, match=r"Child\.sigma must be greater than 1, got 0.5"):
+        Child(required=0, sigma=0.5)
+    with pytest.raises(ValueError, match=r"Child\.size must be at least 2"):
+        Child(required=0, size=1)
+    with pytest.raises(ValueError, match=r"Child\.required must be at least 0"):
+        Child(required=-1)
+    assert Settings(sigma=0.5).sigma == 0.5
+
+
+def test_numbers_are_leaves_and_the_rest_is_static():
+    settings = Settings(size=4, sigma=0.2, rate=0.3, free=0.4, extra=0.5, data={"x": 0.6})
+    assert jax.tree.leaves(settings) == [0.2, 0.3, 0.4, 0.5, 0.6]
+    assert jax.tree.structure(settings) != jax.tree.structure(settings.replace(size=5))
+    assert jax.tree.structure(settings) != jax.tree.structure(settings.replace(flag=True))
+    assert jax.tree.structure(settings) == jax.tree.structure(settings.replace(sigma=0.9))
+    doubled = jax.tree.map(lambda x: 2 * x, settings)
+    assert doubled == settings.replace(sigma=0.4, rate=0.6, free=0.8, extra=1.0, data={"x": 1.2})
+
+
+@pytest.mark.parametrize("placeholder", [object(), jax.ShapeDtypeStruct((), jnp.float32), jnp.zeros(3), -jnp.ones(())])
+def test_placeholders_and_arrays_pass_the_checks(placeholder):
+    settings = jax.tree.map(lambda _: placeholder, Settings(data=1.0))
+    assert settings.sigma is placeholder
+    assert settings.data is placeholder
+    assert settings.count == 1
+
+
+def test_tracers_pass_the_checks():
+    def use(settings):
+        return settings.replace(sigma=settings.sigma - 1.0).sigma * settings.rate  # sigma becomes negative
+
+    settings = Settings(sigma=0.5, rate=2.0)
+    assert float(jax.jit(use)(settings)) == -1.0
+    assert float(jax.grad(use)(settings).sigma) == 2.0
+    sigmas = jnp.array([1.0, 2.0, 3.0])
+    assert jax.vmap(lambda sigma: use(settings.replace(sigma=sigma)))(sigmas).tolist() == [0.0, 2.0, 4.0]
+    swept = Settings(sigma=sigmas, rate=jnp.array([1.0, 1.0, 2.0]), free=jnp.zeros(3))
+    assert jax.vmap(use)(swept).tolist() == [0.0, 1.0, 4.0]
+    assert jax.eval_shape(use, settings).shape == ()

@@ -1,0 +1,380 @@
+"""The command line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+from typer.testing import CliRunner
+
+import zoo
+import zoo.cli
+from tests.benchmarking.test_results import make_pair, make_results
+
+BALL = ["blackbox/sphere", "--set-problem", "num_dims=2", "--set", "population_size=4"]
+RUN = ["run", "random_search", *BALL]
+BENCHMARK = ["benchmark", "-s", "random_search", "-p", "blackbox/sphere", "--seeds", "2", "--steps", "16"]
+SMALL = ["--set", "population_size=4", "--set-problem", "blackbox/sphere:num_dims=2"]
+
+
+def call(*args):
+    return CliRunner().invoke(zoo.cli.app, [str(arg) for arg in args])
+
+
+def assert_error(result, *expected):
+    """Exit code 2 and one clear line."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    for part in expected:
+        assert part in line
+    assert "Traceback" not in result.output
+
+
+def ball():
+    return zoo.make_problem("blackbox/sphere", num_dims=2)
+
+
+def search():
+    return zoo.make_strategy("random_search", problem=ball(), population_size=4)
+
+
+# What it does
+
+
+def test_list():
+    result = call("list")
+    assert result.exit_code == 0
+    words = set(re.split(r"[\s,]+", result.stdout))
+    for id in zoo.list_strategies() + zoo.list_problems():
+        assert id in words or id.rpartition("/")[2] in words
+    assert "OpenAI-ES" in result.stdout  # what a strategy is
+    assert "gradients of E[f]" in result.stdout  # which is no markup
+
+
+TICKETS = ["tickets", "snes", "supervised/digits", "--rounds", 2, "--generations", 2, "--seeds", 2]
+
+
+def test_tickets(tmp_path):
+    """A table, the tickets and two figures; and with more rounds it goes on."""
+    settings = ["-c", "snr", "-c", "random", "--set", "population_size=4", "--set-problem", "hidden=2"]
+    result = call(*TICKETS, *settings, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    (header,) = [line.split() for line in result.stdout.splitlines() if line.startswith("round")]
+    assert header == ["round", "kept", "snr", "random"]
+    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 148 weights, of which 30 go
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))
+    tickets = zoo.load_tickets(tmp_path, problem)
+    assert [len(rounds) for rounds in tickets.rounds.values()] == [2, 2]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"ladder.png", "layers.png"}
+    assert call(*TICKETS, *settings, "--rounds", 3, "--out", tmp_path).exit_code == 0
+    assert len(zoo.load_tickets(tmp_path, problem).rounds["snr"]) == 3
+
+
+def test_tickets_says_what_is_wrong(tmp_path):
+    assert_error(call(*TICKETS, "-c", "snrr", "--out", tmp_path), "Lottery.score must be one of 'snr'", "'snrr'")
+    assert_error(call(*TICKETS, "--prune", "1.5", "--out", tmp_path), "prune_fraction must be at most 1")
+    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "num_rounds must be a positive whole number")
+    assert_error(call(*TICKETS, "--set", "sigm=1", "--out", tmp_path), "has no setting 'sigm'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_version():
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == f"es-zoo {zoo.__version__}"
+
+
+def test_help():
+    for args in (["--help"], ["-h"], ["run", "-h"], ["benchmark", "--help"]):
+        result = call(*args)
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+    assert "benchmark" in call().output  # nothing asked for: the help
+
+
+def test_python_m_zoo():
+    command = [sys.executable, "-m", "zoo", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "open_es" in done.stdout
+    assert done.stderr == ""
+
+
+def test_run():
+    result = call(*RUN, "--generations", 4, "--key", 3)
+    assert result.exit_code == 0, result.output
+    expected = zoo.run(search(), ball(), 3, num_generations=4)
+    assert f"random_search on blackbox/sphere: fitness {expected.score:.6g}" in result.stdout
+    assert f"best fitness of a member {expected.best_fitness:.6g}; 4 generations, 16 steps" in result.stdout
+    assert "stopped by budget" in result.stdout
+    assert result.stderr == ""
+    other = call(*RUN, "--generations", 4, "--key", 4)
+    assert f"fitness {expected.score:.6g}" not in other.stdout
+
+
+def test_run_with_a_setting_and_steps():
+    result = call(*RUN, "--steps", 15, "--set", "sigma=0.5", "--key", 3)
+    assert result.exit_code == 0, result.output
+    expected = zoo.run(search().replace(sigma=0.5), ball(), 3, num_steps=15)
+    assert f"fitness {expected.score:.6g}" in result.stdout
+    assert "4 generations, 16 steps" in result.stdout
+
+
+def test_run_with_a_target():
+    result = call(*RUN, "--generations", 4, "--target", 1e9)
+    assert result.exit_code == 0, result.output
+    assert "1 generations, 4 steps" in result.stdout
+    assert "stopped by target" in result.stdout
+
+
+def test_run_into_a_folder_and_go_on(tmp_path):
+    out = tmp_path / "out"
+    result = call(*RUN, "--generations", 4, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"saved in {out}" in result.stdout.replace("\n", "")
+    assert zoo.load_run(out)["history"].generation.tolist() == [0, 1, 2, 3]
+    result = call(*RUN, "--generations", 6, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "6 generations, 24 steps" in result.stdout
+    expected = zoo.run(search(), ball(), num_generations=6)
+    loaded = zoo.load_run(out)
+    assert loaded["metrics"] == expected.metrics
+    assert loaded["history"].best_fitness.tolist() == expected.history["best_fitness"].tolist()
+    assert loaded["curve"].generation.tolist() == expected.scores["generation"].tolist()
+    # Another run does not go on there.
+    assert_error(call(*RUN, "--generations", 6, "--out", out, "--key", 1), "another run", str(out))
+
+
+def test_benchmark(tmp_path):
+    result = call(*BENCHMARK, "-s", "snes", *SMALL, "--set", "snes:sigma=0.5", "--key", 3, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    results = zoo.Results.load(tmp_path)
+    settings = {pair.strategy: pair.info["strategy_settings"] for pair in results.pairs}
+    assert {name: (s["population_size"], s["sigma"]) for name, s in settings.items()} == {
+        "random_search": (4, 2.0),
+        "snes": (4, 0.5),
+    }
+    assert results.pairs[0].info["problem_settings"]["num_dims"] == 2
+    assert results.metadata["num_seeds"] == 2
+    expected = zoo.benchmark(
+        {"random_search": search()}, {"p": ball()}, num_seeds=2, num_steps=16, key=3, progress=False
+    )
+    assert results.scores("random_search", "blackbox/sphere").tolist() == expected.scores("random_search", "p").tolist()
+    for part in ("snes", "rank", f"results in {tmp_path}", "curves_"):
+        assert part in result.stdout
+    report = tmp_path / "report.md"
+    text = report.read_text()
+
+    report.unlink()
+    for picture in tmp_path.glob("*.png"):
+        picture.unlink()
+    result = call("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert report.read_text() == text
+    assert len(list(tmp_path.glob("curves_*.png"))) == 1
+
+
+def test_nothing_of_the_table_is_cut_off(tmp_path):
+    # Also where the output is not a terminal, such as a log or a file.
+    pairs = [
+        make_pair(strategy, problem, [[1e4, 1.2345e-5], [1e4, 6.7891e-5]])
+        for problem in ("blackbox/sphere", "blackbox/rastrigin")
+        for strategy in ("random_search", "cma_es")
+    ]
+    results = make_results(*pairs)
+    results.save(tmp_path)
+    result = call("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    for row in results.summary().itertuples():
+        for part in (row.strategy, row.problem, f"{row.score:.4g}", f"{row.low:.4g}", f"{row.high:.4g}"):
+            assert part in result.stdout
+
+
+def test_benchmark_where_everything_fails(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    result = call("benchmark", "-s", "random_search", "-p", "supervised/mnist", "--steps", 10, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "failed: random_search on supervised/mnist: FileNotFoundError" in result.stderr
+    assert "Traceback" not in result.output
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_a_setting_goes_to_every_strategy_that_has_it(tmp_path):
+    result = call(*BENCHMARK, "-s", "open_es", *SMALL, "--set", "learning_rate=0.125", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    settings = {pair.strategy: pair.info["strategy_settings"] for pair in zoo.Results.load(tmp_path).pairs}
+    assert settings["open_es"]["learning_rate"] == 0.125
+    assert "learning_rate" not in settings["random_search"]
+
+
+def test_interrupted(monkeypatch):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "run", interrupt)
+    result = call(*RUN, "--generations", 4)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert "Traceback" not in result.output
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["opne_es", "blackbox/sphere"], "'open_es'"),
+        (["open_es", "blackbox/spere"], "'blackbox/sphere'"),
+        (["open_es", "blackbox/sphere", "--set", "sgima=0.1"], "Did you mean 'sigma'?"),
+        (["open_es", "blackbox/sphere", "--set", "sigma"], "name=value"),
+        (["open_es", "blackbox/sphere", "--set", "=3"], "name=value"),
+        (["open_es", "blackbox/sphere", "--set", "sigma=-1"], "greater than 0"),
+        (["open_es", "blackbox/sphere", "--set", "sigma=abc"], "must be a number, got 'abc'"),
+        (["open_es", "blackbox/sphere", "--set", "sigma=true"], "must be a number, got True"),
+        (["open_es", "blackbox/sphere", "--set", "sigma=[1, 2]"], "must be a number"),
+        (["open_es", "blackbox/sphere", "--set", "population_size=8.5"], "must be a whole number, got 8.5"),
+        (["open_es", "blackbox/sphere", "--set", "population_size=7"], "must be even, got 7"),
+        (["open_es", "blackbox/sphere", "--set", "optimizer=adamm"], "'adamm'"),
+        (["open_es", "blackbox/sphere", "--set", "shaping=rank"], "shaping must be one of"),
+        (["open_es", "blackbox/sphere", "--set-problem", "dims=3"], "no setting 'dims'"),
+        (["open_es", "blackbox/sphere", "--set-problem", "num_dims=many"], "must be a whole number, got 'many'"),
+        (["open_es", "blackbox/sphere", "--steps", "10", "--generations", "10"], "one budget"),
+        (["open_es", "blackbox/sphere", "--steps", "0"], "num_steps must be"),
+        (["open_es", "blackbox/sphere", "--generations", "-1"], "num_generations must be"),
+        (["open_es", "supervised/mnist"], "ZOO_DATA"),
+        (["open_es", "supervised/mnist", "--set-problem", "data_dir=/no/such/folder"], "/no/such/folder/mnist"),
+    ],
+)
+def test_run_refuses(args, expected, monkeypatch):
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    assert_error(call("run", *args), expected)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["-s", "snez"], "'snes'"),
+        (["-p", "rl/CartPole"], "'rl/CartPole-v1'"),
+        (["-s", "random_search"], "label 'random_search'"),
+        (["--set", "snes:sigma=1"], "'snes' is not in this benchmark"),
+        (["--set", "sgima=1"], "Did you mean 'sigma'?"),
+        (["--set", "sigma"], "name=value"),
+        (["--set-problem", "rl/Pendulum-v1:hidden=(3,)"], "'rl/Pendulum-v1' is not in this benchmark"),
+        (["--set-problem", "blackbox/sphere:dims=3"], "no setting 'dims'"),
+        (["--steps", "many"], "got 'many'"),
+        (["--steps", "inf"], "got 'inf'"),
+        (["--steps", "rl/Pendulum-v1=10"], "'rl/Pendulum-v1'"),
+        (["--steps", "-3"], "num_steps must be"),
+        (["--seeds", "0"], "num_seeds must be"),
+    ],
+)
+def test_benchmark_refuses(args, expected, tmp_path):
+    assert_error(call(*BENCHMARK, "--out", tmp_path / "out", *args), expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_is_a_file(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert_error(call(*RUN, "--generations", 4, "--out", file), "file")
+    assert_error(call(*BENCHMARK, *SMALL, "--out", file), "file")
+    assert file.read_text() == "mine"
+
+
+def test_nothing_to_report(tmp_path):
+    assert_error(call("report", tmp_path / "nowhere"), "No benchmark in", "nowhere")
+    assert_error(call("report", tmp_path), "No benchmark in")
+    (tmp_path / "benchmark.json").write_text("{")
+    assert_error(call("report", tmp_path))
+
+
+def test_report_of_a_benchmark_without_pairs(tmp_path):
+    facts = {"pairs": [["a", "b"]], "date": "", "num_seeds": 1, "key": 0, "versions": {}, "git_commit": None}
+    facts["device"] = {"count": 1, "kind": "cpu"}
+    (tmp_path / "benchmark.json").write_text(json.dumps(facts))
+    result = call("report", tmp_path)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_unknown_commands_and_options():
+    for args in (["rnu"], ["run", "open_es"], ["list", "--nope"], [*RUN, "--steps", "ten"]):
+        result = call(*args)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+
+
+# Parsing
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sigma=0.1", ("sigma", 0.1)),
+        ("sigma=1e-3", ("sigma", 1e-3)),
+        ("size=8", ("size", 8)),
+        ("hidden=(8, 8)", ("hidden", (8, 8))),
+        ("hidden=[8]", ("hidden", [8])),
+        ("flag=True", ("flag", True)),
+        ("flag=false", ("flag", False)),
+        ("schedule=none", ("schedule", None)),
+        ("schedule=None", ("schedule", None)),
+        ("shaping=none", ("shaping", "none")),
+        ("activation=relu", ("activation", "relu")),
+        ("activation='relu'", ("activation", "relu")),
+        ("data_dir=/tmp/a=b", ("data_dir", "/tmp/a=b")),
+        ("empty=", ("empty", "")),
+        (" sigma =0.1", ("sigma", 0.1)),
+    ],
+)
+def test_parse_a_setting(text, expected):
+    parsed = zoo.cli._parse_setting(text)
+    assert parsed == expected
+    assert type(parsed[1]) is type(expected[1])
+
+
+def test_parse_settings():
+    assert zoo.cli._parse_settings(None) == {}
+    assert zoo.cli._parse_settings(["a=1", "b=x", "a=2"]) == {"a": 2, "b": "x"}
+
+
+def test_parse_settings_by_label():
+    labels = ["snes", "open_es"]
+    assert zoo.cli._by_label(None, labels, "--set") == {}
+    assert zoo.cli._by_label(["snes:sigma=0.1", "snes:population_size=4"], labels, "--set") == {
+        "snes": {"sigma": 0.1, "population_size": 4}
+    }
+    # The later one wins; a colon in the value belongs to the value.
+    assert zoo.cli._by_label(["sigma=1", "snes:sigma=2"], labels, "--set") == {
+        "snes": {"sigma": 2},
+        "open_es": {"sigma": 1},
+    }
+    assert zoo.cli._by_label(["snes:data_dir=C:/x"], labels, "--set") == {"snes": {"data_dir": "C:/x"}}
+
+
+def test_parse_steps():
+    problems = ["a/b", "c"]
+    assert zoo.cli._parse_steps(None, problems) is None
+    assert zoo.cli._parse_steps(["100"], problems) == {"a/b": 100, "c": 100}
+    assert zoo.cli._parse_steps(["1e5", "c=1_000"], problems) == {"a/b": 100_000, "c": 1000}
+    assert zoo.cli._parse_steps(["c=7"], problems) == {"c": 7}
+    for text in ("x", "", "c=", "c=x", "inf", "nan"):
+        with pytest.raises(ValueError, match="--steps takes a number"):
+            zoo.cli._parse_steps([text], problems)
+
+
+@pytest.mark.parametrize("text", ["1.5", "c=0.5", "1e-3"])
+def test_steps_are_whole_numbers(text):
+    with pytest.raises(ValueError, match="--steps takes a"):
+        zoo.cli._parse_steps([text], ["c"])
+
+
+def test_keys_are_seeds():
+    # `--key` on the command line and `key` of the library are the same.
+    one = zoo.run(search(), ball(), jax.random.key(3), num_generations=4)
+    assert f"{one.score:.6g}" in call(*RUN, "--generations", 4, "--key", 3).stdout

@@ -1,0 +1,1 @@
+"""Many runs: benchmarks, their statistics, figures and reports."""

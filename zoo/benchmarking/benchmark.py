@@ -1,0 +1,334 @@
+"""Compares strategies on problems with one call."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import traceback
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jax.sharding import Mesh
+
+from zoo._version import __version__
+from zoo.benchmarking.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
+from zoo.benchmarking.runtimes import check_targets, record_runtimes
+from zoo.core.problem import Problem
+from zoo.core.sharding import check_mesh, from_first_process, is_first_process
+from zoo.core.strategy import Strategy, num_dims
+from zoo.loop.compiled import forget_programs
+from zoo.loop.drive import Budget, Outcome, as_key, drive
+from zoo.loop.provenance import describe_settings, describe_value, fingerprint
+from zoo.registry import make_problem, make_strategy
+
+Settings = Mapping[str, Any]
+Executor = Callable[[Mapping[int, "PairTask"], bool], Generator[tuple[int, Pair]]]
+"""Computes numbered pairs, with or without progress bars, and yields each with its number as soon as it is finished."""
+
+_EXECUTORS = ("local", "ray")
+_FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairTask:
+    """A pair to compute, and all that it takes: an executor may send it to another process."""
+
+    strategy_label: str
+    problem_label: str
+    strategy: Strategy
+    problem: Problem
+    keys: jax.Array  # [num_seeds]
+    budget: Budget
+    info: dict[str, Any]
+    mesh: Mesh | None = None
+
+    @property
+    def num_leaves(self) -> int:
+        """Leaves of the strategy and the problem."""
+        return len(jax.tree.leaves((self.strategy, self.problem)))
+
+    def compute(self, progress: str | None = None) -> Pair:
+        """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
+        try:
+            outcome = drive(
+                self.strategy, self.problem, self.keys, budget=self.budget, progress=progress, mesh=self.mesh
+            )
+            return _pair(self.strategy_label, self.problem_label, self.problem, self.info, outcome)
+        except Exception as error:
+            return self.failed(error)
+
+    def failed(self, error: Exception) -> Pair:
+        """Returns the pair as one that failed."""
+        return _failed(self.strategy_label, self.problem_label, error, self.info)
+
+
+def benchmark(
+    strategies: Iterable[str | Strategy] | Mapping[str, str | Strategy],
+    problems: Iterable[str | Problem] | Mapping[str, str | Problem],
+    *,
+    num_seeds: int = 5,
+    num_steps: int | Mapping[str, int] | None = None,
+    key: int | jax.Array = 0,
+    strategy_settings: Mapping[str | tuple[str, str], Settings] | None = None,
+    problem_settings: Mapping[str, Settings] | None = None,
+    num_scores: int = 20,
+    out: str | pathlib.Path | None = None,
+    executor: str = "local",
+    ray_options: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = True,
+) -> Results:
+    """Runs every strategy on every problem, all seeds of a pair in one compiled program.
+
+    Args:
+        strategies: Ids or strategies; or a mapping from labels to them, to have one strategy twice.
+        problems: Ids or problems; or a mapping from labels to them.
+        num_seeds: Seeds per pair. Seed i is the same key, and with it the same initial solution and the same held-out
+            data, for every strategy.
+        num_steps: Budget in problem steps per seed, so that methods with different costs compare fairly; or a mapping
+            from the problem's label. Default: what each problem suggests.
+        key: JAX random key, or a seed. The same key gives the same numbers.
+        strategy_settings: Settings by strategy label, or by (strategy label, problem label), which take precedence.
+            They apply to strategies given by id. What stays open is filled in from the problem's suggestions.
+        problem_settings: Settings by problem label, for problems given by id.
+        num_scores: Points of a learning curve, besides the initial solution.
+        out: Folder that each pair is saved to as soon as it is finished. Pairs already there, with the same settings,
+            are not computed again.
+        executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
+            Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
+            must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
+            numbers are the same, whatever computes them; on another kind of device, to rounding. Functions and classes
+            of a script are sent along; Equinox modules cannot be, and need a module to be imported from.
+        ray_options: Options of the Ray tasks, as in `ray.remote`. Default: one core, no GPU, `max_retries` 2. Ask for a
+            GPU for each pair by `{"num_gpus": 1}`.
+        mesh: Devices to split each population over, for the local executor; see `zoo.run`. Where several processes
+            share it, all of them make this call and get the results; the first alone writes and reads `out`.
+        progress: Whether to show progress bars.
+
+    Returns:
+        `Results`. A pair that fails is recorded with its error; it does not lose the others.
+
+    Raises:
+        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, or a mesh is for Ray.
+        TypeError: If a setting is unknown.
+        ModuleNotFoundError: If Ray is asked for and not installed.
+
+    >>> from zoo._version import __version__
+    >>> results = zoo.benchmark(
+    ...     ["cma_es", "random_search"], ["blackbox/sphere"], num_seeds=2, num_steps=2_000, progress=False
+    ... )
+    >>> results.summary().strategy.tolist()
+    ['cma_es', 'random_search']
+    """
+    if isinstance(num_seeds, bool) or not isinstance(num_seeds, (int, np.integer)) or num_seeds < 1:
+        raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
+    num_seeds, key = int(num_seeds), as_key(key)
+    folder = None if out is None else pathlib.Path(out)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"benchmark(out=...) needs a folder, but {folder} is a file.")
+    mesh = None if mesh is None else check_mesh(mesh)
+    compute = _make_executor(executor, ray_options, mesh)
+    written = folder if is_first_process(mesh) else None
+    metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
+    tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
+
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
+    pairs: dict[int, Pair] = {}  # by number: an executor may finish them in any order
+    missing: dict[int, PairTask] = {}
+
+    def results() -> Results:
+        return Results([pairs[number] for number in sorted(pairs)], metadata)
+
+    for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks):
+        if isinstance(problem, Exception):
+            pairs[number] = _failed(strategy_label, problem_label, problem, {"headline": "score", "maximize": False})
+            if written is not None:
+                pairs[number].save(written)
+            continue
+        info = _info(strategy, problem, budget, num_seeds, metadata)
+        missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
+    if folder is not None:
+        pairs |= from_first_process(mesh, functools.partial(_finished, folder, missing))
+        missing = {number: task for number, task in missing.items() if number not in pairs}
+    if written is not None and pairs:
+        results().save_metadata(written)
+    if missing:
+        with contextlib.closing(compute(missing, progress)) as finished:
+            for number, pair in finished:
+                pairs[number] = pair
+                if written is not None:
+                    pair.save(written)
+                    results().save_metadata(written)
+    return results()
+
+
+def _make_executor(executor: str, ray_options: Mapping[str, Any] | None, mesh: Mesh | None) -> Executor:
+    if executor not in _EXECUTORS:
+        raise ValueError(f"benchmark(executor=...) must be one of {', '.join(_EXECUTORS)}, got {executor!r}.")
+    if executor == "ray":
+        if mesh is not None:
+            raise ValueError(
+                "benchmark(mesh=...) splits populations over the devices of this process, and executor='ray' computes "
+                "pairs in others. Use executor='local' with a mesh, or leave the mesh out."
+            )
+        from zoo.benchmarking.ray_executor import RayExecutor
+
+        return RayExecutor(ray_options or {}, max_calls=_FORGET_EVERY)
+    if ray_options is not None:
+        raise ValueError(f"ray_options={ray_options!r} are for benchmark(executor='ray'), got executor={executor!r}.")
+    return _compute_locally
+
+
+def _compute_locally(tasks: Mapping[int, PairTask], progress: bool) -> Generator[tuple[int, Pair]]:
+    for count, (number, task) in enumerate(tasks.items(), 1):
+        title = f"{task.strategy_label} on {task.problem_label} ({count}/{len(tasks)})"
+        yield number, task.compute(title if progress else None)
+        if count % _FORGET_EVERY == 0:
+            forget_programs()
+
+
+def _tasks(
+    strategies: Any,
+    problems: Any,
+    strategy_settings: Mapping[Any, Settings],
+    problem_settings: Mapping[str, Settings],
+    num_steps: int | Mapping[str, int] | None,
+    num_scores: int,
+) -> list[tuple[str, str, Any, Any, Any]]:
+    """Makes all strategies and problems before anything runs, so that a mistake shows at once."""
+    strategies = _labelled(strategies, Strategy, "strategy")
+    problems = _labelled(problems, Problem, "problem")
+    labels = {*strategies, *((s, p) for s in strategies for p in problems)}
+    _check_labels("strategy_settings", strategy_settings, labels)
+    _check_labels("problem_settings", problem_settings, problems)
+    if isinstance(num_steps, Mapping):
+        _check_labels("num_steps", num_steps, problems)
+    tasks = []
+    for problem_label, spec in problems.items():
+        try:
+            problem = _make(spec, "problem", problem_label, problem_settings.get(problem_label, {}), make_problem)
+            check_targets(problem)
+        except OSError as error:  # a missing data file
+            problem = error
+        for strategy_label, spec in strategies.items():
+            if isinstance(problem, Exception):
+                tasks.append((strategy_label, problem_label, None, problem, None))
+                continue
+            settings = {
+                **strategy_settings.get(strategy_label, {}),
+                **strategy_settings.get((strategy_label, problem_label), {}),
+            }
+            strategy = _make(spec, "strategy", strategy_label, settings, make_strategy, problem=problem)
+            start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+            total = num_steps.get(problem_label) if isinstance(num_steps, Mapping) else num_steps
+            budget = Budget.make(problem, None, total, num_scores)
+            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget))
+    return tasks
+
+
+def _labelled(items: Any, base: type, kind: str) -> dict[str, Any]:
+    if isinstance(items, (str, base)):
+        items = [items]
+    if isinstance(items, Mapping):
+        labelled = dict(items)
+    else:
+        labelled = {}
+        for item in items:
+            label = item if isinstance(item, str) else type(item).__name__
+            if label in labelled:
+                raise ValueError(
+                    f"Two {kind} entries have the label {label!r}; pass a mapping from labels of your own to tell them "
+                    "apart."
+                )
+            labelled[label] = item
+    if not labelled:
+        raise ValueError(f"benchmark needs at least one {kind}.")
+    return labelled
+
+
+def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any]) -> None:
+    known = list(known)
+    for label in given:
+        if label not in known:
+            raise ValueError(f"{argument} has an entry for {label!r}, which is not in this benchmark; labels: {known}.")
+
+
+def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **context: Any) -> Any:
+    base = Strategy if kind == "strategy" else Problem
+    if not isinstance(spec, (Strategy, Problem)):
+        return make(spec, **context, **settings)
+    if not isinstance(spec, base):
+        raise TypeError(f"Expected a {kind} or its id for {label!r}, got {type(spec).__name__}.")
+    if settings:
+        raise TypeError(
+            f"Settings are given for the {kind} {label!r}, which is already made; give its id, or apply them yourself "
+            "with replace(...)."
+        )
+    return spec
+
+
+def _info(
+    strategy: Strategy, problem: Problem, budget: Budget, num_seeds: int, metadata: dict[str, Any]
+) -> dict[str, Any]:
+    facts = {
+        "strategy_settings": describe_settings(strategy),
+        "problem_settings": describe_settings(problem),
+        "num_steps": budget.limits[-1],
+        "num_scores": len(budget.limits),
+        "num_seeds": num_seeds,
+    }
+    identity = {**facts, "key": metadata["key"], "version": __version__}
+    targets = check_targets(problem)
+    if targets is not None:  # without them, a pair is what it was before there were any
+        identity["targets"] = targets
+    start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    return {
+        "fingerprint": fingerprint(identity),
+        **facts,
+        "num_dims": num_dims(start),
+        "headline": problem.headline,
+        "maximize": problem.maximize,
+    }
+
+
+def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
+    pairs = {}
+    for number, task in tasks.items():
+        path = pair_folder(folder, task.strategy_label, task.problem_label)
+        if (path / "pair.json").is_file():
+            pair = Pair.load(path)
+            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
+                pairs[number] = pair
+    return pairs
+
+
+def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], outcome: Outcome) -> Pair:
+    frames = []
+    for seed, scores in enumerate(outcome.scores):
+        clock = {name: scores[name] for name in ("generation", "steps", "seconds")}
+        for metric in outcome.metrics:
+            labels = {"strategy": strategy, "problem": label, "seed": seed}
+            frames.append(pd.DataFrame({**labels, **clock, "metric": metric, "value": scores[metric]}))
+    curve = pd.concat(frames, ignore_index=True).reindex(columns=list(CURVE_COLUMNS))
+    times = {"seconds": outcome.seconds, "compile_seconds": outcome.compile_seconds, "error": None}
+    statistics = getattr(outcome.carry.problem_state, "statistics", ())
+    solution = jax.device_get({"mean": outcome.mean, "statistics": statistics})
+    runtimes = record_runtimes(strategy, label, problem, outcome)
+    return Pair(strategy, label, {**info, **times}, curve, solution, runtimes)
+
+
+def _failed(strategy: str, problem: str, error: Exception, info: dict[str, Any]) -> Pair:
+    failure = {
+        "fingerprint": None,
+        "strategy_settings": None,
+        **info,
+        "seconds": 0.0,
+        "compile_seconds": 0.0,
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    return Pair(strategy, problem, failure, pd.DataFrame(columns=list(CURVE_COLUMNS)))

@@ -1,0 +1,268 @@
+"""Statistics of a gradient estimator at one solution: bias, variance, and what they cost.
+
+The analysis of Li et al. 2023, arXiv 2304.12180, for any strategy on any problem. The solution is
+held fixed, and an online strategy is sampled in its steady state: after an episode of burn-in, over all windows of
+the next.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.problem import Problem
+from zoo.core.strategy import Groups, Solution, Strategy, check_solution
+from zoo.core.unrolled import UnrolledProblem
+from zoo.loop.drive import as_key
+from zoo.loop.run import resolve
+from zoo.registry import make_strategy
+
+_MEMBERS_AT_A_TIME = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorStatistics:
+    """Statistics of the gradient estimate that one generation gives; see `estimator_statistics`.
+
+    Attributes:
+        mean: Mean estimate.
+        standard_error: Standard error of each of its entries.
+        reference: The gradient that it is compared with.
+        reference_error: Standard error of each of its entries.
+        total_variance: Variance of one estimate, summed over its entries.
+        total_variance_error: Its standard error.
+        bias: Norm of the mean less the reference.
+        bias_by_chance: What that norm would be about, without any bias, by the sampling errors of both.
+        cosine: Mean cosine between an estimate and the reference.
+        exact: Gradient of the objective by backpropagation through whole episodes, not smoothed; `None` if there is
+        none. exact_bias: Norm of the mean less the exact gradient.
+        steps_per_estimate: Problem steps that one estimate costs.
+        seconds_per_estimate: Seconds that one estimate costs, many at a time, compilation apart.
+        num_samples: Independent samples that were taken.
+    """
+
+    mean: Solution
+    standard_error: Solution
+    reference: Solution
+    reference_error: Solution
+    total_variance: float
+    total_variance_error: float
+    bias: float
+    bias_by_chance: float
+    cosine: float
+    exact: Solution | None
+    exact_bias: float | None
+    steps_per_estimate: float
+    seconds_per_estimate: float
+    num_samples: int
+
+    @property
+    def variance_per_step(self) -> float:
+        """Variance of the mean of as many estimates as one problem step pays for: total variance times steps."""
+        return self.total_variance * self.steps_per_estimate
+
+    @property
+    def variance_per_second(self) -> float:
+        """Variance of the mean of as many estimates as one second pays for: total variance times seconds."""
+        return self.total_variance * self.seconds_per_estimate
+
+
+class _Sample(NamedTuple):
+    """Of one replica: means over the windows of an episode, and the steps that all of them took."""
+
+    estimate: jax.Array  # [num_dims]
+    squared_norm: jax.Array  # []
+    cosine: jax.Array  # []
+    steps: Any  # []
+
+
+def estimator_statistics(
+    strategy: str | Strategy,
+    problem: str | Problem,
+    solution: Solution | None = None,
+    key: jax.Array | int = 0,
+    num_samples: int = 1000,
+    *,
+    sigma: float | None = None,
+    num_exact: int = 16,
+) -> EstimatorStatistics:
+    """Returns bias, variance and cost of a strategy's gradient estimate at a solution.
+
+    The reference is the gradient of the smoothed objective, estimated by `full_es` from as many samples, at the
+    strategy's sigma. A sample of an online strategy costs two episodes.
+
+    Args:
+        strategy: A strategy that estimates a gradient, or its id.
+        problem: A problem, or its id.
+        solution: Where to estimate; default: the problem's initial solution.
+        key: JAX random key, or a seed.
+        num_samples: Independent samples; errors fall with its square root.
+        sigma: Smoothing of the reference; default: the strategy's. A strategy without a sigma is compared with the
+            exact gradient unless this is given.
+        num_exact: Episodes over which the exact gradient is averaged; 0 for none.
+
+    Raises:
+        TypeError: If the strategy estimates no gradient.
+        ValueError: If the problem never ends an episode, `num_samples` is below 2, or there is nothing to compare with.
+
+    >>> import zoo
+    >>> problem = zoo.make_problem("blackbox/sphere", num_dims=2)
+    >>> statistics = zoo.estimator_statistics(zoo.make_strategy("open_es", shaping="none"), problem, num_samples=100)
+    >>> statistics.bias < 4 * statistics.bias_by_chance
+    True
+    """
+    strategy, problem = resolve(strategy, problem)
+    if not hasattr(strategy, "estimate"):
+        raise TypeError(
+            f"estimator_statistics needs a strategy that estimates a gradient, such as nres or open_es; "
+            f"{type(strategy).__name__} has no `estimate`."
+        )
+    if isinstance(problem, UnrolledProblem) and problem.horizon is None:
+        raise ValueError(
+            f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
+            "in. Give it a horizon."
+        )
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
+    key_solution, key_reference, key_samples, key_exact = jax.random.split(as_key(key), 4)
+    solution = check_solution(problem.initial_solution(key_solution) if solution is None else solution)
+    exact = _exact_gradient(problem, solution, key_exact, num_exact)
+
+    sigma = getattr(strategy, "sigma", None) if sigma is None else sigma
+    if sigma is not None:
+        size = 2 * max(1, (strategy.population_size or 2) // 2)
+        full_es = make_strategy("full_es", population_size=size, sigma=sigma)
+        nothing = jax.tree.map(jnp.zeros_like, solution)
+        target, _ = _run_samples(full_es, problem, solution, nothing, key_reference, num_samples)
+        reference, reference_error = _mean_and_error(target.estimate)
+    elif exact is not None:
+        reference = np.asarray(jax.flatten_util.ravel_pytree(exact)[0], np.float64)
+        reference_error = np.zeros_like(reference)
+    else:
+        raise ValueError(
+            f"{type(strategy).__name__} has no sigma and {type(problem).__name__} no gradient to compare it with; pass "
+            "sigma=... for the gradient of the objective smoothed by it."
+        )
+    flat_solution, unravel = jax.flatten_util.ravel_pytree(solution)
+
+    def as_solution(flat: np.ndarray) -> Solution:
+        return unravel(jnp.asarray(flat, flat_solution.dtype))
+
+    samples, seconds = _run_samples(strategy, problem, solution, as_solution(reference), key_samples, num_samples)
+    mean, error = _mean_and_error(samples.estimate)
+    # The squared norm of the mean, less what sampling adds to it.
+    variances = np.asarray(samples.squared_norm, np.float64) - (mean @ mean - error @ error)
+    exact_bias = None
+    if exact is not None:
+        exact_bias = float(np.linalg.norm(mean - np.asarray(jax.flatten_util.ravel_pytree(exact)[0], np.float64)))
+    return EstimatorStatistics(
+        mean=as_solution(mean),
+        standard_error=as_solution(error),
+        reference=as_solution(reference),
+        reference_error=as_solution(reference_error),
+        total_variance=float(variances.mean()),
+        total_variance_error=float(variances.std(ddof=1) / np.sqrt(num_samples)),
+        bias=float(np.linalg.norm(mean - reference)),
+        bias_by_chance=float(np.sqrt(error @ error + reference_error @ reference_error)),
+        cosine=float(np.mean(np.asarray(samples.cosine, np.float64))),
+        exact=exact,
+        exact_bias=exact_bias,
+        steps_per_estimate=float(np.mean(np.asarray(samples.steps, np.float64))),
+        seconds_per_estimate=seconds,
+        num_samples=num_samples,
+    )
+
+
+def _run_samples(
+    strategy: Strategy, problem: Problem, solution: Solution, reference: Solution, key: jax.Array, num_samples: int
+) -> tuple[_Sample, float]:
+    """Returns independent samples, and the seconds that one estimate took."""
+    num_windows = 1
+    if isinstance(problem, UnrolledProblem):
+        groups = strategy.groups
+        whole = isinstance(groups, Groups) and groups.whole_episodes
+        num_windows = 1 if whole else problem._num_windows
+    num_burn_in = num_windows if num_windows > 1 else 0
+    keys = jax.random.split(key, num_samples)
+    batch_size = max(1, min(num_samples, _MEMBERS_AT_A_TIME // (strategy.population_size or 1)))
+    jitted: Any = _samples
+    lowered = jitted.lower(
+        strategy,
+        problem,
+        solution,
+        reference,
+        keys,
+        num_windows=num_windows,
+        num_burn_in=num_burn_in,
+        batch_size=batch_size,
+    )
+    compiled = lowered.compile()
+    clock = time.perf_counter()
+    samples = jax.block_until_ready(compiled(strategy, problem, solution, reference, keys))
+    seconds = (time.perf_counter() - clock) / (num_samples * (num_windows + num_burn_in))
+    return samples._replace(steps=np.asarray(samples.steps, np.float64) / num_windows), seconds
+
+
+@functools.partial(jax.jit, static_argnames=("num_windows", "num_burn_in", "batch_size"))
+def _samples(
+    strategy: Any,
+    problem: Problem,
+    solution: Solution,
+    reference: Solution,
+    keys: jax.Array,
+    *,
+    num_windows: int,
+    num_burn_in: int,
+    batch_size: int,
+) -> _Sample:
+    def window(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], tuple[jax.Array, jax.Array]]:
+        state, problem_state = carry
+        key_ask, key_evaluate = jax.random.split(key)
+        surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate else None
+        population, state = strategy.ask(key_ask, state, surrogate)
+        evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
+        estimate = jax.flatten_util.ravel_pytree(strategy.estimate(state, population, evaluation))[0]
+        told = strategy.tell(state, population, evaluation)
+        # All goes on but the search.
+        fixed = {name: getattr(state, name) for name in ("mean", "optimizer_state", "generation")}
+        return (told._replace(**fixed), problem_state), (estimate, evaluation.steps)
+
+    def sample(key: jax.Array) -> _Sample:
+        key_init, key_problem, key_burn_in, key_windows = jax.random.split(key, 4)
+        carry = strategy.init(key_init, solution), problem.init(key_problem, strategy.groups, solution)
+        if num_burn_in:
+            burn_in = jax.random.split(key_burn_in, num_burn_in)
+            carry, _ = jax.lax.scan(lambda c, k: (window(c, k)[0], None), carry, burn_in)
+        _, (estimates, steps) = jax.lax.scan(window, carry, jax.random.split(key_windows, num_windows))
+        squared_norm = jnp.sum(jnp.square(estimates), axis=1)
+        target = jax.flatten_util.ravel_pytree(reference)[0]
+        norms = jnp.sqrt(squared_norm) * jnp.linalg.norm(target)
+        cosine = jnp.where(norms > 0, estimates @ target / jnp.where(norms > 0, norms, 1), 0)
+        return _Sample(jnp.mean(estimates, axis=0), jnp.mean(squared_norm), jnp.mean(cosine), jnp.sum(steps))
+
+    return jax.lax.map(sample, keys, batch_size=batch_size)
+
+
+def _exact_gradient(problem: Problem, solution: Solution, key: jax.Array, num_exact: int) -> Solution | None:
+    """Returns the mean gradient over `num_exact` episodes, or None if there is none or it is not finite."""
+    if not num_exact or not problem.differentiable:
+        return None
+
+    @jax.jit
+    def gradient(problem: Problem, solution: Solution, keys: jax.Array) -> Solution:
+        gradients = jax.lax.map(lambda k: jax.grad(lambda x: problem.fitness(k, x))(solution), keys)
+        return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+
+    exact = gradient(problem, solution, jax.random.split(key, num_exact))
+    return exact if all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(exact)) else None
+
+
+def _mean_and_error(estimates: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean over independent samples and its standard error, `[num_dims]`."""
+    samples = np.asarray(estimates, np.float64)
+    return samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples))

@@ -1,0 +1,185 @@
+"""Figures of benchmark results."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from zoo.benchmarking.runtimes import hardest_targets, select_targets, solved_fraction
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoo.benchmarking.estimators import EstimatorStatistics
+    from zoo.benchmarking.results import Results
+
+_GRID = 100  # points of a curve
+_AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
+
+
+def plot_curves(results: "Results", problem: str | None = None) -> Figure:
+    """Draws learning curves, a row per problem; see `Results.plot`.
+
+    Raises:
+        KeyError: If the results have no such problem.
+    """
+    problems = list(dict.fromkeys(pair.problem for pair in results.pairs))
+    if problem is not None and problem not in problems:
+        raise KeyError(f"No problem {problem!r} in these results; there are {problems}.")
+    problems = [problem] if problem is not None else problems
+    styles = _styles(results)
+    figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
+    axes = figure.subplots(len(problems), len(_AXES), squeeze=False)
+    handles = {}
+    for row, name in zip(axes, problems, strict=True):
+        pairs = [pair for pair in results.pairs if pair.problem == name and not pair.info["error"]]
+        for axis, (column, label) in zip(row, _AXES, strict=True):
+            for pair in pairs:
+                x, middle, low, high = _curve(pair.curve, pair.info["headline"], column)
+                style = styles[pair.strategy]
+                (handles[pair.strategy],) = axis.plot(x, middle, label=pair.strategy, **style)
+                axis.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+            axis.set_xlabel(label)
+            axis.set_xlim(left=0)
+            axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+            axis.set_title(name, fontsize="medium")
+            axis.grid(alpha=0.3)
+            if pairs:
+                direction = "higher is better" if pairs[0].info["maximize"] else "lower is better"
+                axis.set_ylabel(f"{pairs[0].info['headline']} ({direction})", fontsize="small")
+                if not pairs[0].info["maximize"] and spans_decades(axis):
+                    axis.set_yscale("log")
+            else:
+                axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
+    add_legend(figure, handles)
+    num_seeds = results.metadata.get("num_seeds")
+    figure.supxlabel(
+        f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
+        fontsize="small",
+    )
+    return figure
+
+
+def plot_ecdf(results: "Results", runtimes: pd.DataFrame) -> Figure:
+    """Draws runtime distributions; see `Results.plot_ecdf`."""
+    unit = {pair.problem: pair.info["num_dims"] for pair in results.pairs if len(pair.runtimes)}
+    what = "fraction of (problem, target, seed) reached"
+    return _plot_solved(results, runtimes, pd.Series(unit, dtype=float), "problem steps / dimension", what)
+
+
+def plot_data_profile(results: "Results", runtimes: pd.DataFrame, target: float | Iterable[float] | None) -> Figure:
+    """Draws data profiles; see `Results.plot_data_profile`."""
+    if target is None:
+        runtimes = hardest_targets(runtimes)
+    else:
+        runtimes = select_targets(runtimes, target if isinstance(target, Iterable) else [target])
+    targets = [f"{each:.3g}" for each in runtimes.target.unique()]
+    unit = {pair.problem: pair.info["num_dims"] + 1 for pair in results.pairs if len(pair.runtimes)}
+    what = f"fraction of problems and seeds solved\nto {', '.join(targets) if len(targets) <= 4 else 'their targets'}"
+    return _plot_solved(
+        results, runtimes, pd.Series(unit, dtype=float), "simplex gradients (n + 1 problem steps)", what
+    )
+
+
+def _plot_solved(results: "Results", runtimes: pd.DataFrame, unit: pd.Series, time: str, what: str) -> Figure:
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    styles = _styles(results)
+    first_step = (1 / runtimes.problem.map(unit)).min()  # what was reached before it has no place on a log axis
+    end = (runtimes.budget / runtimes.problem.map(unit)).max()
+    handles = {}
+    for strategy in runtimes.strategy.unique():
+        times, fractions, budget = solved_fraction(runtimes, strategy, unit)
+        x = np.concatenate([[first_step], np.maximum(times, first_step), [end]])
+        y = np.concatenate([[0], fractions, fractions[-1:] if len(fractions) else [0]])
+        style = styles[strategy]
+        (handles[strategy],) = axis.plot(x, y, drawstyle="steps-post", label=strategy, **style)
+        at_budget = np.searchsorted(times, budget, side="right") / len(times) * fractions[-1] if len(times) else 0
+        axis.plot(budget, at_budget, "x", color=style["color"], markersize=9, markeredgewidth=2, clip_on=False)
+    axis.set_xscale("log")
+    axis.set_xlim(first_step, end)
+    axis.set_ylim(0, 1)
+    axis.set_xlabel(f"{time}; cross: the first run ended")
+    axis.set_ylabel(what)
+    axis.grid(alpha=0.3)
+    add_legend(figure, handles)
+    return figure
+
+
+def _styles(results: "Results") -> dict[str, dict[str, Any]]:
+    """Returns how to draw each strategy, the same in all figures."""
+    strategies = list(dict.fromkeys(pair.strategy for pair in results.pairs))
+    lines = ("-", "--", ":", "-.")
+    return {name: {"color": f"C{i % 10}", "linestyle": lines[i // 10 % 4]} for i, name in enumerate(strategies)}
+
+
+def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
+    """Adds a legend by label above the axes, or beside them if it is long."""
+    if handles:
+        is_long = len(handles) > 12  # above the axes it would take more room than they do
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside right upper" if is_long else "outside upper center",
+            ncols=1 if is_long else min(len(handles), 6),
+            frameon=False,
+            fontsize="small" if is_long else None,
+        )
+
+
+def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a common grid in `column`, and on it the interquartile mean over seeds with its interval."""
+    from zoo.benchmarking.results import confidence_interval, interquartile_mean
+
+    rows = curve[curve.metric == metric]
+    seeds = [group for _, group in rows.groupby("seed")]
+    grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
+    values = np.stack([np.interp(grid, group[column], group.value) for group in seeds])
+    low, high = confidence_interval(values)
+    return grid, interquartile_mean(values), low, high
+
+
+def spans_decades(axis) -> bool:
+    """Whether the lines of an axis are positive, and their values so far apart that a log scale shows more."""
+    values = np.concatenate([line.get_ydata() for line in axis.lines])
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3
+
+
+def plot_estimators(statistics: "Mapping[str, EstimatorStatistics]") -> Figure:
+    """Draws bias, cosine and variance of several gradient estimators side by side.
+
+    Args:
+        statistics: By name, as returned by `zoo.estimator_statistics` for one problem and solution.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    if not statistics:
+        raise ValueError("plot_estimators expects the statistics of at least one estimator.")
+    names, rows = list(statistics), list(statistics.values())
+    panels = (
+        ("bias (norm); tick: by chance", [row.bias for row in rows], None, "log"),
+        ("cosine to the reference, mean", [row.cosine for row in rows], None, "linear"),
+        ("total variance", [row.total_variance for row in rows], [row.total_variance_error for row in rows], "log"),
+        ("total variance x problem steps", [row.variance_per_step for row in rows], None, "log"),
+        ("total variance x seconds", [row.variance_per_second for row in rows], None, "log"),
+    )
+    figure = Figure(figsize=(3.2 * len(panels), 1.2 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True)
+    heights = np.arange(len(names))
+    colors = [f"C{i % 10}" for i in range(len(names))]
+    for axis, (title, values, errors, scale) in zip(axes, panels, strict=True):
+        axis.set_xscale(scale)  # on which zeros are left out
+        for height, value, error, color in zip(heights, values, errors or [None] * len(names), colors, strict=True):
+            axis.errorbar(value, height, xerr=error, fmt="o", color=color, capsize=4)
+        if scale == "linear":
+            axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(title, fontsize="medium")
+        axis.grid(alpha=0.3)
+    axes[0].plot([row.bias_by_chance for row in rows], heights, "k|", markersize=18, markeredgewidth=2)
+    axes[0].set_yticks(heights, names)
+    axes[0].invert_yaxis()
+    return figure

@@ -1,0 +1,193 @@
+"""Computes the pairs of a benchmark as Ray tasks: on the cores of this machine, or on the machines of a cluster.
+
+A pair travels as bytes of our own (`zoo.host.pickling`), since Ray's pickler would lose the leaves of problems that are
+defined in a script. It comes back in NumPy arrays, for this process to save: the worker may have other devices, and
+another file system.
+"""
+
+import contextlib
+import dataclasses
+import pickle
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from zoo.host import pickling
+
+if TYPE_CHECKING:
+    from zoo.benchmarking.benchmark import PairTask
+    from zoo.benchmarking.results import Pair
+
+_MAX_RETRIES = 2  # of a pair whose worker died
+# What changes numbers must be in the workers as it is here; the platform must not.
+_JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+
+
+class RayExecutor:
+    """Computes pairs on the workers of Ray.
+
+    A pair whose worker dies is computed again by another, up to `max_retries` times; then it is a failed pair.
+
+    Args:
+        options: Options of the Ray tasks, which take precedence over one core and two retries.
+        max_calls: Pairs after which a worker process is replaced, so that compiled programs do not pile up in it.
+
+    Raises:
+        ValueError: If Ray does not know an option.
+        ModuleNotFoundError: If Ray is not installed.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, max_calls: int):
+        self._ray = ray = _import_ray()
+        self._options = {"num_cpus": 1, "max_retries": _MAX_RETRIES, **options}
+        if not options.get("num_gpus"):  # otherwise Ray ends a worker after each task, which frees the GPU's memory
+            self._options.setdefault("max_calls", max_calls)
+        self._options["runtime_env"] = _runtime_env(self._options)
+        self._remote = ray.remote(**self._options)(_compute)
+
+    def __call__(self, tasks: Mapping[int, "PairTask"], progress: bool) -> Generator[tuple[int, "Pair"]]:
+        """Yields each pair as soon as it is finished, with its number; what is outstanding is cancelled on the way out.
+
+        Args:
+            tasks: The pairs to compute, by number.
+            progress: Whether to show a bar of finished pairs.
+        """
+        ray = self._ray
+        problems: dict[int, Any] = {}  # by identity, in the object store: one may hold a dataset and be in many pairs
+        waiting: dict[Any, int] = {}
+        with _cluster(ray), _progress_bar(len(tasks) if progress else None) as show:
+            _warn_if_infeasible(ray, self._options)
+            try:
+                for number, task in tasks.items():
+                    try:
+                        waiting[self._submit(task, problems)] = number
+                    except Exception as error:  # it cannot be pickled
+                        show(task)
+                        yield number, task.failed(error)
+                while waiting:
+                    (done,), _ = ray.wait(list(waiting), num_returns=1)
+                    number = waiting.pop(done)
+                    task = tasks[number]
+                    try:
+                        pair = pickle.loads(ray.get(done))
+                    except Exception as error:
+                        pair = task.failed(_explain(ray, error, self._options["max_retries"]))
+                    show(task)
+                    yield number, pair
+            finally:
+                for outstanding in waiting:
+                    ray.cancel(outstanding, force=True)
+
+    def _submit(self, task: "PairTask", problems: dict[int, Any]) -> Any:
+        if id(task.problem) not in problems:
+            problems[id(task.problem)] = self._ray.put(pickling.dumps(task.problem))
+        rest = pickling.dumps(dataclasses.replace(task, problem=None))
+        return self._remote.remote(rest, problems[id(task.problem)], task.num_leaves)
+
+
+def _compute(task: bytes, problem: bytes, num_leaves: int) -> bytes:
+    """Computes a pair, in a worker."""
+    made: PairTask = dataclasses.replace(pickle.loads(task), problem=pickle.loads(problem))
+    if made.num_leaves != num_leaves:
+        raise TypeError(
+            f"The strategy and the problem were sent with {num_leaves} leaves and arrived with {made.num_leaves}: one "
+            "holds a pytree whose class is defined in a script or a function. Define it in a module that the workers "
+            "can import."
+        )
+    return pickling.dumps(made.compute())
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "benchmark(executor='ray') needs Ray: pip install es-zoo[ray]. Or leave the executor out, to compute pair "
+            "by pair in this process."
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any) -> Iterator[None]:
+    """Uses the cluster that this process is connected to; else connects to one, or starts one on this machine."""
+    if ray.is_initialized():
+        yield
+        return
+    with warnings.catch_warnings():  # Ray forks only to start other programs, which JAX's threads do not mind
+        warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
+        ray.init(log_to_driver=False, include_dashboard=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _runtime_env(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the environment of the workers. Ray has a pool of workers for each, so that none serves two kinds."""
+    # XLA does not know what Ray assigns: of itself, each worker would start a thread per core of the machine.
+    variables = {"PJRT_NPROC": str(max(1, int(options["num_cpus"] or 0)))}
+    for name in _JAX_SETTINGS:
+        value = getattr(jax.config, name)
+        if value is not None:
+            variables[name.upper()] = str(value)
+    if not any(options.get(name) for name in ("num_gpus", "resources", "accelerator_type")):
+        variables["JAX_PLATFORMS"] = "cpu"  # Ray does not hide GPUs that were not asked for
+    given = dict(options.get("runtime_env") or {})
+    return {**given, "env_vars": {**variables, **given.get("env_vars", {})}}
+
+
+def _warn_if_infeasible(ray: Any, options: Mapping[str, Any]) -> None:
+    wanted = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), **(options.get("resources") or {})}
+    wanted = {name: amount for name, amount in wanted.items() if amount}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in machines):
+        warnings.warn(
+            f"No machine of the Ray cluster has what ray_options ask for, {wanted}; the pairs wait for one that does.",
+            stacklevel=2,
+        )
+
+
+def _explain(ray: Any, error: Any, max_retries: int) -> Exception:
+    """Returns the error to record for a pair that did not come back."""
+    kinds = ray.exceptions
+    lost = (kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.OutOfMemoryError, kinds.ObjectLostError)
+    if isinstance(error, kinds.RayTaskError):  # raised by `_compute`
+        explained = error.cause
+    elif isinstance(error, lost):
+        explained = RuntimeError(
+            f"The worker that computed this pair died ({type(error).__name__}; max_retries={max_retries}): it crashed, "
+            "was killed for its memory, or its machine was lost. With the same `out`, only failed and missing pairs "
+            "are computed again."
+        )
+    else:
+        return error
+    explained.__cause__ = error  # whose text has the worker's traceback
+    return explained
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int | None) -> Iterator[Callable[["PairTask"], None]]:
+    """Yields a function that counts a finished pair; one that does nothing without a total."""
+    if total is None:
+        yield lambda task: None
+        return
+    import rich.progress
+
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("{task.fields[status]}"),
+    )
+    with rich.progress.Progress(*columns) as bar:
+        row = bar.add_task("pairs", total=total, status="")
+        yield lambda task: bar.update(row, advance=1, status=f"finished {task.strategy_label} on {task.problem_label}")

@@ -1,0 +1,423 @@
+"""What a benchmark found: tidy frames, a summary with confidence intervals, and a folder that holds it all.
+
+The folder has `benchmark.json` (versions, device, commit), and per pair of strategy and problem a subfolder of `pairs/`
+with `pair.json` (settings, times, error), `curve.csv`, `solution/` (final means and statistics of all seeds) and, where
+the problem has targets, `runtimes.csv`. A pair is written at once or not at all.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
+from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.provenance import describe_environment, describe_settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from zoo.loop.run import RunResult
+
+CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One strategy on one problem, all seeds.
+
+    Attributes:
+        strategy: The strategy's label.
+        problem: The problem's label.
+        info: JSON-able facts: `fingerprint`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
+            `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went
+            wrong).
+        curve: Frame with the columns `CURVE_COLUMNS`.
+        solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
+        runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
+    """
+
+    strategy: str
+    problem: str
+    info: dict[str, Any]
+    curve: pd.DataFrame
+    solution: Any = None
+    runtimes: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=list(RUNTIME_COLUMNS)))
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the pair into the folder of a benchmark."""
+        target = pair_folder(folder, self.strategy, self.problem)
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
+        self.curve.drop(columns=["strategy", "problem"]).to_csv(temporary / "curve.csv", index=False)
+        if len(self.runtimes):
+            self.runtimes.drop(columns=["strategy", "problem"]).to_csv(temporary / "runtimes.csv", index=False)
+        if self.solution is not None:
+            save_tree(temporary / "solution", self.solution)
+        info = {"strategy": self.strategy, "problem": self.problem, **self.info}
+        (temporary / "pair.json").write_text(json.dumps(info, indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+
+    @classmethod
+    def load(cls, folder: pathlib.Path) -> "Pair":
+        """Reads what `save` wrote, from the pair's own folder."""
+        info = json.loads((folder / "pair.json").read_text())
+        strategy, problem = info.pop("strategy"), info.pop("problem")
+        curve = pd.read_csv(
+            folder / "curve.csv",
+            float_precision="round_trip",
+            dtype={"metric": str},
+            keep_default_na=False,
+            na_values={"value": [""]},
+        )
+        pair = cls(strategy, problem, info, _labelled(curve, strategy, problem))
+        if (folder / "solution").is_dir():
+            pair = dataclasses.replace(pair, solution=load_tree(folder / "solution"))
+        if (folder / "runtimes.csv").is_file():
+            runtimes = pd.read_csv(folder / "runtimes.csv", float_precision="round_trip", dtype={"steps": float})
+            pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem))
+        return pair
+
+
+class Results:
+    """The results of a benchmark.
+
+    Attributes:
+        pairs: One `Pair` per strategy and problem.
+        metadata: Versions, device, git commit, date, key and number of seeds.
+    """
+
+    def __init__(self, pairs: list[Pair], metadata: dict[str, Any]):
+        self.pairs = pairs
+        self.metadata = metadata
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """Score curves, tidy: a row per strategy, problem, seed, scoring and metric."""
+        frames = [pair.curve for pair in self.pairs if len(pair.curve)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(CURVE_COLUMNS))
+
+    @functools.cached_property
+    def final(self) -> pd.DataFrame:
+        """Final scores: the last row of each curve."""
+        keys = ["strategy", "problem", "seed", "metric"]
+        return self.curves.groupby(keys, sort=False).tail(1).reset_index(drop=True)
+
+    @functools.cached_property
+    def runtimes(self) -> pd.DataFrame:
+        """When each run reached each target, tidy: empty if no problem has targets (`Problem.runtime_targets`).
+
+        Columns: `strategy`, `problem`, `seed`, `target` (of each problem the easiest first), `steps` (problem steps
+        until the best fitness evaluated so far first reached the target; NaN if it never did) and `budget` (all steps
+        that this seed spent). Steps are counted by whole generations. Where fitness is not the score
+        (`Problem.fitness_is_score`), for example because it is noisy, `steps` is when the score of the mean first
+        reached the target, counted by scorings (`benchmark(num_scores=...)`).
+        """
+        frames = [pair.runtimes for pair in self.pairs if len(pair.runtimes)]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(RUNTIME_COLUMNS))
+
+    def ert(self, targets: Iterable[float] | None = None) -> pd.DataFrame:
+        """Returns the expected running time to each target.
+
+        Args:
+            targets: Only these; default: all that were recorded.
+
+        Returns:
+            A row per problem, strategy and target: `ert` (problem steps spent by all seeds until they reached the
+            target or ended, over the number of seeds that reached it; infinite if none did), `num_successes` and
+            `num_seeds`.
+
+        Raises:
+            ValueError: If no problem has targets, or a target was not recorded.
+
+        References:
+            Hansen et al. 2016, arXiv 1605.03560.
+        """
+        return expected_running_time(select_targets(self._check_runtimes(), targets))
+
+    def _check_runtimes(self) -> pd.DataFrame:
+        if not len(self.runtimes):
+            raise ValueError(
+                "There are no runtimes in these results. They are recorded for problems that have targets: those under "
+                "blackbox/, or your own if it has a property `runtime_targets`, the scores to time it by."
+            )
+        return self.runtimes
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Pairs that failed, with their errors."""
+        rows = [
+            {"strategy": p.strategy, "problem": p.problem, "error": p.info["error"]}
+            for p in self.pairs
+            if p.info["error"]
+        ]
+        return pd.DataFrame(rows, columns=["strategy", "problem", "error"])
+
+    def pair(self, strategy: str, problem: str) -> Pair:
+        """Returns one pair.
+
+        Raises:
+            KeyError: If there is no such pair.
+        """
+        for pair in self.pairs:
+            if (pair.strategy, pair.problem) == (strategy, problem):
+                return pair
+        known = [(pair.strategy, pair.problem) for pair in self.pairs]
+        raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results; there are {known}.")
+
+    def scores(self, strategy: str, problem: str, metric: str | None = None) -> np.ndarray:
+        """Returns the final scores of a pair, `[num_seeds]`; by default of the headline metric."""
+        metric = metric or self.pair(strategy, problem).info["headline"]
+        final = self.final
+        rows = (final.strategy == strategy) & (final.problem == problem) & (final.metric == metric)
+        return final[rows].set_index("seed").value.sort_index().to_numpy()
+
+    def summary(self) -> pd.DataFrame:
+        """Summarises the final headline scores, a row per problem and strategy.
+
+        Returns:
+            Columns: `metric`, `score` (interquartile mean over seeds), `low` and `high` (its bootstrap 95 % confidence
+            interval), `rank` on the problem (1 is best; failed pairs last), `num_seeds`, `steps` (mean over seeds),
+            `seconds` (of all seeds together, compilation and scoring apart) and `compile_seconds`.
+
+        Raises:
+            ValueError: If there are no pairs.
+
+        References:
+            Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean).
+        """
+        if not self.pairs:
+            raise ValueError("There is nothing to summarise: these results have no finished pair.")
+        rows = []
+        for pair in self.pairs:
+            row = {"problem": pair.problem, "strategy": pair.strategy, "metric": pair.info["headline"]}
+            if pair.info["error"]:
+                rows.append({**row, "score": np.nan, "low": np.nan, "high": np.nan})
+                continue
+            scores = self.scores(pair.strategy, pair.problem)
+            low, high = confidence_interval(scores)
+            last = pair.curve[pair.curve.metric == pair.info["headline"]].groupby("seed").steps.max()
+            rows.append(
+                {
+                    **row,
+                    "score": interquartile_mean(scores),
+                    "low": float(low),
+                    "high": float(high),
+                    "num_seeds": len(scores),
+                    "steps": last.mean(),
+                    "seconds": pair.info["seconds"],
+                    "compile_seconds": pair.info["compile_seconds"],
+                }
+            )
+        frame = pd.DataFrame(rows)
+        sign = frame.problem.map({pair.problem: -1 if pair.info["maximize"] else 1 for pair in self.pairs})
+        rank = (frame.score * sign).groupby(frame.problem).rank(method="min", na_option="bottom").astype(int)
+        frame.insert(6, "rank", rank)
+        return frame.sort_values(["problem", "rank"], kind="stable").reset_index(drop=True)
+
+    def plot(self, problem: str | None = None) -> "Figure":
+        """Draws learning curves against steps and against seconds: interquartile means with 95 % bands.
+
+        Args:
+            problem: Only this problem; default: all.
+
+        Returns:
+            A matplotlib figure (`figure.savefig("curves.png")`).
+        """
+        from zoo.benchmarking.plot import plot_curves
+
+        return plot_curves(self, problem)
+
+    def plot_ecdf(self) -> "Figure":
+        """Draws runtime distributions: the fraction of all (problem, target, seed) reached within a budget.
+
+        The budget is in problem steps per dimension, so that problems of all dimensions share an axis. A cross marks
+        where the first run of a strategy ended; beyond it the curve is a lower bound.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: If no problem has targets.
+
+        References:
+            Hansen et al. 2016, arXiv 1605.03560.
+        """
+        from zoo.benchmarking.plot import plot_ecdf
+
+        return plot_ecdf(self, self._check_runtimes())
+
+    def plot_data_profile(self, target: float | Iterable[float] | None = None) -> "Figure":
+        """Draws data profiles: the fraction of problems (and seeds) solved within a number of simplex gradients.
+
+        A simplex gradient is n + 1 evaluations in n dimensions. Unlike Moré and Wild, who ask for a reduction relative
+        to the best solver's, a problem is solved here when its target is reached.
+
+        Args:
+            target: What counts as solved, or several, each of which counts; default: each problem's hardest target.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: If no problem has targets, or a target was not recorded.
+
+        References:
+            Moré, Wild 2009, doi 10.1137/080724083.
+        """
+        from zoo.benchmarking.plot import plot_data_profile
+
+        return plot_data_profile(self, self._check_runtimes(), target)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves everything to a folder; pairs already there under the same labels are replaced."""
+        folder = pathlib.Path(folder)
+        self.save_metadata(folder)
+        for pair in self.pairs:
+            pair.save(folder)
+
+    def save_metadata(self, folder: pathlib.Path) -> None:
+        """Writes `benchmark.json`, with the order of the pairs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        order = [[pair.strategy, pair.problem] for pair in self.pairs]
+        _write_atomically(folder / "benchmark.json", json.dumps({**self.metadata, "pairs": order}, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> "Results":
+        """Loads what `save` (or `benchmark(..., out=folder)`) wrote.
+
+        Raises:
+            FileNotFoundError: If the folder holds no benchmark.
+        """
+        folder = pathlib.Path(folder)
+        path = folder / "benchmark.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"No benchmark in {folder.absolute()}: expected a file benchmark.json there.")
+        metadata = json.loads(path.read_text())
+        order = metadata.pop("pairs")
+        folders = [pair_folder(folder, strategy, problem) for strategy, problem in order]
+        return cls([Pair.load(pair) for pair in folders if (pair / "pair.json").is_file()], metadata)
+
+    def report(self, path: str | pathlib.Path) -> pathlib.Path:
+        """Writes a Markdown report with its pictures beside it.
+
+        Args:
+            path: A folder, or the `.md` file to write.
+
+        Returns:
+            The Markdown file.
+        """
+        from zoo.benchmarking.report import write_report
+
+        return write_report(self, pathlib.Path(path))
+
+
+def _labelled(frame: pd.DataFrame, strategy: str, problem: str) -> pd.DataFrame:
+    frame.insert(0, "strategy", pd.Series([strategy] * len(frame), dtype=str))
+    frame.insert(1, "problem", pd.Series([problem] * len(frame), dtype=str))
+    return frame
+
+
+def make_metadata(**facts: Any) -> dict[str, Any]:
+    """Returns the metadata of a benchmark that starts now."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, **describe_environment(), **facts}
+
+
+def pair_folder(folder: pathlib.Path, strategy: str, problem: str) -> pathlib.Path:
+    """Returns where a pair of a benchmark is saved."""
+    return folder / "pairs" / f"{file_name(problem)}__{file_name(strategy)}"
+
+
+def file_name(label: str) -> str:
+    """Returns a label as a file name; two labels never share one."""
+    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)
+    return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
+
+
+def interquartile_mean(scores: np.ndarray, axis: int = 0) -> Any:
+    """Returns the mean of the middle half (a quarter cut off at each end, rounded down)."""
+    return scipy.stats.trim_mean(scores, 0.25, axis=axis)
+
+
+def confidence_interval(scores: np.ndarray) -> tuple[Any, Any]:
+    """Returns the 95 % percentile bootstrap interval of the interquartile mean over the first axis.
+
+    With fewer than two seeds, or scores that are not finite, there is none: NaN.
+    """
+    if len(scores) < 2 or not np.isfinite(scores).all():
+        return np.full(scores.shape[1:], np.nan), np.full(scores.shape[1:], np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # all seeds equal: an interval of width 0
+        interval = scipy.stats.bootstrap(
+            (scores,),
+            interquartile_mean,
+            axis=0,
+            vectorized=True,
+            n_resamples=2000,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return interval.low, interval.high
+
+
+def save_run(result: "RunResult", folder: str | pathlib.Path) -> None:
+    """Saves the outcome of one run; see `RunResult.save`."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = {
+        "mean": result.mean,
+        "best_solution": result.best_solution,
+        "statistics": getattr(result.problem_state, "statistics", ()),
+    }
+    save_tree(folder / "solution", tree)
+    result.curve().to_csv(folder / "curve.csv", index=False)
+    pd.DataFrame(result.history).to_csv(folder / "history.csv", index_label="generation")
+    facts = {
+        **make_metadata(),
+        "strategy": describe_settings(result.strategy),
+        "problem": describe_settings(result.problem),
+        "metrics": result.metrics,
+        "best_fitness": result.best_fitness,
+        "seconds": result.seconds,
+        "compile_seconds": result.compile_seconds,
+        "stopped_by": result.stopped_by,
+    }
+    _write_atomically(folder / "run.json", json.dumps(facts, indent=1))
+
+
+def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Loads what `RunResult.save` wrote.
+
+    Returns:
+        The facts of `run.json`, and `mean`, `best_solution` and `statistics` (nested dicts of arrays), `curve` and
+        `history` (frames).
+
+    Raises:
+        FileNotFoundError: If the folder holds no run.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / "run.json").is_file():
+        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
+    frames = {name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in ("curve", "history")}
+    return {**json.loads((folder / "run.json").read_text()), **load_tree(folder / "solution"), **frames}
+
+
+def _write_atomically(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,96 @@
+"""What an author of a strategy or a problem imports, and nothing above it.
+
+`__all__` is public; what else stands in the modules serves the zoo itself.
+"""
+
+from zoo.core.leaves import as_patterns, check_structure, find_leaves, leaf_name
+from zoo.core.masks import (
+    Mask,
+    apply_mask,
+    full_mask,
+    keep_best,
+    kept_fraction,
+    num_prunable,
+    num_surviving,
+    prunable_leaves,
+)
+from zoo.core.noise import clip_std, normal_like, uniform_like, weighted_sum
+from zoo.core.population import (
+    ImplicitPopulation,
+    map_members,
+    materialize,
+    population_size,
+    repeat_solution,
+    take_member,
+)
+from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function, group_keys
+from zoo.core.settings import PytreeDataclass, leaf, number, static
+from zoo.core.sharding import population_mesh
+from zoo.core.strategy import (
+    Evaluation,
+    Groups,
+    Population,
+    Solution,
+    State,
+    Strategy,
+    Surrogate,
+    SurrogateGradient,
+    check_solution,
+    gradient_of_members,
+    num_dims,
+    repeat_groups,
+)
+from zoo.core.unrolled import Inner, UnrolledProblem
+from zoo.core.vectors import at_least_float32, scale_down, unit
+
+__all__ = [
+    "Evaluation",
+    "FunctionProblem",
+    "Groups",
+    "ImplicitPopulation",
+    "Inner",
+    "Mask",
+    "Population",
+    "Problem",
+    "PytreeDataclass",
+    "Solution",
+    "State",
+    "Statistics",
+    "Strategy",
+    "Surrogate",
+    "SurrogateGradient",
+    "UnrolledProblem",
+    "apply_mask",
+    "as_patterns",
+    "at_least_float32",
+    "check_solution",
+    "check_structure",
+    "clip_std",
+    "find_leaves",
+    "from_function",
+    "full_mask",
+    "gradient_of_members",
+    "group_keys",
+    "keep_best",
+    "kept_fraction",
+    "leaf",
+    "leaf_name",
+    "map_members",
+    "materialize",
+    "normal_like",
+    "num_dims",
+    "num_prunable",
+    "num_surviving",
+    "number",
+    "population_mesh",
+    "population_size",
+    "prunable_leaves",
+    "repeat_groups",
+    "repeat_solution",
+    "scale_down",
+    "static",
+    "take_member",
+    "uniform_like",
+    "unit",
+    "weighted_sum",
+]

@@ -1,0 +1,298 @@
+"""The interface of a problem: an author writes functions of *one* solution, the library does the rest.
+
+`Problem` is for a plain fitness; `UnrolledProblem` (in `unrolled.py`) for a loss that is spread over the steps of an
+inner episode. Both share keys, inner starts and resets among the members of a group.
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.population import map_members, population_size
+from zoo.core.settings import PytreeDataclass, leaf, static
+from zoo.core.strategy import Evaluation, Groups, Solution, Surrogate, SurrogateGradient, check_solution
+
+Statistics = Any
+"""What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
+
+
+class ProblemState(NamedTuple):
+    """State of a problem without inner episodes.
+
+    Attributes:
+        groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
+        members: `[num_groups]` one member of each group.
+        statistics: See `Problem.init_statistics`.
+    """
+
+    groups: jax.Array
+    members: jax.Array
+    statistics: Statistics
+
+
+class Problem(PytreeDataclass, abc.ABC):
+    """A problem given by the fitness of one solution.
+
+    A subclass declares its settings as fields (`zoo.leaf` for arrays such as datasets, `zoo.number` for continuous
+    settings, `zoo.static` for the rest) and implements `initial_solution` and `fitness`, and `score` if held-out
+    metrics differ from the fitness.
+
+    Attributes:
+        member_batch_size: Evaluate at most this many members at a time, to bound memory. Default: all at once.
+    """
+
+    member_batch_size: int | None = static(default=None, at_least=1)
+
+    headline: ClassVar[str] = "fitness"
+    """Which entry of `score` is the one to compare methods by."""
+    maximize: ClassVar[bool] = False
+    """Whether a larger headline score is better. (Fitness itself is always minimised.)"""
+
+    @abc.abstractmethod
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns where a search starts: a pytree of floating-point arrays."""
+
+    @abc.abstractmethod
+    def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
+        """Returns the scalar to minimise; `key` is shared by the members of a group."""
+
+    def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+        """Returns held-out metrics of a solution, scalars by name; one of them is the `headline`."""
+        return {"fitness": self.fitness(key, solution)}
+
+    def gradient(self, key: jax.Array, solution: Solution) -> Solution:
+        """Returns a surrogate gradient of the fitness; by default autodiff of `fitness`."""
+        return jax.grad(lambda x: self.fitness(key, x))(solution)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether autodiff gives a useful surrogate gradient; override where it does not."""
+        return True
+
+    @property
+    def suggestions(self) -> Mapping[str, Any]:
+        """Sensible strategy settings for this problem, used for those the user leaves open.
+
+        By name, such as `sigma` (per parameter) and `learning_rate`; a mapping under a strategy's id is for that one.
+        """
+        return {}
+
+    @property
+    def suggested_num_steps(self) -> int:
+        """A sensible budget, in problem steps."""
+        return 100_000
+
+    @property
+    def runtime_targets(self) -> Sequence[float] | None:
+        """Headline scores to time runs by: a benchmark records the steps that it takes to reach each. `None`: none."""
+        return None
+
+    @property
+    def fitness_is_score(self) -> bool:
+        """Whether the fitness of a member is its headline score, free of noise and of held-out data.
+
+        Then a run has reached a target when a member has; otherwise when the score of its mean has.
+        """
+        return False
+
+    def init_statistics(self) -> Statistics:
+        """Returns the initial statistics, a pytree of arrays that the run accumulates over all members."""
+        return ()
+
+    def with_statistics(self, statistics: Statistics) -> Self:
+        """Returns the problem using the given statistics in its functions of one solution."""
+        del statistics
+        return self
+
+    def init(self, key: jax.Array, groups: Groups | np.ndarray | jax.Array, solution: Solution) -> Any:
+        """Returns the initial problem state.
+
+        Args:
+            key: JAX random key.
+            groups: `Strategy.groups`: `[population_size]` integers, or `Groups`.
+            solution: The initial solution.
+
+        Raises:
+            TypeError: If the groups are not concrete integers.
+        """
+        del key, solution
+        return ProblemState(*number_groups(groups), self.init_statistics())
+
+    def surrogate_gradient(self, key: jax.Array, state: Any) -> Surrogate | None:
+        """Returns a function from a solution to a surrogate gradient, or `None` if there is none.
+
+        It sees the same data as `evaluate` with the same key, and costs nothing unless it is called.
+        """
+        if not self.differentiable and type(self).gradient is Problem.gradient:
+            return None
+        problem = self.with_statistics(state.statistics)
+
+        num_groups = state.members.shape[0]
+
+        def gradient(solution: Solution) -> Solution:
+            keys = group_keys(key, num_groups)
+            gradients = jax.vmap(problem.gradient, in_axes=(0, None))(keys, check_solution(solution))
+            return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+
+        def members(population: Any) -> Any:
+            return problem._map_members(problem.gradient, group_keys(key, num_groups), population, state.groups)
+
+        return SurrogateGradient(gradient, members)
+
+    def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
+        """Evaluates a population.
+
+        Args:
+            key: JAX random key.
+            population: As returned by `Strategy.ask`.
+            state: The problem's state.
+
+        Returns:
+            The `Evaluation` and the new problem state.
+
+        Raises:
+            ValueError: If the population does not fit the groups the state was made for, or `fitness` does not
+                return a scalar.
+        """
+        size = check_population_size(self, population, state.groups)
+        problem = self.with_statistics(state.statistics)
+        keys = group_keys(key, state.members.shape[0])
+        fitness = problem._map_members(problem.fitness, keys, population, state.groups)
+        if getattr(fitness, "shape", None) != (size,):
+            raise ValueError(
+                f"{type(self).__name__}.fitness must return a scalar, got "
+                f"{jax.tree.map(lambda f: f.shape[1:], fitness)} for one solution."
+            )
+        return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32)), state
+
+    def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
+        """Returns the held-out metrics of a solution under the run's statistics.
+
+        Raises:
+            ValueError: If the headline metric is missing.
+        """
+        metrics = self.with_statistics(state.statistics).score(key, solution)
+        if self.headline not in metrics:
+            raise ValueError(
+                f"{type(self).__name__}.score must return its headline metric {self.headline!r}, got {sorted(metrics)}."
+            )
+        return metrics
+
+    def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
+        """Applies `fn(key, solution)` to every member with the key of its group."""
+        if len(keys) == 1:  # all members see the same data: draw it once
+            return map_members(lambda x: fn(keys[0], x), population, batch_size=self.member_batch_size)
+        return map_members(lambda x, k: fn(k, x), population, keys[groups], batch_size=self.member_batch_size)
+
+
+class FunctionProblem(Problem):
+    """A plain function of one solution; see `from_function`.
+
+    Attributes:
+        fn: `fn(solution, *data)`, or `fn(key, solution, *data)` if `takes_key`.
+        solution: The initial solution, unless `init_fn` is given.
+        init_fn: `init_fn(key)` returns a random initial solution.
+        data: Arrays that `fn` takes as arguments; as such they are not compiled into the program as constants.
+        takes_key: Whether `fn` is random.
+    """
+
+    fn: Callable[..., Any] = static()
+    solution: Solution = leaf(default=None)
+    init_fn: Callable[[jax.Array], Solution] | None = static(default=None)
+    data: tuple[Any, ...] = leaf(default=())
+    takes_key: bool = static(default=False)
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the given initial solution, or draws one with `init_fn`."""
+        return self.solution if self.init_fn is None else self.init_fn(key)
+
+    def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
+        """Calls the function."""
+        arguments = (key, solution) if self.takes_key else (solution,)
+        return jnp.asarray(self.fn(*arguments, *self.data))
+
+
+def from_function(
+    fn: Callable[..., Any],
+    solution: Solution | Callable[[jax.Array], Solution],
+    *,
+    data: tuple[Any, ...] = (),
+    takes_key: bool = False,
+    member_batch_size: int | None = None,
+) -> FunctionProblem:
+    """Makes a problem of a plain function.
+
+    Args:
+        fn: `fn(solution, *data)` returns the scalar to minimise; `fn(key, solution, *data)` if `takes_key`.
+        solution: The initial solution, a pytree of floating-point arrays; or a function from a key to one, so that
+            each seed of a benchmark starts elsewhere.
+        data: Large arrays belong here rather than in the function's closure, where they would be compiled in as
+            constants.
+        takes_key: Whether the function is random. The members of a group get the same key.
+        member_batch_size: Evaluate at most this many members at a time.
+
+    Raises:
+        TypeError: If `fn` is not callable or the solution has leaves that are not floating-point arrays.
+
+    >>> import jax.numpy as jnp, zoo
+    >>> problem = zoo.from_function(lambda x: jnp.sum((x - 1.0) ** 2), jnp.zeros(3))
+    """
+    if not callable(fn):
+        raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
+    start = {"init_fn": solution} if callable(solution) else {"solution": check_solution(solution)}
+    return FunctionProblem(fn=fn, data=tuple(data), takes_key=takes_key, member_batch_size=member_batch_size, **start)
+
+
+def number_groups(groups: Groups | np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Numbers groups consecutively; returns the group of each member and one member of each group.
+
+    The member is one from whose inner state the group goes on, where there are parents.
+    """
+    groups = groups if isinstance(groups, Groups) else Groups(groups)
+    ids = _concrete_integers(groups.ids, "groups")
+    _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
+    if groups.parents is not None:
+        parents = _concrete_integers(groups.parents, "parents")
+        in_range = parents.shape == ids.shape and np.all((parents >= 0) & (parents < len(ids)))
+        if not in_range or np.any(ids[parents] != ids):
+            raise ValueError(
+                f"Groups.parents must name for each of the {len(ids)} members one of its own group, got {parents}."
+            )
+        members = parents[members]
+    return jnp.asarray(numbered, jnp.int32), jnp.asarray(members, jnp.int32)
+
+
+def _concrete_integers(values: Any, name: str) -> np.ndarray:
+    try:
+        values = np.asarray(values)
+    except jax.errors.TracerArrayConversionError:
+        raise TypeError(
+            f"Problem.init needs concrete {name} (how many there are shapes the program): pass `strategy.groups`, not "
+            "a traced array."
+        ) from None
+    if (name == "groups" and values.ndim != 1) or not np.issubdtype(values.dtype, np.integer):
+        raise TypeError(
+            f"Problem.init expects {name} of shape [population_size] and integer type, got shape {values.shape} of "
+            f"{values.dtype}."
+        )
+    return values
+
+
+def group_keys(key: jax.Array, num_groups: int) -> jax.Array:
+    """Returns one key per group."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_groups))
+
+
+def check_population_size(problem: Problem, population: Any, groups: jax.Array) -> int:
+    """Returns the population size, or says that it is not the one the problem state was made for."""
+    size = population_size(population)
+    if size != groups.shape[0]:
+        raise ValueError(
+            f"{type(problem).__name__}.evaluate got {size} members, but its state was made for groups of "
+            f"{groups.shape[0]} members. Call problem.init with the groups of the strategy that asks."
+        )
+    return size

@@ -1,0 +1,29 @@
+"""Vectors in the structure of a solution, at lengths that can be squared."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.core.strategy import Solution
+
+
+def unit(vector: Solution) -> Solution:
+    """Returns a vector, in the structure of a solution, at length one; zero if it is zero or not finite."""
+    scaled, largest = scale_down(vector)
+    is_usable = jnp.isfinite(largest) & (largest > 0)
+    norm = jnp.sqrt(sum(jnp.sum(x.astype(largest.dtype) ** 2) for x in jax.tree.leaves(scaled)))
+    return jax.tree.map(lambda x: jnp.where(is_usable, x / jnp.where(is_usable, norm, 1).astype(x.dtype), 0), scaled)
+
+
+def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:
+    """Returns a vector over its largest absolute entry, so that squares cannot overflow, and that entry."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(vector)]))
+    largest = largest.astype(at_least_float32(largest.dtype))
+    divisor = jnp.where(largest > 0, largest, 1)
+    return jax.tree.map(lambda x: x / divisor.astype(x.dtype), vector), largest
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Returns the dtype, or single precision instead of half, which has no linear algebra."""
+    return jnp.promote_types(dtype, jnp.float32)

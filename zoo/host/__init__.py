@@ -1,0 +1,1 @@
+"""Problems whose fitness Python computes, in this process or in worker processes."""

@@ -1,0 +1,299 @@
+"""Problems whose fitness is no JAX program - NumPy, a simulator, any Python - in this process or in several."""
+
+import _thread
+import abc
+import functools
+import itertools
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.population import materialize
+from zoo.core.problem import Problem, check_population_size, group_keys
+from zoo.core.settings import leaf, static
+from zoo.core.strategy import Evaluation, Solution, check_solution
+from zoo.host.callback import from_numpy
+from zoo.host.processes import ProcessPool
+from zoo.host.worker import Answer, Task, evaluate
+
+
+class HostFunction(NamedTuple):
+    """A function of NumPy arrays and how it is called.
+
+    Attributes:
+        fn: `fn(solution)`, or `fn(seed, solution)` if `takes_seed`.
+        batched: Whether it takes several members, stacked.
+        takes_seed: Whether it takes a seed first.
+        returns_steps: Whether it returns steps besides fitness.
+    """
+
+    fn: Callable[..., Any]
+    batched: bool = False
+    takes_seed: bool = False
+    returns_steps: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the function, for messages."""
+        return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+
+class HostProblem(Problem):
+    """A problem whose fitness the host computes; a subclass says by which function, `host_function`.
+
+    A member that raises, kills its process, takes too long or returns no number has the fitness NaN and one step; the
+    others are not affected. The first time it happens there is a warning. Where nothing has ever succeeded and a whole
+    population fails, there is an error, as that is no hard problem but a mistake.
+
+    Attributes:
+        num_processes: Worker processes that share the work. They start when they are first needed, are kept, and see
+            no accelerator. `None` or 0: none, it is done in this process.
+        timeout: Seconds that one call of the function may take in a worker process, which is killed and replaced then.
+    """
+
+    num_processes: int | None = static(default=None, at_least=0)
+    timeout: float | None = static(default=None)
+
+    def __post_init__(self) -> None:
+        """Checks the timeout."""
+        super().__post_init__()
+        if self.timeout is None:
+            return
+        is_number = isinstance(self.timeout, (int, float)) and not isinstance(self.timeout, bool)
+        if not is_number or not 0 < self.timeout < threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"{type(self).__name__}.timeout must be a positive number of seconds, got {self.timeout!r}."
+            )
+        if not self._num_workers:
+            raise ValueError(
+                f"{type(self).__name__}.timeout={self.timeout:g} needs worker processes, of which one can be killed "
+                "while it evaluates: pass num_processes=1 or more."
+            )
+
+    @property
+    @abc.abstractmethod
+    def host_function(self) -> HostFunction:
+        """The function that evaluates members."""
+
+    @property
+    def differentiable(self) -> bool:
+        """False: the host has no derivatives."""
+        return False
+
+    def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
+        """Calls the function."""
+        return self.evaluate_on_host(key, solution)[0]
+
+    def evaluate_on_host(
+        self, key: jax.Array, solution: Solution, *, in_population: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns fitness and steps of one solution; under `vmap`, of all of them in one batch.
+
+        Args:
+            key: JAX random key, of which the seed is made.
+            solution: The solution.
+            in_population: Whether it is a member of a population, so that it is an error if all fail.
+        """
+        function = self.host_function
+        evaluator = _evaluator(function, self._num_workers, self.timeout)
+
+        def run(solutions: Any, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return evaluator(solutions, seeds, in_population=in_population)
+
+        run.__name__ = function.name  # for messages
+        result = jax.ShapeDtypeStruct((), jnp.result_type(float)), jax.ShapeDtypeStruct((), np.int32)
+        seed = jax.random.bits(key, dtype=jnp.uint32) if function.takes_seed else jnp.uint32(0)
+        return from_numpy(run, result=result, vectorized=True)(solution, seed)
+
+    def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
+        """Evaluates a population; see `Problem.evaluate`."""
+        if self.member_batch_size is None:
+            population = materialize(population)
+        size = check_population_size(self, population, state.groups)
+        evaluate_one = functools.partial(self.with_statistics(state.statistics).evaluate_on_host, in_population=True)
+        fitness, steps = self._map_members(
+            evaluate_one, group_keys(key, state.members.shape[0]), population, state.groups
+        )
+        return Evaluation(fitness, jnp.ones(size, bool), jnp.sum(steps)), state
+
+    @property
+    def _num_workers(self) -> int:
+        return self.num_processes or 0
+
+
+class PythonProblem(HostProblem):
+    """A plain Python function of one solution; see `from_python`.
+
+    Attributes:
+        fn: The function.
+        solution: The initial solution, unless `init_fn` is given.
+        init_fn: `init_fn(key)` returns a random initial solution.
+        batched: Whether `fn` takes several members, stacked.
+        takes_seed: Whether `fn` takes a seed first.
+        returns_steps: Whether `fn` returns steps besides fitness.
+    """
+
+    fn: Callable[..., Any] = static()
+    solution: Solution = leaf(default=None)
+    init_fn: Callable[[jax.Array], Solution] | None = static(default=None)
+    batched: bool = static(default=False)
+    takes_seed: bool = static(default=False)
+    returns_steps: bool = static(default=False)
+
+    @property
+    def host_function(self) -> HostFunction:
+        """The function, and how it is called."""
+        return HostFunction(self.fn, self.batched, self.takes_seed, self.returns_steps)
+
+    def initial_solution(self, key: jax.Array) -> Solution:
+        """Returns the given initial solution, or draws one with `init_fn`."""
+        return self.solution if self.init_fn is None else self.init_fn(key)
+
+
+def from_python(
+    fn: Callable[..., Any],
+    solution: Solution | Callable[[jax.Array], Solution],
+    *,
+    batched: bool = False,
+    takes_seed: bool = False,
+    returns_steps: bool = False,
+    num_processes: int | None = None,
+    timeout: float | None = None,
+    member_batch_size: int | None = None,
+) -> PythonProblem:
+    """Makes a problem of a Python function that is no JAX program: NumPy, a simulator, a call into other software.
+
+    It runs wherever other problems do, a whole population - in a benchmark, that of all seeds - at a time. A member
+    that raises, kills its process, takes longer than `timeout` or does not return a number has the fitness NaN, which
+    ranks last.
+
+    Args:
+        fn: `fn(solution)` returns the number to minimise; it gets the solution as NumPy arrays in the structure of the
+            initial one. `fn(seed, solution)` if `takes_seed`.
+        solution: The initial solution, a pytree of floating-point arrays; or a function from a key to one, so that
+            each seed of a benchmark starts elsewhere.
+        batched: Whether `fn` takes several members at once, as arrays stacked along a leading axis `[k, ...]` (and
+            seeds `[k]`), and returns `[k]`. Each process gets an equal part of the population; if it fails, its
+            members are evaluated one by one.
+        takes_seed: Whether `fn` is random: it gets a whole number from 0 to 2^32 - 1, the same for all members of a
+            group (common random numbers), another one in each generation.
+        returns_steps: Whether `fn` returns `(fitness, num_steps)`, the problem steps it spent, in which budgets are
+            counted; otherwise one per member.
+        num_processes: Worker processes that share the work; functions, lambdas and closures are sent by cloudpickle.
+            They start when first needed and serve all problems that are equal. `None` or 0: `fn` is called in this
+            process.
+        timeout: Seconds per call of `fn`; needs worker processes.
+        member_batch_size: Evaluate at most this many members at a time.
+
+    Raises:
+        TypeError: If `fn` is not callable or cannot be hashed, or the solution has leaves that are not floating-point
+            arrays.
+        ValueError: If there is a timeout without worker processes.
+
+    >>> import numpy as np, zoo
+    >>> problem = zoo.from_python(lambda x: np.sum((x - 1.0) ** 2), np.zeros(3))
+    >>> zoo.run("cma_es", problem, num_generations=100).score < 1e-3
+    True
+    """
+    if not callable(fn):
+        raise TypeError(f"from_python expects a function of one solution, got {type(fn).__name__}.")
+    try:
+        hash(fn)
+    except TypeError:
+        raise TypeError(
+            f"from_python needs a function that can be hashed, by which problems are told apart, got an unhashable "
+            f"{type(fn).__name__}. Pass a plain function, or give the class a __hash__."
+        ) from None
+    start = {"init_fn": solution} if callable(solution) else {"solution": check_solution(solution)}
+    return PythonProblem(
+        fn=fn,
+        batched=batched,
+        takes_seed=takes_seed,
+        returns_steps=returns_steps,
+        num_processes=num_processes,
+        timeout=timeout,
+        member_batch_size=member_batch_size,
+        **start,
+    )
+
+
+class _Evaluator:
+    """Evaluates batches of members with a host function, and remembers whether that ever worked."""
+
+    def __init__(self, function: HostFunction, num_processes: int, timeout: float | None):
+        self._function = function
+        self._timeout = timeout
+        self._num_chunks = max(num_processes, 1)
+        self._pool = ProcessPool(function.fn, num_processes) if num_processes else None
+        self._succeeded = self._warned = False
+
+    def __call__(self, solutions: Any, seeds: np.ndarray, *, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Returns fitness and steps, `[num_members]` each, of solutions stacked along a leading axis."""
+        try:
+            return self._evaluate(solutions, seeds, in_population)
+        except KeyboardInterrupt:
+            # JAX makes a RuntimeError of it, which a benchmark takes for a failed pair, and goes on. So it comes again
+            # when that is on its way.
+            again = threading.Timer(0.1, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+            raise
+
+    def _evaluate(self, solutions: Any, seeds: np.ndarray, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
+        size = len(seeds)
+        # Chunks are alike, but for the last, for functions that are compiled for a shape.
+        length = -(-size // self._num_chunks) if self._function.batched else 1
+        chunks = [slice(start, min(start + length, size)) for start in range(0, size, length)]
+        answers = [[answer] for answer in self._map(solutions, seeds, chunks)]
+        if length > 1:  # which members of a chunk are to blame?
+            failed = [i for i, (answer,) in enumerate(answers) if answer.error is not None]
+            members = [slice(k, k + 1) for i in failed for k in range(chunks[i].start, chunks[i].stop)]
+            alone = iter(self._map(solutions, seeds, members))
+            for i in failed:
+                answers[i] = list(itertools.islice(alone, chunks[i].stop - chunks[i].start))
+        flat = list(itertools.chain.from_iterable(answers))
+        fitness = np.concatenate([answer.fitness for answer in flat])
+        errors = [answer.error for answer in flat if answer.error is not None]
+        self._report(int(np.isnan(fitness).sum()), size, errors, in_population)
+        return fitness, np.concatenate([answer.steps for answer in flat])
+
+    def _map(self, solutions: Any, seeds: np.ndarray, parts: Sequence[slice]) -> list[Answer]:
+        tasks = [self._task(solutions, seeds, part) for part in parts]
+        if self._pool is None:
+            return [evaluate(self._function.fn, task) for task in tasks]
+        return self._pool.map(tasks, self._timeout)
+
+    def _task(self, solutions: Any, seeds: np.ndarray, part: slice) -> Task:
+        batched, takes_seed, returns_steps = self._function[1:]
+        index = part if batched else (part.start, ...)  # with the dots a number stays an array
+        solution = jax.tree.map(lambda x: x[index], solutions)
+        seed = seeds[part].astype(np.int64) if batched else int(seeds[part.start])
+        arguments = (seed, solution) if takes_seed else (solution,)
+        return Task(arguments, part.stop - part.start if batched else None, returns_steps)
+
+    def _report(self, num_failed: int, size: int, errors: Sequence[str], in_population: bool) -> None:
+        first = errors[0] if errors else "It returned NaN."
+        if num_failed == size and in_population and not self._succeeded:
+            raise ValueError(
+                f"All {size} evaluations of {self._function.name!r} in the first generation failed, so this looks like "
+                f"a mistake in it. The first error:\n{first}"
+            )
+        self._succeeded |= num_failed < size
+        if num_failed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{num_failed} of {size} evaluations of {self._function.name!r} failed; their fitness is NaN, which "
+                f"ranks last. There is no warning of further ones. The first error:\n{first}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluator(function: HostFunction, num_processes: int, timeout: float | None) -> _Evaluator:
+    return _Evaluator(function, num_processes, timeout)

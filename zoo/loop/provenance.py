@@ -1,0 +1,118 @@
+"""What a run was: settings as JSON, versions, device, commit; and a fingerprint that tells two runs apart."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.settings import internal_fields
+
+
+def describe_settings(instance: Any) -> dict[str, Any]:
+    """Returns the settings of a strategy or problem as JSON-able values, by name.
+
+    Arrays become shape, dtype and a hash; functions become their qualified names.
+    """
+    described = {"class": f"{type(instance).__module__}:{type(instance).__qualname__}"}
+    hidden = internal_fields(type(instance))
+    for field in dataclasses.fields(instance):
+        if field.name in hidden:
+            continue
+        described[field.name] = describe_value(getattr(instance, field.name))
+    return described
+
+
+def describe_value(value: Any) -> Any:
+    """Returns a JSON-able description of a value; see `describe_settings`."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+        array = np.asarray(jax.random.key_data(value) if is_key(value) else value)  # pyright: ignore[reportArgumentType]
+        if array.ndim == 0:
+            return array.item()
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+    if isinstance(value, dict):
+        return {str(k): describe_value(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [describe_value(v) for v in value]
+    if isinstance(value, functools.partial):
+        return {
+            "partial": describe_value(value.func),
+            "args": describe_value(value.args),
+            **describe_value(value.keywords),
+        }
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _describe_function(value)
+    if dataclasses.is_dataclass(value) and not type(value).__module__.startswith("flax.linen"):
+        fields = [f for f in dataclasses.fields(value) if f.name not in ("parent", "name")]  # flax's own
+        return {
+            "class": type(value).__qualname__,
+            **{f.name: describe_value(getattr(value, f.name)) for f in fields},
+        }
+    if type(value).__repr__ is object.__repr__:  # whose text is an address
+        return {"class": type(value).__qualname__, **describe_value(getattr(value, "__dict__", {}))}
+    return repr(value)
+
+
+def _describe_function(function: Any) -> str:
+    """Returns a function's name; with a hash of what it does where the name does not tell, as for a lambda."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    code = getattr(function, "__code__", None)
+    if code is None or "<" not in function.__qualname__:
+        return name
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    # Functions it calls go by name: they may call each other, or themselves.
+    cells = [getattr(cell, "__qualname__", cell) for cell in cells]
+    constants = [c for c in code.co_consts if isinstance(c, (bool, int, float, str, bytes, type(None)))]
+    state = [code.co_code.hex(), repr(constants), code.co_names, *map(describe_value, (cells, function.__defaults__))]
+    return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value is an array of typed random keys."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def fingerprint(description: Any) -> str:
+    """Returns a short hash of a JSON-able description."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe_environment() -> dict[str, Any]:
+    """Returns versions, device and git commit."""
+    packages = ("es-zoo", "jax", "jaxlib", "flax", "optax", "gymnax", "bbobax", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of the zoo's own checkout; None when it was installed from a distribution."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

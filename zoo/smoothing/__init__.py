@@ -1,0 +1,1 @@
+"""`zoo.smooth`: an ES gradient for one block of a program."""

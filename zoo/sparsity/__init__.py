@@ -1,0 +1,1 @@
+"""Lottery tickets, pruning, and the landscape around solutions."""

@@ -1,0 +1,244 @@
+"""Pruning at initialisation: which weights of a network to keep, decided before any training.
+
+With theta the initial solution, g the gradient of the fitness and H its Hessian, what is kept has the highest
+
+- `snip`: |theta g|, what removing a weight changes of the fitness, to first order. Lee, Ajanthan, Torr 2019, arXiv
+  1810.02340 (whose normalisation leaves the order as it is).
+- `grasp`: theta (H g). Removing weight i changes |g|^2, how fast gradient descent sets out, by -2 theta_i (H g)_i to
+  first order; the paper's score is -theta (H g), and the highest go, so that |g| stays as large as it can. Wang, Zhang,
+  Grosse 2020, arXiv 2002.07376, Algorithm 1.
+- `synflow`: |theta dR/dtheta|, where R is the sum of the outputs of the network with weights |theta| on an input of
+  ones; no data. Weights go in many small steps, so that no layer is cut through before it must be. Tanaka, Kunin,
+  Yamins, Ganguli 2020, arXiv 2006.05467, Algorithm 1.
+- `magnitude`: |theta|, and `random`: as baselines.
+
+Where this differs from the authors' code: GraSP's |g| is that of everything that is trained, biases included, and the
+logits, which a problem at large does not have, are not divided by a temperature of 200.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.leaves import as_patterns
+from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
+from zoo.core.problem import Problem
+from zoo.core.strategy import Solution, check_solution
+from zoo.loop.compiled import run_keys
+from zoo.loop.drive import as_key
+from zoo.registry import as_problem
+from zoo.sparsity.tickets import Ticket
+
+Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
+Flow = Callable[[Solution], jax.Array]
+
+
+def prune_at_init(
+    problem: str | Problem,
+    kept: float,
+    criterion: Criterion = "snip",
+    *,
+    key: jax.Array | int = 0,
+    solution: Solution | None = None,
+    num_batches: int = 8,
+    num_iterations: int | None = None,
+    exclude: str | tuple[str, ...] = (),
+    flow: Flow | None = None,
+) -> Ticket:
+    """Prunes a network before it is trained, by one threshold over all layers.
+
+    Args:
+        problem: A problem, or its id.
+        kept: Fraction of the prunable weights that are kept, in (0, 1]; to the nearest whole number, at least one.
+        criterion: What decides: `"snip"`, `"grasp"`, `"synflow"`, `"magnitude"` or `"random"`; see the module.
+        key: JAX random key, or a seed. The initial solution is the one that `zoo.run` starts from with this key; the
+            batches and the random mask are drawn by it as well.
+        solution: Initial solution; default: `problem.initial_solution`.
+        num_batches: Over how many evaluations the gradient is averaged (snip, grasp).
+        num_iterations: In how many steps the weights go, each a fixed fraction of those that are left, scored anew;
+            default: 100 for synflow, 1 otherwise.
+        exclude: Regular expressions; leaves in whose path one is found are never pruned, and biases never are. See
+            `zoo.core.masks.prunable_leaves`.
+        flow: From a solution to the outputs of the network on an input of ones (synflow); it gets the solution in
+            double precision, in which deep networks do not overflow. Default: that of the problem's network, in which
+            an activation that is chosen by name is a ReLU, as nothing is negative and the paper's R is linear in each
+            layer. Biases are taken as they are, with positive sign; they add to R, and to no weight's score but those
+            after them.
+
+    Returns:
+        The ticket; it is not trained, so `mean` is `None`.
+
+    Raises:
+        ValueError: If a setting is out of range; or the criterion says nothing: all scores are zero, or some are not
+            finite.
+        TypeError: If the problem lacks what the criterion needs, a gradient or a network.
+
+    >>> import zoo
+    >>> ticket = zoo.prune_at_init("supervised/digits", 0.1, "magnitude")
+    >>> round(ticket.kept, 3)
+    0.1
+    """
+    problem = as_problem(problem)
+    _check_settings(kept, criterion, num_batches=num_batches, num_iterations=num_iterations)
+    _check_problem(problem, criterion, flow)
+    keys = run_keys(as_key(key))
+    solution = check_solution(problem.initial_solution(keys.solution) if solution is None else solution)
+    exclude = as_patterns(exclude, "exclude")
+    size = num_prunable(solution, prunable_leaves(solution, exclude))
+    num_kept = max(round(kept * size), 1)
+    counts = _schedule(size, num_kept, num_iterations or (100 if criterion == "synflow" else 1))
+    # R is a product over the layers, which single precision may not hold.
+    with jax.enable_x64(True) if criterion == "synflow" else contextlib.nullcontext():
+        mask, finite, informative = _prune(
+            problem,
+            solution,
+            keys.strategy if criterion == "random" else keys.problem,
+            counts,
+            criterion=criterion,
+            num_batches=num_batches,
+            exclude=exclude,
+            flow=flow if criterion == "synflow" else None,
+        )
+    if num_kept < size and not isinstance(finite, jax.core.Tracer):
+        _check_scores(criterion, bool(finite), bool(informative))
+    return Ticket(mask=mask, solution=solution, kept=num_kept / size, info={"criterion": criterion})
+
+
+@functools.partial(jax.jit, static_argnames=("criterion", "num_batches", "exclude", "flow"))
+def _prune(
+    problem: Problem,
+    solution: Solution,
+    key: jax.Array,
+    counts: jax.Array,
+    *,
+    criterion: str,
+    num_batches: int,
+    exclude: tuple[str, ...],
+    flow: Flow | None,
+) -> tuple[Mask, jax.Array, jax.Array]:
+    """Returns the mask, whether all scores were finite, and whether any was other than zero to begin with."""
+    prunable = prunable_leaves(solution, exclude)
+
+    def score(mask: Mask) -> Any:
+        weights = apply_mask(mask, solution)
+        if criterion == "random":
+            return _random_like(key, weights)
+        if criterion == "magnitude":
+            return jax.tree.map(jnp.abs, weights)
+        if criterion == "synflow":
+            return _synflow_scores(flow or _network_flow(problem), weights)
+        gradient = _mean_gradient(problem, key, num_batches)
+        return (_snip_scores if criterion == "snip" else _grasp_scores)(gradient, weights, mask)
+
+    def prune(mask: Mask, count: jax.Array) -> tuple[Mask, tuple[jax.Array, jax.Array]]:
+        scores = score(mask)
+        survivors = [
+            jnp.where(m, s, 0)
+            for m, s, is_chosen in zip(*map(jax.tree.leaves, (mask, scores, prunable)), strict=True)
+            if is_chosen
+        ]
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(s)) for s in survivors]))
+        informative = jnp.any(jnp.stack([jnp.any(s != 0) for s in survivors]))
+        return keep_best(scores, mask, count, prunable), (finite, informative)
+
+    mask, (finite, informative) = jax.lax.scan(prune, full_mask(solution), counts)
+    return mask, jnp.all(finite), informative[0]  # few weights may be too few for any path through the network
+
+
+def _snip_scores(gradient: Callable[[Solution], Solution], weights: Solution, mask: Mask) -> Any:
+    del mask  # weights that are gone are zero
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient(weights))
+
+
+def _grasp_scores(gradient: Callable[[Solution], Solution], weights: Solution, mask: Mask) -> Any:
+    direction = apply_mask(mask, gradient(weights))  # what is gone is not trained
+    _, product = jax.jvp(gradient, (weights,), (direction,))  # H g
+    return jax.tree.map(jnp.multiply, weights, product)
+
+
+def _synflow_scores(flow: Flow, weights: Solution) -> Any:
+    weights = jax.tree.map(lambda w: jnp.abs(w.astype(float)), weights)
+    gradient = jax.grad(lambda w: jnp.sum(flow(w)))(weights)
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient)
+
+
+def _random_like(key: jax.Array, solution: Solution) -> Any:
+    leaves, structure = jax.tree.flatten(solution)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(structure, [jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+
+
+def _mean_gradient(problem: Problem, key: jax.Array, num_batches: int) -> Callable[[Solution], Solution]:
+    """Returns the problem's surrogate gradient as a function, averaged over always the same evaluations."""
+    problem = problem.with_statistics(problem.init_statistics())
+    keys = jax.random.split(key, num_batches)
+
+    def gradient(solution: Solution) -> Solution:
+        gradients = jax.lax.map(lambda k: problem.gradient(k, solution), keys)  # one by one, to bound memory
+        return jax.tree.map(lambda g, x: jnp.mean(g, axis=0).astype(x.dtype), gradients, solution)
+
+    return gradient
+
+
+def _network_flow(problem: Any) -> Flow:
+    """Returns the outputs of the problem's network on ones, as a function of non-negative weights."""
+    network, inputs = problem.network_and_inputs
+    if isinstance(getattr(network, "activation", None), str):  # a tanh would saturate
+        network = dataclasses.replace(network, activation="relu")
+    return lambda solution: network.apply(solution, jnp.ones_like(inputs, float))
+
+
+def _schedule(size: int, num_kept: int, num_iterations: int) -> jax.Array:
+    """Returns how many weights to keep in each step: n, n r, n r^2, ... without the first (SynFlow, Algorithm 1)."""
+    steps = np.arange(1, num_iterations + 1) / num_iterations
+    counts = np.round(size * (num_kept / size) ** steps)
+    counts[-1] = num_kept
+    return jnp.asarray(counts, jnp.int32)
+
+
+def _check_settings(kept: Any, criterion: Any, **counts: Any) -> None:
+    is_number = isinstance(kept, numbers.Real) and not isinstance(kept, bool)
+    if not is_number or not 0 < float(kept) <= 1:
+        raise ValueError(f"kept must be a fraction in (0, 1] of the prunable weights, got {kept!r}.")
+    if criterion not in get_args(Criterion):
+        raise ValueError(f"criterion must be one of {', '.join(get_args(Criterion))}, got {criterion!r}.")
+    for name, count in counts.items():
+        is_whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+        if not (is_whole and int(count) >= 1) and not (name == "num_iterations" and count is None):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}.")
+
+
+def _check_problem(problem: Problem, criterion: str, flow: Flow | None) -> None:
+    name = type(problem).__name__
+    if criterion in ("snip", "grasp") and not problem.differentiable and type(problem).gradient is Problem.gradient:
+        raise TypeError(
+            f"{criterion} needs the gradient of the fitness, and {name} has none. Choose synflow, magnitude or random; "
+            "or give the problem a `gradient` method (or `differentiable = True` where autodiff of `fitness` will do)."
+        )
+    if criterion == "synflow" and flow is None and not hasattr(problem, "network_and_inputs"):
+        raise TypeError(
+            f"synflow needs a network, and {name} does not say which: it has no `network_and_inputs`. Pass "
+            "flow=lambda solution: <outputs of the network on an input of ones>, or choose snip, grasp, magnitude or "
+            "random."
+        )
+
+
+def _check_scores(criterion: str, finite: bool, informative: bool) -> None:
+    if not finite:
+        raise ValueError(
+            f"{criterion} gives scores that are not finite at this solution, so there is no order to prune by. Pass a "
+            "solution of smaller weights, or choose magnitude or random."
+        )
+    if not informative:
+        raise ValueError(
+            f"{criterion} gives every weight a score of zero at this solution, as where all weights are zero or no "
+            "gradient gets through. Pass another solution, or choose another criterion, such as random."
+        )

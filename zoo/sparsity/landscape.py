@@ -1,0 +1,234 @@
+"""The loss landscape around solutions: scores between two of them, and around one.
+
+Between two (linear mode connectivity, Frankle et al. 2020, arXiv 1912.05671): the score on the straight line from one
+to the other, and the barrier on it. Around one (flatness, as of optima of evolution strategies in Lange, Sprekeler
+2023, arXiv 2306.00045): the score under isotropic Gaussian perturbations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from zoo.core.leaves import check_structure
+from zoo.core.masks import Mask, apply_mask, full_mask
+from zoo.core.population import map_members
+from zoo.core.problem import Problem, Statistics
+from zoo.core.strategy import Solution, check_solution
+from zoo.loop.compiled import run_keys
+from zoo.loop.drive import as_key
+from zoo.registry import as_problem
+
+_MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory
+
+
+def interpolate(
+    problem: str | Problem,
+    one: Solution,
+    other: Solution,
+    key: jax.Array | int = 0,
+    *,
+    num_points: int = 21,
+    statistics: Statistics = None,
+) -> pd.DataFrame:
+    """Scores solutions on the straight line between two: (1 - alpha) one + alpha other.
+
+    Args:
+        problem: A problem, or its id.
+        one: The solution at alpha = 0.
+        other: The solution at alpha = 1, in the same structure and shapes.
+        key: JAX random key, or a seed: all points are scored on the same held-out data, those of a run with this key.
+        num_points: Values of alpha, evenly from 0 to 1.
+        statistics: The problem's statistics, such as those of observations, for all points; default: the problem's own.
+
+    Returns:
+        A row per point and metric: `alpha`, `metric`, `value`.
+
+    Raises:
+        ValueError: If the solutions do not fit each other, there are fewer than two points, or the statistics do not
+            fit the problem.
+        TypeError: If a leaf of a solution is not a floating-point array.
+
+    >>> import jax.numpy as jnp, zoo
+    >>> problem = zoo.from_function(lambda x: -jnp.sum(x**2), jnp.zeros(2))
+    >>> frame = zoo.interpolate(problem, -jnp.ones(2), jnp.ones(2))
+    >>> zoo.barrier(frame, "fitness", maximize=False)
+    2.0
+    """
+    one, other = check_solution(one), check_solution(other)
+    _check_same_shapes(one, other)
+    if num_points < 2:
+        raise ValueError(f"num_points must be at least 2, the two solutions themselves, got {num_points}.")
+    alphas = np.linspace(0, 1, num_points)
+    problem = as_problem(problem, statistics)
+    metrics = _score_between(problem, one, other, run_keys(as_key(key)).score, jnp.asarray(alphas))
+    return _tidy({"alpha": alphas}, metrics)
+
+
+def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
+    """Returns the barrier between two solutions: by how much the scores between fall short of the ends' at most.
+
+    At each alpha the score is compared with (1 - alpha) that of the one end + alpha that of the other (Entezari et al.
+    2022, arXiv 2110.06296). Frankle et al. compare with the mean of both ends, which is the same where they are equally
+    good; where they are not, as with a dense and a sparse network, a straight slope would count as a barrier there.
+
+    Args:
+        frame: As returned by `interpolate`.
+        metric: Which metric.
+        maximize: Whether larger is better.
+
+    Returns:
+        At least 0. Infinite if a score between is NaN, which counts as the worst; NaN if one at an end is not finite.
+
+    Raises:
+        ValueError: If the frame lacks the metric or the ends, or has several rows for an alpha.
+    """
+    rows = metric_rows(frame, metric, ("alpha",)).sort_values("alpha")
+    alpha, value = rows.alpha.to_numpy(float), rows.value.to_numpy(float)
+    if alpha[0] != 0 or alpha[-1] != 1 or not np.all(np.diff(alpha) > 0):
+        raise ValueError(f"barrier expects each alpha from 0 to 1 once, as interpolate returns them, got {alpha}.")
+    if not np.isfinite(value[[0, -1]]).all():
+        return np.nan
+    straight = (1 - alpha) * value[0] + alpha * value[-1]
+    shortfall = straight - value if maximize else value - straight
+    return float(np.max(np.where(np.isnan(shortfall), np.inf, shortfall)))
+
+
+def flatness(
+    problem: str | Problem,
+    solution: Solution,
+    key: jax.Array | int = 0,
+    *,
+    sigmas: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
+    num_samples: int = 16,
+    mask: Mask | None = None,
+    statistics: Statistics = None,
+) -> pd.DataFrame:
+    """Scores a solution under isotropic Gaussian perturbations.
+
+    A sample is a direction, the same at every sigma, so that how its score falls is not blurred by chance.
+
+    Args:
+        problem: A problem, or its id.
+        solution: The solution.
+        key: JAX random key, or a seed: all are scored on the same held-out data, those of a run with this key.
+        sigmas: Standard deviations of the perturbation.
+        num_samples: Directions.
+        mask: Booleans in the structure of the solution; only where they are true is it perturbed. Default: everywhere.
+        statistics: The problem's statistics, such as those of observations; default: the problem's own.
+
+    Returns:
+        A row per sigma, sample and metric: `sigma`, `sample`, `metric`, `value`.
+
+    Raises:
+        ValueError: If a sigma is negative or not finite, there is no sigma or no sample, or mask or statistics do not
+            fit.
+        TypeError: If a leaf of the solution is not a floating-point array, or the mask is not of booleans.
+
+    >>> import jax.numpy as jnp, zoo
+    >>> problem = zoo.from_function(lambda x: jnp.sum(x**2), jnp.zeros(2))
+    >>> frame = zoo.flatness(problem, jnp.ones(2), sigmas=(0.0, 1.0), num_samples=2)
+    >>> frame[frame.sigma == 0].value.tolist()
+    [2.0, 2.0]
+    """
+    solution = check_solution(solution)
+    scales = np.asarray(sigmas, float)
+    if scales.ndim != 1 or not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
+        raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    problem = as_problem(problem, statistics)
+    mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)
+    keys = run_keys(as_key(key))
+    directions = jax.random.split(keys.strategy, num_samples)
+    metrics = _score_around(problem, solution, mask, keys.score, jnp.asarray(scales), directions)
+    columns = {"sigma": np.repeat(scales, num_samples), "sample": np.tile(np.arange(num_samples), len(scales))}
+    return _tidy(columns, metrics)
+
+
+def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Returns the rows of one metric.
+
+    Args:
+        frame: A tidy frame with the columns `metric` and `value`.
+        metric: Which metric.
+        columns: What other columns there must be.
+
+    Raises:
+        ValueError: If a column is missing, or there is no such metric.
+    """
+    check_columns(frame, (*columns, "metric", "value"))
+    rows = frame.loc[frame.metric == metric]
+    if not len(rows):
+        raise ValueError(f"There is no metric {metric!r} in this frame; there are {list(frame.metric.unique())}.")
+    return rows
+
+
+def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises a `ValueError` if a frame lacks a column."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"Expected a frame with the columns {list(columns)}, got {list(frame)}: {missing} missing.")
+
+
+# Everything that has numbers is an argument, so that other solutions do not compile these again.
+
+
+@jax.jit
+def _score_between(
+    problem: Problem, one: Solution, other: Solution, key: jax.Array, alphas: jax.Array
+) -> dict[str, jax.Array]:
+    def score(alpha: jax.Array) -> dict[str, jax.Array]:
+        # Of the two ways to write it the one that is exact at both ends.
+        point = jax.tree.map(lambda x, y: (1 - alpha).astype(x.dtype) * x + alpha.astype(y.dtype) * y, one, other)
+        return problem.score(key, point)
+
+    return map_members(score, alphas, batch_size=problem.member_batch_size or _MEMBERS_AT_A_TIME)
+
+
+@jax.jit
+def _score_around(
+    problem: Problem, solution: Solution, mask: Mask, key: jax.Array, sigmas: jax.Array, directions: jax.Array
+) -> dict[str, jax.Array]:
+    def score(sigma: jax.Array, direction: jax.Array) -> dict[str, jax.Array]:
+        noise = apply_mask(mask, optax.tree.random_like(direction, solution))
+        point = jax.tree.map(lambda x, z: x + sigma.astype(x.dtype) * z, solution, noise)
+        return problem.score(key, point)
+
+    num_sigmas, num_samples = len(sigmas), len(directions)
+    # Noise is drawn anew at each sigma rather than kept, which would take the memory of all samples at once.
+    return map_members(
+        score,
+        jnp.repeat(sigmas, num_samples),
+        jnp.tile(directions, num_sigmas),
+        batch_size=problem.member_batch_size or _MEMBERS_AT_A_TIME,
+    )
+
+
+def _check_same_shapes(one: Solution, other: Solution) -> None:
+    shapes = [[x.shape for x in jax.tree.leaves(solution)] for solution in (one, other)]
+    if jax.tree.structure(one) != jax.tree.structure(other) or shapes[0] != shapes[1]:
+        raise ValueError(
+            "There is a line only between solutions of the same structure and shapes, got "
+            f"{jax.tree.structure(one)} with {shapes[0]} and {jax.tree.structure(other)} with {shapes[1]}."
+        )
+
+
+def _checked_mask(mask: Mask, solution: Solution) -> Mask:
+    check_structure("mask", mask, solution)
+    dtypes = {str(jnp.result_type(m)) for m in jax.tree.leaves(mask)}
+    if dtypes != {"bool"}:
+        raise TypeError(f"mask must be of booleans, true where a weight is kept, got {sorted(dtypes)}.")
+    return jax.tree.map(jnp.asarray, mask)
+
+
+def _tidy(columns: Mapping[str, np.ndarray], metrics: Mapping[str, Any]) -> pd.DataFrame:
+    frames = [
+        pd.DataFrame({**columns, "metric": name, "value": np.asarray(values, float)})
+        for name, values in metrics.items()
+    ]
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,245 @@
+"""Figures of lottery tickets: scores and layers down a ladder, and the loss landscape around what they came to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
+
+from zoo.benchmarking.plot import add_legend, spans_decades
+from zoo.benchmarking.results import confidence_interval, interquartile_mean
+from zoo.sparsity.landscape import barrier, check_columns, metric_rows
+
+_FEWEST_FOR_INTERVAL = 4  # of fewer seeds a bootstrap interval is far too narrow, and nothing is cut off for the mean
+
+
+def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Mapping[str, str] | None = None) -> Figure:
+    """Draws the score of tickets against the fraction of weights that they keep, a line per criterion.
+
+    Lines are interquartile means over seeds with bootstrap 95 % confidence intervals; with fewer than four seeds, means
+    with the range from the lowest to the highest. The figure says which.
+
+    Args:
+        frame: A row per criterion, seed, round and metric, with the columns `criterion`, `seed`, `round`, `kept`,
+            `metric` and `value`.
+        metric: Which metric.
+        maximize: Whether larger is better.
+        labels: What to call the criteria; default: by their names.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: If the frame lacks a column or the metric, or has several rows for a seed.
+    """
+    rows = metric_rows(frame, metric, ("criterion", "seed", "round", "kept"))
+    num_seeds = _num_seeds(rows, ["criterion", "round"])
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    handles = {}
+    for criterion, group in rows.groupby("criterion", sort=False):
+        label = (labels or {}).get(str(criterion), str(criterion))
+        handles[label] = _draw_over_seeds(axis, group, "value", num_seeds, label=label)
+    _label_kept(axis, rows.kept)
+    _label_metric(axis, metric, maximize)
+    add_legend(figure, handles)
+    figure.supxlabel(_describe_seeds(num_seeds), fontsize="small")
+    return figure
+
+
+def plot_layers(frame: pd.DataFrame) -> Figure:
+    """Draws the fraction that each layer keeps against that of the whole network, a panel per criterion.
+
+    Dashed is what all layers would keep if they were pruned alike. Lines and bands are as in `plot_ladder`.
+
+    Args:
+        frame: A row per criterion, seed, round and layer, with the columns `criterion`, `seed`, `round`, `kept`,
+            `layer` and `layer_kept`.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: If the frame lacks a column, has no rows, or has several for a seed.
+    """
+    check_columns(frame, ("criterion", "seed", "round", "kept", "layer", "layer_kept"))
+    if not len(frame):
+        raise ValueError("plot_layers expects a frame with at least one row.")
+    num_seeds = _num_seeds(frame, ["criterion", "round", "layer"])
+    criteria, layers = frame.criterion.unique(), frame.layer.unique()
+    # In the order of the network: the deeper, the lighter.
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(layers)))
+    figure = Figure(figsize=(2.2 + 3.4 * len(criteria), 4.0), layout="constrained")
+    axes = figure.subplots(1, len(criteria), sharey=True, squeeze=False)[0]
+    handles = {}
+    for axis, criterion in zip(axes, criteria, strict=True):
+        rows = frame.loc[frame.criterion == criterion]
+        for layer, color in zip(layers, colors, strict=True):
+            group = rows.loc[rows.layer == layer]
+            if len(group):
+                handles[str(layer)] = _draw_over_seeds(axis, group, "layer_kept", num_seeds, color=color)
+        ends = [rows.kept.min(), rows.kept.max()]
+        (handles["all alike"],) = axis.plot(ends, ends, "--", color="gray", linewidth=1, zorder=1)
+        axis.set_title(str(criterion), fontsize="medium")
+        _label_kept(axis, rows.kept)
+    _scale_log(axes[0], "y", frame.layer_kept, unit=0.01)  # which the other panels share
+    axes[0].set_ylabel("weights kept in the layer (%)")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    figure.supxlabel(_describe_seeds(num_seeds), fontsize="small")
+    return figure
+
+
+def plot_interpolation(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: bool) -> Figure:
+    """Draws scores between pairs of solutions, a curve each, with the straight line that its barrier is measured from.
+
+    Args:
+        frames: By label, as returned by `zoo.interpolate`.
+        metric: Which metric.
+        maximize: Whether larger is better.
+
+    Returns:
+        A matplotlib figure; the legend has the barriers.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a frame is not one of `zoo.interpolate` or lacks the metric.
+    """
+    _check_any(frames, "plot_interpolation")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    handles = {}
+    for label, frame in frames.items():
+        rows = metric_rows(frame, metric, ("alpha",)).sort_values("alpha")
+        (line,) = axis.plot(rows.alpha, rows.value, "o-", markersize=3, label=label)
+        handles[f"{label} (barrier {barrier(frame, metric, maximize):.3g})"] = line
+        axis.plot([0, 1], rows.value.iloc[[0, -1]], ":", color=line.get_color(), linewidth=1, alpha=0.7)
+    axis.set_xlabel("alpha: from the one solution (0) to the other (1)")
+    _label_metric(axis, metric, maximize, scale="linear")  # on which the dotted lines are straight
+    ncols = 2 if max(map(len, handles)) < 40 else 1
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False)
+    return figure
+
+
+def plot_flatness(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: bool) -> Figure:
+    """Draws scores under perturbation against its standard deviation, a curve per solution.
+
+    Lines are interquartile means over the samples, bands their quartiles: how much directions differ, not how well the
+    mean is known.
+
+    Args:
+        frames: By label, as returned by `zoo.flatness`.
+        metric: Which metric.
+        maximize: Whether larger is better.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a frame is not one of `zoo.flatness` or lacks the metric.
+    """
+    _check_any(frames, "plot_flatness")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    handles, sigmas, num_samples = {}, [], []
+    for label, frame in frames.items():
+        groups = metric_rows(frame, metric, ("sigma", "sample")).groupby("sigma").value
+        x, values = zip(*((sigma, group.to_numpy(float)) for sigma, group in groups), strict=True)
+        middle = [interquartile_mean(each) for each in values]
+        low, high = ([np.quantile(each, q) for each in values] for q in (0.25, 0.75))
+        handles[label] = _draw(axis, x, middle, low, high, label=label)
+        sigmas += x
+        num_samples += [len(each) for each in values]
+    _scale_log(axis, "x", sigmas)
+    axis.set_xlabel("standard deviation of the perturbation")
+    _label_metric(axis, metric, maximize)
+    add_legend(figure, handles)
+    figure.supxlabel(
+        f"interquartile mean over {_span(num_samples)} perturbations; band: their quartiles", fontsize="small"
+    )
+    return figure
+
+
+def _draw_over_seeds(axis: Axes, rows: pd.DataFrame, column: str, num_seeds: Sequence[int], **style: Any) -> Any:
+    """Draws a column against the fraction kept: a point per round, the middle over seeds and a band."""
+    x, middle, low, high = [], [], [], []
+    for _, of_round in rows.sort_values("seed").groupby("round"):  # a bootstrap depends on the order
+        values = of_round[column].to_numpy(float)
+        x.append(of_round.kept.mean())
+        if min(num_seeds) >= _FEWEST_FOR_INTERVAL:
+            middle.append(interquartile_mean(values))
+            interval = confidence_interval(values)
+        else:
+            middle.append(values.mean())
+            interval = values.min(), values.max()
+        low.append(interval[0])
+        high.append(interval[1])
+    return _draw(axis, x, middle, low, high, **style)
+
+
+def _draw(axis: Axes, x: Sequence[float], middle: Any, low: Any, high: Any, **style: Any) -> Any:
+    (line,) = axis.plot(x, middle, "o-", markersize=4, **style)
+    axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    return line
+
+
+def _num_seeds(rows: pd.DataFrame, by: list[str]) -> list[int]:
+    seeds = rows.groupby(by).seed
+    if (seeds.size() != seeds.nunique()).any():
+        raise ValueError(
+            f"Expected one row per seed, {', '.join(by)}, got several: draw one problem and strategy at a time."
+        )
+    return seeds.nunique().tolist()
+
+
+def _describe_seeds(num_seeds: Sequence[int]) -> str:
+    if max(num_seeds) == 1:
+        return "one seed"
+    if min(num_seeds) >= _FEWEST_FOR_INTERVAL:
+        return f"interquartile mean over {_span(num_seeds)} seeds; band: bootstrap 95 % confidence interval"
+    return f"mean over {_span(num_seeds)} seeds; band: from the lowest to the highest"
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _label_kept(axis: Axes, kept: pd.Series) -> None:
+    _scale_log(axis, "x", kept, unit=0.01)
+    axis.set_xlim(kept.max() * 1.05, kept.min() / 1.05)  # the sparser, the further to the right
+    axis.set_xlabel("weights kept (%)")
+    axis.grid(alpha=0.3)
+
+
+def _scale_log(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *, unit: float = 1) -> None:
+    """Makes an axis logarithmic, but linear below the smallest positive value if there are zeros."""
+    values = np.asarray(list(values), float)
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    low, high = positive.min(), positive.max()
+    subs = range(1, 10) if high < 4 * low else (1, 2, 5)
+    axis, set_scale = (axes.xaxis, axes.set_xscale) if which == "x" else (axes.yaxis, axes.set_yscale)
+    if low <= values.min():
+        set_scale("log")
+        axis.set_major_locator(LogLocator(subs=subs))
+    else:
+        set_scale("symlog", linthresh=low, linscale=0.3)
+        axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=low, subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:.3g}"))
+
+
+def _label_metric(axis: Axes, metric: str, maximize: bool, *, scale: str | None = None) -> None:
+    axis.set_ylabel(f"{metric} ({'higher' if maximize else 'lower'} is better)")
+    axis.grid(alpha=0.3)
+    if scale is None and not maximize and spans_decades(axis):
+        axis.set_yscale("log")
+
+
+def _check_any(frames: Mapping[str, pd.DataFrame], name: str) -> None:
+    if not frames:
+        raise ValueError(f"{name} expects at least one frame, by label.")

@@ -1,0 +1,429 @@
+"""Lottery tickets: which weights of a network are kept, and from where they are trained.
+
+A folder of tickets has `tickets.json` (what trained them on what), and for each criterion `solution/` (the initial
+solutions) and `round_00/`, `round_01/`, ... with masks, means and statistics of all seeds. A round is written at once
+or not at all.
+
+Reference: Lange, Sprekeler 2023, "Lottery Tickets in Evolutionary Optimization: On Sparse Backpropagation-Free
+Trainability", arXiv 2306.00045; Frankle, Carbin 2019, "The Lottery Ticket Hypothesis", arXiv 1803.03635.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.leaves import leaf_name
+from zoo.core.masks import Mask, apply_mask, prunable_leaves
+from zoo.core.problem import Problem
+from zoo.core.strategy import Solution, Strategy, check_solution
+from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.compiled import run_keys
+from zoo.loop.drive import as_key
+from zoo.loop.run import RunResult, run
+from zoo.registry import as_problem, make_strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ticket:
+    """A lottery ticket.
+
+    Attributes:
+        mask: Booleans in the structure of a solution: which weights are kept.
+        solution: The initial solution, not masked, to which training is rewound.
+        kept: Fraction of the prunable weights that are kept.
+        mean: What training it came to, zero where pruned; `None` if it was not trained.
+        statistics: The problem's statistics at the end of that, such as those of observations; `()` if none.
+        metrics: The scores of the mean, by name.
+        info: Where it comes from: `criterion`, and of a ladder `seed` and `round`.
+    """
+
+    mask: Mask
+    solution: Solution
+    kept: float
+    mean: Solution | None = None
+    statistics: Any = ()
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def train(
+        self,
+        strategy: str | Strategy | dict[str, Any],
+        problem: str | Problem,
+        key: int | jax.Array = 0,
+        **options: Any,
+    ) -> RunResult:
+        """Trains the ticket: its weights alone, from its initial solution.
+
+        Args:
+            strategy: Any strategy, its id, or a dictionary of its id and settings. Gradient descent is
+                `{"id": "bptt", "optimizer": "adam", "learning_rate": 1e-3, "population_size": 1}`.
+            problem: A problem or its id, with a network of the same shapes.
+            key: JAX random key, or a seed.
+            **options: Those of `zoo.run`, such as `num_generations`.
+
+        Returns:
+            A `RunResult`.
+
+        Raises:
+            ValueError: If the problem's network has other shapes.
+        """
+        problem = as_problem(problem)
+        _check_fits(self.mask, problem)
+        masked = make_strategy("masked", problem=problem, base=strategy, mask=self.mask)
+        return run(masked, problem, key, solution=self.solution, **options)
+
+    def evaluate(self, problem: str | Problem, key: int | jax.Array = 0) -> dict[str, float]:
+        """Returns the held-out score of the trained mean, or of the masked initial solution, by name.
+
+        Args:
+            problem: A problem or its id, with a network of the same shapes.
+            key: JAX random key, or a seed; the held-out data are those of a run with this key.
+        """
+        problem = as_problem(problem, self.statistics)
+        _check_fits(self.mask, problem)
+        solution = apply_mask(self.mask, self.solution) if self.mean is None else self.mean
+        metrics = _score(problem, run_keys(as_key(key)).score, jax.tree.map(jnp.asarray, solution))
+        return {name: float(value) for name, value in metrics.items()}
+
+    def permuted(self, key: int | jax.Array = 0, *, weights: bool = False) -> Self:
+        """Returns the ticket with the mask permuted within each leaf, not trained: as many weights in every layer.
+
+        Args:
+            key: JAX random key, or a seed.
+            weights: Whether the initial weights are permuted along with the mask: then only their places change.
+        """
+        leaves, structure = jax.tree.flatten(self.mask)
+        keys = jax.random.split(as_key(key), len(leaves))
+        orders = [jax.random.permutation(k, m.size) for k, m in zip(keys, leaves, strict=True)]
+        orders = jax.tree.unflatten(structure, orders)
+
+        def permute(x: Any, order: jax.Array) -> jax.Array:
+            return jnp.asarray(x).ravel()[order].reshape(np.shape(x))
+
+        mask = jax.tree.map(permute, self.mask, orders)
+        if weights:  # biases, all kept, have no places of their own
+            keeps_all = jax.tree.map(lambda m: bool(np.all(m)), self.mask)
+            solution = jax.tree.map(
+                lambda x, order, all: x if all else permute(x, order), self.solution, orders, keeps_all
+            )
+        else:
+            solution = self.solution
+        return self._untrained(mask=mask, solution=solution)
+
+    def reinitialized(self, problem: str | Problem, key: int | jax.Array = 0) -> Self:
+        """Returns the ticket with other initial weights, those of a run with this key; not trained.
+
+        Args:
+            problem: A problem or its id, with a network of the same shapes.
+            key: JAX random key, or a seed.
+        """
+        problem = as_problem(problem)
+        _check_fits(self.mask, problem)
+        return self._untrained(solution=check_solution(problem.initial_solution(run_keys(as_key(key)).solution)))
+
+    def layers(self, exclude: str | tuple[str, ...] = ()) -> dict[str, float]:
+        """Returns the fraction that each prunable leaf keeps, by its path; `exclude` as in `lottery`."""
+        chosen = jax.tree.leaves(prunable_leaves(self.solution, exclude))
+        masks = jax.tree_util.tree_leaves_with_path(self.mask)
+        return {
+            leaf_name(path): float(np.mean(m)) for (path, m), is_chosen in zip(masks, chosen, strict=True) if is_chosen
+        }
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves the ticket to a folder, replacing what is there; `zoo.load_ticket` reads it back."""
+        facts = {"kept": self.kept, "metrics": self.metrics, "info": self.info, "is_trained": self.mean is not None}
+        trees = {"mask": self.mask, "solution": self.solution, "mean": self.mean, "statistics": self.statistics}
+        _write(pathlib.Path(folder), facts, trees)
+
+    def _untrained(self, **changes: Any) -> Self:
+        return dataclasses.replace(self, mean=None, statistics=(), metrics={}, **changes)
+
+
+class Round(NamedTuple):
+    """A round of a ladder, all seeds: every array has a leading axis of seeds."""
+
+    mask: Mask
+    mean: Solution
+    statistics: Any
+    metrics: dict[str, np.ndarray]
+    kept: float
+
+
+class Tickets:
+    """The tickets of `lottery_tickets`.
+
+    Attributes:
+        rounds: By criterion, a `Round` each.
+        solutions: By criterion, the initial solutions, with a leading axis of seeds.
+        metadata: JSON-able facts: strategy, problem and their settings, `headline`, `maximize`, and whatever decides
+            the numbers.
+    """
+
+    def __init__(self, rounds: dict[str, list[Round]], solutions: dict[str, Solution], metadata: dict[str, Any]):
+        self.rounds = rounds
+        self.solutions = solutions
+        self.metadata = metadata
+
+    @property
+    def criteria(self) -> list[str]:
+        """The criteria by which was pruned."""
+        return list(self.rounds)
+
+    @functools.cached_property
+    def frame(self) -> "pd.DataFrame":
+        """Scores, tidy: a row per criterion, seed, round and metric, with `kept` and `value`."""
+        import pandas as pd
+
+        rows = [
+            {"criterion": c, "seed": seed, "round": r, "kept": each.kept, "metric": name, "value": float(value)}
+            for c, rounds in self.rounds.items()
+            for r, each in enumerate(rounds)
+            for name, values in each.metrics.items()
+            for seed, value in enumerate(values)
+        ]
+        return pd.DataFrame(rows)
+
+    @functools.cached_property
+    def layers(self) -> "pd.DataFrame":
+        """What each layer keeps, tidy: a row per criterion, seed, round and prunable leaf, with `layer_kept`."""
+        import pandas as pd
+
+        rows = []
+        for criterion, rounds in self.rounds.items():
+            for r in range(len(rounds)):
+                for seed in range(self.num_seeds):
+                    ticket = self.ticket(criterion, seed=seed, round=r)
+                    labels = {"criterion": criterion, "seed": seed, "round": r, "kept": ticket.kept}
+                    each = ticket.layers(tuple(self.metadata.get("exclude", ())))
+                    rows += [{**labels, "layer": name, "layer_kept": kept} for name, kept in each.items()]
+        return pd.DataFrame(rows)
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of seeds."""
+        return len(jax.tree.leaves(next(iter(self.solutions.values())))[0])
+
+    def ticket(self, criterion: str, *, seed: int = 0, round: int = -1) -> Ticket:
+        """Returns one ticket.
+
+        Args:
+            criterion: By which it was pruned.
+            seed: From 0.
+            round: From 0, where all weights are kept; negative numbers count from the last one.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        if criterion not in self.rounds:
+            raise KeyError(f"No tickets by {criterion!r}; there are those by {', '.join(map(repr, self.rounds))}.")
+        rounds = self.rounds[criterion]
+        if not 0 <= seed < self.num_seeds or not -len(rounds) <= round < len(rounds):
+            raise KeyError(
+                f"No ticket of seed {seed} and round {round}; there are {self.num_seeds} seeds and {len(rounds)} "
+                "rounds, counted from 0."
+            )
+        round %= len(rounds)
+        mask, mean, statistics, metrics, kept = rounds[round]
+
+        def of_seed(tree: Any) -> Any:
+            return jax.tree.map(lambda x: x[seed], tree)
+
+        return Ticket(
+            mask=of_seed(mask),
+            solution=of_seed(self.solutions[criterion]),
+            kept=kept,
+            mean=of_seed(mean),
+            statistics=of_seed(statistics),
+            metrics={name: float(values[seed]) for name, values in metrics.items()},
+            info={"criterion": criterion, "seed": int(seed), "round": int(round)},  # which may be NumPy's
+        )
+
+    def summary(self) -> "pd.DataFrame":
+        """Returns the headline score: a row per round with `kept`, a column per criterion, the mean over seeds."""
+        rows = self.frame[self.frame.metric == self.metadata["headline"]]
+        table = rows.pivot_table(
+            index=["round", "kept"], columns="criterion", values="value", aggfunc="mean", sort=False
+        )
+        return table.sort_index()[self.criteria].reset_index().rename_axis(columns=None)
+
+    def plot(self) -> "Figure":
+        """Draws the headline score against the kept fraction; see `zoo.plot_ladder`."""
+        from zoo.sparsity.plot import plot_ladder
+
+        return plot_ladder(self.frame, metric=self.metadata["headline"], maximize=self.metadata["maximize"])
+
+    def plot_layers(self) -> "Figure":
+        """Draws what each layer keeps; see `zoo.plot_layers`."""
+        from zoo.sparsity.plot import plot_layers
+
+        return plot_layers(self.layers)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves the tickets to a folder, replacing what is there; `zoo.load_tickets` reads them back."""
+        folder = pathlib.Path(folder)
+        save_metadata(folder, {**self.metadata, "criteria": self.criteria})
+        for criterion, rounds in self.rounds.items():
+            shutil.rmtree(folder / criterion, ignore_errors=True)  # which may have more rounds
+            save_solutions(folder, criterion, self.solutions[criterion])
+            for number, each in enumerate(rounds):
+                save_round(folder, criterion, number, each)
+
+
+def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
+    """Loads what `Ticket.save` saved.
+
+    Args:
+        folder: Where it is.
+        problem: A problem or its id, whose network has the structure of the ticket's.
+
+    Raises:
+        FileNotFoundError: If there is no ticket.
+        ValueError: If the problem's network has other shapes.
+    """
+    folder, problem = pathlib.Path(folder), as_problem(problem)
+    facts = json.loads(_read(folder / "facts.json"))
+    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    like = {"mask": solution, "solution": solution, "mean": None, "statistics": ()}
+    if facts["is_trained"]:
+        like |= {"mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
+    trees = _read_trees(folder, like, num_axes=0)
+    return Ticket(kept=facts["kept"], metrics=facts["metrics"], info=facts["info"], **trees)
+
+
+def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
+    """Loads the tickets that `lottery_tickets(out=...)` or `Tickets.save` saved, as far as there are.
+
+    Args:
+        folder: Where they are.
+        problem: A problem or its id, whose network has the structure of the tickets'.
+
+    Raises:
+        FileNotFoundError: If there are no tickets.
+        ValueError: If the problem's network has other shapes.
+    """
+    folder, problem = pathlib.Path(folder), as_problem(problem)
+    metadata = load_metadata(folder)
+    criteria = [c for c in metadata["criteria"] if (folder / c / "round_00").is_dir()]
+    rounds = {c: load_rounds(folder, c, problem) for c in criteria}
+    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    like = {"solution": solution}
+    solutions = {c: _read_trees(folder / c / "solution", like, num_axes=1)["solution"] for c in criteria}
+    if not rounds:
+        raise FileNotFoundError(f"No finished round of tickets in {folder}.")
+    return Tickets(rounds, solutions, metadata)
+
+
+def save_metadata(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Writes the facts about a ladder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".tickets.json.tmp"
+    temporary.write_text(json.dumps(metadata, indent=1))
+    temporary.replace(folder / "tickets.json")
+
+
+def load_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the facts about a ladder.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If they are damaged, or something else.
+    """
+    try:
+        metadata = json.loads(_read(folder / "tickets.json"))
+        _ = metadata["criteria"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(
+            f"{folder / 'tickets.json'} is damaged, or none of this library. Choose another folder."
+        ) from None
+    return metadata
+
+
+def save_solutions(folder: pathlib.Path, criterion: str, solutions: Solution) -> None:
+    """Writes the initial solutions of a ladder."""
+    _write(folder / criterion / "solution", {}, {"solution": solutions})
+
+
+def save_round(folder: pathlib.Path, criterion: str, number: int, each: Round) -> None:
+    """Writes a round of a ladder."""
+    facts = {"kept": each.kept, "metrics": {name: np.asarray(x, float).tolist() for name, x in each.metrics.items()}}
+    trees = {"mask": each.mask, "mean": each.mean, "statistics": each.statistics}
+    _write(folder / criterion / f"round_{number:02d}", facts, trees)
+
+
+def load_rounds(folder: pathlib.Path, criterion: str, problem: Problem) -> list[Round]:
+    """Reads the rounds of a ladder, from the first one as far as they are there."""
+    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    like = {"mask": solution, "mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
+    rounds = []
+    while (path := folder / criterion / f"round_{len(rounds):02d}").is_dir():
+        facts = json.loads(_read(path / "facts.json"))
+        metrics = {name: np.asarray(values) for name, values in facts["metrics"].items()}
+        rounds.append(Round(**_read_trees(path, like, num_axes=1), metrics=metrics, kept=facts["kept"]))
+    return rounds
+
+
+def _write(folder: pathlib.Path, facts: dict[str, Any], trees: dict[str, Any]) -> None:
+    """Writes JSON-able facts and pytrees, whose leaves are stored in their order: their structure is the problem's."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    leaves = {name: {f"{i:04d}": x for i, x in enumerate(jax.tree.leaves(tree))} for name, tree in trees.items()}
+    save_tree(temporary / "arrays", {name: each for name, each in leaves.items() if each})
+    (temporary / "facts.json").write_text(json.dumps(facts, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _read_trees(folder: pathlib.Path, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
+    """Reads pytrees of the given structures, whose arrays have so many further leading axes.
+
+    Raises:
+        ValueError: If the number of leaves or a shape differs.
+    """
+    stored, trees = load_tree(folder / "arrays"), {}
+    for name, tree in like.items():
+        leaves = [x for _, x in sorted(stored.get(name, {}).items())]
+        expected, structure = jax.tree.flatten(tree)
+        shapes, there = [np.shape(x) for x in expected], [x.shape[num_axes:] for x in leaves]
+        if shapes != there:
+            raise ValueError(
+                f"The tickets in {folder} are those of another network: the problem has {name} of shapes {shapes}, "
+                f"there are {there}. Load them with the problem that they were trained on."
+            )
+        trees[name] = jax.tree.unflatten(structure, leaves)
+    return trees
+
+
+def _read(path: pathlib.Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no lottery tickets in {path.parent}: no {path.name} is there.")
+    return path.read_text()
+
+
+def _check_fits(mask: Mask, problem: Problem) -> None:
+    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+    shapes = [
+        {leaf_name(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (mask, solution)
+    ]
+    if jax.tree.structure(mask) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"The ticket is one of a network of the shapes {shapes[0]}, this problem has {shapes[1]}. Give the problem "
+            "a network of the same layers."
+        )
+
+
+@jax.jit
+def _score(problem: Problem, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
+    return problem.score(key, solution)
