@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
-from zoo.loop.drive import Budget, drive
+from zoo.loop.budget import Budget
+from zoo.loop.drive import drive
 
 NUM_SEEDS = 5
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+__all__ = ["SHAPINGS", "Shaping", "centered_ranks", "finite", "get_shaping", "ranks", "standardized", "utilities"]
+
 Shaping = Callable[[jax.Array], jax.Array]
 
 # Up to here all pairs are compared (one fused kernel); above, sorting is cheaper.
@@ -64,10 +66,10 @@ def utilities(fitness: jax.Array) -> jax.Array:
     size = fitness.shape[0]
     table = jnp.maximum(0.0, math.log(size / 2 + 1) - jnp.log(jnp.arange(1, size + 1, dtype=fitness.dtype)))
     table = table / jnp.sum(table) - 1 / size
-    return average_over_ties(table, fitness)
+    return _average_over_ties(table, fitness)
 
 
-def average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
+def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
     """Returns each member's entry of a table by rank; tied members get the average of theirs.
 
     Args:

@@ -18,7 +18,8 @@ from zoo.core.strategy import Evaluation, Groups, Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python
-from zoo.loop.run import RunResult, minimize, run
+from zoo.loop.result import RunResult, load_run
+from zoo.loop.run import minimize, run
 from zoo.registry import (
     list_problems,
     list_strategies,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import benchmark
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
     from zoo.benchmarking.plot import plot_estimators
-    from zoo.benchmarking.results import Results, load_run
+    from zoo.benchmarking.results import Results
     from zoo.sparsity.ladder import lottery_tickets
     from zoo.sparsity.landscape import barrier, flatness, interpolate
     from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
@@ -97,7 +98,6 @@ _LAZY = {
     "estimator_statistics": "zoo.benchmarking.estimators",
     "flatness": "zoo.sparsity.landscape",
     "interpolate": "zoo.sparsity.landscape",
-    "load_run": "zoo.benchmarking.results",
     "lottery_tickets": "zoo.sparsity.ladder",
     "plot_estimators": "zoo.benchmarking.plot",
     "plot_flatness": "zoo.sparsity.plot",
@@ -115,3 +115,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -235,7 +235,7 @@ def tickets_command(
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
-    from zoo.benchmarking.report import format_ert, format_summary
+    from zoo.benchmarking.tables import format_ert, format_summary
 
     _print_table(format_summary(results.summary()))
     if len(results.runtimes):

@@ -371,3 +371,13 @@ def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
         summary = (inspect.getdoc(factory) or "").partition("\n")[0]
         rows.append((id, summary, factory.names() if id.endswith("/*") else []))
     return rows
+
+
+def resolve(strategy: str | Strategy, problem: str | Problem) -> tuple[Strategy, Problem]:
+    """Returns strategy and problem as instances, ids made and open settings filled in."""
+    if not isinstance(problem, Problem):
+        problem = make_problem(problem)
+    if isinstance(strategy, Strategy):
+        start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
+        return strategy.for_solution(start), problem
+    return make_strategy(strategy, problem=problem), problem

@@ -36,7 +36,7 @@ def load_idx_dataset(name: str, data_dir: str | os.PathLike[str] | None) -> tupl
     for part in _PARTS:
         num_axes = 3 if part.endswith("images") else 1
         path = _find(root, name, f"{part}-idx{num_axes}-ubyte")
-        arrays.append(read_idx(path, num_axes))
+        arrays.append(_read_idx(path, num_axes))
         if num_axes == 1 and len(arrays[-1]) != len(arrays[-2]):
             raise ValueError(
                 f"{path} has {len(arrays[-1])} labels for {len(arrays[-2])} images; expected one label per image."
@@ -54,7 +54,7 @@ def _find(root: pathlib.Path, name: str, stem: str) -> pathlib.Path:
     raise FileNotFoundError(f"Expected {stem} or {stem}.gz for the dataset {name!r}; looked in {looked}.")
 
 
-def read_idx(path: str | os.PathLike[str], num_axes: int) -> np.ndarray:
+def _read_idx(path: str | os.PathLike[str], num_axes: int) -> np.ndarray:
     """Reads one IDX file of bytes.
 
     Args:

@@ -1,7 +1,9 @@
 """Image classification: scikit-learn's digits, which are always there, and the MNIST family from a data folder."""
 
 import functools
+import inspect
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -15,7 +17,12 @@ from zoo.problems.supervised.sparse import SparseNetwork
 Loss = Literal["cross_entropy", "error"]
 
 
-def digits(
+Data = tuple[np.ndarray, ...]
+"""Images and labels to train on, images and labels to test."""
+
+
+def _classification(
+    data: Data,
     *,
     network: str | Network = "mlp",
     hidden: tuple[int, ...] = (32,),
@@ -26,6 +33,54 @@ def digits(
     block: tuple[int, int] = (1, 1),
     member_batch_size: int | None = None,
 ) -> Classification:
+    train_images, train_labels, test_images, test_labels = data
+    num_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    if density is None and tuple(block) != (1, 1):
+        raise ValueError(f"block={block!r} is for sparse networks: give a density too, such as density=0.1.")
+    network = make_network(network, num_classes, hidden=hidden, activation=activation)
+    return Classification(
+        network=network if density is None else SparseNetwork(network, density, block),
+        train_inputs=jnp.asarray(train_images[..., None]),
+        train_labels=jnp.asarray(train_labels, jnp.int32),
+        test_inputs=jnp.asarray(test_images[..., None]),
+        test_labels=jnp.asarray(test_labels, jnp.int32),
+        loss=loss,
+        batch_size=batch_size,
+        member_batch_size=member_batch_size,
+    )
+
+
+def _image_task(name: str, load: Callable[..., Data], doc: str) -> Callable[..., Classification]:
+    """Returns a task that takes the settings of `load` and, besides them, those of `_classification`."""
+    of_data = inspect.signature(load).parameters
+    _, *of_network = inspect.signature(_classification).parameters.values()
+
+    def make(**settings: Any) -> Classification:
+        signature.bind(**settings)  # says which setting is unknown
+        data = load(**{name: settings.pop(name) for name in of_data if name in settings})
+        return _classification(data, **settings)
+
+    signature = inspect.Signature([*of_data.values(), *of_network], return_annotation=Classification)
+    make.__dict__["__signature__"] = signature
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = doc
+    return make
+
+
+@functools.cache
+def _load_digits() -> Data:
+    import sklearn.datasets
+
+    data: Any = sklearn.datasets.load_digits()
+    order = np.random.RandomState(0).permutation(len(data.target))  # a frozen generator: the split never changes
+    images = (data.images[order] / 16).astype(np.float32)
+    labels = data.target[order]
+    return images[:1437], labels[:1437], images[1437:], labels[1437:]
+
+
+digits = _image_task(
+    "digits",
+    _load_digits,
     """8 x 8 images of digits (embedded in scikit-learn), 1 437 to train on and 360 to test.
 
     Args:
@@ -38,30 +93,18 @@ def digits(
             scores, which become part of the solution (`SparseNetwork`). `None`: dense.
         block: Rows and columns of the blocks of weights that share a score, if the network is sparse.
         member_batch_size: Evaluate at most this many members at a time.
-    """
-    network = _network(_digits(), network, hidden, activation, density, block)
-    return _classification(_digits(), network, loss, batch_size, member_batch_size)
+    """,
+)
 
 
-def _idx_problem(name: str, title: str):
-    def make(
-        *,
-        data_dir: str | os.PathLike[str] | None = None,
-        network: str | Network = "mlp",
-        hidden: tuple[int, ...] = (32,),
-        activation: str = "relu",
-        loss: Loss = "cross_entropy",
-        batch_size: int | None = 128,
-        density: float | None = None,
-        block: tuple[int, int] = (1, 1),
-        member_batch_size: int | None = None,
-    ) -> Classification:
-        data = load_idx_dataset(name, data_dir)
-        network = _network(data, network, hidden, activation, density, block)
-        return _classification(data, network, loss, batch_size, member_batch_size)
+def _idx_task(name: str, title: str) -> Callable[..., Classification]:
+    def load(*, data_dir: str | os.PathLike[str] | None = None) -> Data:
+        return load_idx_dataset(name, data_dir)
 
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = f"""{title}, 28 x 28 images in ten classes, from IDX files in a data folder.
+    return _image_task(
+        name,
+        load,
+        f"""{title}, 28 x 28 images in ten classes, from IDX files in a data folder.
 
     Args:
         data_dir: Data folder with the files in it or in its subfolder `{name}`; default: `$ZOO_DATA`.
@@ -77,56 +120,10 @@ def _idx_problem(name: str, title: str):
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is damaged.
-    """
-    return make
-
-
-mnist = _idx_problem("mnist", "MNIST: handwritten digits")
-fashion_mnist = _idx_problem("fashion_mnist", "Fashion-MNIST: articles of clothing")
-kmnist = _idx_problem("kmnist", "Kuzushiji-MNIST: cursive Japanese characters")
-
-
-@functools.cache
-def _digits() -> tuple[np.ndarray, ...]:
-    import sklearn.datasets
-
-    data: Any = sklearn.datasets.load_digits()
-    order = np.random.RandomState(0).permutation(len(data.target))  # a frozen generator: the split never changes
-    images = (data.images[order] / 16).astype(np.float32)
-    labels = data.target[order]
-    return images[:1437], labels[:1437], images[1437:], labels[1437:]
-
-
-def _network(
-    data: tuple[np.ndarray, ...],
-    network: str | Network,
-    hidden: tuple[int, ...],
-    activation: str,
-    density: float | None,
-    block: tuple[int, int],
-) -> Network:
-    num_classes = int(max(data[1].max(), data[3].max())) + 1
-    if density is None and tuple(block) != (1, 1):
-        raise ValueError(f"block={block!r} is for sparse networks: give a density too, such as density=0.1.")
-    made = make_network(network, num_classes, hidden=hidden, activation=activation)
-    return made if density is None else SparseNetwork(made, density, block)
-
-
-def _classification(
-    data: tuple[np.ndarray, ...],
-    network: Network,
-    loss: Loss,
-    batch_size: int | None,
-    member_batch_size: int | None,
-) -> Classification:
-    train_images, train_labels, test_images, test_labels = data
-    return Classification(
-        network=network,
-        train_inputs=jnp.asarray(train_images[..., None]),
-        train_labels=jnp.asarray(train_labels, jnp.int32),
-        test_inputs=jnp.asarray(test_images[..., None]),
-        test_labels=jnp.asarray(test_labels, jnp.int32),
-        loss=loss,
-        batch_size=batch_size,
-        member_batch_size=member_batch_size,
+    """,
     )
+
+
+mnist = _idx_task("mnist", "MNIST: handwritten digits")
+fashion_mnist = _idx_task("fashion_mnist", "Fashion-MNIST: articles of clothing")
+kmnist = _idx_task("kmnist", "Kuzushiji-MNIST: cursive Japanese characters")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+__all__ = ["SparseNetwork", "load_sparse"]
+
 
 @dataclasses.dataclass(frozen=True)
 class SparseNetwork:

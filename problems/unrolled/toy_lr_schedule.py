@@ -41,7 +41,7 @@ class ToyLRSchedule(UnrolledProblem):
     @property
     def suggestions(self) -> Mapping[str, Any]:
         """The settings of the paper."""
-        return {"sigma": 0.3, "learning_rate": 0.01, "optimizer": slow_adam}
+        return {"sigma": 0.3, "learning_rate": 0.01, "optimizer": _slow_adam}
 
     @property
     def suggested_num_steps(self) -> int:
@@ -61,16 +61,16 @@ class ToyLRSchedule(UnrolledProblem):
         progress = inner.time / (self.horizon or 1)
         rates = jnp.exp(solution)
         rate = rates[0] * (1 - progress) + rates[1] * progress
-        x = inner.x - rate * jax.grad(landscape)(inner.x)
-        return ToyInner(x, inner.time + 1), landscape(x), False
+        x = inner.x - rate * jax.grad(_landscape)(inner.x)
+        return ToyInner(x, inner.time + 1), _landscape(x), False
 
 
-def landscape(x: jax.Array) -> jax.Array:
+def _landscape(x: jax.Array) -> jax.Array:
     """Returns the value of the inner function at x, `[2]`."""
     ripple = jnp.sin(x[1]) ** 2 * jnp.exp(-5 * x[0] ** 2)
     return jnp.sqrt(x[0] ** 2 + 5) - jnp.sqrt(5.0) + ripple + jnp.abs(x[1] - 100) / 4
 
 
-def slow_adam(learning_rate: Any) -> optax.GradientTransformation:
+def _slow_adam(learning_rate: Any) -> optax.GradientTransformation:
     """Adam with b1 = 0.99, as in the paper."""
     return optax.adam(learning_rate, b1=0.99)

@@ -17,7 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
-from zoo.strategies.adapters import as_pairs, import_peer
+from zoo.strategies.adapters.peers import as_pairs, import_peer
 from zoo.strategies.shaping import finite
 
 _NATURAL = ("DES", "SNES", "SimpleES", "xNES")

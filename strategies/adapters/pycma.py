@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, num_dims, number, static
 from zoo.host.callback import from_numpy
-from zoo.strategies.adapters import as_pairs, import_peer
+from zoo.strategies.adapters.peers import as_pairs, import_peer
 
 _HISTORY = 100  # generations; pycma's own limit of 20 000 would be pickled in every one
 _generator_lock = threading.Lock()  # callbacks of several programs may run at once

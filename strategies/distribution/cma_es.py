@@ -87,7 +87,7 @@ class CMAES(MaskableStrategy):
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
         d = self._num_dims(state.mean)
-        interval = eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0]))
+        interval = _eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0]))
         due = new.generation % jnp.asarray(interval, new.generation.dtype) == 0
         covariance, basis, scales = decompose_if(due, new.covariance, new.basis, new.scales)
         return new._replace(covariance=covariance, basis=basis, scales=scales)
@@ -138,7 +138,7 @@ class CMAES(MaskableStrategy):
         return (y @ state.basis) / state.scales
 
 
-def eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:
+def _eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:
     """Returns the number of generations from one decomposition to the next (Hansen 2016, appendix B.2)."""
     xp = functions_for(d)
     return xp.maximum(1, xp.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))

@@ -98,7 +98,7 @@ class LMMAES(MaskableStrategy):
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
         y_mean = weights @ ((x - mean) / state.sigma)
-        z_mean = inverse_transform(state, y_mean, d)
+        z_mean = _inverse_transform(state, y_mean, d)
         # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
         z_mean = z_mean * jnp.minimum(1, (xp.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
 
@@ -127,7 +127,7 @@ def transform(state: LMMAESState, z: jax.Array, d: int | jax.Array) -> jax.Array
     return shrink * (z + (gains * r) @ state.directions)
 
 
-def inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> jax.Array:
+def _inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> jax.Array:
     """Returns the z with P z = y, for vectors in the last axis."""
     shrink, gains = _factors(state, d)
     gram = state.directions @ state.directions.T

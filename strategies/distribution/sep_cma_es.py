@@ -73,7 +73,7 @@ class SepCMAES(MaskableStrategy):
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
         d = self._num_dims(state.mean)
-        p = separable_parameters(d, evaluation.fitness.shape[0])
+        p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
         y = jax.tree.map(lambda x, m: (x - m) / state.sigma.astype(m.dtype), population, state.mean)
@@ -100,7 +100,7 @@ class SepCMAES(MaskableStrategy):
         return SepCMAESState(mean, sigma, path_sigma, path_c, variances, state.generation + 1)
 
 
-def separable_parameters(d: int | jax.Array, size: int) -> Parameters:
+def _separable_parameters(d: int | jax.Array, size: int) -> Parameters:
     """Returns the parameters of CMA-ES with positive weights only, and C learned (d + 2) / 3 times as fast.
 
     That factor is the ratio of the numbers of free parameters of a full and of a diagonal matrix (Ros, Hansen 2008,

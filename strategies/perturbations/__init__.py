@@ -1,7 +1,8 @@
 """How a population is stored: `Dense` arrays, `Seeded` noise that is drawn again, `LowRank` factors."""
 
-from zoo.strategies.perturbations.base import Perturbation, get_perturbation
+from zoo.strategies.perturbations.base import Perturbation
 from zoo.strategies.perturbations.dense import Dense
+from zoo.strategies.perturbations.forms import get_perturbation
 from zoo.strategies.perturbations.low_rank import LowRank
 from zoo.strategies.perturbations.seeded import Seeded
 

@@ -333,33 +333,3 @@ def positive_integer(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
     return int(value)
-
-
-def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbation:
-    """Returns a form: as given, by name, or by a dictionary of name and settings, `{"id": "low_rank", "rank": 2}`.
-
-    Raises:
-        ValueError: If there is none of that name.
-        TypeError: If it is neither.
-    """
-    from zoo.strategies.perturbations import Dense, LowRank, Seeded
-
-    forms = {"dense": Dense, "seeded": Seeded, "low_rank": LowRank}
-    if isinstance(perturbation, Perturbation):
-        return perturbation
-    settings = {}
-    if isinstance(perturbation, dict) and "id" in perturbation:
-        settings = {key: value for key, value in perturbation.items() if key != "id"}
-        perturbation = perturbation["id"]
-    if not isinstance(perturbation, str):
-        raise TypeError(
-            f"{name} must be one of {', '.join(map(repr, forms))}, a dictionary such as "
-            f"{{'id': 'low_rank', 'rank': 2}}, or such as LowRank(rank=2) of zoo.strategies.perturbations, got "
-            f"{perturbation!r}."
-        )
-    if perturbation not in forms:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, forms))}, got {perturbation!r}.")
-    try:
-        return forms[perturbation](**settings)
-    except TypeError as error:
-        raise TypeError(f"{name}={perturbation!r} does not take the settings {settings}: {error}") from None

@@ -75,7 +75,7 @@ class DE(PopulationStrategy):
     def _next_population(self, key: jax.Array, state: DEState) -> Population:
         key_partners, key_crossover, key_forced = jax.random.split(key, 3)
         size = state.fitness.shape[0]
-        partners = distinct_partners(key_partners, size, _NUM_PARTNERS[self.mutation])
+        partners = _distinct_partners(key_partners, size, _NUM_PARTNERS[self.mutation])
         best = jnp.argmin(state.fitness)
         numbers = parameter_numbers(state.members)
         # At least one parameter comes from the mutant (5).
@@ -100,7 +100,7 @@ class DE(PopulationStrategy):
         return DEState(where_members(accepted, population, state.members), jnp.where(accepted, fitness, state.fitness))
 
 
-def distinct_partners(key: jax.Array, size: int, count: int) -> jax.Array:
+def _distinct_partners(key: jax.Array, size: int, count: int) -> jax.Array:
     """Returns for each member `count` different others, uniformly drawn, `[count, size]`.
 
     Each is drawn among those left, and then steps over the indices taken, from the lowest to the highest: no

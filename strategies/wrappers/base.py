@@ -41,7 +41,7 @@ class Wrapper(Strategy):
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
-        object.__setattr__(self, "base", as_strategy(self.base, f"{type(self).__name__}.base"))
+        object.__setattr__(self, "base", _as_strategy(self.base, f"{type(self).__name__}.base"))
         if isinstance(self.base, Strategy):  # not what a transformation put in its place
             _ = self._sized_base  # its own checks of the population size
 
@@ -152,7 +152,7 @@ class PartPopulation(ImplicitPopulation):
         return self.wrapper._join_part(self.part.weighted_sum(weights), jax.tree.map(jnp.zeros_like, self.rest))
 
 
-def as_strategy(base: Any, name: str) -> Any:
+def _as_strategy(base: Any, name: str) -> Any:
     """Returns the strategy that a wrapper is given as such, as an id, or as a dictionary of an id and settings.
 
     Args:

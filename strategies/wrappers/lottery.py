@@ -20,7 +20,6 @@ from zoo.core import (
     as_patterns,
     full_mask,
     keep_best,
-    kept_fraction,
     leaf,
     num_surviving,
     number,
@@ -28,7 +27,6 @@ from zoo.core import (
     static,
     uniform_like,
 )
-from zoo.sparsity.tickets import Ticket
 from zoo.strategies.batching import any_in_batch
 from zoo.strategies.wrappers.base import Wrapper, map_mean
 from zoo.strategies.wrappers.masked import Masked, MaskedState
@@ -96,12 +94,6 @@ class Lottery(Wrapper):
     def condition_number(self, state: LotteryState) -> jax.Array:
         """Returns that of the base."""
         return self._masked(state.mask).condition_number(state.base)
-
-    def ticket(self, state: LotteryState) -> Ticket:
-        """Returns the ticket of a round: what is trained so far, with which weights, from which initial solution."""
-        kept = kept_fraction(state.mask, self._prunable(state.solution))
-        info = {"criterion": self.score, "round": int(state.round)}
-        return Ticket(mask=state.mask, solution=state.solution, kept=kept, mean=self.mean(state), info=info)
 
     def _masked(self, mask: Mask) -> Masked:
         return Masked(base=self._sized_base, mask=mask)

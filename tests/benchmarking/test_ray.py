@@ -12,7 +12,7 @@ import pytest
 import ray
 
 import zoo
-from zoo.loop.provenance import is_key
+from zoo.core.keys import is_key
 
 SEARCH = zoo.make_strategy("random_search", population_size=4)
 SNES = zoo.make_strategy("snes", population_size=4)

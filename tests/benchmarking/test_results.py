@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import zoo
-from zoo.benchmarking.plot import plot_curves
-from zoo.benchmarking.report import format_summary, markdown_table
-from zoo.benchmarking.results import CURVE_COLUMNS, Pair, confidence_interval, interquartile_mean, make_metadata
+from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.benchmarking.tables import format_summary, markdown_table
+from zoo.loop.provenance import make_metadata
 
 
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0):
@@ -360,7 +361,7 @@ def test_plot(results):
 
 
 def test_plot_of_one_problem(results):
-    figure = plot_curves(results, "high")
+    figure = results.plot("high")
     assert [axis.get_title() for axis in figure.axes] == ["high", "high"]
     with pytest.raises(KeyError, match="No problem 'hihg'"):
         results.plot("hihg")

@@ -11,9 +11,9 @@ import pytest
 
 import zoo
 from tests.benchmarking.test_results import make_pair, make_results
-from zoo.benchmarking.report import format_ert
-from zoo.benchmarking.results import Pair
-from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, check_targets, steps_to_targets
+from zoo.benchmarking.pair import Pair
+from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, _steps_to_targets, check_targets
+from zoo.benchmarking.tables import format_ert
 
 NAN = float("nan")
 TINY = {"num_seeds": 3, "num_steps": 400, "num_scores": 4, "progress": False}
@@ -48,10 +48,10 @@ def test_steps_to_targets():
     values = np.array([NAN, 5.0, 7.0, 0.5, NAN, 0.5, np.inf, -1.0])
     steps = np.array([2, 4, 6, 8, 10, 12, 14, 16])
     np.testing.assert_array_equal(
-        steps_to_targets(values, steps, np.array([9.0, 5.0, 4.0, 0.5, 0.0, -2.0])), [4, 4, 8, 8, 16, NAN]
+        _steps_to_targets(values, steps, np.array([9.0, 5.0, 4.0, 0.5, 0.0, -2.0])), [4, 4, 8, 8, 16, NAN]
     )
     np.testing.assert_array_equal(
-        steps_to_targets(values[:6], steps[:6], np.array([5.0, 6.0, 7.0, 8.0]), maximize=True), [4, 6, 6, NAN]
+        _steps_to_targets(values[:6], steps[:6], np.array([5.0, 6.0, 7.0, 8.0]), maximize=True), [4, 6, 6, NAN]
     )
 
 

@@ -12,8 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import zoo
 from tests.the_loop import FAMILIES, generation, start
+from zoo.core.keys import is_key
 from zoo.loop import compiled
-from zoo.loop.provenance import is_key
 
 FORMS = ("dense", "seeded", "low_rank")
 MASKED = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=8, density=0.5)

@@ -15,7 +15,7 @@ import pytest
 
 import zoo
 from zoo.core.settings import PytreeDataclass
-from zoo.loop.provenance import describe_environment, describe_settings, describe_value, fingerprint
+from zoo.loop.provenance import _describe_environment, describe_settings, describe_value, fingerprint
 
 
 class Settings(PytreeDataclass):
@@ -187,7 +187,7 @@ def test_the_fingerprint_is_the_same_in_another_process():
 
 
 def test_environment():
-    environment = describe_environment()
+    environment = _describe_environment()
     json.dumps(environment)
     assert environment["versions"]["jax"] == jax.__version__
     assert environment["versions"]["numpy"] == np.__version__
@@ -202,4 +202,4 @@ def test_without_git_there_is_no_commit(monkeypatch):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", no_git)
-    assert describe_environment()["git_commit"] is None
+    assert _describe_environment()["git_commit"] is None

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 import zoo
-from zoo.loop.drive import Budget, drive
-from zoo.loop.provenance import is_key
+from zoo.core.keys import is_key
+from zoo.loop.budget import Budget
+from zoo.loop.drive import drive
 
 TRACES = []
 

@@ -16,7 +16,7 @@ import zoo
 from zoo.core.problem import group_keys
 from zoo.problems.networks import CNN, MLP, FunctionNetwork, make_network
 from zoo.problems.supervised.classification import Classification
-from zoo.problems.supervised.idx import load_idx_dataset, read_idx
+from zoo.problems.supervised.idx import _read_idx, load_idx_dataset
 
 
 def init_linear(key, inputs):
@@ -290,7 +290,7 @@ def test_missing_file(part, folder):
 
 def read_error(path, num_axes=3):
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        read_idx(path, num_axes)
+        _read_idx(path, num_axes)
     return str(error.value)
 
 
@@ -353,9 +353,9 @@ def test_damaged_gzip(damage, folder):
 
 def test_gzip_is_told_by_its_first_bytes_not_by_its_name(folder):
     path = folder / "mnist" / "train-images-idx3-ubyte"
-    plain = read_idx(path, 3)
+    plain = _read_idx(path, 3)
     path.write_bytes(gzip.compress(path.read_bytes()))
-    np.testing.assert_array_equal(read_idx(path, 3), plain)
+    np.testing.assert_array_equal(_read_idx(path, 3), plain)
 
 
 def test_label_count_that_does_not_match(folder):

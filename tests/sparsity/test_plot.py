@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from zoo.benchmarking.results import confidence_interval, interquartile_mean
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
 
 KEPT = 0.8 ** np.arange(20)

@@ -181,7 +181,7 @@ def test_invariance_to_monotone_transforms_of_fitness(key):
 def test_decomposition_is_lazy_alone_and_in_a_batch(key):
     """At 100 dimensions it is due every few generations; batched over seeds, nothing is decomposed in between."""
     strategy = CMAES(population_size=4)
-    interval = cma_es.eigen_interval(100, default_parameters(100, 4))
+    interval = cma_es._eigen_interval(100, default_parameters(100, 4))
     assert interval > 2
 
     def step(state, k):

@@ -77,7 +77,7 @@ def test_sep_cma_es_is_the_papers(x64):
 @pytest.mark.parametrize(("d", "size"), [(5, 8), (20, 12), (200, 40)])
 def test_sep_cma_es_learns_about_as_fast_as_pycmas_diagonal_option(d, size):
     """pycma's rates follow other formulas (Akimoto, Hansen 2020); the sums agree within a factor of two."""
-    ours = sep_cma_es.separable_parameters(d, size)
+    ours = sep_cma_es._separable_parameters(d, size)
     theirs: Any = cma.CMAEvolutionStrategy(d * [0], 1, {"popsize": size, "CMA_diagonal": True, "verbose": -9}).sp
     assert ours.mu_eff == pytest.approx(theirs.weights.mueff)
     assert 0.5 < (ours.c_1 + ours.c_mu) / (theirs.c1_sep + theirs.cmu_sep) < 2
@@ -147,7 +147,7 @@ def test_lm_ma_es_is_the_papers(x64):
     c_sigma = 2 * size / d
     mean, sigma, path, vectors = np.linspace(-1, 1, d), 0.7, np.zeros(d), np.zeros((m, d))
     strategy = LMMAES(population_size=size, sigma=0.7)
-    transform, inverse = jax.jit(lm_ma_es.transform), jax.jit(lm_ma_es.inverse_transform)
+    transform, inverse = jax.jit(lm_ma_es.transform), jax.jit(lm_ma_es._inverse_transform)
     std = jax.jit(strategy.std)
     for t, (asked, x, fitness, told) in enumerate(generations(strategy, m + 5, d=d)):
         basis = np.eye(d)  # its columns, sent through the paper's loop, are those of P

@@ -149,10 +149,13 @@ def test_a_ticket_of_a_state(key):
     """What a loop of one's own came to."""
     strategy = make(population_size=6)
     state, _ = train(strategy, key, 2 * GENERATIONS)
-    ticket = strategy.ticket(state)
+    ticket = zoo.Ticket.of(strategy, state)
     assert ticket.kept == counts(0.2, 2)[-1] / NUM_PRUNABLE
     assert equal((ticket.mask, ticket.solution, ticket.mean), (state.mask, SOLUTION, strategy.mean(state)))
     assert ticket.info == {"criterion": "snr", "round": 1}
+    other = zoo.make_strategy("snes", population_size=6)
+    with pytest.raises(TypeError, match="expects the strategy 'lottery' and a state of it, got SNES and SNESState"):
+        zoo.Ticket.of(other, other.init(key, SOLUTION))
 
 
 def test_restarts_go_inside():

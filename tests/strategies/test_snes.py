@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.strategies.distribution.snes import SNES
-from zoo.strategies.shaping import average_over_ties, utilities
+from zoo.strategies.shaping import _average_over_ties, utilities
 
 
 def test_one_generation_against_numpy(key):
@@ -49,7 +49,7 @@ def test_utilities_sum_to_zero_and_ties_share():
 
 def test_average_over_ties():
     table = jnp.array([10.0, 4.0, 2.0, 1.0])
-    np.testing.assert_allclose(average_over_ties(table, jnp.array([0.5, 0.1, 0.5, 9.0])), [3.0, 10.0, 3.0, 1.0])
+    np.testing.assert_allclose(_average_over_ties(table, jnp.array([0.5, 0.1, 0.5, 9.0])), [3.0, 10.0, 3.0, 1.0])
 
 
 def test_std_adapts_to_each_parameter(key):

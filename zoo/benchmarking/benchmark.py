@@ -1,68 +1,34 @@
 """Compares strategies on problems with one call."""
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
-import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
 from jax.sharding import Mesh
 
 from zoo._version import __version__
-from zoo.benchmarking.results import CURVE_COLUMNS, Pair, Results, make_metadata, pair_folder
-from zoo.benchmarking.runtimes import check_targets, record_runtimes
+from zoo.benchmarking.pair import Pair, PairTask, failed_pair, pair_folder
+from zoo.benchmarking.results import Results
+from zoo.benchmarking.runtimes import check_targets
+from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, from_first_process, is_first_process
 from zoo.core.strategy import Strategy, num_dims
+from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
-from zoo.loop.drive import Budget, Outcome, as_key, drive
-from zoo.loop.provenance import describe_settings, describe_value, fingerprint
+from zoo.loop.provenance import describe_settings, describe_value, fingerprint, make_metadata
 from zoo.registry import make_problem, make_strategy
 
 Settings = Mapping[str, Any]
-Executor = Callable[[Mapping[int, "PairTask"], bool], Generator[tuple[int, Pair]]]
+Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
 """Computes numbered pairs, with or without progress bars, and yields each with its number as soon as it is finished."""
 
 _EXECUTORS = ("local", "ray")
 _FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PairTask:
-    """A pair to compute, and all that it takes: an executor may send it to another process."""
-
-    strategy_label: str
-    problem_label: str
-    strategy: Strategy
-    problem: Problem
-    keys: jax.Array  # [num_seeds]
-    budget: Budget
-    info: dict[str, Any]
-    mesh: Mesh | None = None
-
-    @property
-    def num_leaves(self) -> int:
-        """Leaves of the strategy and the problem."""
-        return len(jax.tree.leaves((self.strategy, self.problem)))
-
-    def compute(self, progress: str | None = None) -> Pair:
-        """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
-        try:
-            outcome = drive(
-                self.strategy, self.problem, self.keys, budget=self.budget, progress=progress, mesh=self.mesh
-            )
-            return _pair(self.strategy_label, self.problem_label, self.problem, self.info, outcome)
-        except Exception as error:
-            return self.failed(error)
-
-    def failed(self, error: Exception) -> Pair:
-        """Returns the pair as one that failed."""
-        return _failed(self.strategy_label, self.problem_label, error, self.info)
 
 
 def benchmark(
@@ -116,7 +82,7 @@ def benchmark(
         TypeError: If a setting is unknown.
         ModuleNotFoundError: If Ray is asked for and not installed.
 
-    >>> from zoo._version import __version__
+    >>> import zoo
     >>> results = zoo.benchmark(
     ...     ["cma_es", "random_search"], ["blackbox/sphere"], num_seeds=2, num_steps=2_000, progress=False
     ... )
@@ -144,7 +110,8 @@ def benchmark(
 
     for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks):
         if isinstance(problem, Exception):
-            pairs[number] = _failed(strategy_label, problem_label, problem, {"headline": "score", "maximize": False})
+            facts = {"headline": "score", "maximize": False}
+            pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
             if written is not None:
                 pairs[number].save(written)
             continue
@@ -270,6 +237,18 @@ def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **con
     return spec
 
 
+def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
+    pairs = {}
+    for number, task in tasks.items():
+        path = pair_folder(folder, task.strategy_label, task.problem_label)
+        if (path / "pair.json").is_file():
+            pair = Pair.load(path)
+            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
+                pairs[number] = pair
+    return pairs
+
+
 def _info(
     strategy: Strategy, problem: Problem, budget: Budget, num_seeds: int, metadata: dict[str, Any]
 ) -> dict[str, Any]:
@@ -292,43 +271,3 @@ def _info(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-
-
-def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
-    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
-    pairs = {}
-    for number, task in tasks.items():
-        path = pair_folder(folder, task.strategy_label, task.problem_label)
-        if (path / "pair.json").is_file():
-            pair = Pair.load(path)
-            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
-                pairs[number] = pair
-    return pairs
-
-
-def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], outcome: Outcome) -> Pair:
-    frames = []
-    for seed, scores in enumerate(outcome.scores):
-        clock = {name: scores[name] for name in ("generation", "steps", "seconds")}
-        for metric in outcome.metrics:
-            labels = {"strategy": strategy, "problem": label, "seed": seed}
-            frames.append(pd.DataFrame({**labels, **clock, "metric": metric, "value": scores[metric]}))
-    curve = pd.concat(frames, ignore_index=True).reindex(columns=list(CURVE_COLUMNS))
-    times = {"seconds": outcome.seconds, "compile_seconds": outcome.compile_seconds, "error": None}
-    statistics = getattr(outcome.carry.problem_state, "statistics", ())
-    solution = jax.device_get({"mean": outcome.mean, "statistics": statistics})
-    runtimes = record_runtimes(strategy, label, problem, outcome)
-    return Pair(strategy, label, {**info, **times}, curve, solution, runtimes)
-
-
-def _failed(strategy: str, problem: str, error: Exception, info: dict[str, Any]) -> Pair:
-    failure = {
-        "fingerprint": None,
-        "strategy_settings": None,
-        **info,
-        "seconds": 0.0,
-        "compile_seconds": 0.0,
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    return Pair(strategy, problem, failure, pd.DataFrame(columns=list(CURVE_COLUMNS)))

@@ -15,12 +15,11 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.strategy import Groups, Solution, Strategy, check_solution
 from zoo.core.unrolled import UnrolledProblem
-from zoo.loop.drive import as_key
-from zoo.loop.run import resolve
-from zoo.registry import make_strategy
+from zoo.registry import make_strategy, resolve
 
 _MEMBERS_AT_A_TIME = 4096
 

@@ -1,42 +1,39 @@
 """Figures of benchmark results."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from zoo.benchmarking.estimators import EstimatorStatistics
+from zoo.benchmarking.pair import Pair
 from zoo.benchmarking.runtimes import hardest_targets, select_targets, solved_fraction
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from zoo.benchmarking.estimators import EstimatorStatistics
-    from zoo.benchmarking.results import Results
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 
 _GRID = 100  # points of a curve
 _AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
 
 
-def plot_curves(results: "Results", problem: str | None = None) -> Figure:
+def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
     """Draws learning curves, a row per problem; see `Results.plot`.
 
     Raises:
         KeyError: If the results have no such problem.
     """
-    problems = list(dict.fromkeys(pair.problem for pair in results.pairs))
+    problems = list(dict.fromkeys(pair.problem for pair in pairs))
     if problem is not None and problem not in problems:
         raise KeyError(f"No problem {problem!r} in these results; there are {problems}.")
     problems = [problem] if problem is not None else problems
-    styles = _styles(results)
+    styles = _styles(pairs)
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
     axes = figure.subplots(len(problems), len(_AXES), squeeze=False)
     handles = {}
     for row, name in zip(axes, problems, strict=True):
-        pairs = [pair for pair in results.pairs if pair.problem == name and not pair.info["error"]]
+        finished = [pair for pair in pairs if pair.problem == name and not pair.info["error"]]
         for axis, (column, label) in zip(row, _AXES, strict=True):
-            for pair in pairs:
+            for pair in finished:
                 x, middle, low, high = _curve(pair.curve, pair.info["headline"], column)
                 style = styles[pair.strategy]
                 (handles[pair.strategy],) = axis.plot(x, middle, label=pair.strategy, **style)
@@ -46,15 +43,15 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
             axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
             axis.set_title(name, fontsize="medium")
             axis.grid(alpha=0.3)
-            if pairs:
-                direction = "higher is better" if pairs[0].info["maximize"] else "lower is better"
-                axis.set_ylabel(f"{pairs[0].info['headline']} ({direction})", fontsize="small")
-                if not pairs[0].info["maximize"] and spans_decades(axis):
+            if finished:
+                direction = "higher is better" if finished[0].info["maximize"] else "lower is better"
+                axis.set_ylabel(f"{finished[0].info['headline']} ({direction})", fontsize="small")
+                if not finished[0].info["maximize"] and spans_decades(axis):
                     axis.set_yscale("log")
             else:
                 axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
     add_legend(figure, handles)
-    num_seeds = results.metadata.get("num_seeds")
+    num_seeds = max((pair.info["num_seeds"] for pair in pairs if not pair.info["error"]), default=0)
     figure.supxlabel(
         f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval",
         fontsize="small",
@@ -62,31 +59,29 @@ def plot_curves(results: "Results", problem: str | None = None) -> Figure:
     return figure
 
 
-def plot_ecdf(results: "Results", runtimes: pd.DataFrame) -> Figure:
+def plot_ecdf(pairs: Sequence[Pair], runtimes: pd.DataFrame) -> Figure:
     """Draws runtime distributions; see `Results.plot_ecdf`."""
-    unit = {pair.problem: pair.info["num_dims"] for pair in results.pairs if len(pair.runtimes)}
+    unit = {pair.problem: pair.info["num_dims"] for pair in pairs if len(pair.runtimes)}
     what = "fraction of (problem, target, seed) reached"
-    return _plot_solved(results, runtimes, pd.Series(unit, dtype=float), "problem steps / dimension", what)
+    return _plot_solved(pairs, runtimes, pd.Series(unit, dtype=float), "problem steps / dimension", what)
 
 
-def plot_data_profile(results: "Results", runtimes: pd.DataFrame, target: float | Iterable[float] | None) -> Figure:
+def plot_data_profile(pairs: Sequence[Pair], runtimes: pd.DataFrame, target: float | Iterable[float] | None) -> Figure:
     """Draws data profiles; see `Results.plot_data_profile`."""
     if target is None:
         runtimes = hardest_targets(runtimes)
     else:
         runtimes = select_targets(runtimes, target if isinstance(target, Iterable) else [target])
     targets = [f"{each:.3g}" for each in runtimes.target.unique()]
-    unit = {pair.problem: pair.info["num_dims"] + 1 for pair in results.pairs if len(pair.runtimes)}
+    unit = {pair.problem: pair.info["num_dims"] + 1 for pair in pairs if len(pair.runtimes)}
     what = f"fraction of problems and seeds solved\nto {', '.join(targets) if len(targets) <= 4 else 'their targets'}"
-    return _plot_solved(
-        results, runtimes, pd.Series(unit, dtype=float), "simplex gradients (n + 1 problem steps)", what
-    )
+    return _plot_solved(pairs, runtimes, pd.Series(unit, dtype=float), "simplex gradients (n + 1 problem steps)", what)
 
 
-def _plot_solved(results: "Results", runtimes: pd.DataFrame, unit: pd.Series, time: str, what: str) -> Figure:
+def _plot_solved(pairs: Sequence[Pair], runtimes: pd.DataFrame, unit: pd.Series, time: str, what: str) -> Figure:
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axis = figure.subplots()
-    styles = _styles(results)
+    styles = _styles(pairs)
     first_step = (1 / runtimes.problem.map(unit)).min()  # what was reached before it has no place on a log axis
     end = (runtimes.budget / runtimes.problem.map(unit)).max()
     handles = {}
@@ -108,9 +103,9 @@ def _plot_solved(results: "Results", runtimes: pd.DataFrame, unit: pd.Series, ti
     return figure
 
 
-def _styles(results: "Results") -> dict[str, dict[str, Any]]:
+def _styles(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
     """Returns how to draw each strategy, the same in all figures."""
-    strategies = list(dict.fromkeys(pair.strategy for pair in results.pairs))
+    strategies = list(dict.fromkeys(pair.strategy for pair in pairs))
     lines = ("-", "--", ":", "-.")
     return {name: {"color": f"C{i % 10}", "linestyle": lines[i // 10 % 4]} for i, name in enumerate(strategies)}
 
@@ -131,8 +126,6 @@ def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
 
 def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns a common grid in `column`, and on it the interquartile mean over seeds with its interval."""
-    from zoo.benchmarking.results import confidence_interval, interquartile_mean
-
     rows = curve[curve.metric == metric]
     seeds = [group for _, group in rows.groupby("seed")]
     grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
@@ -148,7 +141,7 @@ def spans_decades(axis) -> bool:
     return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3
 
 
-def plot_estimators(statistics: "Mapping[str, EstimatorStatistics]") -> Figure:
+def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
     """Draws bias, cosine and variance of several gradient estimators side by side.
 
     Args:

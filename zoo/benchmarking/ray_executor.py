@@ -7,18 +7,17 @@ another file system.
 
 import contextlib
 import dataclasses
+import itertools
 import pickle
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import jax
 
+from zoo.benchmarking.pair import Pair, PairTask
 from zoo.host import pickling
-
-if TYPE_CHECKING:
-    from zoo.benchmarking.benchmark import PairTask
-    from zoo.benchmarking.results import Pair
+from zoo.loop.progress import progress_bar
 
 _MAX_RETRIES = 2  # of a pair whose worker died
 # What changes numbers must be in the workers as it is here; the platform must not.
@@ -52,7 +51,7 @@ class RayExecutor:
         self._options["runtime_env"] = _runtime_env(self._options)
         self._remote = ray.remote(**self._options)(_compute)
 
-    def __call__(self, tasks: Mapping[int, "PairTask"], progress: bool) -> Generator[tuple[int, "Pair"]]:
+    def __call__(self, tasks: Mapping[int, PairTask], progress: bool) -> Generator[tuple[int, Pair]]:
         """Yields each pair as soon as it is finished, with its number; what is outstanding is cancelled on the way out.
 
         Args:
@@ -62,14 +61,15 @@ class RayExecutor:
         ray = self._ray
         problems: dict[int, Any] = {}  # by identity, in the object store: one may hold a dataset and be in many pairs
         waiting: dict[Any, int] = {}
-        with _cluster(ray), _progress_bar(len(tasks) if progress else None) as show:
+        with _cluster(ray), progress_bar("pairs" if progress else None, len(tasks), is_count=True) as show:
+            count = itertools.count(1)
             _warn_if_infeasible(ray, self._options)
             try:
                 for number, task in tasks.items():
                     try:
                         waiting[self._submit(task, problems)] = number
                     except Exception as error:  # it cannot be pickled
-                        show(task)
+                        show(next(count), _status(task))
                         yield number, task.failed(error)
                 while waiting:
                     (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -79,17 +79,21 @@ class RayExecutor:
                         pair = pickle.loads(ray.get(done))
                     except Exception as error:
                         pair = task.failed(_explain(ray, error, self._options["max_retries"]))
-                    show(task)
+                    show(next(count), _status(task))
                     yield number, pair
             finally:
                 for outstanding in waiting:
                     ray.cancel(outstanding, force=True)
 
-    def _submit(self, task: "PairTask", problems: dict[int, Any]) -> Any:
+    def _submit(self, task: PairTask, problems: dict[int, Any]) -> Any:
         if id(task.problem) not in problems:
             problems[id(task.problem)] = self._ray.put(pickling.dumps(task.problem))
         rest = pickling.dumps(dataclasses.replace(task, problem=None))
         return self._remote.remote(rest, problems[id(task.problem)], task.num_leaves)
+
+
+def _status(task: PairTask) -> str:
+    return f"finished {task.strategy_label} on {task.problem_label}"
 
 
 def _compute(task: bytes, problem: bytes, num_leaves: int) -> bytes:
@@ -171,23 +175,3 @@ def _explain(ray: Any, error: Any, max_retries: int) -> Exception:
         return error
     explained.__cause__ = error  # whose text has the worker's traceback
     return explained
-
-
-@contextlib.contextmanager
-def _progress_bar(total: int | None) -> Iterator[Callable[["PairTask"], None]]:
-    """Yields a function that counts a finished pair; one that does nothing without a total."""
-    if total is None:
-        yield lambda task: None
-        return
-    import rich.progress
-
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TextColumn("{task.fields[status]}"),
-    )
-    with rich.progress.Progress(*columns) as bar:
-        row = bar.add_task("pairs", total=total, status="")
-        yield lambda task: bar.update(row, advance=1, status=f"finished {task.strategy_label} on {task.problem_label}")

@@ -1,96 +1,25 @@
 """What a benchmark found: tidy frames, a summary with confidence intervals, and a folder that holds it all.
 
-The folder has `benchmark.json` (versions, device, commit), and per pair of strategy and problem a subfolder of `pairs/`
-with `pair.json` (settings, times, error), `curve.csv`, `solution/` (final means and statistics of all seeds) and, where
-the problem has targets, `runtimes.csv`. A pair is written at once or not at all.
+The folder has `benchmark.json` (versions, device, commit), and a subfolder of `pairs/` for each pair of strategy and
+problem; see `pair.py`.
 """
 
-import dataclasses
-import datetime
 import functools
-import hashlib
 import json
 import pathlib
-import re
-import shutil
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
+from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name, pair_folder
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
-from zoo.loop.checkpoint import load_tree, save_tree
-from zoo.loop.provenance import describe_environment, describe_settings
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.loop.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from zoo.loop.run import RunResult
-
-CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """One strategy on one problem, all seeds.
-
-    Attributes:
-        strategy: The strategy's label.
-        problem: The problem's label.
-        info: JSON-able facts: `fingerprint`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
-            `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went
-            wrong).
-        curve: Frame with the columns `CURVE_COLUMNS`.
-        solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
-        runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
-    """
-
-    strategy: str
-    problem: str
-    info: dict[str, Any]
-    curve: pd.DataFrame
-    solution: Any = None
-    runtimes: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=list(RUNTIME_COLUMNS)))
-
-    def save(self, folder: pathlib.Path) -> None:
-        """Writes the pair into the folder of a benchmark."""
-        target = pair_folder(folder, self.strategy, self.problem)
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
-        self.curve.drop(columns=["strategy", "problem"]).to_csv(temporary / "curve.csv", index=False)
-        if len(self.runtimes):
-            self.runtimes.drop(columns=["strategy", "problem"]).to_csv(temporary / "runtimes.csv", index=False)
-        if self.solution is not None:
-            save_tree(temporary / "solution", self.solution)
-        info = {"strategy": self.strategy, "problem": self.problem, **self.info}
-        (temporary / "pair.json").write_text(json.dumps(info, indent=1))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-
-    @classmethod
-    def load(cls, folder: pathlib.Path) -> "Pair":
-        """Reads what `save` wrote, from the pair's own folder."""
-        info = json.loads((folder / "pair.json").read_text())
-        strategy, problem = info.pop("strategy"), info.pop("problem")
-        curve = pd.read_csv(
-            folder / "curve.csv",
-            float_precision="round_trip",
-            dtype={"metric": str},
-            keep_default_na=False,
-            na_values={"value": [""]},
-        )
-        pair = cls(strategy, problem, info, _labelled(curve, strategy, problem))
-        if (folder / "solution").is_dir():
-            pair = dataclasses.replace(pair, solution=load_tree(folder / "solution"))
-        if (folder / "runtimes.csv").is_file():
-            runtimes = pd.read_csv(folder / "runtimes.csv", float_precision="round_trip", dtype={"steps": float})
-            pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem))
-        return pair
 
 
 class Results:
@@ -240,7 +169,7 @@ class Results:
         """
         from zoo.benchmarking.plot import plot_curves
 
-        return plot_curves(self, problem)
+        return plot_curves(self.pairs, problem)
 
     def plot_ecdf(self) -> "Figure":
         """Draws runtime distributions: the fraction of all (problem, target, seed) reached within a budget.
@@ -259,7 +188,7 @@ class Results:
         """
         from zoo.benchmarking.plot import plot_ecdf
 
-        return plot_ecdf(self, self._check_runtimes())
+        return plot_ecdf(self.pairs, self._check_runtimes())
 
     def plot_data_profile(self, target: float | Iterable[float] | None = None) -> "Figure":
         """Draws data profiles: the fraction of problems (and seeds) solved within a number of simplex gradients.
@@ -281,7 +210,7 @@ class Results:
         """
         from zoo.benchmarking.plot import plot_data_profile
 
-        return plot_data_profile(self, self._check_runtimes(), target)
+        return plot_data_profile(self.pairs, self._check_runtimes(), target)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves everything to a folder; pairs already there under the same labels are replaced."""
@@ -294,7 +223,7 @@ class Results:
         """Writes `benchmark.json`, with the order of the pairs."""
         folder.mkdir(parents=True, exist_ok=True)
         order = [[pair.strategy, pair.problem] for pair in self.pairs]
-        _write_atomically(folder / "benchmark.json", json.dumps({**self.metadata, "pairs": order}, indent=1))
+        write_text(folder / "benchmark.json", json.dumps({**self.metadata, "pairs": order}, indent=1))
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> "Results":
@@ -323,101 +252,10 @@ class Results:
         """
         from zoo.benchmarking.report import write_report
 
-        return write_report(self, pathlib.Path(path))
-
-
-def _labelled(frame: pd.DataFrame, strategy: str, problem: str) -> pd.DataFrame:
-    frame.insert(0, "strategy", pd.Series([strategy] * len(frame), dtype=str))
-    frame.insert(1, "problem", pd.Series([problem] * len(frame), dtype=str))
-    return frame
-
-
-def make_metadata(**facts: Any) -> dict[str, Any]:
-    """Returns the metadata of a benchmark that starts now."""
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": date, **describe_environment(), **facts}
-
-
-def pair_folder(folder: pathlib.Path, strategy: str, problem: str) -> pathlib.Path:
-    """Returns where a pair of a benchmark is saved."""
-    return folder / "pairs" / f"{file_name(problem)}__{file_name(strategy)}"
-
-
-def file_name(label: str) -> str:
-    """Returns a label as a file name; two labels never share one."""
-    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)
-    return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
-
-
-def interquartile_mean(scores: np.ndarray, axis: int = 0) -> Any:
-    """Returns the mean of the middle half (a quarter cut off at each end, rounded down)."""
-    return scipy.stats.trim_mean(scores, 0.25, axis=axis)
-
-
-def confidence_interval(scores: np.ndarray) -> tuple[Any, Any]:
-    """Returns the 95 % percentile bootstrap interval of the interquartile mean over the first axis.
-
-    With fewer than two seeds, or scores that are not finite, there is none: NaN.
-    """
-    if len(scores) < 2 or not np.isfinite(scores).all():
-        return np.full(scores.shape[1:], np.nan), np.full(scores.shape[1:], np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # all seeds equal: an interval of width 0
-        interval = scipy.stats.bootstrap(
-            (scores,),
-            interquartile_mean,
-            axis=0,
-            vectorized=True,
-            n_resamples=2000,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return interval.low, interval.high
-
-
-def save_run(result: "RunResult", folder: str | pathlib.Path) -> None:
-    """Saves the outcome of one run; see `RunResult.save`."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tree = {
-        "mean": result.mean,
-        "best_solution": result.best_solution,
-        "statistics": getattr(result.problem_state, "statistics", ()),
-    }
-    save_tree(folder / "solution", tree)
-    result.curve().to_csv(folder / "curve.csv", index=False)
-    pd.DataFrame(result.history).to_csv(folder / "history.csv", index_label="generation")
-    facts = {
-        **make_metadata(),
-        "strategy": describe_settings(result.strategy),
-        "problem": describe_settings(result.problem),
-        "metrics": result.metrics,
-        "best_fitness": result.best_fitness,
-        "seconds": result.seconds,
-        "compile_seconds": result.compile_seconds,
-        "stopped_by": result.stopped_by,
-    }
-    _write_atomically(folder / "run.json", json.dumps(facts, indent=1))
-
-
-def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
-    """Loads what `RunResult.save` wrote.
-
-    Returns:
-        The facts of `run.json`, and `mean`, `best_solution` and `statistics` (nested dicts of arrays), `curve` and
-        `history` (frames).
-
-    Raises:
-        FileNotFoundError: If the folder holds no run.
-    """
-    folder = pathlib.Path(folder)
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
-    frames = {name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in ("curve", "history")}
-    return {**json.loads((folder / "run.json").read_text()), **load_tree(folder / "solution"), **frames}
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+        summary = self.summary()
+        figures = {f"curves_{file_name(problem)}": self.plot(problem) for problem in summary.problem.unique()}
+        ert = None
+        if len(self.runtimes):
+            ert = self.ert()
+            figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
+        return write_report(pathlib.Path(path), self.metadata, self.pairs, summary, ert, self.failures, figures)

@@ -66,13 +66,13 @@ def record_runtimes(strategy: str, problem_label: str, problem: "Problem", outco
         values, goals = (
             np.asarray(x).astype(outcome.carry.best_fitness.dtype).astype(float) for x in (values, targets)
         )
-        reached = steps_to_targets(values, steps, goals, maximize=problem.maximize)
+        reached = _steps_to_targets(values, steps, goals, maximize=problem.maximize)
         labels = {"strategy": strategy, "problem": problem_label, "seed": seed}
         frames.append(pd.DataFrame({**labels, "target": targets, "steps": reached, "budget": int(steps[-1])}))
     return pd.concat(frames, ignore_index=True)
 
 
-def steps_to_targets(
+def _steps_to_targets(
     values: np.ndarray, steps: np.ndarray, targets: np.ndarray, *, maximize: bool = False
 ) -> np.ndarray:
     """Returns the steps at which the best value so far first reached each target; NaN where it never did.

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zoo.loop.provenance import is_key
+from zoo.core.keys import is_key
 
 AXIS = "population"
 """The name of the mesh axis that populations are split over."""

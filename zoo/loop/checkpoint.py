@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from zoo.core.keys import is_key
 from zoo.core.sharding import from_first_process, gather
-from zoo.loop.provenance import is_key
 
 
 class Checkpointer:

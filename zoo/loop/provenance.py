@@ -1,6 +1,7 @@
 """What a run was: settings as JSON, versions, device, commit; and a fingerprint that tells two runs apart."""
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import importlib.metadata
@@ -12,9 +13,9 @@ import types
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.keys import is_key
 from zoo.core.settings import internal_fields
 
 
@@ -79,17 +80,12 @@ def _describe_function(function: Any) -> str:
     return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"
 
 
-def is_key(value: Any) -> bool:
-    """Whether a value is an array of typed random keys."""
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
 def fingerprint(description: Any) -> str:
     """Returns a short hash of a JSON-able description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def describe_environment() -> dict[str, Any]:
+def _describe_environment() -> dict[str, Any]:
     """Returns versions, device and git commit."""
     packages = ("es-zoo", "jax", "jaxlib", "flax", "optax", "gymnax", "bbobax", "numpy")
     versions = {}
@@ -116,3 +112,9 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def make_metadata(**facts: Any) -> dict[str, Any]:
+    """Returns what is recorded of work that starts now: date, versions, device and commit, besides the given facts."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, **_describe_environment(), **facts}

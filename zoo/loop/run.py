@@ -1,85 +1,20 @@
 """Runs one strategy on one problem: `run`, and `minimize` for a plain function."""
 
-import dataclasses
+import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
 from zoo.core.strategy import Solution, Strategy, num_dims
-from zoo.loop.drive import Budget, Progress, as_key, drive
-from zoo.registry import make_problem, make_strategy
-
-if TYPE_CHECKING:
-    import pathlib
-
-    import pandas as pd
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """The outcome of `run`.
-
-    Attributes:
-        strategy: The strategy that ran, open settings filled in.
-        problem: The problem it ran on.
-        mean: The recommended solution, in the structure of the initial one.
-        best_solution: The member with the lowest fitness seen. Where fitness is noisy it may owe that to luck.
-        best_fitness: Its fitness.
-        state: Final state of the strategy.
-        problem_state: Final state of the problem, with the statistics it gathered.
-        metrics: The final score of `mean`, by name.
-        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness` and `mean_fitness` of
-            the generation.
-        scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, and the metrics.
-        seconds: Time spent in the compiled loop; compilation and scoring apart.
-        compile_seconds: Time spent compiling (close to zero when a program was already there).
-        stopped_by: `"budget"`, `"target"` or `"callback"`.
-    """
-
-    strategy: Strategy
-    problem: Problem
-    mean: Solution
-    best_solution: Solution
-    best_fitness: float
-    state: Any
-    problem_state: Any
-    metrics: dict[str, float]
-    history: dict[str, np.ndarray]
-    scores: dict[str, np.ndarray]
-    seconds: float
-    compile_seconds: float
-    stopped_by: str
-
-    @property
-    def score(self) -> float:
-        """The final headline score."""
-        return self.metrics[self.problem.headline]
-
-    @property
-    def num_generations(self) -> int:
-        """Generations done."""
-        return len(self.history["steps"])
-
-    @property
-    def num_steps(self) -> int:
-        """Problem steps spent."""
-        return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
-
-    def curve(self) -> "pd.DataFrame":
-        """Returns the score curve as a data frame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.scores)
-
-    def save(self, folder: "str | pathlib.Path") -> None:
-        """Saves solutions, statistics, curves and settings to a folder; `zoo.load_run` reads them back."""
-        from zoo.benchmarking.results import save_run
-
-        save_run(self, folder)
+from zoo.loop.budget import Budget
+from zoo.loop.drive import drive
+from zoo.loop.progress import Progress
+from zoo.loop.result import RunResult
+from zoo.registry import make_strategy, resolve
 
 
 def run(
@@ -93,7 +28,7 @@ def run(
     target: float | None = None,
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
-    checkpoint: "str | pathlib.Path | None" = None,
+    checkpoint: str | pathlib.Path | None = None,
     progress: bool = False,
     mesh: Mesh | None = None,
 ) -> RunResult:
@@ -170,15 +105,9 @@ def minimize(
     key: int | jax.Array = 0,
     num_steps: int | None = None,
     num_generations: int | None = None,
-    target: float | None = None,
     data: tuple[Any, ...] = (),
     takes_key: bool = False,
-    num_scores: int = 20,
-    callback: Callable[[Progress], bool | None] | None = None,
-    checkpoint: "str | pathlib.Path | None" = None,
-    progress: bool = False,
-    mesh: Mesh | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> RunResult:
     """Minimises a plain function of one solution.
 
@@ -189,15 +118,11 @@ def minimize(
         key: JAX random key, or a seed.
         num_steps: Budget in evaluations; default 1 000 per parameter, at least 10 000 and at most 1 000 000.
         num_generations: Budget in generations, instead.
-        target: Stop when fn(mean) is at most this.
         data: Arrays handed to `fn` as arguments.
         takes_key: Whether `fn` takes a random key first.
-        num_scores: See `run`.
-        callback: See `run`.
-        checkpoint: See `run`.
-        progress: See `run`.
-        mesh: See `run`.
-        **settings: Settings of the strategy, if given by id, such as `sigma`.
+        **options: Those of `run`: `target` (stop when fn(mean) is at most this), `num_scores`, `callback`,
+            `checkpoint`, `progress`, `mesh`. All others are settings of the strategy, such as `sigma`, if it is given
+            by id.
 
     Returns:
         A `RunResult`; `best_solution` and `mean` are in the structure of `solution`.
@@ -211,6 +136,7 @@ def minimize(
     [3.0, 3.0, 3.0, 3.0]
     """
     problem = from_function(fn, solution, data=data, takes_key=takes_key)
+    settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
     if isinstance(strategy, str):
         strategy = make_strategy(strategy, problem=problem, **settings)
     elif settings:
@@ -220,26 +146,8 @@ def minimize(
         )
     if num_steps is None and num_generations is None:
         num_steps = min(max(1_000 * num_dims(problem.initial_solution(jax.random.key(0))), 10_000), 1_000_000)
-    return run(
-        strategy,
-        problem,
-        key,
-        num_generations=num_generations,
-        num_steps=num_steps,
-        num_scores=num_scores,
-        target=target,
-        callback=callback,
-        checkpoint=checkpoint,
-        progress=progress,
-        mesh=mesh,
-    )
+    return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
 
-def resolve(strategy: str | Strategy, problem: str | Problem) -> tuple[Strategy, Problem]:
-    """Returns strategy and problem as instances, ids made and open settings filled in."""
-    if not isinstance(problem, Problem):
-        problem = make_problem(problem)
-    if isinstance(strategy, Strategy):
-        start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-        return strategy.for_solution(start), problem
-    return make_strategy(strategy, problem=problem), problem
+_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "progress", "mesh")
+"""What `minimize` hands on to `run`."""

@@ -28,12 +28,12 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
 from zoo.core.problem import Problem
 from zoo.core.strategy import Solution, check_solution
 from zoo.loop.compiled import run_keys
-from zoo.loop.drive import as_key
 from zoo.registry import as_problem
 from zoo.sparsity.tickets import Ticket
 

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from zoo._version import __version__
+from zoo.core.keys import as_key
 from zoo.core.masks import kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
-from zoo.loop.drive import Budget, as_key, drive
+from zoo.loop.budget import Budget
+from zoo.loop.drive import drive
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
 from zoo.registry import as_problem, make_strategy
 from zoo.sparsity.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
@@ -64,7 +66,7 @@ def lottery_tickets(
     References:
         Lange, Sprekeler 2023, arXiv 2306.00045.
 
-    >>> from zoo._version import __version__
+    >>> import zoo
     >>> problem = zoo.make_problem("supervised/digits", hidden=(4,))
     >>> tickets = zoo.lottery_tickets(
     ...     {"id": "snes", "population_size": 16}, problem, criteria=["snr"], num_seeds=2, num_rounds=3,

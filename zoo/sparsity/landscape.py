@@ -14,13 +14,13 @@ import numpy as np
 import optax
 import pandas as pd
 
+from zoo.core.keys import as_key
 from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
 from zoo.core.problem import Problem, Statistics
 from zoo.core.strategy import Solution, check_solution
 from zoo.loop.compiled import run_keys
-from zoo.loop.drive import as_key
 from zoo.registry import as_problem
 
 _MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
 from zoo.benchmarking.plot import add_legend, spans_decades
-from zoo.benchmarking.results import confidence_interval, interquartile_mean
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.sparsity.landscape import barrier, check_columns, metric_rows
 
 _FEWEST_FOR_INTERVAL = 4  # of fewer seeds a bootstrap interval is far too narrow, and nothing is cut off for the mean

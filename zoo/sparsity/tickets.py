@@ -19,14 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.keys import as_key
 from zoo.core.leaves import leaf_name
-from zoo.core.masks import Mask, apply_mask, prunable_leaves
+from zoo.core.masks import Mask, apply_mask, kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
 from zoo.core.strategy import Solution, Strategy, check_solution
 from zoo.loop.checkpoint import load_tree, save_tree
 from zoo.loop.compiled import run_keys
-from zoo.loop.drive import as_key
-from zoo.loop.run import RunResult, run
+from zoo.loop.files import replaced_folder, write_text
+from zoo.loop.result import RunResult
+from zoo.loop.run import run
 from zoo.registry import as_problem, make_strategy
 
 if TYPE_CHECKING:
@@ -55,6 +57,29 @@ class Ticket:
     statistics: Any = ()
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, strategy: Strategy, state: Any) -> Self:
+        """Returns the ticket that the strategy `lottery` has found by now, for loops of one's own.
+
+        Args:
+            strategy: The strategy `lottery`.
+            state: Its state.
+
+        Raises:
+            TypeError: If it is another strategy.
+        """
+        try:
+            mask, solution, round = state.mask, state.solution, int(state.round)
+            criterion, exclude = strategy.score, strategy.exclude  # pyright: ignore[reportAttributeAccessIssue]
+        except AttributeError:
+            raise TypeError(
+                "Ticket.of expects the strategy 'lottery' and a state of it, got "
+                f"{type(strategy).__name__} and {type(state).__name__}."
+            ) from None
+        kept = kept_fraction(mask, prunable_leaves(solution, exclude))
+        info = {"criterion": criterion, "round": round}
+        return cls(mask=mask, solution=solution, kept=kept, mean=strategy.mean(state), info=info)
 
     def train(
         self,
@@ -327,9 +352,7 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
 def save_metadata(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
     """Writes the facts about a ladder."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".tickets.json.tmp"
-    temporary.write_text(json.dumps(metadata, indent=1))
-    temporary.replace(folder / "tickets.json")
+    write_text(folder / "tickets.json", json.dumps(metadata, indent=1))
 
 
 def load_metadata(folder: pathlib.Path) -> dict[str, Any]:
@@ -375,14 +398,10 @@ def load_rounds(folder: pathlib.Path, criterion: str, problem: Problem) -> list[
 
 def _write(folder: pathlib.Path, facts: dict[str, Any], trees: dict[str, Any]) -> None:
     """Writes JSON-able facts and pytrees, whose leaves are stored in their order: their structure is the problem's."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     leaves = {name: {f"{i:04d}": x for i, x in enumerate(jax.tree.leaves(tree))} for name, tree in trees.items()}
-    save_tree(temporary / "arrays", {name: each for name, each in leaves.items() if each})
-    (temporary / "facts.json").write_text(json.dumps(facts, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with replaced_folder(folder) as new:
+        save_tree(new / "arrays", {name: each for name, each in leaves.items() if each})
+        (new / "facts.json").write_text(json.dumps(facts, indent=1))
 
 
 def _read_trees(folder: pathlib.Path, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""What is shown of a run while it goes on: to a callback, and as a progress bar."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from zoo.core.strategy import Solution
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a callback sees between two segments.
+
+    Attributes:
+        generation: Generations done.
+        steps: Problem steps spent.
+        seconds: Time spent in the compiled loop; compilation and scoring apart.
+        metrics: The latest score, by name.
+        mean: The recommended solution.
+        best_fitness: Lowest fitness of any member so far.
+    """
+
+    generation: int
+    steps: int
+    seconds: float
+    metrics: dict[str, float]
+    mean: Solution
+    best_fitness: float
+
+
+@contextlib.contextmanager
+def progress_bar(
+    title: str | None, total: int, *, status: str = "", is_count: bool = False
+) -> Iterator[Callable[[int, str], None]]:
+    """Yields `show(done, status)`, which moves a progress bar; it does nothing without a title.
+
+    Args:
+        title: The text on the left.
+        total: What `done` is at the end.
+        status: The text on the right at the start.
+        is_count: Whether to show `done/total` and the time that has passed. Otherwise the bar shows the percentage and
+            the time that remains.
+    """
+    if title is None:
+        yield lambda done, status: None
+        return
+    import rich.progress
+
+    if is_count:
+        columns = (rich.progress.MofNCompleteColumn(), rich.progress.TimeElapsedColumn())
+    else:
+        columns = (rich.progress.TaskProgressColumn(), rich.progress.TimeRemainingColumn())
+    with rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        *columns,
+        rich.progress.TextColumn("{task.fields[status]}"),
+    ) as bar:
+        task = bar.add_task(title, total=total, status=status)
+        yield lambda done, status: bar.update(task, completed=done, status=status)

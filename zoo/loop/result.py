@@ -1,0 +1,119 @@
+"""What a run came to, and how it is saved and loaded."""
+
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.core.problem import Problem
+from zoo.core.strategy import Solution, Strategy
+from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.files import write_text
+from zoo.loop.provenance import describe_settings, make_metadata
+
+if TYPE_CHECKING:
+    import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """The outcome of `run`.
+
+    Attributes:
+        strategy: The strategy that ran, open settings filled in.
+        problem: The problem it ran on.
+        mean: The recommended solution, in the structure of the initial one.
+        best_solution: The member with the lowest fitness seen. Where fitness is noisy it may owe that to luck.
+        best_fitness: Its fitness.
+        state: Final state of the strategy.
+        problem_state: Final state of the problem, with the statistics it gathered.
+        metrics: The final score of `mean`, by name.
+        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness` and `mean_fitness` of
+            the generation.
+        scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, and the metrics.
+        seconds: Time spent in the compiled loop; compilation and scoring apart.
+        compile_seconds: Time spent compiling (close to zero when a program was already there).
+        stopped_by: `"budget"`, `"target"` or `"callback"`.
+    """
+
+    strategy: Strategy
+    problem: Problem
+    mean: Solution
+    best_solution: Solution
+    best_fitness: float
+    state: Any
+    problem_state: Any
+    metrics: dict[str, float]
+    history: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    seconds: float
+    compile_seconds: float
+    stopped_by: str
+
+    @property
+    def score(self) -> float:
+        """The final headline score."""
+        return self.metrics[self.problem.headline]
+
+    @property
+    def num_generations(self) -> int:
+        """Generations done."""
+        return len(self.history["steps"])
+
+    @property
+    def num_steps(self) -> int:
+        """Problem steps spent."""
+        return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
+
+    def curve(self) -> "pd.DataFrame":
+        """Returns the score curve as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.scores)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves solutions, statistics, curves and settings to a folder; `zoo.load_run` reads them back."""
+        import pandas as pd
+
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tree = {
+            "mean": self.mean,
+            "best_solution": self.best_solution,
+            "statistics": getattr(self.problem_state, "statistics", ()),
+        }
+        save_tree(folder / "solution", tree)
+        self.curve().to_csv(folder / "curve.csv", index=False)
+        pd.DataFrame(self.history).to_csv(folder / "history.csv", index_label="generation")
+        facts = {
+            **make_metadata(),
+            "strategy": describe_settings(self.strategy),
+            "problem": describe_settings(self.problem),
+            "metrics": self.metrics,
+            "best_fitness": self.best_fitness,
+            "seconds": self.seconds,
+            "compile_seconds": self.compile_seconds,
+            "stopped_by": self.stopped_by,
+        }
+        write_text(folder / "run.json", json.dumps(facts, indent=1))
+
+
+def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
+    """Loads what `RunResult.save` wrote.
+
+    Returns:
+        The facts of `run.json`, and `mean`, `best_solution` and `statistics` (nested dicts of arrays), `curve` and
+        `history` (frames).
+
+    Raises:
+        FileNotFoundError: If the folder holds no run.
+    """
+    import pandas as pd
+
+    folder = pathlib.Path(folder)
+    if not (folder / "run.json").is_file():
+        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
+    frames = {name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in ("curve", "history")}
+    return {**json.loads((folder / "run.json").read_text()), **load_tree(folder / "solution"), **frames}
