@@ -1,6 +1,7 @@
-"""Online strategies (nres, pes, gpes, es_single), their biased and whole-episode counterparts, and backpropagation.
+"""Online strategies (nres, pes, gpes, es_single): perturbations and their sums, the loop by hand, settings, runs.
 
-Mutations of the code that these tests were seen to catch, one at a time:
+Bias and variance are in `test_online_estimates.py`. Mutations of the code that these tests, with those of that file,
+`test_tes.py` and `test_backpropagation.py`, were seen to catch, one at a time:
 
 - accumulator: not cleared on done; without the windows before; left out of the estimate; weighed alone, half or double;
   joined every window, at the old age, or a window off; sigma of the present instead of the one drawn with.
@@ -11,10 +12,6 @@ Mutations of the code that these tests were seen to catch, one at a time:
 - phases: not staggered; in steps instead of windows; not shuffled; one too many; warm-up one window short, forgotten,
   with another solution, its terminations forgotten, its clock stopped, its steps not counted or counted always.
 - windows: scale T / W or W / T confused; a window's mean instead of its share; a terminated member not paused.
-- tes: parents ignored, or only the inner state taken from them; parents the members themselves, the plus member, or
-  shifted; the unperturbed member perturbed or weighed; scale.
-- whole episodes: full_es and bptt on windows; fitness shaped by default.
-- tbptt: non-finite gradients kept, or left out leaf by leaf; workers in one group.
 """
 
 import functools
@@ -27,348 +24,34 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import Decay, Loop, generation, start
+from tests.strategies.online_examples import (
+    DRAWS,
+    FITNESS,
+    KEYS,
+    NUM_GENERATIONS,
+    NUM_PAIRS,
+    QUICKLY,
+    SIGMA,
+    STRATEGIES,
+    THETA,
+    Line,
+    check_start,
+    compile_quickly,  # noqa: F401 - a fixture, of all tests here
+    play,
+    reset_by_hand,
+    settings,
+    unroll,
+)
+from tests.the_loop import Decay, generation, start
 from zoo.core.noise import normal_like
 from zoo.strategies.gradient.bptt import BPTT
 from zoo.strategies.gradient.es_single import ESSingle
 from zoo.strategies.gradient.full_es import FullES
 from zoo.strategies.gradient.gpes import GPES
 from zoo.strategies.gradient.nres import NRES
-from zoo.strategies.gradient.open_es import OpenES
 from zoo.strategies.gradient.pes import PES
 from zoo.strategies.gradient.tbptt import TBPTT
 from zoo.strategies.gradient.tes import TES
-
-DECAY = 0.9 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]], np.float32)
-DRIVE = np.array([[0.8, -0.5, 0.3], [0.2, 0.7, -0.6]], np.float32)
-CENTER = np.array([1.0, -0.5], np.float32)
-COST = np.array([0.7, -1.3], np.float32)
-THETA = np.array([0.4, -0.3, 0.2], np.float32)
-SIGMA = 0.5
-NEVER = 1e9
-QUICKLY = {"xla_cpu_use_fusion_emitters": False}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Most of the time goes into compiling. And without fusion, what is equal op by op is so under jit, to the bit."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
-
-
-class Line(zoo.UnrolledProblem):
-    """x <- A x + B solution; the loss is a cubic polynomial in x. Variants differ in leaves, so they share programs.
-
-    Half of the episodes start at CENTER + spread and half at CENTER - spread; independently, half terminate after
-    `short` steps. An episode also terminates where x[0] exceeds `limit`. Noise of mean zero is added to each loss.
-    """
-
-    horizon: int | None = zoo.static(7)
-    window: int | None = zoo.static(3)
-    linear: float = zoo.number(0.0)
-    quadratic: float = zoo.number(1.0)
-    cubic: float = zoo.number(0.0)
-    noise: float = zoo.number(0.0)
-    spread: float = zoo.number(0.5)
-    short: float = zoo.number(NEVER)
-    limit: float = zoo.number(NEVER)
-    terminates: bool = zoo.static(True)  # if not, `step` says so, and the library unrolls it in another way
-
-    def initial_solution(self, key):
-        return jnp.asarray(THETA)
-
-    def reset(self, key):
-        is_up, is_short = jax.random.bernoulli(key, shape=(2,))
-        start = CENTER + jnp.where(is_up, self.spread, -self.spread)
-        return {"x": start, "time": jnp.zeros((), jnp.int32), "length": jnp.where(is_short, self.short, NEVER)}
-
-    def step(self, key, solution, inner):
-        x, time = DECAY @ inner["x"] + DRIVE @ solution, inner["time"] + 1
-        loss = loss_of(self, x) + self.noise * jax.random.uniform(key, minval=-1.0)
-        terminated = (time >= inner["length"]) | (x[0] > self.limit) if self.terminates else False
-        return {**inner, "x": x, "time": time}, loss, terminated
-
-
-def loss_of(problem, x):
-    """Returns the loss of states `[..., 2]`."""
-    return problem.linear * x @ COST + problem.quadratic * (x**2).sum(-1) / 2 + problem.cubic * x**3 @ COST / 3
-
-
-# By hand, in NumPy
-
-
-def unroll(problem, thetas, x, time=0, terminated=False, length=NEVER):
-    """Unrolls by a step per solution in `thetas`; returns x, terminated, the losses of the steps and their number.
-
-    Everything may have leading axes. Time is the clock's, which runs on where an episode has terminated.
-    """
-    losses, num_steps = [], 0
-    for theta in thetas:
-        is_active = ~np.asarray(terminated) & (np.asarray(time) < problem.horizon)
-        moved = x @ DECAY.T.astype(float) + theta @ DRIVE.T.astype(float)
-        losses.append(np.where(is_active, loss_of(problem, moved), 0))
-        x = np.where(is_active[..., None], moved, x)
-        time, num_steps = time + 1, num_steps + is_active
-        terminated = terminated | (is_active & ((time >= length) | (moved[..., 0] > problem.limit)))
-    return x, terminated, losses, num_steps
-
-
-def window_losses(problem, thetas, x, length=NEVER):
-    """Returns the fitness of each window of an episode, window w run with `thetas[w]`, and the number of steps."""
-    windows = [t // problem.window for t in range(problem.horizon)]
-    _, _, losses, num_steps = unroll(problem, [thetas[w] for w in windows], x, length=length)
-    scale = len(thetas) / problem.horizon
-    return [scale * sum(x for w, x in zip(windows, losses, strict=True) if w == v) for v in range(3)], num_steps
-
-
-def mean_window_losses(problem, thetas):
-    """Returns the fitness of each window, averaged over the starts and lengths of an episode."""
-    episodes = [(CENTER + sign * problem.spread, length) for sign in (1, -1) for length in (problem.short, NEVER)]
-    return sum(np.array(window_losses(problem, thetas, *e)[0]) for e in episodes) / 4
-
-
-def differentiate(fn, point):
-    """Returns the gradient of a polynomial of degree four at most, for which central differences are exact."""
-    return np.array(
-        [(8 * (fn(point + e) - fn(point - e)) - (fn(point + 2 * e) - fn(point - 2 * e))) / 12 for e in np.eye(3)]
-    )
-
-
-def smoothed_gradient(fn, num_blocks, sigma):
-    """Returns the gradient at THETA of the mean of fn(thetas) over thetas[b] = theta + sigma * noise[b].
-
-    Args:
-        fn: Maps `[num_blocks, n, 3]` to `[n]`: a polynomial of degree three at most.
-        num_blocks: How many solutions it takes.
-        sigma: Standard deviation of the noise.
-    """
-    size = 3 * num_blocks
-    # Up to degree three the mean over these points is that over the noise.
-    points = sigma * np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
-    points = points.reshape(2 * size, num_blocks, 3).swapaxes(0, 1)
-    return differentiate(lambda theta: np.mean(fn(theta + points)), THETA.astype(float))
-
-
-def target(problem, blocks, sigma=SIGMA):
-    """Returns the gradient of the objective, smoothed by independent noise per block; window w is in `blocks[w]`."""
-    return smoothed_gradient(
-        lambda thetas: np.mean(mean_window_losses(problem, [thetas[b] for b in blocks]), 0), max(blocks) + 1, sigma
-    )
-
-
-def truncated_target(problem, sigma=SIGMA):
-    """Returns the mean over the windows of the smoothed gradient with respect to the window's own solution alone."""
-
-    def fitness(window, thetas):
-        others = np.broadcast_to(THETA, thetas[0].shape)
-        return mean_window_losses(problem, [thetas[0] if w == window else others for w in range(3)])[window]
-
-    return sum(smoothed_gradient(functools.partial(fitness, window), 1, sigma) for window in range(3)) / 3
-
-
-@functools.cache
-def sampled_target(problem, blocks, num_samples=200_000):
-    """Returns `target` for any loss, from pairs of whole episodes: mean, standard error.
-
-    And how often partners terminate in different steps.
-    """
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((max(blocks) + 1, num_samples, 3))
-    x = CENTER + rng.choice([1, -1], (num_samples, 1)) * problem.spread
-    length = rng.choice([problem.short, NEVER], num_samples)
-    pairs = [window_losses(problem, [THETA + s * SIGMA * noise[b] for b in blocks], x, length) for s in (1, -1)]
-    samples = (np.mean(pairs[0][0], 0) - np.mean(pairs[1][0], 0))[:, None] / 2 * noise.sum(0) / SIGMA
-    return *mean_and_error(samples), np.mean(pairs[0][1] != pairs[1][1])
-
-
-def mean_and_error(samples):
-    return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(len(samples))
-
-
-# The loop
-
-
-class Generation(NamedTuple):
-    """What happened in one generation."""
-
-    before: Loop
-    asked: Any
-    population: Any
-    evaluation: zoo.Evaluation
-    estimate: Any
-    after: Loop
-
-
-def generations(strategy, problem, key, *, num_generations):
-    """Returns the generations of a run, stacked."""
-
-    def body(loop, key):
-        key_ask, key_evaluate = jax.random.split(key)
-        surrogate = problem.surrogate_gradient(key_evaluate, loop.problem_state)
-        population, state = strategy.ask(key_ask, loop.state, surrogate)
-        evaluation, problem_state = problem.evaluate(key_evaluate, population, loop.problem_state)
-        after = Loop(strategy.tell(state, population, evaluation), problem_state)
-        estimate = strategy.estimate(state, population, evaluation)
-        return after, Generation(loop, state, population, evaluation, estimate, after)
-
-    key_start, key_loop = jax.random.split(key)
-    loop = start(strategy, problem, key_start)
-    return jax.lax.scan(body, loop, jax.random.split(key_loop, num_generations))[1]
-
-
-play = jax.jit(generations, static_argnames="num_generations", compiler_options=QUICKLY)
-
-
-@functools.partial(jax.jit, compiler_options=QUICKLY)
-def sample_estimates(strategy, problem, keys):
-    def replica(key):
-        return generations(strategy, problem, key, num_generations=6).estimate[3:]
-
-    return jax.vmap(replica)(keys)
-
-
-def sample(id, problem, num_thousands):
-    """Returns estimates at a fixed mean, `[1000 * num_thousands, 3 windows, 3 dims]`, after an episode of burn-in.
-
-    By then every worker was reset, so that ages and sums are those of a long run.
-    """
-    strategy = STRATEGIES[id](3).replace(learning_rate=0.0)
-    keys = jax.random.split(jax.random.key(0), (num_thousands // 5, 5000))
-    return np.concatenate([sample_estimates(strategy, problem, k) for k in keys]).astype(float)
-
-
-def settings(num_pairs, factor=2):
-    return {"population_size": factor * num_pairs, "sigma": SIGMA, "optimizer": optax.sgd, "learning_rate": 0.05}
-
-
-STRATEGIES = {
-    "nres": lambda num_pairs: NRES(**settings(num_pairs)),
-    "pes": lambda num_pairs: PES(**settings(num_pairs)),
-    "gpes": lambda num_pairs: GPES(noise_period=2, **settings(num_pairs)),
-    "es_single": lambda num_pairs: ESSingle(**settings(num_pairs)),
-    "full_es": lambda num_pairs: FullES(**settings(num_pairs)),
-    "open_es": lambda num_pairs: OpenES(shaping="none", **settings(num_pairs)),
-    "tes": lambda num_pairs: TES(**settings(num_pairs, factor=3)),
-    "tbptt": lambda num_pairs: TBPTT(population_size=num_pairs, optimizer=optax.sgd),
-    "bptt": lambda num_pairs: BPTT(population_size=num_pairs, optimizer=optax.sgd),
-}
-BLOCKS = {"nres": [0, 0, 0], "es_single": [0, 0, 0], "full_es": [0, 0, 0], "gpes": [0, 0, 1], "pes": [0, 1, 2]}
-PERIODS = {"pes": 1, "gpes": 2, "nres": None}
-
-VARIANTS = {
-    "quadratic": {"noise": 10.0},
-    "cubic": {"quadratic": 0.5, "cubic": 1.0},
-    "short": {"short": 4.0},  # the second window is cut, the third empty
-}
-
-
-# Bias
-
-
-def assert_unbiased(samples, expected, resolution, error=0.0):
-    """5-sigma test of the mean; it has to tell apart what is further away than `resolution`."""
-    mean, own = mean_and_error(samples.mean(1))
-    tolerance = 5 * np.hypot(own, error)
-    assert np.all(np.abs(mean - expected) < tolerance)
-    assert np.linalg.norm(tolerance) < resolution
-
-
-@pytest.mark.parametrize("id", BLOCKS)
-def test_estimate_is_unbiased_on_a_quadratic(id):
-    """Where all have the same target, the gradient; the window does not divide the horizon."""
-    problem = Line(noise=10.0)
-    gradient = target(problem, BLOCKS[id])
-    np.testing.assert_allclose(gradient, target(problem, [0, 0, 0], sigma=0.0), rtol=1e-6)
-    assert_unbiased(sample(id, problem, 5), gradient, np.linalg.norm(gradient) / 4)
-
-
-@pytest.mark.parametrize(("id", "num_thousands"), [("nres", 10), ("full_es", 5), ("pes", 10), ("gpes", 30)])
-def test_estimate_is_unbiased_on_a_cubic(id, num_thousands):
-    """Where the target depends on the blocks; the test tells it from the plain gradient and from those of others."""
-    problem = Line(quadratic=0.5, cubic=1.0)
-    expected = target(problem, BLOCKS[id])
-    others = [target(problem, [0, 0, 0], sigma=0.0), target(problem, BLOCKS["pes" if id == "nres" else "nres"])]
-    distances = [np.linalg.norm(other - expected) for other in others]
-    assert_unbiased(sample(id, problem, num_thousands), expected, min(d for d in distances if d > 1e-6))
-
-
-@pytest.mark.parametrize("id", ["nres", "pes"])
-def test_estimate_is_unbiased_if_the_window_divides_the_horizon(id):
-    problem = Line(horizon=6, window=2, noise=10.0, terminates=False)
-    expected = target(problem, BLOCKS[id])
-    assert_unbiased(sample(id, problem, 5), expected, np.linalg.norm(expected) / 4)
-
-
-@pytest.mark.parametrize("id", ["nres", "pes"])
-def test_estimate_is_unbiased_if_episodes_differ_in_length(id):
-    """Half of them end in their second window."""
-    problem = Line(short=4.0)
-    expected = target(problem, BLOCKS[id])
-    assert_unbiased(sample(id, problem, 10), expected, np.linalg.norm(expected - target(Line(), BLOCKS[id])) / 2)
-
-
-@pytest.mark.parametrize("id", ["nres", "pes", "full_es"])
-def test_estimate_is_unbiased_if_partners_terminate_at_different_times(id):
-    """Against pairs of whole episodes, run in NumPy."""
-    problem = Line(limit=1.4, noise=0.1)
-    expected, error, different = sampled_target(problem, tuple(BLOCKS[id]))
-    assert different > 0.3
-    assert_unbiased(sample(id, problem, 10), expected, np.linalg.norm(expected) / 4, error)
-
-
-@pytest.mark.parametrize("id", ["tes", "tbptt"])
-def test_truncation_is_biased(id):
-    """What they estimate instead is the gradient with respect to the window's own solution."""
-    problem = Line(quadratic=0.5, cubic=1.0)
-    sigma = SIGMA if id == "tes" else 0.0
-    expected, unbiased = truncated_target(problem, sigma), target(problem, [0, 0, 0], sigma)
-    bias = np.linalg.norm(expected - unbiased)
-    assert bias > 0.3 * np.linalg.norm(unbiased)
-    assert_unbiased(sample(id, problem, 5), expected, bias / 4)
-
-
-# Variance
-
-
-def fitness_gradients(problem, blocks):
-    """Returns the gradient of each window's fitness, linear in theta, by the solution of each block so far."""
-    num_blocks = max(blocks) + 1
-
-    def gradient(window, block):
-        def fitness(theta):
-            thetas = [theta if b == block else THETA for b in blocks]
-            return mean_window_losses(problem, thetas)[window]
-
-        return differentiate(fitness, THETA.astype(float))
-
-    return [[gradient(w, b) for b in range(num_blocks) if b <= blocks[w]] for w in range(3)]
-
-
-@pytest.mark.parametrize("id", BLOCKS)
-def test_variance_on_a_linear_loss(id):
-    """A pair in a window with block gradients u_1 to u_m has E|g|^2 = m d sum |u_b|^2 + 2 |sum u_b|^2.
-
-    Three pairs are averaged, of nres, pes and gpes one in each window, of es_single all in the same one; their variance
-    about the gradient is compared. Li et al. 2023, theorem 2; that of an episode is (d + 1) |g|^2.
-    """
-    problem = Line(linear=1.0, quadratic=0.0, noise=1.0)
-    gradients = fitness_gradients(problem, BLOCKS[id])
-    sums = np.array([np.sum(u, axis=0) for u in gradients])
-    mean = sums.mean(0)
-    np.testing.assert_allclose(mean, target(problem, BLOCKS[id]), rtol=1e-6)
-    seconds = [3 * len(u) * np.sum(np.square(u)) + 2 * np.sum(np.sum(u, axis=0) ** 2) for u in gradients]
-    expected = (np.mean(seconds) - np.mean(np.sum(sums**2, axis=1))) / 3
-    if id == "es_single":
-        expected += np.mean(np.sum((sums - mean) ** 2, axis=1))
-    if id == "full_es":
-        expected = (3 + 1) * np.sum(mean**2) / 3
-    variance, error = mean_and_error(np.sum((sample(id, problem, 10) - mean) ** 2, axis=2).mean(1))
-    assert np.abs(variance - expected) < 5 * error
-    assert 5 * error < 0.2 * expected
-
 
 # Perturbations and their sums, from a script of fitness and resets
 
@@ -399,10 +82,7 @@ def run_script(strategy, mean, keys, fitness, done, sigmas):
 
 
 run_script_jit = jax.jit(run_script, compiler_options=QUICKLY)
-NUM_PAIRS, NUM_GENERATIONS = 4, 12
-KEYS = jax.random.split(jax.random.key(3), NUM_GENERATIONS)
-DRAWS = np.array([normal_like(k, THETA, num_samples=NUM_PAIRS) for k in KEYS], np.float64)
-FITNESS = np.random.default_rng(0).normal(size=(NUM_GENERATIONS, 2 * NUM_PAIRS)).astype(np.float32)
+PERIODS = {"pes": 1, "gpes": 2, "nres": None}
 DONE = np.zeros((NUM_GENERATIONS, 2 * NUM_PAIRS), bool)
 DONE[[2, 5, 8, 11], 0] = True  # pair 0, told by the plus member alone
 DONE[[0, 5, 6], NUM_PAIRS + 1] = True  # pair 1, by the minus member alone, once after a single window
@@ -615,33 +295,6 @@ def test_tes_is_open_es_where_a_window_is_an_episode(key):
 # The loop by hand
 
 
-def reset_by_hand(problem, inner, members):
-    """Returns the fresh start that members of one group were given, which is one of an episode's."""
-    x, length = np.asarray(inner["x"])[members], np.asarray(inner["length"])[members]
-    assert np.all(x == x[0])
-    assert np.all(length == length[0])
-    sign = np.sign(x[0, 0] - CENTER[0])
-    np.testing.assert_allclose(x[0], CENTER + sign * problem.spread, rtol=1e-6)
-    return x, length
-
-
-def check_start(problem, state, groups):
-    """Checks that each group is at a phase, and in the state to which the initial solution leads from a reset."""
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        phase = int(state.time[members[0]])
-        assert np.all(np.asarray(state.time)[members] == phase)
-        length = float(state.inner["length"][members[0]])
-        ends = [
-            unroll(problem, np.tile(THETA, (phase, 1)), CENTER + s * problem.spread, length=length) for s in (1, -1)
-        ]
-        for member in members:
-            x = state.inner["x"][member]
-            end = min(ends, key=lambda e, x=x: np.abs(e[0] - x).max())
-            np.testing.assert_allclose(x, end[0], rtol=1e-5, atol=1e-6)
-            assert bool(state.terminated[member]) == bool(end[1])
-
-
 def test_trajectory_is_that_of_gpes_by_hand(key):
     """Seven pairs, reset at different times, some paused: from its definition, in NumPy, a pair at a time."""
     problem, num_pairs = Line(limit=1.3, short=5.0), 7
@@ -697,132 +350,6 @@ def test_trajectory_is_that_of_gpes_by_hand(key):
     assert num_reset == 3 * num_pairs
     assert num_paused > 10
     assert np.linalg.norm(mean - THETA) > 0.1
-
-
-# TES
-
-
-def test_tes_population():
-    strategy = STRATEGIES["tes"](NUM_PAIRS)
-    population, state = strategy.ask(KEYS[0], strategy.init(KEYS[0], THETA))
-    step = SIGMA * DRAWS[0]
-    np.testing.assert_allclose(population[: 2 * NUM_PAIRS], np.concatenate([THETA + step, THETA - step]), rtol=1e-4)
-    np.testing.assert_array_equal(population[2 * NUM_PAIRS :], np.tile(state.mean, (NUM_PAIRS, 1)))
-    np.testing.assert_array_equal(strategy.groups.ids, np.tile(np.arange(NUM_PAIRS), 3))
-    np.testing.assert_array_equal(strategy.groups.parents, np.tile(np.arange(NUM_PAIRS) + 2 * NUM_PAIRS, 3))
-    assert TES(population_size=None).for_solution(THETA).population_size % 3 == 0
-
-
-def test_tes_starts_each_window_where_the_unperturbed_member_ended(key):
-    problem = Line(horizon=6, window=2, limit=1.3, short=3.0)
-    played = jax.device_get(play(STRATEGIES["tes"](3), problem, key, num_generations=7))
-    first = jax.tree.map(lambda x: x[0], played.before.problem_state)
-    check_start(problem, first, np.tile(np.arange(3), 3))
-    assert sorted(first.time[:3]) == [0, 2, 4]
-    num_paused = 0
-    for g in range(7):
-        before, after = (
-            jax.tree.map(lambda x, g=g: x[g], state.problem_state) for state in (played.before, played.after)
-        )
-        for pair in range(3):
-            parent = pair + 6
-            begin = (before.inner["x"][parent], before.time[parent], before.terminated[parent])
-            is_done = before.time[parent] == 4
-            for member in (pair, pair + 3, parent):
-                theta = played.population[g, member].astype(float)
-                x, terminated, losses, _ = unroll(problem, [theta] * 2, *begin, before.inner["length"][parent])
-                np.testing.assert_allclose(
-                    played.evaluation.fitness[g, member], 3 / 6 * np.sum(losses), rtol=1e-4, atol=1e-5
-                )
-                assert played.evaluation.done[g, member] == is_done
-                if not is_done:
-                    np.testing.assert_allclose(after.inner["x"][member], x, rtol=1e-4, atol=1e-5)
-                    assert bool(after.terminated[member]) == bool(terminated)
-                    num_paused += bool(terminated)
-            if is_done:
-                reset_by_hand(problem, after.inner, [pair, pair + 3, parent])
-    assert num_paused > 5
-
-
-def test_tes_spends_three_windows_per_pair(key):
-    played = play(STRATEGIES["tes"](3), Line(horizon=6, window=2), key, num_generations=7)
-    np.testing.assert_array_equal(played.evaluation.steps, [0 + 2 + 4 + 18] + [18] * 6)
-
-
-def test_tes_ignores_the_fitness_of_its_unperturbed_members():
-    strategy = STRATEGIES["tes"](NUM_PAIRS)
-    population, state = strategy.ask(KEYS[0], strategy.init(KEYS[0], THETA))
-    means = []
-    for fill in (0.0, -1e9, np.nan):
-        fitness = np.concatenate([FITNESS[0], np.full(NUM_PAIRS, fill, np.float32)])
-        means.append(strategy.tell(state, population, fitness).mean)
-    np.testing.assert_array_equal(means[0], means[1])
-    np.testing.assert_array_equal(means[0], means[2])
-
-
-# Whole episodes, backpropagation
-
-
-@pytest.mark.parametrize("id", ["full_es", "bptt"])
-def test_whole_episodes_whatever_the_window(id, key):
-    strategy = STRATEGIES[id](4)
-    played = play(strategy, Line(window=3), key, num_generations=4)
-    assert played.evaluation.done.all()
-    np.testing.assert_array_equal(played.evaluation.steps, [7 * strategy.population_size] * 4)
-    np.testing.assert_array_equal(played.after.problem_state.time, 0)
-    endless = Line(horizon=None, window=3)
-    with pytest.raises(ValueError, match=r"whole episodes, and Line has no horizon.*Use an online strategy \(nres"):
-        endless.init(key, strategy.groups, THETA)
-    with pytest.raises(ValueError, match="whole episodes, and Line has no horizon"):
-        zoo.run(strategy, endless, num_generations=1)
-
-
-@pytest.mark.parametrize("id", ["bptt", "tbptt"])
-def test_backpropagation_is_the_gradient_of_what_the_workers_go_through(id, key):
-    """Of whole episodes from the workers' starts, or of a window from where they are: differences in NumPy."""
-    problem = Line(cubic=0.5, short=5.0)
-    played = jax.device_get(play(STRATEGIES[id](4), problem, key, num_generations=4))
-    num_steps, scale = (7, 1 / 7) if id == "bptt" else (3, 3 / 7)
-    for g in range(4):
-        state = jax.tree.map(lambda x, g=g: x[g], played.before.problem_state)
-
-        def fitness(theta, state=state):
-            thetas = [np.asarray(theta)] * num_steps
-            _, _, losses, _ = unroll(
-                problem, thetas, state.inner["x"], state.time, state.terminated, state.inner["length"]
-            )
-            return scale * np.mean(np.sum(losses, axis=0))
-
-        mean = played.before.state.mean[g].astype(float)
-        np.testing.assert_allclose(played.estimate[g], differentiate(fitness, mean), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(played.after.state.mean[g], mean - 0.01 * played.estimate[g], rtol=1e-5)
-        np.testing.assert_array_equal(played.population[g], np.tile(played.before.state.mean[g], (4, 1)))
-    assert np.unique(played.before.problem_state.time).tolist() == ([0] if id == "bptt" else [0, 3, 6])
-
-
-@pytest.mark.parametrize("id", ["bptt", "tbptt"])
-def test_backpropagation_ignores_fitness_and_leaves_out_what_is_not_finite(id, key):
-    strategy = STRATEGIES[id](4)
-    state = strategy.init(key, {"x": jnp.asarray(THETA), "y": 1.0})
-    population, asked = strategy.ask(key, state, lambda x: jax.tree.map(jnp.ones_like, x))
-    means = [strategy.tell(asked, population, fitness).mean for fitness in ([0.0] * 4, [np.nan, 1.0, np.inf, -5.0])]
-    np.testing.assert_array_equal(means[0]["x"], means[1]["x"])
-    np.testing.assert_allclose(means[0]["x"], THETA - 0.01, rtol=1e-5)
-    for value in (np.nan, np.inf):
-        bad = {"x": jnp.array([1.0, value, 1.0]), "y": jnp.asarray(1.0)}
-        population, asked = strategy.ask(key, state, lambda x, bad=bad: bad)
-        told = strategy.tell(asked, population, [0.0] * 4)
-        np.testing.assert_array_equal(told.mean["x"], THETA)
-        assert told.mean["y"] == 1
-
-
-@pytest.mark.parametrize("id", ["bptt", "tbptt"])
-def test_backpropagation_needs_a_gradient(id):
-    class Rough(Line):
-        differentiable = False
-
-    with pytest.raises(TypeError, match=r"BPTT needs a surrogate gradient.*`gradient` method.*differentiable = True"):
-        zoo.run(STRATEGIES[id](4), Rough(), num_generations=1)
 
 
 # Errors, settings, runs

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.strategies.test_online import (
+from tests.strategies.online_examples import (
     Line,
     assert_unbiased,
     compile_quickly,  # noqa: F401 - a fixture, of all tests here
