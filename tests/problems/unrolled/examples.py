@@ -1,0 +1,119 @@
+"""What the tests of the unrolled problems share: ids, small instances, programs, and inner training step by step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import zoo
+
+# Programs that run for less time than it takes to optimise them.
+jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+LORENZ, INFLUENCE, TOY = (f"unrolled/{name}" for name in ("lorenz", "influence_balancing", "toy_lr_schedule"))
+MLP, LEARNED = "unrolled/mlp_lr_schedule", "unrolled/learned_optimizer"
+SMALL = {
+    INFLUENCE: {"num_dims": 4, "num_positive": 2, "window": 2, "num_score_steps": 5},
+    LORENZ: {"horizon": 6, "window": 2},
+    TOY: {"horizon": 6, "window": 2},
+    MLP: {"hidden": (4,), "batch_size": 8, "horizon": 6, "window": 2, "num_score_episodes": 1},
+    LEARNED: {"hidden": (4,), "optimizer_hidden": (4,), "batch_size": 8, "horizon": 6, "window": 2},
+}
+
+
+def make_small(id):
+    return zoo.make_problem(id, **SMALL[id])
+
+
+@jit
+def fitness_of(problem, key, solution):
+    """The objective of one full episode; a change of a numeric setting compiles nothing new."""
+    return problem.fitness(key, solution)
+
+
+@jit
+def score_of(problem, key, solution):
+    return problem.score(key, solution)
+
+
+@functools.partial(jit, static_argnames="num_windows")
+def windows_of(problem, key, solutions, *, num_windows):
+    """Evaluates a population of one group for some windows; returns their fitness, done, steps and states, stacked.
+
+    Args:
+        solutions: `[num_windows, population_size, ...]`.
+    """
+    first = jax.tree.map(lambda x: x[0, 0], solutions)
+    size = jax.tree.leaves(solutions)[0].shape[1]
+    state = problem.init(key, np.zeros(size, int), first)
+
+    def window(state, arguments):
+        evaluation, state = problem.evaluate(*arguments, state)
+        return state, (evaluation, state)
+
+    return jax.lax.scan(window, state, (jax.random.split(key, num_windows), solutions))[1]
+
+
+# Inner training
+
+
+class Notebook:
+    """Takes down the keys that a problem's fitness is called with; hashed by identity, as a static setting is."""
+
+    def __init__(self):
+        self.keys = []
+
+
+class Recorder(zoo.Problem):
+    """Another problem, whose batches can be repeated: by the keys that its fitness was called with."""
+
+    task: zoo.Problem = zoo.leaf()
+    notebook: Notebook = zoo.static()
+
+    def initial_solution(self, key):
+        return self.task.initial_solution(key)
+
+    def fitness(self, key, solution):
+        self.notebook.keys.append(key)
+        return self.task.fitness(key, solution)
+
+
+class Recorded:
+    """A problem of inner training, stepped by hand, with the keys that its tasks were evaluated with."""
+
+    def __init__(self, problem, key, solution, num_steps, time=0):
+        notebooks = {"task": Notebook(), "outer_task": Notebook()}
+        tasks = {name: Recorder(task=getattr(problem, name), notebook=n) for name, n in notebooks.items()}
+        recording = problem.replace(**(tasks if problem.outer_task is not None else {"task": tasks["task"]}))
+
+        @jit
+        def step(inner):
+            for notebook in notebooks.values():
+                notebook.keys = []
+            return *recording.step(key, solution, inner), [notebook.keys for notebook in notebooks.values()]
+
+        inner = jit(recording.reset)(key)
+        self.inners, self.losses = [inner._replace(time=inner.time + time)], []
+        self.keys, self.outer_keys = [], []
+        for _ in range(num_steps):
+            inner, loss, terminated, (keys, outer_keys) = step(self.inners[-1])
+            assert not terminated
+            self.inners.append(inner)
+            self.losses.append(loss)
+            self.keys += keys
+            self.outer_keys += outer_keys
+
+
+def noisy(key, x):
+    return jnp.sum(jnp.square(x - jax.random.normal(key, x.shape)))
+
+
+def random_start(key):
+    return jax.random.normal(key, (3,))
+
+
+# A task whose start and batches are random, and which compiles in no time.
+NOISY = zoo.from_function(noisy, random_start, takes_key=True)
