@@ -1,0 +1,16 @@
+"""Two runs that most tests of the loop look at; each file makes them once."""
+
+import pytest
+
+import zoo
+from tests.loop.examples import BOWL, BUDGET, PAIRS, SNES, Walk
+
+
+@pytest.fixture(scope="module")
+def result():
+    return zoo.run(SNES, BOWL, 0, **BUDGET)
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return zoo.run(PAIRS, Walk(), 0, num_generations=12, num_scores=6)

@@ -1,0 +1,207 @@
+"""Checkpoints: what was interrupted or killed resumes bit-identically, and no run resumes from another's."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from tests.loop.examples import BOWL, BUDGET, NOISY, PAIRS, SEARCH, SNES, Walk, assert_same_run, attempt
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def interrupt_at(generation):
+    def callback(progress):
+        if progress.generation >= generation:
+            raise InterruptionError
+
+    return callback
+
+
+WALK_RUN = (PAIRS, Walk(), 0, {"num_generations": 12, "num_scores": 6})
+NOISY_RUN = (SNES, NOISY, 3, {"num_steps": 72, "num_scores": 6})
+
+
+@pytest.mark.parametrize("interruptions", [(2,), (4,), (12,), (4, 6, 10)])
+@pytest.mark.parametrize("run", [WALK_RUN, NOISY_RUN], ids=["walk", "noisy"])
+def test_an_interrupted_run_resumes_bit_identically(run, interruptions, tmp_path):
+    strategy, problem, key, budget = run
+    expected = zoo.run(strategy, problem, key, **budget)
+    for generation in interruptions:
+        with pytest.raises(InterruptionError):
+            zoo.run(strategy, problem, key, checkpoint=tmp_path, callback=interrupt_at(generation), **budget)
+    seen = []
+    resumed = zoo.run(strategy, problem, key, checkpoint=tmp_path, callback=seen.append, **budget)
+    assert_same_run(resumed, expected)
+    # It resumed: what was saved before the interruption is not done again.
+    assert [p.generation for p in seen] == list(range(interruptions[-1], 13, 2))
+
+
+def test_a_run_that_is_checkpointed_is_the_same_run(walk, tmp_path):
+    assert_same_run(zoo.run(*WALK_RUN[:3], checkpoint=tmp_path / "new" / "folder", **WALK_RUN[3]), walk)
+    assert (tmp_path / "new" / "folder").is_dir()
+
+
+def test_scores_keep_their_order_after_a_resume(walk, tmp_path):
+    with pytest.raises(InterruptionError):
+        zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=interrupt_at(6), **WALK_RUN[3])
+    resumed = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3])
+    assert list(resumed.scores) == list(walk.scores) == ["generation", "steps", "seconds", "objective"]
+    assert list(resumed.curve()) == list(walk.curve())
+    assert list(resumed.history) == list(walk.history)
+
+
+def test_seconds_go_on_after_a_resume(tmp_path):
+    with pytest.raises(InterruptionError):
+        zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=interrupt_at(6), **WALK_RUN[3])
+    seconds = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3]).scores["seconds"]
+    assert (np.diff(seconds) > 0).all()
+
+
+def test_a_resumed_run_does_not_compile_in_its_seconds(tmp_path, monkeypatch):
+    advance, compiled_by = zoo.loop.drive.compiled.advance, []
+
+    def count(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs):
+        size = advance._cache_size()
+        result = advance(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs)
+        if advance._cache_size() > size:
+            compiled_by.append((int(generation_limit), int(step_limit)))
+        return result
+
+    monkeypatch.setattr(zoo.loop.drive.compiled, "advance", count)
+    strategy = SNES.replace(population_size=5)  # a program that no other test compiles
+    zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=4, num_scores=2)
+    assert compiled_by == [(0, 0)]  # the call that does nothing but compile
+    zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=8, num_scores=4)
+    assert set(compiled_by) == {(0, 0)}
+
+
+@pytest.mark.parametrize("unit", ["num_generations", "num_steps"])
+def test_a_resumed_run_goes_on_to_a_longer_budget(unit, tmp_path):
+    run = (PAIRS, Walk(), 0)
+    half, full = (6, 12) if unit == "num_generations" else (24, 48)
+    zoo.run(*run, checkpoint=tmp_path, num_scores=3, **{unit: half})
+    resumed = zoo.run(*run, checkpoint=tmp_path, num_scores=6, **{unit: full})
+    assert_same_run(resumed, zoo.run(*run, num_scores=6, **{unit: full}))
+
+
+def test_a_finished_run_returns_at_once(walk, tmp_path):
+    first = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3])
+    seen = []
+    again = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=seen.append, **WALK_RUN[3])
+    assert_same_run(again, first)
+    assert_same_run(again, walk)
+    assert seen == []
+    assert again.seconds == first.seconds
+    np.testing.assert_array_equal(again.scores["seconds"], first.scores["seconds"])
+
+
+def test_a_run_stopped_by_its_target_stays_stopped(result, tmp_path):
+    target = float(result.scores["fitness"][3])
+    first = zoo.run(SNES, BOWL, 0, target=target, checkpoint=tmp_path, **BUDGET)
+    again = zoo.run(SNES, BOWL, 0, target=target, checkpoint=tmp_path, **BUDGET)
+    assert first.stopped_by == again.stopped_by == "target"
+    assert_same_run(first, again)
+    assert again.num_generations == 6
+
+
+@pytest.mark.parametrize("target", [None, -1.0])
+def test_a_resumed_run_has_the_target_it_is_given(result, tmp_path, target):
+    first = zoo.run(SNES, BOWL, 0, target=float(result.scores["fitness"][3]), checkpoint=tmp_path, **BUDGET)
+    assert first.num_generations == 6
+    resumed = zoo.run(SNES, BOWL, 0, target=target, checkpoint=tmp_path, **BUDGET)
+    assert_same_run(resumed, result)
+
+
+def test_a_run_stopped_by_its_callback_goes_on(result, tmp_path):
+    zoo.run(SNES, BOWL, 0, callback=lambda p: p.generation >= 4, checkpoint=tmp_path, **BUDGET)
+    assert_same_run(zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET), result)
+
+
+def other_bowl(x):
+    return jnp.sum((x - 1) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "problem", "key", "solution"),
+    [
+        (SNES, BOWL, 1, None),
+        (SNES.replace(sigma=0.6), BOWL, 0, None),
+        (SEARCH, BOWL, 0, None),
+        (SNES, BOWL.replace(solution=jnp.ones(3)), 0, None),
+        (SNES, zoo.from_function(other_bowl, jnp.zeros(3)), 0, None),
+        (SNES, BOWL, 0, jnp.ones(3)),
+    ],
+    ids=["key", "setting", "strategy", "data", "function", "solution"],
+)
+def test_another_runs_checkpoint(strategy, problem, key, solution, tmp_path):
+    zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET)
+    with pytest.raises(ValueError, match="is of another run"):
+        zoo.run(strategy, problem, key, solution=solution, checkpoint=tmp_path, **BUDGET)
+
+
+def test_a_function_of_the_same_name_is_another_run(tmp_path):
+    for number in (1.0, 5.0):
+        problem = zoo.from_function(lambda x, number=number: jnp.sum((x - number) ** 2), jnp.zeros(3))
+        expected = zoo.run(SNES, problem, num_generations=2, num_scores=1)
+        resumed, error = attempt(zoo.run, SNES, problem, num_generations=2, num_scores=1, checkpoint=tmp_path)
+        if error is None:
+            assert_same_run(resumed, expected)
+        else:
+            assert number == 5.0
+            assert "is of another run" in str(error)
+
+
+def test_a_checkpoint_needs_a_folder(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "below"):
+        with pytest.raises(ValueError, match=r"Checkpoints need a folder, but .* is a file"):
+            zoo.run(SNES, BOWL, checkpoint=path, **BUDGET)
+    assert file.read_text() == "mine"
+
+
+def test_the_newest_two_checkpoints_are_kept(tmp_path):
+    zoo.run(SNES, BOWL, checkpoint=str(tmp_path), **BUDGET)
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [8, 10]
+
+
+KILLED_RUN = """
+import sys, zoo
+zoo.run("snes", "blackbox/sphere", 3, num_generations=100_000, num_scores=50_000, checkpoint=sys.argv[1])
+"""
+
+
+def newest_checkpoint(folder: pathlib.Path) -> int:
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_while_writing_checkpoints(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, str(tmp_path)], env=os.environ)
+    try:
+        deadline = time.monotonic() + 120
+        while newest_checkpoint(tmp_path) == 0:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(np.random.default_rng(0).uniform(0, 0.5))
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    reached = newest_checkpoint(tmp_path)
+    budget: dict[str, Any] = {"num_generations": reached + 20, "num_scores": reached // 2 + 10}
+    seen = []
+    resumed = zoo.run("snes", "blackbox/sphere", 3, checkpoint=tmp_path, callback=seen.append, **budget)
+    assert [p.generation for p in seen] == list(range(reached + 2, reached + 21, 2))
+    assert_same_run(resumed, zoo.run("snes", "blackbox/sphere", 3, **budget))

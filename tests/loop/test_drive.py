@@ -1,0 +1,311 @@
+"""How a run is driven: budgets, segments, what stops it; and several seeds at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from tests.loop.examples import (
+    BOWL,
+    BUDGET,
+    NOISY,
+    PAIRS,
+    SEARCH,
+    SNES,
+    Walk,
+    assert_same,
+    assert_same_run,
+    assert_same_scores,
+    attempt,
+    bowl,
+)
+from zoo.loop.budget import Budget
+from zoo.loop.drive import drive
+
+
+class Gain(zoo.Problem):
+    """A score to maximise."""
+
+    headline = "gain"
+    maximize = True
+
+    def initial_solution(self, key):
+        return jnp.zeros(3)
+
+    def fitness(self, key, solution):
+        return jnp.sum((solution - 1) ** 2)
+
+    def score(self, key, solution):
+        return {"other": jnp.zeros(()), "gain": -self.fitness(key, solution)}
+
+    @property
+    def suggested_num_steps(self):
+        return 50
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(("num_steps", "generations"), [(1, 1), (6, 1), (7, 2), (11, 2), (12, 2)])
+def test_a_budget_in_steps_ends_with_the_generation_that_reaches_it(num_steps, generations):
+    result = zoo.run(SNES, BOWL, 0, num_steps=num_steps, num_scores=1)
+    assert result.num_generations == generations
+    assert result.num_steps == 6 * generations
+    assert result.scores["generation"].tolist() == [0, generations]
+
+
+def test_a_budget_in_steps_of_dynamic_cost(walk):
+    steps = walk.history["steps"]
+    num_steps = int(steps[7]) - 1
+    result = zoo.run(PAIRS, Walk(), 0, num_steps=num_steps, num_scores=-(-num_steps // 8))
+    assert result.history["steps"][-2] < num_steps <= result.num_steps
+    np.testing.assert_array_equal(result.history["steps"], steps[:8])
+    np.testing.assert_array_equal(result.history["best_fitness"], walk.history["best_fitness"][:8])
+
+
+def test_more_scorings_than_generations_in_steps():
+    result = zoo.run(SNES, BOWL, 0, num_steps=12, num_scores=12)
+    assert result.scores["generation"].tolist() == [0, 1, 2]
+    assert result.scores["steps"].tolist() == [0, 6, 12]
+
+
+def test_generations_and_steps_are_the_same_budget(result):
+    other = zoo.run(SNES, BOWL, 0, num_steps=60, num_scores=5)
+    assert_same_run(result, other)
+
+
+def test_the_default_budget_is_what_the_problem_suggests():
+    result = zoo.run("snes", Gain())
+    assert result.strategy.population_size == 7
+    assert result.num_steps == 56  # the first multiple of 7 that reaches 50
+
+
+def test_one_budget_only():
+    with pytest.raises(ValueError, match="one budget"):
+        zoo.run(SNES, BOWL, num_generations=2, num_steps=20)
+
+
+@pytest.mark.parametrize("name", ["num_generations", "num_steps", "num_scores"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, float("nan"), float("inf"), "100"])
+def test_bad_budgets(name, value):
+    settings = {"num_generations": 2, name: value} if name == "num_scores" else {name: value}
+    with pytest.raises(ValueError, match=rf"{name} must be"):
+        zoo.run(SNES, BOWL, **settings)
+
+
+def test_whole_numbers_of_other_types_are_budgets():
+    assert zoo.run(SNES, BOWL, num_generations=np.int64(2), num_scores=1.0).num_generations == 2
+    assert zoo.run(SNES, BOWL, num_steps=1e1, num_scores=1).num_steps == 12
+
+
+class Expensive(Gain):
+    """Half a billion steps per generation."""
+
+    def evaluate(self, key, population, state):
+        evaluation, state = super().evaluate(key, population, state)
+        return evaluation._replace(steps=jnp.asarray(2**29, jnp.int32)), state
+
+
+def test_budgets_beyond_32_bits():
+    result = zoo.run(SEARCH, Expensive(), num_steps=5 * 2**29 - 1, num_scores=5)
+    assert result.history["steps"].tolist() == [2**29 * (k + 1) for k in range(5)]
+
+
+def test_a_segment_beyond_32_bits():
+    result = zoo.run(SEARCH, Expensive(), num_steps=5 * 2**29 - 1, num_scores=1)
+    assert result.num_generations == 5
+    assert result.num_steps == 5 * 2**29
+
+
+class Stuck(zoo.UnrolledProblem):
+    """An endless episode that terminates nevertheless, after which no step is spent."""
+
+    horizon: int | None = zoo.static(None)
+    window: int | None = zoo.static(2)
+
+    def initial_solution(self, key):
+        return jnp.zeros(2)
+
+    def reset(self, key):
+        return jnp.zeros(())
+
+    def step(self, key, solution, inner):
+        return inner + 1, jnp.sum(solution**2), inner > 2
+
+
+def test_a_budget_in_steps_ends_though_no_more_steps_are_spent(monkeypatch):
+    advance, calls = zoo.loop.drive.compiled.advance, []
+
+    def count(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 20:
+            pytest.fail("the run goes on without spending steps")
+        return advance(*args, **kwargs)
+
+    monkeypatch.setattr(zoo.loop.drive.compiled, "advance", count)
+    _, error = attempt(zoo.run, PAIRS, Stuck(), num_steps=1000, num_scores=4)
+    assert error is None or "step" in str(error)
+
+
+# Segments
+
+
+@pytest.mark.parametrize("num_scores", [1, 3, 10])
+def test_numbers_do_not_depend_on_the_scorings(result, num_scores):
+    other = zoo.run(SNES, BOWL, 0, num_generations=10, num_scores=num_scores)
+    assert_same(result.history, other.history)
+    assert_same(result.state, other.state)
+    assert_same(result.best_solution, other.best_solution)
+    assert result.metrics == other.metrics
+
+
+def test_numbers_of_a_random_problem_do_not_depend_on_the_scorings(walk):
+    other = zoo.run(PAIRS, Walk(), 0, num_generations=12, num_scores=2)
+    assert_same(walk.history, other.history)
+    assert_same(walk.state, other.state)
+    assert_same(walk.problem_state, other.problem_state)
+    assert walk.metrics == other.metrics
+
+
+def test_history_over_the_longest_segment():
+    long = zoo.run(SEARCH, BOWL, 0, num_generations=1030, num_scores=1)
+    assert long.num_generations == 1030
+    assert long.history["steps"].tolist() == [2 * (k + 1) for k in range(1030)]
+    assert long.scores["generation"].tolist() == [0, 1030]
+    assert long.best_fitness == long.history["best_fitness"].min()
+    short = zoo.run(SEARCH, BOWL, 0, num_generations=1030, num_scores=515)
+    assert_same(long.history, short.history)
+    assert_same(long.state, short.state)
+    steps = zoo.run(SEARCH, BOWL, 0, num_steps=2060, num_scores=1)
+    assert_same(long.history, steps.history)
+
+
+# Stopping
+
+
+def test_a_target_to_minimise(result):
+    scores = result.scores["fitness"]
+    assert scores[3] < scores[1:3].min()
+    target = float((scores[3] + scores[1:3].min()) / 2)  # passed after generation 6
+    stopped = zoo.run(SNES, BOWL, 0, target=target, **BUDGET)
+    assert stopped.stopped_by == "target"
+    assert stopped.num_generations == 6
+    assert stopped.score <= target
+    assert (stopped.scores["fitness"][:-1] > target).all()
+    np.testing.assert_array_equal(stopped.history["best_fitness"], result.history["best_fitness"][:6])
+    missed = zoo.run(SNES, BOWL, 0, target=-1.0, **BUDGET)
+    assert missed.stopped_by == "budget"
+    assert_same_run(missed, result)
+
+
+def test_a_target_to_maximise():
+    free = zoo.run(SNES, Gain(), 0, **BUDGET)
+    assert free.scores["gain"][3] > free.scores["gain"][1:3].max()
+    target = float((free.scores["gain"][3] + free.scores["gain"][1:3].max()) / 2)
+    stopped = zoo.run(SNES, Gain(), 0, target=target, **BUDGET)
+    assert stopped.stopped_by == "target"
+    assert stopped.num_generations == 6
+    assert stopped.score >= target
+    assert (stopped.scores["gain"][:-1] < target).all()
+    assert stopped.metrics == {"other": 0.0, "gain": stopped.scores["gain"][-1]}
+    assert zoo.run(SNES, Gain(), 0, target=1.0, **BUDGET).stopped_by == "budget"
+
+
+def test_a_target_met_exactly(result):
+    stopped = zoo.run(SNES, BOWL, 0, target=float(result.scores["fitness"][2]), **BUDGET)
+    assert stopped.num_generations == 4
+
+
+def test_a_callback_sees_progress(result):
+    seen = []
+    other = zoo.run(SNES, BOWL, 0, callback=seen.append, **BUDGET)
+    assert_same_run(result, other)
+    assert [p.generation for p in seen] == result.scores["generation"][1:].tolist()
+    assert [p.steps for p in seen] == result.scores["steps"][1:].tolist()
+    assert [p.metrics["fitness"] for p in seen] == result.scores["fitness"][1:].tolist()
+    assert [p.seconds for p in seen] == other.scores["seconds"][1:].tolist()
+    running_best = np.minimum.accumulate(result.history["best_fitness"])
+    assert [p.best_fitness for p in seen] == running_best[1::2].tolist()
+
+
+def test_a_callback_may_keep_the_means():
+    seen = []
+    zoo.run(SNES, BOWL, 0, callback=seen.append, **BUDGET)
+    for progress in seen:
+        np.testing.assert_allclose(bowl(progress.mean), progress.metrics["fitness"], rtol=1e-6)
+
+
+def test_a_callback_stops(result):
+    stopped = zoo.run(SNES, BOWL, 0, callback=lambda p: p.generation >= 4, **BUDGET)
+    assert stopped.stopped_by == "callback"
+    assert stopped.num_generations == 4
+    assert_same_scores(stopped.scores, {name: x[:3] for name, x in result.scores.items()})
+
+
+# Several seeds at once
+
+
+def assert_close_to_single_runs(outcome, strategy, problem, keys, **settings):
+    for seed, key in enumerate(keys):
+        single = zoo.run(strategy, problem, key, **settings)
+        history, scores = outcome.histories[seed], outcome.scores[seed]
+        np.testing.assert_array_equal(history["steps"], single.history["steps"])
+        for name in ("best_fitness", "mean_fitness"):
+            np.testing.assert_allclose(history[name], single.history[name], rtol=1e-4, atol=1e-6)
+        for name in ("generation", "steps"):
+            np.testing.assert_array_equal(scores[name], single.scores[name])
+        for name in single.metrics:
+            np.testing.assert_allclose(scores[name], single.scores[name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(outcome.carry.best_fitness[seed], single.best_fitness, rtol=1e-4)
+        for batch, one in zip(jax.tree.leaves(outcome.mean), jax.tree.leaves(single.mean), strict=True):
+            np.testing.assert_allclose(batch[seed], one, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_of_different_cost_each_have_their_own_budget():
+    keys = jax.random.split(jax.random.key(7), 4)
+    settings = {"num_steps": 48, "num_scores": 6}
+    outcome = drive(PAIRS, Walk(), keys, budget=Budget.make(Walk(), None, 48, 6))
+    lengths = []
+    for history, scores in zip(outcome.histories, outcome.scores, strict=True):
+        assert history["steps"][-2] < 48 <= history["steps"][-1]
+        assert scores["steps"][-1] == history["steps"][-1]
+        assert scores["generation"][-1] == len(history["steps"])
+        lengths.append(len(history["steps"]))
+    assert len(set(lengths)) > 1  # otherwise this test would show nothing
+    assert outcome.carry.generation.tolist() == lengths
+    assert outcome.stopped_by == "budget"
+    assert_close_to_single_runs(outcome, PAIRS, Walk(), keys, **settings)
+
+
+def test_seeds_stop_at_the_target_each():
+    keys = jax.random.split(jax.random.key(0), 4)
+    budget = Budget.make(BOWL, 10, None, 5)
+    free = drive(SNES, BOWL, keys, budget=budget)
+    target = float(np.median([scores["fitness"][3] for scores in free.scores]))
+    outcome = drive(SNES, BOWL, keys, budget=budget, target=target)
+    lengths = [len(history["steps"]) for history in outcome.histories]
+    assert len(set(lengths)) > 1
+    for scores, length in zip(outcome.scores, lengths, strict=True):
+        assert (scores["fitness"][1:-1] > target).all()
+        assert scores["fitness"][-1] <= target or length == 10
+    assert_close_to_single_runs(outcome, SNES, BOWL, keys, target=target, **BUDGET)
+    assert outcome.stopped_by == ("target" if all(s["fitness"][-1] <= target for s in outcome.scores) else "budget")
+
+
+def test_one_seed_in_a_batch():
+    keys = jax.random.split(jax.random.key(1), 1)
+    outcome = drive(SNES, NOISY, keys, budget=Budget.make(NOISY, 6, None, 3))
+    assert_close_to_single_runs(outcome, SNES, NOISY, keys, num_generations=6, num_scores=3)
+
+
+def test_a_batch_of_seeds_resumes(tmp_path):
+    keys = jax.random.split(jax.random.key(7), 4)
+    budget = Budget.make(Walk(), None, 48, 6)
+    expected = drive(PAIRS, Walk(), keys, budget=budget)
+    drive(PAIRS, Walk(), keys, budget=Budget.make(Walk(), None, 24, 3), checkpoint=tmp_path)
+    resumed = drive(PAIRS, Walk(), keys, budget=budget, checkpoint=tmp_path)
+    assert_same(resumed.carry.state, expected.carry.state)
+    for seed in range(4):
+        assert_same(resumed.histories[seed], expected.histories[seed])
+        assert_same_scores(resumed.scores[seed], expected.scores[seed])
