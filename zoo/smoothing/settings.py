@@ -1,0 +1,85 @@
+"""The settings of `smooth`, checked when they are made."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.core
+import numpy as np
+
+_CHOICES = {
+    "sampler": ("normal", "orthogonal", "sobol"),
+    "forward": ("exact", "mean"),
+    "baseline": (None, "leave_one_out", "value", "none"),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Settings:
+    """What `smooth` is told; its docstring describes the fields."""
+
+    fn: Callable[..., Any]
+    sigma: Any
+    num_samples: int = 64
+    antithetic: bool = True
+    baseline: str | None = None
+    sampler: str = "normal"
+    forward: str = "exact"
+    batched: bool = False
+    subspace: Any = None
+    batch_size: int | None = None
+    target_rate: float = 0.7
+    num_probes: int = 16
+    sigma_range: tuple[float, float] = (1e-3, 1e3)
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if not callable(self.fn):
+            raise TypeError(f"zoo.smooth expects a function fn(x, *args), got {type(self.fn).__name__}.")
+        for name in ("num_samples", "num_probes", *(["batch_size"] if self.batch_size is not None else [])):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"zoo.smooth: {name} must be a whole number, got {value!r}.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"zoo.smooth: {name} must be one of {choices}, got {getattr(self, name)!r}.")
+        if self.num_samples < 1 or (self.antithetic and self.num_samples % 2):
+            raise ValueError(
+                f"zoo.smooth: num_samples must be positive, and even for antithetic pairs, got {self.num_samples}. "
+                "Choose another number, or antithetic=False."
+            )
+        if self.antithetic and self.baseline is not None:
+            raise ValueError(
+                f"zoo.smooth: in antithetic pairs any baseline cancels, so baseline={self.baseline!r} would do "
+                "nothing. Leave it out, or choose antithetic=False."
+            )
+        if not self.antithetic and self.baseline in (None, "leave_one_out") and self.num_samples == 1:
+            raise ValueError(
+                "zoo.smooth: a leave-one-out baseline needs at least two samples, got num_samples=1. Choose more, or "
+                "baseline='value'."
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"zoo.smooth: batch_size must be at least 1, got {self.batch_size}.")
+        if not 0 < self.target_rate < 1 or self.num_probes < 1 or not self.tolerance >= 0:
+            raise ValueError(
+                "zoo.smooth: expected 0 < target_rate < 1, num_probes >= 1 and tolerance >= 0, got "
+                f"{self.target_rate}, {self.num_probes} and {self.tolerance}."
+            )
+        if not isinstance(self.sigma_range, (tuple, list)) or len(self.sigma_range) != 2:
+            raise ValueError(f"zoo.smooth: sigma_range must be a pair (low, high), got {self.sigma_range!r}.")
+        low, high = self.sigma_range
+        if not 0 < low < high < math.inf:
+            raise ValueError(f"zoo.smooth: sigma_range must be 0 < low < high, got {self.sigma_range}.")
+        check_sigma(self.sigma)
+
+
+def check_sigma(sigma: Any) -> Any:
+    """Returns sigma, or says that it is no standard deviation."""
+    if isinstance(sigma, jax.core.Tracer) or (isinstance(sigma, str) and sigma == "auto"):
+        return sigma
+    values = np.asarray(sigma)
+    if values.size and values.dtype.kind in "fiu" + "V" and np.all((values > 0) & np.isfinite(values)):
+        return sigma
+    raise ValueError(f"zoo.smooth: sigma must be a positive number or 'auto', got {sigma!r}.")

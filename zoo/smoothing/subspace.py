@@ -1,0 +1,53 @@
+"""The subspace in which `smooth` perturbs: its directions, a basis of it, and noise of the basis as noise of x."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int | None) -> list[jax.Array] | None:
+    """Returns the directions as a flat list, each `[k, ...]`."""
+    if subspace is None:
+        return None
+    directions = [jnp.asarray(leaf) for leaf in jax.tree.leaves(subspace)]
+    shapes = [leaf.shape if size is None else leaf.shape[1:] for leaf in x]
+    fits = jax.tree.structure(subspace) == structure and all(
+        leaf.ndim and leaf.shape[1:] == shape for leaf, shape in zip(directions, shapes, strict=True)
+    )
+    if not fits or len({leaf.shape[0] for leaf in directions}) != 1 or directions[0].shape[0] == 0:
+        raise ValueError(
+            f"zoo.smooth: subspace must have the structure of x{'' if size is None else ' (of one example)'} with "
+            f"leaves [k, *leaf.shape], here {[('k', *shape) for shape in shapes]}, got {jax.tree.structure(subspace)} "
+            f"with shapes {[leaf.shape for leaf in directions]}."
+        )
+    return directions
+
+
+def orthonormal_basis(directions: list[jax.Array] | None, dtype: Any) -> list[jax.Array] | None:
+    """Returns an orthonormal basis of the subspace, each leaf `[k, ...]`, with zeros for directions to spare."""
+    if directions is None:
+        return None
+    leaves = [leaf.astype(dtype) for leaf in directions]
+    num = leaves[0].shape[0]
+    rows = jnp.concatenate([leaf.reshape(num, -1) for leaf in leaves], axis=1)
+    with jax.default_matmul_precision("highest"):
+        norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows / jnp.where(norms > 0, norms, 1)
+        for tolerance in (10 * num * float(jnp.finfo(dtype).eps), 0.5):  # the second pass only polishes
+            values, vectors = jnp.linalg.eigh(rows @ rows.T)
+            kept = values > tolerance * jnp.maximum(values[-1], jnp.finfo(dtype).tiny)
+            scale = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)
+            rows = (vectors * scale).T @ rows
+    cuts = np.cumsum([math.prod(leaf.shape[1:]) for leaf in leaves])[:-1]
+    return [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(rows, cuts, axis=1), leaves, strict=True)]
+
+
+def span(noise: list[jax.Array], basis: list[jax.Array] | None) -> list[jax.Array]:
+    """Returns noise as perturbations of x, each leaf `[*lead, ...]`."""
+    if basis is None:
+        return noise
+    (coefficients,) = noise
+    return [jnp.tensordot(coefficients, b, 1, precision=jax.lax.Precision.HIGHEST) for b in basis]
