@@ -14,8 +14,8 @@ import quax
 from flax import nnx
 
 import zoo
-from zoo.strategies.perturbations import LowRank, low_rank_array
-from zoo.strategies.perturbations.low_rank_array import LowRankArray
+from zoo.strategies.perturbations import LowRank
+from zoo.strategies.perturbations.low_rank_array import LowRankArray, array
 
 # What an array has besides base and factors.
 EXTRAS = {
@@ -30,7 +30,7 @@ EACH_EXTRA = pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
 @pytest.fixture(autouse=True)
 def no_fall_back(monkeypatch):
     """Every fallback warns, as if it were the first, and every warning is an error."""
-    monkeypatch.setattr(low_rank_array, "_warned", set())
+    monkeypatch.setattr(array, "_warned", set())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
