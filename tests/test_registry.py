@@ -357,7 +357,7 @@ def test_import_is_cheap():
         import sys
         import zoo
         heavy = ("strategies", "problems", "pandas", "scipy.stats", "matplotlib", "gymnax", "bbobax",
-                 "orbax.checkpoint", "sklearn", "typer")
+                 "orbax.checkpoint", "quax", "sklearn", "typer")
         print([name for name in heavy if name in sys.modules])
         zoo.make_strategy("random_search")
         print(*(f"zoo.strategies.{name}" in sys.modules for name in ("population.random_search", "distribution.snes")))

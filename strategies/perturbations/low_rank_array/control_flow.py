@@ -7,13 +7,10 @@ import jax
 import jax.extend.core as jexc
 import jax.numpy as jnp
 import quax
-from jax._src.callback import pure_callback_p
-from jax._src.core import set_current_trace
 from jax.extend.core.primitives import remat_p
 from jaxtyping import ArrayLike
-from quax._compat import unpack_scan_args
-from quax._trace import _QuaxTrace
 
+from zoo.core._compat import let_quax_call_custom_vjps, pure_callback_p, unpack_scan_args
 from zoo.strategies.perturbations.low_rank_array.array import LowRankArray, dense, replace
 
 
@@ -81,11 +78,4 @@ def _call_back(*args: ArrayLike | quax.ArrayValue, **params: Any) -> Any:
     return pure_callback_p.bind(*map(dense, args), **params)
 
 
-def _call_custom_vjp(self: Any, primitive: Any, fun: Any, fwd: Any, bwd: Any, tracers: Any, /, **params: Any) -> Any:
-    """Calls a function with a derivative of its own; where one is taken, that was done before quax."""
-    with set_current_trace(self):
-        return fun.call_wrapped(*tracers)
-
-
-if "process_custom_vjp_call" not in vars(_QuaxTrace):  # which quax 0.4 cannot call at all
-    _QuaxTrace.process_custom_vjp_call = _call_custom_vjp
+let_quax_call_custom_vjps()
