@@ -9,9 +9,7 @@ from typing import Any
 # The operation behind `jax.pure_callback`, for which a rule is registered. Neither `jax.lax` nor
 # `jax.extend.core.primitives` has it.
 from jax._src.callback import pure_callback_p
-
-# Calls a function within quax's trace. `jax.extend.core` has it only from JAX 0.10 on, and `jax.core` only before.
-from jax._src.core import set_current_trace
+from jax.extend.core import set_current_trace
 
 # Splits the operands of a scan. JAX describes them by other parameters from 0.11 on, and nothing public reads both.
 from quax._compat import unpack_scan_args
