@@ -113,7 +113,10 @@ class CRFMNES(MaskableStrategy):
         num_feasible = jnp.sum(is_feasible).astype(x.dtype)
         by_rank = np.maximum(math.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)
         by_rank = by_rank / by_rank.sum()
-        order = jnp.lexsort((jnp.where(is_feasible, 0, squared_z), fitness))
+        # What was rounded on the way to |z|: the members, around a mean that may be far from zero, and sums of y.
+        rounded = jnp.linalg.norm(mean / (state.sigma * state.scales)) + xp.sqrt(d) * jnp.linalg.norm(y, axis=1)
+        nearness = tie_partners(jnp.sqrt(squared_z), 8 * float(jnp.finfo(x.dtype).eps) * rounded)
+        order = jnp.lexsort((jnp.where(is_feasible, 0, nearness), fitness))
         gains = jnp.zeros(size, x.dtype).at[order].set(jnp.asarray(by_rank, x.dtype), unique_indices=True)
         rank_weights = gains - 1 / size
 
@@ -203,6 +206,21 @@ def distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     for _ in range(10):
         a -= (xp.log1p(a * a) + a * a / 2 - xp.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
     return a * xp.minimum(1.0, xp.sqrt(size / d))
+
+
+def tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:
+    """Returns the values with those of antithetic partners made equal, to the bit, where they differ by rounding alone.
+
+    Partners are as far from the mean as each other, but for rounding, which differs between processors. A stable sort
+    of what is returned goes by their index. Partners that were moved, by bounds for one, keep their values.
+
+    Args:
+        values: `[2 n]`, of members i and n + i, who are partners.
+        rounding: `[2 n]` differences up to this are rounding.
+    """
+    first, second = jnp.split(values, 2)
+    are_equal = jnp.abs(first - second) <= jnp.maximum(*jnp.split(rounding, 2))
+    return jnp.where(jnp.tile(are_equal, 2), jnp.tile((first + second) / 2, 2), values)
 
 
 def _direction(v: jax.Array) -> tuple[jax.Array, jax.Array]:
