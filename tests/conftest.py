@@ -5,13 +5,14 @@ import os
 
 # Before JAX starts: one thread per worker, so that workers do not fight for the cores, and little time spent on
 # optimising programs that run for milliseconds: the suite spends its time compiling. These change speed, not semantics.
-# A flag that is not known aborts the process: from jaxlib 0.11 on there is no other way to emit code.
+# A flag that is not known aborts the process: from jaxlib 0.11 on there is no other way to emit code. The flags of the
+# caller come last, and so they win: `make test-isa` runs tests under others.
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        os.environ.get("XLA_FLAGS", ""),
         "--xla_cpu_multi_thread_eigen=false",
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else "",
+        os.environ.get("XLA_FLAGS", ""),
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

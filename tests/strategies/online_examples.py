@@ -29,7 +29,6 @@ COST = np.array([0.7, -1.3], np.float32)
 THETA = np.array([0.4, -0.3, 0.2], np.float32)
 SIGMA = 0.5
 NEVER = 1e9
-QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -212,10 +211,10 @@ def generations(strategy, problem, key, *, num_generations):
     return jax.lax.scan(body, loop, jax.random.split(key_loop, num_generations))[1]
 
 
-play = jax.jit(generations, static_argnames="num_generations", compiler_options=QUICKLY)
+play = jax.jit(generations, static_argnames="num_generations")
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
+@jax.jit
 def sample_estimates(strategy, problem, keys):
     def replica(key):
         return generations(strategy, problem, key, num_generations=6).estimate[3:]

@@ -30,7 +30,6 @@ from tests.strategies.online_examples import (
     KEYS,
     NUM_GENERATIONS,
     NUM_PAIRS,
-    QUICKLY,
     SIGMA,
     STRATEGIES,
     THETA,
@@ -81,7 +80,7 @@ def run_script(strategy, mean, keys, fitness, done, sigmas):
     return jax.lax.scan(body, strategy.init(keys[0], mean), (keys, fitness, done, sigmas))[1]
 
 
-run_script_jit = jax.jit(run_script, compiler_options=QUICKLY)
+run_script_jit = jax.jit(run_script)
 PERIODS = {"pes": 1, "gpes": 2, "nres": None}
 DONE = np.zeros((NUM_GENERATIONS, 2 * NUM_PAIRS), bool)
 DONE[[2, 5, 8, 11], 0] = True  # pair 0, told by the plus member alone
@@ -216,7 +215,7 @@ def test_invalid_fitness_counts_as_the_worst_and_poisons_nothing(midway):
 # One window per episode: all of them are OpenAI-ES
 
 
-@functools.partial(jax.jit, static_argnames="fn", compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnames="fn")
 def descend(strategy, fn, solution, keys):
     """Returns the means of generations whose evaluation is a bare fitness."""
 
