@@ -41,7 +41,8 @@ def standardized(fitness: jax.Array) -> jax.Array:
     """Returns finite fitness with mean zero and standard deviation one (zero if all values are equal)."""
     fitness = finite(fitness)
     deviation = fitness - jnp.mean(fitness)
-    std = jnp.std(fitness)
+    # The mean of equal values is not always that value: rounding would be divided by itself.
+    std = jnp.where(jnp.max(fitness) > jnp.min(fitness), jnp.std(fitness), 0)
     return jnp.where(std > 0, deviation / jnp.where(std > 0, std, 1), 0)
 
 

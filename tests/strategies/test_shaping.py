@@ -39,6 +39,13 @@ def test_standardized():
     np.testing.assert_array_equal(shaping.standardized(jnp.ones(4)), np.zeros(4))
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7, -1e-30, 3e30])
+@pytest.mark.parametrize("size", [3, 10, 50])
+def test_equal_fitness_is_standardized_to_zero(value, size):
+    """Also where its mean is another number, by rounding."""
+    np.testing.assert_array_equal(shaping.standardized(jnp.full(size, value)), np.zeros(size))
+
+
 @pytest.mark.parametrize(
     ("fitness", "expected"),
     [
