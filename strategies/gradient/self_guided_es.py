@@ -97,6 +97,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
         gradient = self.estimate(state, population, evaluation)
         best = jnp.min(finite(evaluation.fitness).reshape(2, -1), axis=0)
+        best = best - jnp.min(best)  # means of equal values are equal then, whatever their number: on a plateau, zero
         inside, outside = (
             jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen), 1)
             for chosen in (state.is_inside, ~state.is_inside)

@@ -299,6 +299,19 @@ def test_self_guided_probability_follows_the_better_group(key):
     assert strategy.tell(one_kind, population, fitness).alpha == 0.5
 
 
+def test_self_guided_on_a_plateau_does_not_compare_rounding(key):
+    """The mean of equal values depends on their number, by rounding; neither group found lower fitness: alpha falls."""
+    strategy = zoo.make_strategy("self_guided_es", population_size=40, subspace_dims=2, alpha=0.5)
+    state = with_history(strategy, [unit(direction(i)) for i in (1, 2)])
+    population, asked = strategy.ask(key, state)
+    tell = jax.jit(strategy.tell)
+    for num_inside in range(1, 20):
+        asked = asked._replace(is_inside=jnp.arange(20) < num_inside)
+        for value in (0.1, 0.7):
+            told = tell(asked, population, jnp.full(40, value))
+            np.testing.assert_allclose(told.alpha, 0.5 / 1.005, rtol=1e-6)
+
+
 @pytest.mark.parametrize("id", ["asebo", "self_guided_es"])
 def test_whole_space_until_there_is_a_history(id, key):
     strategy = zoo.make_strategy(id, subspace_dims=3, population_size=6)
