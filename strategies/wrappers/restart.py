@@ -374,6 +374,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     condition = strategy._on_rung(state, lambda base, of_base: base.condition_number(of_base))
     # Hansen 2009, section 2: a run has 100 + 50 (d + 3)^2 / sqrt(population size) generations.
     limit = 100 + 50 * (d + 3) ** 2 / jnp.sqrt(count)
+    limit = limit * (1 - 1e-6)  # rounding must not put it above a whole number that it is
     is_spent = (run.num_generations >= limit) | (run.num_evaluations >= run.budget)
     has_collapsed = is_small | has_no_effect | has_exploded | (condition > strategy.max_condition)
     return is_flat | is_stagnating | has_collapsed | is_spent

@@ -137,12 +137,13 @@ def test_each_criterion_ends_a_run(key):
     assert first(ends(tiny, hopeless, key, 60)) == 1
 
 
-def test_a_run_has_a_budget(key):
-    """100 + 50 (d + 3)^2 / sqrt(population size) generations; at one dimension and 64 members, 200."""
-    strategy = IPOP(base=SNES(sigma=0.5), population_size=64, max_doublings=0, **NEVER, stagnation=2)
-    state = strategy.init(key, jnp.ones(1))
-    _, (run, _, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, hopeless, state, key, 205)
-    assert first(run.is_over) == 200
+@pytest.mark.parametrize(("d", "size", "limit"), [(1, 64, 200), (4, 49, 450)])
+def test_a_run_has_a_budget(d, size, limit, key):
+    """100 + 50 (d + 3)^2 / sqrt(population size) generations, where that is a whole number, too."""
+    strategy = IPOP(base=SNES(sigma=0.5), population_size=size, max_doublings=0, **NEVER, stagnation=4)
+    state = strategy.init(key, jnp.ones(d))
+    _, (run, _, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, hopeless, state, key, limit + 5)
+    assert first(run.is_over) == limit
 
 
 def test_ipop_doubles_up_to_the_last_rung(key):
