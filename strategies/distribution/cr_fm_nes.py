@@ -115,7 +115,7 @@ class CRFMNES(MaskableStrategy):
         by_rank = by_rank / by_rank.sum()
         # What was rounded on the way to |z|: the members, around a mean that may be far from zero, and sums of y.
         rounded = jnp.linalg.norm(mean / (state.sigma * state.scales)) + xp.sqrt(d) * jnp.linalg.norm(y, axis=1)
-        nearness = tie_partners(jnp.sqrt(squared_z), 8 * float(jnp.finfo(x.dtype).eps) * rounded)
+        nearness = _tie_partners(jnp.sqrt(squared_z), 8 * float(jnp.finfo(x.dtype).eps) * rounded)
         order = jnp.lexsort((jnp.where(is_feasible, 0, nearness), fitness))
         gains = jnp.zeros(size, x.dtype).at[order].set(jnp.asarray(by_rank, x.dtype), unique_indices=True)
         rank_weights = gains - 1 / size
@@ -131,7 +131,7 @@ class CRFMNES(MaskableStrategy):
         rate_converging = 2 * jnp.tanh((0.025 * num_feasible + 0.75 * d + 10) / (d + 4))
         rate_sigma = jnp.where(is_moving, 1, jnp.where(is_stagnating, rate_stagnating, rate_converging))
 
-        distance = distance_gain(d, size) * jnp.sqrt(num_feasible / size) * jnp.sqrt(squared_z)
+        distance = _distance_gain(d, size) * jnp.sqrt(num_feasible / size) * jnp.sqrt(squared_z)
         farthest = jnp.max(jnp.where(gains > 0, distance, 0))
         far_gains = gains * jnp.exp(jnp.minimum(distance - farthest, 0))  # a member without gain may be farther
         weights = jnp.where(is_moving, far_gains / jnp.sum(far_gains) - 1 / size, rank_weights)
@@ -144,8 +144,8 @@ class CRFMNES(MaskableStrategy):
         # the authors' code below five dimensions, which would turn away from where the search goes.
         rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * xp.log(d)) + 5) / (0.23 * d + 25))
         rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * xp.maximum(d - 5, 0) / 6 * num_feasible / size
-        of_members = natural_gradient(state.v, y, rate * weights)
-        of_path = natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
+        of_members = _natural_gradient(state.v, y, rate * weights)
+        of_path = _natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
         v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
         # Beyond this the condition number of I + v v^T exceeds the precision.
         longest = float(jnp.finfo(x.dtype).eps) ** -0.5
@@ -167,7 +167,7 @@ class CRFMNES(MaskableStrategy):
         )
 
 
-def natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the weighted sum of the natural gradients of log p(y_i) in v, and in D relative to D, both `[d]`.
 
     All but the first sums is linear in what belongs to a member, so it is done once, for the sums.
@@ -195,7 +195,7 @@ def natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[ja
     return t / jnp.maximum(jnp.sqrt(v2), jnp.finfo(v.dtype).tiny), s
 
 
-def distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
+def _distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     """Returns how much a member's log weight grows with its distance |z|, if all are feasible.
 
     It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
@@ -208,7 +208,7 @@ def distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     return a * xp.minimum(1.0, xp.sqrt(size / d))
 
 
-def tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:
+def _tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:
     """Returns the values with those of antithetic partners made equal, to the bit, where they differ by rounding alone.
 
     Partners are as far from the mean as each other, but for rounding, which differs between processors. A stable sort

@@ -1,6 +1,5 @@
 """What the tests of online strategies share: a small problem, its gradients in NumPy, the strategies, their loop."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax

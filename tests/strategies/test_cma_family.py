@@ -293,7 +293,7 @@ def test_cr_fm_nes_samples_have_the_covariance_of_the_state(key):
 
 @pytest.mark.parametrize("d", [1, 40, 10**6])
 def test_distance_gain_solves_its_equation(d):
-    a = cr_fm_nes.distance_gain(d, 10 * d)
+    a = cr_fm_nes._distance_gain(d, 10 * d)
     assert (1 + a * a) * np.exp(a * a / 2) / 0.24 - 10 == pytest.approx(d)
 
 

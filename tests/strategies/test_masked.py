@@ -10,7 +10,7 @@ import zoo
 from tests.the_loop import IDS, samples
 from zoo.loop.provenance import describe_settings
 from zoo.strategies.distribution.base import default_parameters, expected_norm
-from zoo.strategies.distribution.cr_fm_nes import distance_gain
+from zoo.strategies.distribution.cr_fm_nes import _distance_gain
 from zoo.strategies.distribution.eigen import decompose, keep_apart
 from zoo.strategies.distribution.sep_cma_es import _separable_parameters
 from zoo.strategies.maskable import MaskableStrategy
@@ -152,7 +152,7 @@ def test_surrogate_is_that_of_what_is_kept(key):
 
 
 def test_parameters_of_a_traced_dimension_are_those_of_a_known_one():
-    for function in (default_parameters, _separable_parameters, distance_gain):
+    for function in (default_parameters, _separable_parameters, _distance_gain):
         traced = jax.jit(function, static_argnums=1)
         for d in (1, 2, 3, 5, 17, 400, 60_000):
             for size in (2, 4, 15, 200):
