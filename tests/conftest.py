@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import importlib.metadata
+import importlib.util
 import os
 
 # Before JAX starts: one thread per worker, so that workers do not fight for the cores, and little time spent on
@@ -27,6 +28,12 @@ import pytest
 
 
 def pytest_configure(config):
+    # An environment made for another checkout would mix its strategies with the zoo of this one.
+    here = pathlib.Path(__file__).resolve().parents[1] / "strategies" / "__init__.py"
+    found = importlib.util.find_spec("zoo.strategies")
+    if found is None or found.origin is None or pathlib.Path(found.origin).resolve() != here:
+        where = "is not installed" if found is None else f"has its strategies in {found.origin}"
+        pytest.exit(f"The zoo {where}. Install this checkout with `make test` or `pip install -e .`.", returncode=4)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
