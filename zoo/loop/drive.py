@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,6 @@ from zoo.loop.checkpoint import Checkpointer
 from zoo.loop.log import CLOCK, Log
 from zoo.loop.progress import Progress, progress_bar
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
-
-if TYPE_CHECKING:
-    import pathlib
 
 _MAX_SEGMENT = 1024  # generations per call of the compiled loop, which bounds its history buffers
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
@@ -64,7 +61,7 @@ def drive(
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None,
-    checkpoint: "str | pathlib.Path | None" = None,
+    checkpoint: str | pathlib.Path | None = None,
     progress: str | None = None,
     mesh: Mesh | None = None,
 ) -> Outcome:
@@ -95,7 +92,7 @@ def _drive(
     target: float | None,
     callback: Callable[[Progress], bool | None] | None,
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None,
-    checkpoint: "str | pathlib.Path | None",
+    checkpoint: str | pathlib.Path | None,
     progress: str | None,
     mesh: Mesh | None,
 ) -> Outcome:
