@@ -131,7 +131,11 @@ def test_unrolled_problems_are_differentiated_over_the_episode(criterion, expect
 
 
 def numpy_synflow(layers, num_kept, num_iterations=100):
-    """Masks of a plain network without biases: products of positive matrices."""
+    """Masks of a plain network without biases: products of positive matrices.
+
+    The one weight into a neuron and the one out of it have equal scores, of which rounding would decide: a test needs
+    weights, and a number to keep, where no threshold falls on such a pair.
+    """
     size = sum(w.size for w in layers)
     masks = [np.ones(w.shape, bool) for w in layers]
     for i in range(1, num_iterations + 1):
@@ -143,7 +147,8 @@ def numpy_synflow(layers, num_kept, num_iterations=100):
         for w in positive[:0:-1]:
             backward.insert(0, w @ backward[0])
         scores = [np.outer(f, b) * w for f, w, b in zip(forward, positive, backward, strict=True)]
-        threshold = np.sort(np.concatenate([s.ravel() for s in scores]))[size - count]
+        dropped, threshold = np.sort(np.concatenate([[0.0], *(s.ravel() for s in scores)]))[size - count :][:2]
+        assert dropped < (1 - 1e-9) * threshold, "equal scores"
         masks = [s >= threshold for s in scores]
     return masks
 
@@ -152,10 +157,10 @@ def numpy_synflow(layers, num_kept, num_iterations=100):
 def test_synflow_of_a_problems_network_against_numpy(network):
     """Also where its activation would saturate; and no layer goes at a sparsity where the others lose some."""
     if network == "relu":
-        problem = zoo.make_problem("supervised/digits", hidden=(40, 40, 4))
+        problem, kept = zoo.make_problem("supervised/digits", hidden=(40, 40, 4)), 0.1
     else:
-        problem = zoo.make_problem("rl/CartPole-v1", hidden=(64, 64))
-    ticket = prune_at_init(problem, 0.1, "synflow")
+        problem, kept = zoo.make_problem("rl/CartPole-v1", hidden=(64, 64)), 0.3
+    ticket = prune_at_init(problem, kept, "synflow")
     layers = [layer["kernel"] for layer in ticket.solution["params"].values()]
     masks = [layer["kernel"] for layer in ticket.mask["params"].values()]
     for mask, expected in zip(masks, numpy_synflow(layers, sum(m.sum() for m in masks)), strict=True):
@@ -177,15 +182,20 @@ def test_synflow_is_conserved_from_layer_to_layer(x64):
 
 
 def test_synflow_holds_out_in_deep_networks():
-    """R is about 5e-133 and 9e+102 here."""
+    """R is about 4e-113 and 3e+128 here. The scales are powers of two, by which products are scaled exactly."""
 
     def flow(layers):
         return jax.lax.scan(lambda x, w: (x @ w, None), jnp.ones(4, layers.dtype), layers)[0]
 
-    layers = np.asarray(jax.random.uniform(jax.random.key(0), (200, 4, 4), minval=0.1, maxval=1.0))
+    layers = np.random.default_rng(0).uniform(0.1, 1, (200, 4, 4)).astype(np.float32)
     problem = zoo.from_function(jnp.sum, layers)
-    masks = [prune_at_init(problem, 0.3, "synflow", solution=scale * layers, flow=flow).mask for scale in (0.1, 1.5)]
-    np.testing.assert_array_equal(masks[0], np.stack(numpy_synflow(list(layers), 960)))
+
+    def prune(kept, scale):
+        return prune_at_init(problem, kept, "synflow", solution=scale * layers, flow=flow).mask
+
+    for scale in (0.125, 2.0):
+        np.testing.assert_array_equal(prune(0.8, scale), np.stack(numpy_synflow(list(layers), 2560)))
+    masks = [prune(0.3, scale) for scale in (0.125, 2.0)]
     np.testing.assert_array_equal(masks[1], masks[0])
     assert masks[0].any(axis=(1, 2)).all()
 
