@@ -79,7 +79,9 @@ class XNES(MaskableStrategy):
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
 
-        s = jnp.linalg.solve(state.shape, (flatten_members(population) - flat).T / state.sigma)  # [d, population_size]
+        steps = (flatten_members(population) - flat).T / state.sigma  # [d, population_size]
+        solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
+        s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
         # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
         of_shape = utility
         if evaluation.moved is not None:  # what bounds moved says nothing bad about the direction it was sampled in
@@ -88,8 +90,9 @@ class XNES(MaskableStrategy):
         gradient_sigma = jnp.trace(gradient) / d
         exponent = shape_rate / 2 * (gradient - gradient_sigma * identity)
         exponent_sigma = std_rate / 2 * gradient_sigma
-        # A shape that rounding has made singular is kept: nothing is learnt from it but the mean.
-        is_usable = jnp.all(jnp.isfinite(gradient))
+        # A shape that is singular to rounding is kept: nothing is learnt from it but the mean. Of its s chance decides.
+        condition = jnp.linalg.norm(state.shape) * jnp.linalg.norm(inverse)
+        is_usable = jnp.all(jnp.isfinite(gradient)) & (condition < 1 / float(jnp.finfo(flat.dtype).eps))
         # Beyond `expm`'s range there is nothing but overflow; no step of sensible rates comes near.
         scale = jnp.minimum(1, _MAX_EXPONENT / jnp.maximum(jnp.linalg.norm(exponent), 1))
         exponent = jnp.where(is_usable, scale * exponent, 0)

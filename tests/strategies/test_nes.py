@@ -121,11 +121,14 @@ def test_float32(name, key):
         assert 1e5 < strategy.condition_number(state) < 1e7
 
 
-@pytest.mark.parametrize("shape", [np.ones((2, 2)), [[1, 0], [0, 1e-30]]])
-def test_shape_that_rounding_made_singular_is_kept(shape, key):
+@pytest.mark.parametrize("shape", [np.ones((2, 2)), [[1, 0], [0, 1e-30]], [[3e4, 4e4], [-4e-4, 3e-4]]])
+def test_shape_that_is_singular_to_rounding_is_kept(shape, key):
+    """To recover the samples through a matrix of condition 1e8, in single precision, is to recover rounding."""
     strategy = XNES(population_size=4, shape_learning_rate=1e6)
     state = strategy.init(key, jnp.zeros(2))._replace(shape=jnp.asarray(shape, jnp.float32))
     population = jax.random.normal(key, (4, 2))
     told = jax.jit(strategy.tell)(state, population, population[:, 0])
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in told)
+    np.testing.assert_array_equal(told.shape, state.shape)
+    assert told.sigma == state.sigma
     assert not np.array_equal(told.mean, state.mean)
