@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 
-.PHONY: demo test lint check peers clean
+.PHONY: demo test test-isa lint check peers clean
 
 demo: .venv/.installed  ## The main job: four strategies on four problems, with table, report and curves.
 	$(BIN)/zoo benchmark -s open_es -s snes -s cma_es -s random_search \
@@ -16,6 +16,17 @@ demo: .venv/.installed  ## The main job: four strategies on four problems, with 
 
 test: .venv/.installed-test  ## The test suite.
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+# Tests against references in double precision, and of what rounding must not decide.
+ORACLES = $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(addprefix tests/strategies/test_, \
+  cma_family.py cma_es.py lra_cma_es.py nes.py shaping.py)
+
+test-isa: .venv/.installed-test  ## Some tests as other processors and compilers round: old ones, AVX2, this one, optimised.
+	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES=X86_V3 $(ORACLES)
+	XLA_FLAGS=--xla_cpu_max_isa=AVX2 $(ORACLES)
+	$(ORACLES)
+	XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_enable_concurrency_optimized_scheduler=false \
+	  --xla_cpu_multi_thread_eigen=true" OMP_NUM_THREADS=2 $(ORACLES)
 
 lint: .venv/.installed-test .venv/types  ## Style, naming rules and types.
 	$(BIN)/ruff check .
