@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from zoo import leaf, number, static
 from zoo.core.settings import PytreeDataclass
 
@@ -255,3 +257,29 @@ def test_tracers_pass_the_checks():
     swept = Settings(sigma=sigmas, rate=jnp.array([1.0, 1.0, 2.0]), free=jnp.zeros(3))
     assert jax.vmap(use)(swept).tolist() == [0.0, 1.0, 4.0]
     assert jax.eval_shape(use, settings).shape == ()
+
+
+def test_classes_of_equal_fields_have_structures_of_their_own():
+    """Or `jit` would now and then run the program of the other class: it takes equal structures for the same one."""
+
+    class One(PytreeDataclass):
+        rate: float = number(1.0)
+        size: int = static(3)
+
+    class Other(PytreeDataclass):
+        rate: float = number(1.0)
+        size: int = static(3)
+
+    one, same, other = (jax.tree.structure(made) for made in (One(), One(rate=2.0), Other()))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != jax.tree.structure(One(size=4))
+
+
+def test_no_two_strategies_have_equal_structures():
+    problem = zoo.from_function(jnp.sum, jnp.zeros(4))
+    ids = [id for id in zoo.list_strategies() if "/" not in id and id not in ("pycma", "masked")]
+    structures = [jax.tree.structure(zoo.make_strategy(id, problem=problem)) for id in ids]
+    equal = [pair for pair in itertools.combinations(range(len(ids)), 2) if structures[pair[0]] == structures[pair[1]]]
+    assert equal == []

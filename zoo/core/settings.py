@@ -10,10 +10,12 @@ import dataclasses
 import numbers
 from typing import Any, Self, dataclass_transform
 
-from flax import struct
+import jax
 
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
+IS_FILLED_LATER = "_zoo_is_filled_later"
+"""The attribute of a class that is made before it has its fields, as unpickling does; `register_pytree` follows."""
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
@@ -64,16 +66,41 @@ def internal_fields(cls: Any) -> set[str]:
 
 
 def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any]) -> Any:
-    return struct.field(pytree_node=pytree_node, default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={"pytree_node": pytree_node, **metadata})
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(static, number, leaf, struct.field))
+def register_pytree(cls: Any) -> None:
+    """Registers a dataclass with JAX: its fields are leaves, but for those that are static.
+
+    `jax.tree_util.register_dataclass`, which flax uses, will not do: two classes whose fields have equal static values
+    then have equal tree structures (jaxlib 0.10 and 0.11), and `jit` now and then runs the program of the other class.
+    """
+    is_leaf = {field.name: field.metadata.get("pytree_node", True) for field in dataclasses.fields(cls)}
+    leaves = tuple(name for name in is_leaf if is_leaf[name])
+    rest = tuple(name for name in is_leaf if not is_leaf[name])
+
+    def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(instance, name) for name in leaves), tuple(getattr(instance, name) for name in rest)
+
+    def flatten_with_keys(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, static_values = flatten(instance)
+        return tuple(zip(map(jax.tree_util.GetAttrKey, leaves), children, strict=True)), static_values
+
+    def unflatten(static_values: tuple[Any, ...], children: tuple[Any, ...]) -> Any:
+        return cls(**dict(zip(leaves, children, strict=True)), **dict(zip(rest, static_values, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(static, number, leaf))
 class PytreeDataclass:
     """Base that turns each subclass into a frozen, keyword-only dataclass registered as a pytree."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        struct.dataclass(cls, kw_only=True)
+        if IS_FILLED_LATER not in vars(cls):
+            dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+            register_pytree(cls)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
@@ -85,7 +112,7 @@ class PytreeDataclass:
                 value = self._check_whole_number(
                     field.name, value, optional=any(word in str(field.type) for word in ("None", "Optional"))
                 )
-            elif isinstance(value, list) and not field.metadata["pytree_node"]:
+            elif isinstance(value, list) and not field.metadata.get("pytree_node", True):
                 value = tuple(value)  # static values are hashed
             object.__setattr__(self, field.name, value)
             self._check_bounds(field.name, value, bounds)
@@ -116,4 +143,4 @@ class PytreeDataclass:
 
     def replace(self, **updates: Any) -> Self:
         """Returns a copy with the given settings changed."""
-        raise NotImplementedError("provided by the dataclass decorator")  # a stub for type checkers
+        return dataclasses.replace(self, **updates)  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,6 @@
 """Pickling of what the other process cannot import: the functions and classes of a script, or of a function.
 
-cloudpickle sends such a class along: on arrival it is made empty and then filled. But strategies, problems and other
+cloudpickle sends such a class along: on arrival it is made empty and then filled. But strategies, problems and the
 dataclasses of flax are registered with JAX when they are made, there without their fields: leaves would be lost, and
 silently where they have defaults. Here they are registered once they are filled.
 """
@@ -13,6 +13,8 @@ from typing import Any
 
 import cloudpickle
 import jax
+
+from zoo.core.settings import IS_FILLED_LATER, PytreeDataclass, register_pytree
 
 
 def dumps(value: Any) -> bytes:
@@ -36,17 +38,23 @@ class _Pickler(cloudpickle.Pickler):
                 f"The Equinox module {obj.__qualname__} is defined in a script or a function, from where it cannot be "
                 "sent to another process. Define it in a module that the other process can import."
             )
-        if "_flax_dataclass" not in vars(obj):
+        if issubclass(obj, PytreeDataclass):
+            flag = IS_FILLED_LATER
+        elif "_flax_dataclass" in vars(obj):
+            flag = "_flax_dataclass"  # flax takes such a class for done, and leaves it alone
+        else:
             return reduced
         make, (metaclass, name, bases, namespace, *rest), *middle, fill = reduced
-        namespace = {**namespace, "_flax_dataclass": True}  # which flax takes for done, and leaves the class alone
+        namespace = {**namespace, flag: True}
         return make, (metaclass, name, bases, namespace, *rest), *middle, functools.partial(_fill_and_register, fill)
 
 
 def _fill_and_register(fill: Callable[[type, Any], type], cls: Any, state: Any) -> Any:
     is_new = "__dataclass_fields__" not in vars(cls)  # cloudpickle makes a class once, and fills it each time it comes
     fill(cls, state)
-    if is_new:
+    if is_new and issubclass(cls, PytreeDataclass):
+        register_pytree(cls)
+    elif is_new:
         is_leaf = {field.name: field.metadata.get("pytree_node", True) for field in dataclasses.fields(cls)}
         leaves = [name for name in is_leaf if is_leaf[name]]
         jax.tree_util.register_dataclass(cls, leaves, [name for name in is_leaf if not is_leaf[name]])
