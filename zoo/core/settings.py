@@ -8,6 +8,7 @@ then (tracers pass).
 
 import dataclasses
 import numbers
+from collections.abc import Iterable
 from typing import Any, Self, dataclass_transform
 
 import jax
@@ -86,7 +87,7 @@ def register_pytree(cls: Any) -> None:
         children, static_values = flatten(instance)
         return tuple(zip(map(jax.tree_util.GetAttrKey, leaves), children, strict=True)), static_values
 
-    def unflatten(static_values: tuple[Any, ...], children: tuple[Any, ...]) -> Any:
+    def unflatten(static_values: tuple[Any, ...], children: Iterable[Any]) -> Any:
         return cls(**dict(zip(leaves, children, strict=True)), **dict(zip(rest, static_values, strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
