@@ -54,4 +54,4 @@ peers: .venv/.installed-test  ## What the side-by-side benchmarks compare with.
 	ln -sfn ../../../strategies ../../../problems $@/zoo
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .cache build *.egg-info

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import pathlib
 
 # Before JAX starts: one thread per worker, so that workers do not fight for the cores, and little time spent on
 # optimising programs that run for milliseconds: the suite spends its time compiling. These change speed, not semantics.
@@ -17,9 +18,12 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiled programs are kept for the next run of the suite, and for the other worker. `make clean` drops them.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import gzip
-import pathlib
+import shutil
 import struct
 
 import jax
@@ -36,6 +40,14 @@ def pytest_configure(config):
         pytest.exit(f"The zoo {where}. Install this checkout with `make test` or `pip install -e .`.", returncode=4)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+def pytest_sessionstart(session):
+    programs = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if not hasattr(session.config, "workerinput") and programs.is_dir():
+        size = sum(path.stat().st_size for path in programs.iterdir())
+        if size > 2**31:
+            shutil.rmtree(programs)
 
 
 _CLEAR_EVERY = 150

@@ -368,6 +368,24 @@ def test_import_is_cheap():
     assert done.stdout.splitlines() == ["[]", "[]", "True False"]
 
 
+def test_pictures_of_gymnax_are_imported_when_they_are_drawn():
+    """Its import would take longer with them than all else until the first result."""
+    done = _python(
+        """
+        import sys
+        import zoo
+        zoo.make_problem("rl/CartPole-v1")
+        print([name for name in ("matplotlib.pyplot", "seaborn", "pandas", "scipy.stats") if name in sys.modules])
+        from gymnax.environments.misc import pong
+        print(pong.plt.figure().number)
+        import matplotlib.pyplot
+        print(pong.plt.figure is matplotlib.pyplot.figure)
+        """
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["[]", "1", "True"]
+
+
 def test_a_checkout_that_is_not_installed_says_so():
     done = _python(
         """

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
     from zoo.benchmarking.plot import plot_estimators
     from zoo.benchmarking.results import Results
+    from zoo.loop.cache import use_compilation_cache
     from zoo.sparsity.ladder import lottery_tickets
     from zoo.sparsity.landscape import barrier, flatness, interpolate
     from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
@@ -87,6 +88,7 @@ __all__ = [
     "run",
     "smooth",
     "static",
+    "use_compilation_cache",
 ]
 
 # What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
@@ -104,6 +106,7 @@ _LAZY = {
     "plot_interpolation": "zoo.sparsity.plot",
     "plot_ladder": "zoo.sparsity.plot",
     "plot_layers": "zoo.sparsity.plot",
+    "use_compilation_cache": "zoo.loop.cache",
 }
 
 

@@ -41,6 +41,7 @@ SetProblem = Annotated[
     typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
 ]
 Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
 Devices = Annotated[int | None, typer.Option(help="Split each population over so many devices. Default: use one.")]
 
 
@@ -103,9 +104,11 @@ def run_command(
         typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
     ] = None,
     devices: Devices = None,
+    cache: Cache = True,
 ) -> None:
     """Run one strategy on one problem."""
     with _clear_errors():
+        _keep_programs(cache)
         made = zoo.make_problem(problem, **_parse_settings(problem_settings))
         result = zoo.run(
             zoo.make_strategy(strategy, problem=made, **_parse_settings(settings)),
@@ -158,9 +161,11 @@ def benchmark_command(
         str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
     ] = "local",
     devices: Devices = None,
+    cache: Cache = True,
 ) -> None:
     """Compare strategies on problems; ends with a table, a report and learning curves."""
     with _clear_errors():
+        _keep_programs(cache)
         results = zoo.benchmark(
             strategies,
             problems,
@@ -208,9 +213,11 @@ def tickets_command(
         pathlib.Path,
         typer.Option(help="Folder for tickets and figures; rounds that are finished there are not run again."),
     ] = pathlib.Path("tickets"),
+    cache: Cache = True,
 ) -> None:
     """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
     with _clear_errors():
+        _keep_programs(cache)
         tickets = zoo.lottery_tickets(
             {"id": strategy, **_parse_settings(settings)},
             zoo.make_problem(problem, **_parse_settings(problem_settings)),
@@ -269,6 +276,15 @@ def _print_table(frame: "pd.DataFrame", title: str | None = None) -> None:
         cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
         table.add_row(*cells)
     _out.print(table)
+
+
+def _keep_programs(cache: bool) -> None:
+    if not cache:
+        return
+    try:
+        zoo.use_compilation_cache()
+    except ValueError as error:  # which costs time and nothing else
+        _err.print(f"[dim]{escape(str(error))}[/]", soft_wrap=True, highlight=False)
 
 
 def _mesh(devices: int | None) -> "Mesh | None":

@@ -37,9 +37,9 @@ def main() -> None:
     )
     size = num_dims(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
     key = jax.random.key(0)
-    carry = jax.eval_shape(lambda k: compiled.start(strategy, problem, k, None, batched=False), key)
+    _, carry = jax.eval_shape(lambda k: compiled.start(strategy, problem, k, None, batched=False), key)
     generation = jax.jit(lambda s, p, c, k: compiled.generation(s, p, c, k)[0])
-    memory = generation.lower(strategy, problem, carry, key).compile().memory_analysis()
+    memory = generation.lower(strategy, problem, carry, jax.random.split(key)).compile().memory_analysis()
     temporary = memory.temp_size_in_bytes if memory is not None else float("nan")
     print(f"{size:,} parameters; temporary memory of a compiled generation: {temporary / 2**20:,.0f} MiB")
 

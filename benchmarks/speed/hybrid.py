@@ -52,7 +52,7 @@ def main() -> None:
         ("hybrid", zoo.make_strategy("hybrid", problem=sparse, population_size=POPULATION_SIZE)),
         ("fixed random mask", zoo.make_strategy("tbptt", population_size=1)),
     ):
-        carry = compiled.start(strategy, sparse, key, None, batched=False)
+        _, carry = compiled.start(strategy, sparse, key, None, batched=False)
         loop = functools.partial(full, strategy, sparse, carry, key, num_generations=NUM_STEPS)
         t = time_paired(loop, plain_step)
         ours, theirs = (1e3 * seconds / NUM_STEPS for seconds in (t.first, t.second))
@@ -60,9 +60,9 @@ def main() -> None:
         print(f"| {name} | {ours:.2f} | {theirs:.2f} | {t.ratio:.2f} ({t.low:.2f} to {t.high:.2f}) | {target} |")
 
     strategy = zoo.make_strategy("hybrid", problem=sparse, population_size=POPULATION_SIZE)
-    carry = compiled.start(strategy, sparse, key, None, batched=False)
+    _, carry = compiled.start(strategy, sparse, key, None, batched=False)
     generation = jax.jit(lambda s, p, c, k: compiled.generation(s, p, c, k)[0])
-    whole = flops(generation.lower(strategy, sparse, carry, key).compile())
+    whole = flops(generation.lower(strategy, sparse, carry, jax.random.split(key)).compile())
     one = flops(plain.lower(dense, params, key, num_steps=1).compile())
     print(f"\nfloating-point operations of a hybrid step over those of a plain step: {whole / one:.1f}")
 

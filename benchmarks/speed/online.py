@@ -17,6 +17,7 @@ from benchmarks.speed.loop_overhead import evaluation_alone, full
 from benchmarks.timing import time_paired
 from zoo import Evaluation, Strategy
 from zoo.loop import compiled
+from zoo.loop.programs import Program
 from zoo.problems.unrolled.lorenz import Lorenz
 
 NUM_DIMS = 100_000
@@ -40,7 +41,7 @@ def zoo_generations(strategy: Strategy, state, key):
     return jax.lax.scan(generation, state, inputs)[0]
 
 
-@functools.partial(jax.jit, static_argnames="num_generations")
+@functools.partial(Program, repeats=True, static_argnames="num_generations")
 def unrolls_alone(problem: Lorenz, population, inner, *, num_generations: int):
     """Nothing but the steps: no keys, no clock, no resets."""
 
@@ -79,9 +80,9 @@ def main() -> None:
     problem = zoo.make_problem("unrolled/lorenz")
     strategy = zoo.make_strategy("nres", problem=problem, population_size=400, optimizer="sgd", learning_rate=1e-5)
     key = jax.random.key(0)
-    carry = compiled.start(strategy, problem, key, None, batched=False)
+    run_keys, carry = compiled.start(strategy, problem, key, None, batched=False)
     population, _ = strategy.ask(key, carry.state)
-    loop = functools.partial(full, strategy, problem, carry, key, num_generations=200)
+    loop = functools.partial(full, strategy, problem, carry, run_keys.generations, num_generations=200)
     for name, alone in (
         (
             "against its steps alone",

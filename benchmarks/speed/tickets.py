@@ -23,10 +23,10 @@ def train(strategy, problem, seeds: int, num_generations: int):
     """The compiled loop from the start, over that many generations, all seeds in one program."""
     batched = seeds > 1
     keys = jax.random.split(jax.random.key(0), seeds) if batched else jax.random.key(0)
-    carry = compiled.start(strategy, problem, keys, None, batched=batched)
+    run_keys, carry = compiled.start(strategy, problem, keys, None, batched=batched)
     limits = [np.full(np.shape(keys), value, np.int32) for value in (num_generations, np.iinfo(np.int32).max)]
     for _ in range(0, num_generations, GENERATIONS):
-        carry, _ = compiled.advance(strategy, problem, carry, keys, *limits, length=GENERATIONS, batched=batched)
+        carry, _ = compiled.advance(strategy, problem, carry, run_keys.generations, *limits, batched=batched)
     return carry.state
 
 

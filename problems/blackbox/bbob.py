@@ -17,6 +17,9 @@ from zoo.problems.blackbox.precise import precise
 COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
 """COCO's 51 target precisions, 1e2 to 1e-8."""
 
+_UNROTATED = ("sphere", "ellipsoidal", "rastrigin", "bueche_rastrigin", "linear_slope", "rosenbrock", "schwefel")
+"""Functions that use no rotation, for which none is drawn: that is most of the time to compile an instance."""
+
 _NOISELESS = {f"f{number}": name for number, name in enumerate(bbobax.BBOB_PROBLEMS, 1)}
 # bbobax's names: what differs from the noiseless function of that name is in them, as in griewank_rosenbrock_1.
 _NOISY = {number: f"{base.name}_{noise}" for number, (base, noise) in bbobax.BBOB_NOISY_PROBLEMS.items()}
@@ -122,8 +125,14 @@ class BBOB(Problem):
     @property
     def _bbob(self) -> bbobax.BBOBProblem:
         if self.function in bbobax.BBOB_PROBLEMS:
-            return precise(bbobax.BBOB_PROBLEMS[self.function])(num_dims=self.num_dims, noise_model=self.noise_model)
+            function = bbobax.BBOB_PROBLEMS[self.function]
+            return precise(function)(self.num_dims, **_rotation(function), noise_model=self.noise_model)
         (number,) = (number for number, name in _NOISY.items() if name == self.function)
-        base, noise = bbobax.BBOB_NOISY_PROBLEMS[number]
+        function, noise = bbobax.BBOB_NOISY_PROBLEMS[number]
         family, severity = noise.split("_")
-        return bbobax.Noisy(precise(base)(num_dims=self.num_dims), getattr(bbobax.NOISE_MODELS[family], severity)())
+        noise_model = getattr(bbobax.NOISE_MODELS[family], severity)()
+        return bbobax.Noisy(precise(function)(self.num_dims), noise_model, **_rotation(function))
+
+
+def _rotation(function: type[bbobax.BBOBProblem]) -> dict[str, bool]:
+    return {"sample_rotation": function.name not in _UNROTATED}

@@ -4,15 +4,19 @@ import functools
 import math
 from typing import Any, Literal, NamedTuple, Self
 
-import gymnax
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from zoo.core import Solution, UnrolledProblem, leaf, static
 from zoo.problems.networks import Network, apply_network, make_network
+from zoo.problems.rl.deferred import deferred_imports
 from zoo.problems.rl.normalizer import Moments, Normalizer
 from zoo.problems.rl.policy import PolicyProblem
+
+# They take longer than all else that gymnax imports.
+with deferred_imports("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn"):
+    import gymnax
+    from gymnax.environments import spaces
 
 
 class GymnaxInner(NamedTuple):

@@ -488,4 +488,4 @@ def test_programs_are_dropped_now_and_then(monkeypatch):
     problems = {str(i): zoo.from_function(fresh(bowl), jnp.zeros(i)) for i in range(1, 4)}
     results = zoo.benchmark({"search": SEARCH}, problems, **TINY)
     assert not len(results.failures)
-    assert zoo.loop.compiled.advance._cache_size() == 1
+    assert zoo.loop.compiled.advance.num_programs == 1

@@ -58,8 +58,9 @@ def on_devices(count, fn, *args):
 def three_generations(strategy, problem):
     """All that the search carries, and what it saw, after three generations."""
     key = jax.random.key(0)
-    carry = compiled.start(strategy, problem, key, None, batched=False)
-    return jax.lax.scan(lambda carry, _: compiled.generation(strategy, problem, carry, key), carry, length=3)
+    _, carry = compiled.start(strategy, problem, key, None, batched=False)
+    keys = jax.vmap(compiled.generation_keys, in_axes=(None, 0))(key, jnp.arange(3))
+    return jax.lax.scan(lambda carry, keys: compiled.generation(strategy, problem, carry, keys), carry, keys)
 
 
 def same_results():
@@ -113,8 +114,8 @@ def compiled_generation():
     problem = zoo.from_function(network, layers, data=data)
 
     def compile(strategy):
-        carry = compiled.start(strategy, problem, key, None, batched=False)
-        return jax.jit(compiled.generation).lower(strategy, problem, carry, key).compile()
+        _, carry = compiled.start(strategy, problem, key, None, batched=False)
+        return jax.jit(compiled.generation).lower(strategy, problem, carry, jax.random.split(key)).compile()
 
     facts = {"num_parameters": sum(x.size for x in jax.tree.leaves(layers)), "population_size": 64}
     for form in FORMS:

@@ -72,9 +72,9 @@ def test_a_resumed_run_does_not_compile_in_its_seconds(tmp_path, monkeypatch):
     advance, compiled_by = zoo.loop.drive.compiled.advance, []
 
     def count(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs):
-        size = advance._cache_size()
+        size = advance.num_programs
         result = advance(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs)
-        if advance._cache_size() > size:
+        if advance.num_programs > size:
             compiled_by.append((int(generation_limit), int(step_limit)))
         return result
 

@@ -43,6 +43,15 @@ def _values(problem, points):
     return jax.vmap(lambda x: problem.score(jax.random.key(0), x)["fitness"])(points)
 
 
+@pytest.mark.parametrize("function", [*NOISELESS, *NOISY[::3]])
+def test_rotations_are_drawn_for_the_functions_that_use_them(function):
+    problem = make(function)
+    drawn = problem.init_statistics()
+    point = np.linspace(-1, 2, NUM_DIMS)[None]
+    is_used = values(problem, drawn, point) != values(problem, drawn.replace(r=drawn.r[::-1], q=drawn.q[::-1]), point)
+    assert is_used == (not np.array_equal(drawn.r, np.eye(NUM_DIMS)))
+
+
 @pytest.mark.parametrize("function", [f for f in (*NOISELESS, *NOISY[::3]) if f not in PEAKS])
 def test_equals_the_official_function(function, x64):
     """In and outside the box, for two instances; of the noisy ones without their noise. And nought at the optimum."""
@@ -170,10 +179,11 @@ def test_names_and_numbers():
 
 
 def test_instances_are_those_of_bbobax():
-    drawn, expected = make(instance=5).init_statistics(), bbobax.Rastrigin(num_dims=NUM_DIMS).sample(jax.random.key(5))
+    drawn = make("rastrigin_rotated", instance=5).init_statistics()
+    expected = bbobax.RastriginRotated(num_dims=NUM_DIMS).sample(jax.random.key(5))
     for name in ("x_opt", "r", "q"):
         np.testing.assert_array_equal(getattr(drawn, name), getattr(expected, name))
-    assert not np.allclose(drawn.x_opt, make(instance=1).init_statistics().x_opt)
+    assert not np.allclose(drawn.x_opt, make("rastrigin_rotated", instance=1).init_statistics().x_opt)
 
 
 def test_initial_solution_is_uniform_in_the_box():

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from zoo.core.problem import Problem
-from zoo.core.strategy import Strategy
 from zoo.loop.log import Log
 
 _INT32_MAX = np.iinfo(np.int32).max
-_MIN_SEGMENT = 128  # generations per call, of a budget in steps, where generations may spend few
 _MAX_STEPS = 2**30  # problem steps per call, so that they are counted in 32 bits without overflow
 
 
@@ -53,13 +51,6 @@ class Budget:
         if self.unit == "steps":
             return unlimited, np.clip(limit - log.steps, 0, _MAX_STEPS)
         return np.full(len(log.steps), limit), unlimited
-
-    def longest_segment(self, strategy: Strategy) -> int:
-        """Returns how many generations may lie between two scorings (if every member spends at least one step)."""
-        longest = int(np.max(np.diff((0, *self.limits))))
-        if self.unit == "generations":
-            return longest
-        return max(_MIN_SEGMENT, -(-longest // (strategy.population_size or 1)))
 
 
 def _is_whole(value: Any) -> bool:

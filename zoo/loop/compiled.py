@@ -14,6 +14,10 @@ from zoo.core.population import take_member
 from zoo.core.problem import Problem
 from zoo.core.sharding import keep_replicated
 from zoo.core.strategy import Solution, Strategy, check_solution
+from zoo.loop.programs import Program
+
+SEGMENT = 1024
+"""Generations per call of `advance`, at most. The same for all budgets: other programs may round differently."""
 
 
 class Carry(NamedTuple):
@@ -28,7 +32,7 @@ class Carry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is recorded of each generation: `[length]`, or `[num_seeds, length]`."""
+    """What is recorded of each generation: `[SEGMENT]`, or `[num_seeds, SEGMENT]`."""
 
     best_fitness: jax.Array
     mean_fitness: jax.Array
@@ -36,7 +40,7 @@ class Record(NamedTuple):
 
 
 class RunKeys(NamedTuple):
-    """The keys that a run derives from its own."""
+    """The keys that a run derives from its own; with a leading axis of seeds in a batched run."""
 
     solution: jax.Array
     strategy: jax.Array
@@ -50,50 +54,44 @@ def run_keys(key: jax.Array) -> RunKeys:
     return RunKeys(*jax.random.split(key, 5))
 
 
-@functools.partial(jax.jit, static_argnames="batched")
-def start(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: bool) -> Carry:
-    """Returns the initial carry of one run (`keys` is a key) or of several (an array of keys)."""
+@functools.partial(Program, repeats=False, static_argnames="batched")
+def start(
+    strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: bool
+) -> tuple[RunKeys, Carry]:
+    """Returns the keys and the initial carry of one run (`keys` is a key) or of several (an array of keys)."""
 
-    def start_one(run_key: jax.Array) -> Carry:
+    def start_one(run_key: jax.Array) -> tuple[RunKeys, Carry]:
         key = run_keys(run_key)
         initial = check_solution(problem.initial_solution(key.solution) if solution is None else solution)
         state = strategy.init(key.strategy, initial)
         problem_state = problem.init(key.problem, strategy.groups, initial)
-
-        def first_fitness() -> jax.Array:
-            surrogate = _surrogate(strategy, problem, key.problem, problem_state)
-            population, _ = strategy.ask(key.strategy, state, surrogate)
-            return problem.evaluate(key.problem, population, problem_state)[0].fitness
-
         zero = jnp.zeros((), jnp.int32)
-        best_fitness = jnp.asarray(jnp.inf, jax.eval_shape(first_fitness).dtype)
-        return Carry(state, problem_state, strategy.mean(state), best_fitness, zero, zero)
+        best_fitness = jnp.asarray(jnp.inf, float)
+        return key, Carry(state, problem_state, strategy.mean(state), best_fitness, zero, zero)
 
     return jax.vmap(start_one)(keys) if batched else start_one(keys)
 
 
-@functools.partial(jax.jit, static_argnames=("length", "batched"), donate_argnames="carry")
+@functools.partial(Program, repeats=True, static_argnames="batched", donate_argnames="carry")
 def advance(
     strategy: Strategy,
     problem: Problem,
     carry: Carry,
-    keys: jax.Array,
+    key: jax.Array,
     generation_limit: jax.Array,
     step_limit: jax.Array,
     *,
-    length: int,
     batched: bool,
 ) -> tuple[Carry, Record]:
-    """Runs up to `length` generations, while a run is below both limits.
+    """Runs up to `SEGMENT` generations, while a run is below both limits.
 
     Args:
         strategy: The strategy.
         problem: The problem.
         carry: The carry; its memory is reused.
-        keys: The run's key, or the runs' keys.
+        key: The `generations` of the `RunKeys`.
         generation_limit: Generation to stop at, per run.
         step_limit: Problem steps to stop at, counted from this call, per run.
-        length: Most generations per call.
         batched: Whether there are several runs.
 
     Returns:
@@ -103,40 +101,53 @@ def advance(
     def is_active(carry: Carry) -> jax.Array:
         return (carry.generation < generation_limit) & (carry.steps < step_limit)
 
-    def one_generation(carry: Carry, key: jax.Array) -> tuple[Carry, Record]:
-        return generation(strategy, problem, carry, run_keys(key).generations)
+    def keys_of_segment(key: jax.Array, generation: jax.Array) -> jax.Array:
+        return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT))
+
+    def one_generation(carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
+        return generation(strategy, problem, carry, keys)
 
     def body(loop: tuple[jax.Array, Carry, Record]) -> tuple[jax.Array, Carry, Record]:
         i, carry, record = loop
-        new_carry, row = (jax.vmap(one_generation) if batched else one_generation)(carry, keys)
+        new_carry, row = (jax.vmap(one_generation) if batched else one_generation)(carry, keys[..., i, :])
         if batched:  # runs that are done wait for the others
             active = is_active(carry)
             new_carry = jax.vmap(lambda a, new, old: jax.tree.map(lambda n, o: jnp.where(a, n, o), new, old))(
                 active, new_carry, carry
             )
-        record = jax.tree.map(lambda buffer, x: buffer.at[..., i].set(x), record, row)
+        record = jax.tree.map(
+            lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x[..., None], i, -1), record, row
+        )
         return i + 1, new_carry, record
 
+    # Before the loop, where they are drawn at once. A run that is done does not go on in this call.
+    keys = (jax.vmap(keys_of_segment) if batched else keys_of_segment)(key, carry.generation)
     carry = carry._replace(steps=jnp.zeros_like(carry.steps))
-    fitness = jnp.zeros((*carry.steps.shape, length), carry.best_fitness.dtype)
+    fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
     record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32))
     _, carry, record = jax.lax.while_loop(
-        lambda loop: (loop[0] < length) & jnp.any(is_active(loop[1])),
+        lambda loop: (loop[0] < SEGMENT) & jnp.any(is_active(loop[1])),
         body,
         (jnp.zeros((), jnp.int32), carry, record),
     )
     return carry, keep_replicated(record)
 
 
-def generation(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array) -> tuple[Carry, Record]:
+def generation_keys(key: jax.Array, generation: jax.Array | int) -> jax.Array:
+    """Returns the two keys of a generation, to ask and to evaluate; `key` is the `generations` of the `RunKeys`."""
+    return jax.random.split(jax.random.fold_in(key, generation))
+
+
+def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
     """The loop that never changes, one generation of it, and the bookkeeping of the best member."""
-    key_ask, key_evaluate = jax.random.split(jax.random.fold_in(key, carry.generation))
+    key_ask, key_evaluate = keys
     surrogate = _surrogate(strategy, problem, key_evaluate, carry.problem_state)
     population, state = strategy.ask(key_ask, carry.state, surrogate)
     evaluation, problem_state = problem.evaluate(key_evaluate, population, carry.problem_state)
     state = keep_replicated(strategy.tell(state, population, evaluation))
 
-    fitness = keep_replicated(jnp.where(jnp.isnan(evaluation.fitness), jnp.inf, evaluation.fitness))
+    fitness = jnp.asarray(evaluation.fitness, carry.best_fitness.dtype)
+    fitness = keep_replicated(jnp.where(jnp.isnan(fitness), jnp.inf, fitness))
     index = jnp.argmin(fitness)
     better = fitness[index] < carry.best_fitness
     best_solution = jax.tree.map(
@@ -156,23 +167,20 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Arra
     return carry, Record(fitness[index], mean_fitness, steps)
 
 
-@functools.partial(jax.jit, static_argnames="batched")
-def score(
-    strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Array, *, batched: bool
-) -> dict[str, jax.Array]:
-    """Scores the recommended solution on held-out data, the same at every call of a run."""
+@functools.partial(Program, repeats=False, static_argnames="batched")
+def score(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, *, batched: bool) -> dict[str, jax.Array]:
+    """Scores the recommended solution on held-out data; `key` is the `score` of the `RunKeys`, the same in a run."""
 
     def score_one(carry: Carry, key: jax.Array) -> dict[str, jax.Array]:
-        return problem.evaluate_score(run_keys(key).score, strategy.mean(carry.state), carry.problem_state)
+        return problem.evaluate_score(key, strategy.mean(carry.state), carry.problem_state)
 
-    return (jax.vmap(score_one) if batched else score_one)(carry, keys)
+    return (jax.vmap(score_one) if batched else score_one)(carry, key)
 
 
 def forget_programs() -> None:
     """Drops the compiled loops of all strategies and problems: thousands of them exhaust a process's memory maps."""
-    programs: tuple[Any, ...] = (start, advance, score)  # whose type hints know no cache
-    for program in programs:
-        program.clear_cache()
+    for program in (start, advance, score):
+        program.forget()
 
 
 def _surrogate(strategy: Strategy, problem: Problem, key: jax.Array, problem_state: Any) -> Any:

@@ -19,10 +19,9 @@ from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
 from zoo.loop.log import CLOCK, Log
-from zoo.loop.progress import Progress, progress_bar
+from zoo.loop.progress import Compiling, Progress, progress_bar
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
 
-_MAX_SEGMENT = 1024  # generations per call of the compiled loop, which bounds its history buffers
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 
 
@@ -100,49 +99,49 @@ def _drive(
     num_seeds = len(keys) if batched else 1
     solution = None if solution is None else check_solution(solution)
 
-    clock = time.perf_counter()
-    carry = compiled.start(strategy, problem, keys, solution, batched=batched)
-    length = min(_MAX_SEGMENT, budget.longest_segment(strategy))
-    advance = functools.partial(compiled.advance, length=length, batched=batched)
-    nothing = np.zeros(num_seeds, np.int32)
-    # A call with nothing to do compiles the program, so that compile time can be told from run time.
-    carry, _ = advance(strategy, problem, carry, keys, *_limits(nothing, nothing, batched))
-    score = functools.partial(compiled.score, strategy, problem, keys=keys, batched=batched)
-    metrics = jax.block_until_ready(score(carry))
-    compile_seconds = time.perf_counter() - clock
-
-    log = Log(num_seeds)
-    log.add_score(metrics, np.ones(num_seeds, bool))
-    stopped = np.zeros(num_seeds, bool)
-    next_limit = 0
-    checkpointer = None
-    if checkpoint is not None:
-        checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution), mesh)
-        restored = checkpointer.restore(carry)
-        if restored is not None:
-            carry, record, meta = restored
-            log = Log.from_record(record, [*CLOCK, *metrics])
-            if meta["limits"] == list(budget.limits) and meta["unit"] == budget.unit:
-                next_limit = meta["next_limit"]
-            else:  # another budget: go on from where the run is
-                next_limit = int(np.searchsorted(budget.limits, budget.done(log).max(), side="right"))
-
-    def reached() -> np.ndarray:
-        """Returns which seeds are at the target, by their latest score."""
-        if target is None:
-            return np.zeros(num_seeds, bool)
-        # Compared in the precision of the score: an accuracy of 0.95 in float32 is below 0.95 in float64.
-        dtype = metrics[problem.headline].dtype
-        headline = np.array([log.metrics(seed)[problem.headline] for seed in range(num_seeds)], dtype)
-        goal = np.asarray(target, dtype)
-        return headline >= goal if problem.maximize else headline <= goal
-
-    stopped = reached() if log.generations.any() else stopped
     with contextlib.ExitStack() as stack:
+        title = progress if is_first_process(mesh) else None
+        show = stack.enter_context(progress_bar(title, budget.limits[-1], status=Compiling()))
+        clock = time.perf_counter()
+        run_keys, carry = compiled.start(strategy, problem, keys, solution, batched=batched)
+        advance = functools.partial(compiled.advance, batched=batched)
+        nothing = np.zeros(num_seeds, np.int32)
+        # A call with nothing to do compiles the program, so that compile time can be told from run time.
+        carry, _ = advance(strategy, problem, carry, run_keys.generations, *_limits(nothing, nothing, batched))
+        score = functools.partial(compiled.score, strategy, problem, key=run_keys.score, batched=batched)
+        metrics = jax.block_until_ready(score(carry))
+        compile_seconds = time.perf_counter() - clock
+        show(0, f"compiled in {compile_seconds:.1f} s")
+
+        log = Log(num_seeds)
+        log.add_score(metrics, np.ones(num_seeds, bool))
+        stopped = np.zeros(num_seeds, bool)
+        next_limit = 0
+        checkpointer = None
+        if checkpoint is not None:
+            checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution), mesh)
+            restored = checkpointer.restore(carry)
+            if restored is not None:
+                carry, record, meta = restored
+                log = Log.from_record(record, [*CLOCK, *metrics])
+                if meta["limits"] == list(budget.limits) and meta["unit"] == budget.unit:
+                    next_limit = meta["next_limit"]
+                else:  # another budget: go on from where the run is
+                    next_limit = int(np.searchsorted(budget.limits, budget.done(log).max(), side="right"))
+
+        def reached() -> np.ndarray:
+            """Returns which seeds are at the target, by their latest score."""
+            if target is None:
+                return np.zeros(num_seeds, bool)
+            # Compared in the precision of the score: an accuracy of 0.95 in float32 is below 0.95 in float64.
+            dtype = metrics[problem.headline].dtype
+            headline = np.array([log.metrics(seed)[problem.headline] for seed in range(num_seeds)], dtype)
+            goal = np.asarray(target, dtype)
+            return headline >= goal if problem.maximize else headline <= goal
+
+        stopped = reached() if log.generations.any() else stopped
         if checkpointer is not None:
             stack.callback(checkpointer.close)
-        title = progress if is_first_process(mesh) else None
-        show = stack.enter_context(progress_bar(title, budget.limits[-1], status="compiled"))
         while next_limit < len(budget.limits) and not stopped.all():
             limit = budget.limits[next_limit]
             next_limit += 1
@@ -151,7 +150,7 @@ def _drive(
                 generation_limit, step_limit = budget.limits_of_call(log, limit)
                 clock = time.perf_counter()
                 limits = _limits(np.where(stopped, 0, generation_limit), step_limit, batched)
-                carry, record = jax.block_until_ready(advance(strategy, problem, carry, keys, *limits))
+                carry, record = jax.block_until_ready(advance(strategy, problem, carry, run_keys.generations, *limits))
                 log.add_generations(record, np.asarray(carry.generation), time.perf_counter() - clock)
                 if budget.unit == "steps" and log.idle >= _MAX_IDLE:
                     raise ValueError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 from zoo.core.strategy import Solution
@@ -28,16 +29,26 @@ class Progress:
     best_fitness: float
 
 
+class Compiling:
+    """A status that says for how long a program has been compiled by now, whenever it is shown."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __str__(self) -> str:
+        return f"compiling, {time.perf_counter() - self._since:.0f} s"
+
+
 @contextlib.contextmanager
 def progress_bar(
-    title: str | None, total: int, *, status: str = "", is_count: bool = False
+    title: str | None, total: int, *, status: object = "", is_count: bool = False
 ) -> Iterator[Callable[[int, str], None]]:
     """Yields `show(done, status)`, which moves a progress bar; it does nothing without a title.
 
     Args:
         title: The text on the left.
         total: What `done` is at the end.
-        status: The text on the right at the start.
+        status: The text on the right at the start; made a string anew whenever the bar is drawn.
         is_count: Whether to show `done/total` and the time that has passed. Otherwise the bar shows the percentage and
             the time that remains.
     """

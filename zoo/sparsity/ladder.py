@@ -1,6 +1,5 @@
 """The ladder of lottery tickets: train, prune, rewind, round by round, for several criteria and seeds."""
 
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -92,9 +91,9 @@ def lottery_tickets(
         "exclude": exclude,
         "weight_decay": weight_decay,
     }
-    # All are made, and one is traced, before anything runs or is written, so that a mistake shows at once.
+    # All are made, and a generation is traced, before anything runs or is written, so that a mistake shows at once.
     lotteries: dict[str, Any] = {c: make_strategy("lottery", problem=problem, score=c, **settings) for c in criteria}
-    jax.eval_shape(functools.partial(compiled.start, batched=True), lotteries[criteria[0]], problem, keys, None)
+    jax.eval_shape(_first_generation, lotteries[criteria[0]], problem, keys[0])
     facts = {
         "strategy_settings": {**describe_settings(next(iter(lotteries.values()))), "score": None},
         "problem_settings": describe_settings(problem),
@@ -154,6 +153,11 @@ def _climb(
         raise _missing_rounds(folder, criterion)
     del rounds[len(budget.limits) :]  # of a longer ladder that is there already
     return rounds, jax.device_get(outcome.carry.state.solution)
+
+
+def _first_generation(lottery: Strategy, problem: Problem, key: jax.Array) -> Any:
+    keys, carry = compiled.start(lottery, problem, key, None, batched=False)
+    return compiled.generation(lottery, problem, carry, compiled.generation_keys(keys.generations, 0))
 
 
 def _missing_rounds(folder: pathlib.Path | None, criterion: str) -> ValueError:

@@ -1,0 +1,162 @@
+"""Time to the first result of a new process, import and compilation included, beside a hand-written evosax loop.
+
+Each side is a process of its own: `zoo.run` with its held-out scores, and the shortest jitted evosax loop on the same
+task, which scores nothing. They take turns, and a ratio is that of two neighbours. CPU seconds are those of the process
+and all its threads, which a busy machine changes less than wall time.
+
+Run: python -m benchmarks.speed.first_result [rounds]
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+GENERATIONS = 20
+POPULATION_SIZE = 64
+TASKS = ("sphere", "CartPole", "digits")
+STRATEGIES = ("open_es", "snes")
+
+
+def zoo_side(id: str, task: str) -> None:
+    import zoo
+
+    problem = {"sphere": "blackbox/sphere", "CartPole": "rl/CartPole-v1", "digits": "supervised/digits"}[task]
+    strategy = zoo.make_strategy(id, population_size=POPULATION_SIZE)
+    print(zoo.run(strategy, problem, num_generations=GENERATIONS).metrics)
+
+
+def evosax_side(strategy: str, task: str) -> None:
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from evosax.algorithms import SNES, Open_ES
+
+    solution, evaluate = {"sphere": sphere, "CartPole": cart_pole, "digits": digits}[task]()
+    if strategy == "open_es":
+        algorithm = Open_ES(population_size=POPULATION_SIZE, solution=solution, optimizer=optax.adam(0.01))
+    else:
+        algorithm = SNES(population_size=POPULATION_SIZE, solution=solution, optimizer=optax.sgd(1.0))
+    params = algorithm.default_params
+
+    @jax.jit
+    def run(key):
+        key_init, key_loop = jax.random.split(key)
+
+        def generation(state, key):
+            key_ask, key_evaluate, key_tell = jax.random.split(key, 3)
+            population, state = algorithm.ask(key_ask, state, params)
+            fitness = jax.vmap(evaluate, in_axes=(None, 0))(key_evaluate, population)
+            state, _ = algorithm.tell(key_tell, population, fitness, state, params)
+            return state, jnp.min(fitness)
+
+        state = algorithm.init(key_init, solution, params)
+        return jax.lax.scan(generation, state, jax.random.split(key_loop, GENERATIONS))
+
+    _, best = jax.block_until_ready(run(jax.random.key(0)))
+    print({"best fitness": float(best.min())})
+
+
+def sphere():
+    import jax.numpy as jnp
+
+    return jnp.ones(10), lambda key, x: jnp.sum(x**2)
+
+
+def cart_pole():
+    import gymnax
+    import jax
+    import jax.numpy as jnp
+
+    environment, params = gymnax.make("CartPole-v1")
+    network: Any = _network(2)
+
+    def episode(key, solution):
+        key_reset, key_steps = jax.random.split(key)
+        observation, state = environment.reset(key_reset, params)
+
+        def step(carry, key):
+            observation, state, alive = carry
+            action = jnp.argmax(network.apply(solution, observation))
+            observation, state, reward, done, _ = environment.step_env(key, state, action, params)
+            return (observation, state, alive & ~done), reward * alive
+
+        carry = (observation, state, True)
+        rewards = jax.lax.scan(step, carry, jax.random.split(key_steps, params.max_steps_in_episode))[1]
+        return -jnp.sum(rewards)
+
+    return network.init(jax.random.key(0), jnp.zeros(4)), episode
+
+
+def digits():
+    import jax
+    import jax.numpy as jnp
+    import optax
+    import sklearn.datasets
+
+    data: Any = sklearn.datasets.load_digits()
+    images, labels = jnp.asarray(data.data / 16, jnp.float32), jnp.asarray(data.target)
+    network: Any = _network(10)
+
+    def loss(key, solution):
+        index = jax.random.randint(key, (128,), 0, len(labels))
+        logits = network.apply(solution, images[index])
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]))
+
+    return network.init(jax.random.key(0), images[:1]), loss
+
+
+def _network(num_outputs: int):
+    import flax.linen as nn
+
+    return nn.Sequential([nn.Dense(32), nn.tanh, nn.Dense(num_outputs)])
+
+
+def measure(side: str, strategy: str, task: str, cache: str | None = None) -> np.ndarray:
+    """Returns wall and CPU seconds of a new process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    if cache is not None:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.speed.first_result", side, strategy, task]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime])
+
+
+def main(rounds: int = 5) -> None:
+    print("| strategy, task | zoo, CPU s | evosax, CPU s | ratio | ratio of wall | target | ratio, cached | target |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for task in TASKS:
+        for strategy in STRATEGIES:
+            with tempfile.TemporaryDirectory() as cache:
+                measure("zoo", strategy, task, cache)
+                seconds = np.array(
+                    [
+                        [
+                            measure("zoo", strategy, task),
+                            measure("evosax", strategy, task),
+                            measure("zoo", strategy, task, cache),
+                        ]
+                        for _ in range(rounds)
+                    ]
+                )  # [round, side, (wall, CPU)]
+            ours, theirs, _ = np.median(seconds[..., 1], axis=0)
+            ratio, cached = (np.median(seconds[:, i] / seconds[:, 1], axis=0) for i in (0, 2))
+            print(
+                f"| {strategy}, {task} | {ours:.1f} | {theirs:.1f} | {ratio[1]:.2f} | {ratio[0]:.2f} | 0.75 "
+                f"| {cached[1]:.2f} | 0.40 |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        {"zoo": zoo_side, "evosax": evosax_side}[sys.argv[1]](*sys.argv[2:])
+    else:
+        main(*(int(x) for x in sys.argv[1:]))

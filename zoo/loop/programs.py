@@ -1,0 +1,85 @@
+"""How the functions of a run are compiled: on a CPU that takes longer than running them."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+_LOOP = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""By default XLA runs independent operations at once, each of them on fewer threads; short loops inside a generation
+take up to half as long again."""
+
+_ONCE = {"xla_backend_optimization_level": 0}
+"""Compiles in a third of the time, and runs slower the larger its arrays are."""
+
+_SMALL = 4096
+"""Numbers in an array from which on a program is worth optimising."""
+
+
+class Program:
+    """A jitted function with the compiler's options that suit a CPU; on other devices it has none.
+
+    Within another trace the function is inlined.
+
+    Args:
+        fn: The function.
+        repeats: Whether it is the loop of a run. Otherwise it is called a few times in a run, and is compiled without
+            optimisation unless it computes large arrays.
+        **settings: Those of `jax.jit`.
+    """
+
+    def __init__(self, fn: Callable[..., Any], *, repeats: bool, **settings: Any):
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self._repeats = repeats
+        self._plain, self._loop, self._once = (
+            jax.jit(fn, compiler_options=options, **settings) for options in (None, _LOOP, _ONCE)
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the compiled function."""
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves((args, kwargs))):
+            return self.fn(*args, **kwargs)
+        return self._choose(args, kwargs)(*args, **kwargs)
+
+    @property
+    def num_programs(self) -> int:
+        """How many programs are compiled at present."""
+        return sum(jitted._cache_size() for jitted in self._variants)
+
+    def forget(self) -> None:
+        """Drops the compiled programs."""
+        for jitted in self._variants:
+            jitted.clear_cache()
+
+    @property
+    def _variants(self) -> tuple[Any, ...]:
+        return self._plain, self._loop, self._once
+
+    def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if jax.default_backend() != "cpu":
+            return self._plain
+        if self._repeats:
+            return self._loop
+        # What is traced here is not traced again when it is compiled.
+        traced: Any = self._plain.trace(*args, **kwargs)
+        return self._once if largest_array(traced.jaxpr) <= _SMALL else self._plain
+
+
+def largest_array(jaxpr: Any) -> int:
+    """Returns how many numbers the largest array that a program computes has."""
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    sizes = (getattr(x.aval, "size", 0) for equation in jaxpr.eqns for x in equation.outvars)
+    inner = (largest_array(x) for equation in jaxpr.eqns for x in _jaxprs_in(tuple(equation.params.values())))
+    return max((0, *sizes, *inner))
+
+
+def _jaxprs_in(parameters: Any) -> Iterator[Any]:
+    for parameter in parameters:
+        if isinstance(parameter, ClosedJaxpr | Jaxpr):
+            yield parameter
+        elif isinstance(parameter, tuple | list):
+            yield from _jaxprs_in(parameter)
