@@ -126,13 +126,13 @@ class BBOB(Problem):
     def _bbob(self) -> bbobax.BBOBProblem:
         if self.function in bbobax.BBOB_PROBLEMS:
             function = bbobax.BBOB_PROBLEMS[self.function]
-            return precise(function)(self.num_dims, **_rotation(function), noise_model=self.noise_model)
+            return precise(function)(
+                self.num_dims, sample_rotation=function.name not in _UNROTATED, noise_model=self.noise_model
+            )
         (number,) = (number for number, name in _NOISY.items() if name == self.function)
         function, noise = bbobax.BBOB_NOISY_PROBLEMS[number]
         family, severity = noise.split("_")
         noise_model = getattr(bbobax.NOISE_MODELS[family], severity)()
-        return bbobax.Noisy(precise(function)(self.num_dims), noise_model, **_rotation(function))
-
-
-def _rotation(function: type[bbobax.BBOBProblem]) -> dict[str, bool]:
-    return {"sample_rotation": function.name not in _UNROTATED}
+        return bbobax.Noisy(
+            precise(function)(self.num_dims), noise_model, sample_rotation=function.name not in _UNROTATED
+        )
