@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import collections
 import importlib.metadata
 import importlib.util
 import os
@@ -48,6 +49,18 @@ def pytest_sessionstart(session):
         size = sum(path.stat().st_size for path in programs.iterdir())
         if size > 2**31:
             shutil.rmtree(programs)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the ten slowest files: what to look at when the suite outgrows its budget."""
+    seconds = collections.Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.write_sep("=", f"{sum(seconds.values()):.0f} s of tests; the slowest files")
+    for file, total in seconds.most_common(10):
+        terminalreporter.write_line(f"{total:7.1f} s  {file}")
 
 
 _CLEAR_EVERY = 150

@@ -19,6 +19,8 @@ from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.strategy import Groups, Solution, Strategy, check_solution
 from zoo.core.unrolled import UnrolledProblem
+from zoo.loop.programs import Program
+from zoo.loop.progress import Compiling, progress_bar
 from zoo.registry import make_strategy, resolve
 
 _MEMBERS_AT_A_TIME = 4096
@@ -89,6 +91,7 @@ def estimator_statistics(
     *,
     sigma: float | None = None,
     num_exact: int = 16,
+    progress: bool = True,
 ) -> EstimatorStatistics:
     """Returns bias, variance and cost of a strategy's gradient estimate at a solution.
 
@@ -104,6 +107,7 @@ def estimator_statistics(
         sigma: Smoothing of the reference; default: the strategy's. A strategy without a sigma is compared with the
             exact gradient unless this is given.
         num_exact: Episodes over which the exact gradient is averaged; 0 for none.
+        progress: Whether to show progress bars.
 
     Raises:
         TypeError: If the strategy estimates no gradient.
@@ -111,7 +115,8 @@ def estimator_statistics(
 
     >>> import zoo
     >>> problem = zoo.make_problem("blackbox/sphere", num_dims=2)
-    >>> statistics = zoo.estimator_statistics(zoo.make_strategy("open_es", shaping="none"), problem, num_samples=100)
+    >>> strategy = zoo.make_strategy("open_es", shaping="none")
+    >>> statistics = zoo.estimator_statistics(strategy, problem, num_samples=100, progress=False)
     >>> statistics.bias < 4 * statistics.bias_by_chance
     True
     """
@@ -137,7 +142,8 @@ def estimator_statistics(
         size = 2 * max(1, (strategy.population_size or 2) // 2)
         full_es = make_strategy("full_es", population_size=size, sigma=sigma)
         nothing = jax.tree.map(jnp.zeros_like, solution)
-        target, _ = _run_samples(full_es, problem, solution, nothing, key_reference, num_samples)
+        title = "reference" if progress else None
+        target, _ = _run_samples(full_es, problem, solution, nothing, key_reference, num_samples, title)
         reference, reference_error = _mean_and_error(target.estimate)
     elif exact is not None:
         reference = np.asarray(jax.flatten_util.ravel_pytree(exact)[0], np.float64)
@@ -152,7 +158,10 @@ def estimator_statistics(
     def as_solution(flat: np.ndarray) -> Solution:
         return unravel(jnp.asarray(flat, flat_solution.dtype))
 
-    samples, seconds = _run_samples(strategy, problem, solution, as_solution(reference), key_samples, num_samples)
+    title = type(strategy).__name__ if progress else None
+    samples, seconds = _run_samples(
+        strategy, problem, solution, as_solution(reference), key_samples, num_samples, title
+    )
     mean, error = _mean_and_error(samples.estimate)
     # The squared norm of the mean, less what sampling adds to it.
     variances = np.asarray(samples.squared_norm, np.float64) - (mean @ mean - error @ error)
@@ -178,36 +187,41 @@ def estimator_statistics(
 
 
 def _run_samples(
-    strategy: Strategy, problem: Problem, solution: Solution, reference: Solution, key: jax.Array, num_samples: int
+    strategy: Strategy,
+    problem: Problem,
+    solution: Solution,
+    reference: Solution,
+    key: jax.Array,
+    num_samples: int,
+    title: str | None,
 ) -> tuple[_Sample, float]:
-    """Returns independent samples, and the seconds that one estimate took."""
+    """Returns independent samples, and the seconds that one estimate took; `title` is that of a progress bar."""
     num_windows = 1
     if isinstance(problem, UnrolledProblem):
         groups = strategy.groups
         whole = isinstance(groups, Groups) and groups.whole_episodes
         num_windows = 1 if whole else problem._num_windows
     num_burn_in = num_windows if num_windows > 1 else 0
-    keys = jax.random.split(key, num_samples)
     batch_size = max(1, min(num_samples, _MEMBERS_AT_A_TIME // (strategy.population_size or 1)))
-    jitted: Any = _samples
-    lowered = jitted.lower(
-        strategy,
-        problem,
-        solution,
-        reference,
-        keys,
-        num_windows=num_windows,
-        num_burn_in=num_burn_in,
-        batch_size=batch_size,
-    )
-    compiled = lowered.compile()
-    clock = time.perf_counter()
-    samples = jax.block_until_ready(compiled(strategy, problem, solution, reference, keys))
-    seconds = (time.perf_counter() - clock) / (num_samples * (num_windows + num_burn_in))
+    keys = jax.random.split(key, num_samples)
+    starts = range(0, num_samples, batch_size)
+    batches: list[_Sample] = []
+    with progress_bar(title, num_samples, status=Compiling()) as show:
+        arguments = (strategy, problem, solution, reference)
+        sizes = {"num_windows": num_windows, "num_burn_in": num_burn_in}
+        sample = _samples.compile(*arguments, keys[:batch_size], **sizes)
+        clock = time.perf_counter()
+        for start in starts:
+            # The last batch goes round to the first keys: all batches are calls of one program.
+            batch = keys[np.arange(start, start + batch_size) % num_samples]
+            batches.append(jax.device_get(sample(*arguments, batch)))
+            show(min(start + batch_size, num_samples), "")
+        seconds = (time.perf_counter() - clock) / (len(starts) * batch_size * (num_windows + num_burn_in))
+    samples = jax.tree.map(lambda *x: np.concatenate(x)[:num_samples], *batches)
     return samples._replace(steps=np.asarray(samples.steps, np.float64) / num_windows), seconds
 
 
-@functools.partial(jax.jit, static_argnames=("num_windows", "num_burn_in", "batch_size"))
+@functools.partial(Program, repeats=True, static_argnames=("num_windows", "num_burn_in"))
 def _samples(
     strategy: Any,
     problem: Problem,
@@ -217,10 +231,14 @@ def _samples(
     *,
     num_windows: int,
     num_burn_in: int,
-    batch_size: int,
 ) -> _Sample:
-    def window(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], tuple[jax.Array, jax.Array]]:
-        state, problem_state = carry
+    target = jax.flatten_util.ravel_pytree(reference)[0]
+    # Whether a window counts: the first do not. In one scan, or they would be compiled twice.
+    counts = np.arange(num_burn_in + num_windows) >= num_burn_in
+
+    def window(carry: tuple[Any, Any, _Sample], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        state, problem_state, total = carry
+        key, is_counted = inputs
         key_ask, key_evaluate = jax.random.split(key)
         surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate else None
         population, state = strategy.ask(key_ask, state, surrogate)
@@ -229,35 +247,42 @@ def _samples(
         told = strategy.tell(state, population, evaluation)
         # All goes on but the search.
         fixed = {name: getattr(state, name) for name in ("mean", "optimizer_state", "generation")}
-        return (told._replace(**fixed), problem_state), (estimate, evaluation.steps)
+        squared_norm = jnp.sum(jnp.square(estimate))
+        norms = jnp.sqrt(squared_norm) * jnp.linalg.norm(target)
+        cosine = jnp.where(norms > 0, estimate @ target / jnp.where(norms > 0, norms, 1), 0)
+        row = _Sample(estimate, squared_norm, cosine, jnp.asarray(evaluation.steps, jnp.int32))
+        total = jax.tree.map(lambda t, x: t + jnp.where(is_counted, x, 0).astype(t.dtype), total, row)
+        return (told._replace(**fixed), problem_state, total), None
 
     def sample(key: jax.Array) -> _Sample:
         key_init, key_problem, key_burn_in, key_windows = jax.random.split(key, 4)
-        carry = strategy.init(key_init, solution), problem.init(key_problem, strategy.groups, solution)
+        window_keys = jax.random.split(key_windows, num_windows)
         if num_burn_in:
-            burn_in = jax.random.split(key_burn_in, num_burn_in)
-            carry, _ = jax.lax.scan(lambda c, k: (window(c, k)[0], None), carry, burn_in)
-        _, (estimates, steps) = jax.lax.scan(window, carry, jax.random.split(key_windows, num_windows))
-        squared_norm = jnp.sum(jnp.square(estimates), axis=1)
-        target = jax.flatten_util.ravel_pytree(reference)[0]
-        norms = jnp.sqrt(squared_norm) * jnp.linalg.norm(target)
-        cosine = jnp.where(norms > 0, estimates @ target / jnp.where(norms > 0, norms, 1), 0)
-        return _Sample(jnp.mean(estimates, axis=0), jnp.mean(squared_norm), jnp.mean(cosine), jnp.sum(steps))
+            window_keys = jnp.concatenate([jax.random.split(key_burn_in, num_burn_in), window_keys])
+        zero = jnp.zeros((), target.dtype)
+        carry = (
+            strategy.init(key_init, solution),
+            problem.init(key_problem, strategy.groups, solution),
+            _Sample(jnp.zeros_like(target), zero, zero, jnp.zeros((), jnp.int32)),
+        )
+        (_, _, total), _ = jax.lax.scan(window, carry, (window_keys, jnp.asarray(counts)))
+        mean = jax.tree.map(lambda t: t / num_windows, total)
+        return mean._replace(steps=total.steps)
 
-    return jax.lax.map(sample, keys, batch_size=batch_size)
+    return jax.vmap(sample)(keys)
+
+
+@functools.partial(Program, repeats=True)
+def _mean_gradient(problem: Problem, solution: Solution, keys: jax.Array) -> Solution:
+    gradients = jax.lax.map(lambda k: jax.grad(lambda x: problem.fitness(k, x))(solution), keys)
+    return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
 
 
 def _exact_gradient(problem: Problem, solution: Solution, key: jax.Array, num_exact: int) -> Solution | None:
     """Returns the mean gradient over `num_exact` episodes, or None if there is none or it is not finite."""
     if not num_exact or not problem.differentiable:
         return None
-
-    @jax.jit
-    def gradient(problem: Problem, solution: Solution, keys: jax.Array) -> Solution:
-        gradients = jax.lax.map(lambda k: jax.grad(lambda x: problem.fitness(k, x))(solution), keys)
-        return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
-
-    exact = gradient(problem, solution, jax.random.split(key, num_exact))
+    exact = _mean_gradient(problem, solution, jax.random.split(key, num_exact))
     return exact if all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(exact)) else None
 
 

@@ -51,6 +51,10 @@ class Program:
             return self.fn(*args, **kwargs)
         return self._choose(args, kwargs)(*args, **kwargs)
 
+    def compile(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the compiled function for such arguments; it is called without those that are static."""
+        return self._choose(args, kwargs).lower(*args, **kwargs).compile()
+
     @property
     def num_programs(self) -> int:
         """How many programs are compiled at present."""
@@ -72,7 +76,7 @@ class Program:
             return self._loop
         # What is traced here is not traced again when it is compiled.
         traced: Any = self._plain.trace(*args, **kwargs)
-        return self._once if largest_array(traced.jaxpr) <= _SMALL else self._plain
+        return self._once if largest_array(traced.jaxpr) <= _SMALL else self._loop
 
 
 def largest_array(jaxpr: Any) -> int:
