@@ -44,7 +44,7 @@ def test_what_is_called_a_few_times_is_compiled_fast_unless_its_arrays_are_large
     loop = Program(sums_of_outer_products, repeats=True)
     small, large = jnp.ones(64), jnp.ones(65)  # whose outer product has 4 096 numbers, and more
     assert once._choose((small,), {}) is once._once
-    assert once._choose((large,), {}) is once._plain
+    assert once._choose((large,), {}) is once._loop
     for x in (small, large):
         assert loop._choose((x,), {}) is loop._loop
 
