@@ -43,17 +43,17 @@ def test_what_is_called_a_few_times_is_compiled_fast_unless_its_arrays_are_large
     once = Program(sums_of_outer_products, repeats=False)
     loop = Program(sums_of_outer_products, repeats=True)
     small, large = jnp.ones(64), jnp.ones(65)  # whose outer product has 4 096 numbers, and more
-    assert once._choose((small,), {}) is once._once
-    assert once._choose((large,), {}) is once._loop
+    assert once.choose(small) is once._once
+    assert once.choose(large) is once._loop
     for x in (small, large):
-        assert loop._choose((x,), {}) is loop._loop
+        assert loop.choose(x) is loop._loop
 
 
 def test_other_devices_get_no_options_of_the_cpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for repeats in (True, False):
         program = Program(double, repeats=repeats)
-        assert program._choose((jnp.ones(2),), {}) is program._plain
+        assert program.choose(jnp.ones(2)) is program._plain
 
 
 def test_the_largest_array_is_found_in_loops_and_branches():

@@ -36,8 +36,8 @@ def use_compilation_cache(folder: str | pathlib.Path | None = None, *, max_bytes
     Raises:
         ValueError: If the folder cannot be written to, or `max_bytes` is not positive.
 
-    >>> import tempfile, zoo
-    >>> folder = zoo.use_compilation_cache(tempfile.mkdtemp())
+    >>> import zoo
+    >>> folder = zoo.use_compilation_cache()
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive whole number, got {max_bytes!r}.")

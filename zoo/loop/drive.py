@@ -108,7 +108,10 @@ def _drive(
         nothing = np.zeros(num_seeds, np.int32)
         # A call with nothing to do compiles the program, so that compile time can be told from run time.
         carry, _ = advance(strategy, problem, carry, run_keys.generations, *_limits(nothing, nothing, batched))
-        score = functools.partial(compiled.score, strategy, problem, key=run_keys.score, batched=batched)
+        options = {"key": run_keys.score, "batched": batched}
+        score = functools.partial(
+            compiled.score.choose(strategy, problem, carry, **options), strategy, problem, **options
+        )
         metrics = jax.block_until_ready(score(carry))
         compile_seconds = time.perf_counter() - clock
         show(0, f"compiled in {compile_seconds:.1f} s")
