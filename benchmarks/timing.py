@@ -1,6 +1,13 @@
-"""Paired timing: two programs in turn in one process, so that their ratio holds when the machine's speed drifts."""
+"""Paired timing: two programs in turn in one process, so that their ratio holds when the machine's speed drifts.
+
+What a process has to import and compile is timed by processes in turn.
+"""
 
 import dataclasses
+import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,3 +53,19 @@ def _seconds(program: Callable[[], Any]) -> float:
     clock = time.perf_counter()
     jax.block_until_ready(program())
     return time.perf_counter() - clock
+
+
+def time_process(*arguments: str, cache: str | None = None) -> np.ndarray:
+    """Returns wall and CPU seconds of a new Python process: `[2]`.
+
+    Args:
+        *arguments: Those of Python.
+        cache: Folder in which JAX keeps compiled programs; default: it keeps none.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    if cache is not None:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime])

@@ -7,15 +7,13 @@ and all its threads, which a busy machine changes less than wall time.
 Run: python -m benchmarks.speed.first_result [rounds]
 """
 
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks.timing import time_process
 
 GENERATIONS = 20
 POPULATION_SIZE = 64
@@ -117,31 +115,20 @@ def _network(num_outputs: int):
     return nn.Sequential([nn.Dense(32), nn.tanh, nn.Dense(num_outputs)])
 
 
-def measure(side: str, strategy: str, task: str, cache: str | None = None) -> np.ndarray:
-    """Returns wall and CPU seconds of a new process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    if cache is not None:
-        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.speed.first_result", side, strategy, task]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return np.array([wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime])
-
-
 def main(rounds: int = 5) -> None:
     print("| strategy, task | zoo, CPU s | evosax, CPU s | ratio | ratio of wall | target | ratio, cached | target |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    module = ("-m", "benchmarks.speed.first_result")
     for task in TASKS:
         for strategy in STRATEGIES:
             with tempfile.TemporaryDirectory() as cache:
-                measure("zoo", strategy, task, cache)
+                time_process(*module, "zoo", strategy, task, cache=cache)
                 seconds = np.array(
                     [
                         [
-                            measure("zoo", strategy, task),
-                            measure("evosax", strategy, task),
-                            measure("zoo", strategy, task, cache),
+                            time_process(*module, "zoo", strategy, task),
+                            time_process(*module, "evosax", strategy, task),
+                            time_process(*module, "zoo", strategy, task, cache=cache),
                         ]
                         for _ in range(rounds)
                     ]
