@@ -39,9 +39,9 @@ class LearningRate(zoo.UnrolledProblem):
 
     images: jax.Array = zoo.leaf()
     labels: jax.Array = zoo.leaf()
-    horizon: int | None = zoo.static(NUM_STEPS)
-    window: int | None = zoo.static(WINDOW)
-    num_score_episodes: int = zoo.static(4)
+    horizon: int | None = zoo.static(default=NUM_STEPS)
+    window: int | None = zoo.static(default=WINDOW)
+    num_score_episodes: int = zoo.static(default=4)
 
     def initial_solution(self, key: jax.Array) -> jax.Array:
         """Returns a constant rate of 0.1."""
