@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.loop import compiled
-from zoo.loop.programs import Program, largest_array
+from zoo.loop.programs import Program, _largest_array, _unless_set
 
 
 def double(x, *, times=2):
@@ -56,13 +56,22 @@ def test_other_devices_get_no_options_of_the_cpu(monkeypatch):
         assert program.choose(jnp.ones(2)) is program._plain
 
 
-def test_the_largest_array_is_found_in_loops_and_branches():
+def test_the__largest_array_is_found_in_loops_and_branches():
     def branches(x):
         return jax.lax.cond(x[0] > 0, lambda: jnp.sum(jnp.outer(x, x)), lambda: jnp.zeros(()))
 
     for fn in (branches, sums_of_outer_products, jax.vmap(lambda y: y * jnp.ones(7))):
-        assert largest_array(jax.make_jaxpr(fn)(jnp.ones(7))) == 49
-    assert largest_array(jax.make_jaxpr(lambda x: x)(jnp.ones(7))) == 0
+        assert _largest_array(jax.make_jaxpr(fn)(jnp.ones(7))) == 49
+    assert _largest_array(jax.make_jaxpr(lambda x: x)(jnp.ones(7))) == 0
+
+
+def test_flags_of_the_user_are_left_as_they_are(monkeypatch):
+    options = {"xla_backend_optimization_level": 2, "xla_cpu_scheduler_type": "ANY"}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_max_isa=AVX")
+    assert _unless_set(options) == {"xla_cpu_scheduler_type": "ANY"}
+    monkeypatch.delenv("XLA_FLAGS")
+    assert _unless_set(options) == options
+    assert _unless_set({}) is None
 
 
 def test_the_loop_is_the_only_program_that_repeats():

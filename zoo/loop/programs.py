@@ -1,6 +1,7 @@
 """How the functions of a run are compiled: on a CPU that takes longer than running them."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ _SMALL = 4096
 class Program:
     """A jitted function with the compiler's options that suit a CPU; on other devices it has none.
 
-    Within another trace the function is inlined.
+    Options that the environment variable `XLA_FLAGS` sets are left as they are. Within another trace the function is
+    inlined.
 
     Args:
         fn: The function.
@@ -44,7 +46,7 @@ class Program:
         self.fn = fn
         self._repeats = repeats
         self._plain, self._loop, self._once = (
-            jax.jit(fn, compiler_options=options, **settings) for options in (None, _LOOP, _ONCE)
+            jax.jit(fn, compiler_options=_unless_set(options), **settings) for options in ({}, _LOOP, _ONCE)
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -61,7 +63,7 @@ class Program:
             return self._loop
         # What is traced here is not traced again when it is compiled.
         traced: Any = self._plain.trace(*args, **kwargs)
-        return self._once if largest_array(traced.jaxpr) <= _SMALL else self._loop
+        return self._once if _largest_array(traced.jaxpr) <= _SMALL else self._loop
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the compiled function for such arguments; it is called without those that are static."""
@@ -82,11 +84,16 @@ class Program:
         return self._plain, self._loop, self._once
 
 
-def largest_array(jaxpr: Any) -> int:
+def _unless_set(options: dict[str, Any]) -> dict[str, Any] | None:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if name not in flags} or None
+
+
+def _largest_array(jaxpr: Any) -> int:
     """Returns how many numbers the largest array that a program computes has."""
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
     sizes = (getattr(x.aval, "size", 0) for equation in jaxpr.eqns for x in equation.outvars)
-    inner = (largest_array(x) for equation in jaxpr.eqns for x in _jaxprs_in(tuple(equation.params.values())))
+    inner = (_largest_array(x) for equation in jaxpr.eqns for x in _jaxprs_in(tuple(equation.params.values())))
     return max((0, *sizes, *inner))
 
 
