@@ -71,7 +71,6 @@ def test_flags_of_the_user_are_left_as_they_are(monkeypatch):
     assert _unless_set(options) == {"xla_cpu_scheduler_type": "ANY"}
     monkeypatch.delenv("XLA_FLAGS")
     assert _unless_set(options) == options
-    assert _unless_set({}) is None
 
 
 def test_the_loop_is_the_only_program_that_repeats():

@@ -45,8 +45,10 @@ class Program:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self._repeats = repeats
-        self._plain, self._loop, self._once = (
-            jax.jit(fn, compiler_options=_unless_set(options), **settings) for options in ({}, _LOOP, _ONCE)
+        self._plain = jax.jit(fn, **settings)
+        self._loop, self._once = (
+            jax.jit(fn, compiler_options=options, **settings) if options else self._plain
+            for options in map(_unless_set, (_LOOP, _ONCE))
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -80,13 +82,13 @@ class Program:
             jitted.clear_cache()
 
     @property
-    def _variants(self) -> tuple[Any, ...]:
-        return self._plain, self._loop, self._once
+    def _variants(self) -> list[Any]:
+        return list({id(jitted): jitted for jitted in (self._plain, self._loop, self._once)}.values())
 
 
-def _unless_set(options: dict[str, Any]) -> dict[str, Any] | None:
+def _unless_set(options: dict[str, Any]) -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in options.items() if name not in flags} or None
+    return {name: value for name, value in options.items() if name not in flags}
 
 
 def _largest_array(jaxpr: Any) -> int:
