@@ -1,7 +1,29 @@
 """Runs all speed benchmarks."""
 
-from benchmarks.speed import ask_tell, distribution, guided, hybrid, loop_overhead, online, scale, tickets
+from benchmarks.speed import (
+    ask_tell,
+    distribution,
+    first_result,
+    guided,
+    hybrid,
+    inner_training,
+    loop_overhead,
+    online,
+    scale,
+    tickets,
+)
 
-for benchmark in (ask_tell, distribution, loop_overhead, online, guided, hybrid, tickets, scale):
+for benchmark in (
+    first_result,
+    inner_training,
+    ask_tell,
+    distribution,
+    loop_overhead,
+    online,
+    guided,
+    hybrid,
+    tickets,
+    scale,
+):
     benchmark.main()
     print()
