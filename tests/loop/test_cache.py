@@ -12,7 +12,7 @@ import zoo
 from zoo.loop.cache import _tidy
 
 RUN = """
-    import jax, pathlib
+    import jax
     counts = {"cache_hits": 0, "cache_misses": 0}
     def count(event, **_):
         name = event.rpartition("/")[2]

@@ -56,7 +56,7 @@ def test_other_devices_get_no_options_of_the_cpu(monkeypatch):
         assert program.choose(jnp.ones(2)) is program._plain
 
 
-def test_the__largest_array_is_found_in_loops_and_branches():
+def test_the_largest_array_is_found_in_loops_and_branches():
     def branches(x):
         return jax.lax.cond(x[0] > 0, lambda: jnp.sum(jnp.outer(x, x)), lambda: jnp.zeros(()))
 

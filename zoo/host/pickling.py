@@ -8,6 +8,7 @@ silently where they have defaults. Here they are registered once they are filled
 import dataclasses
 import functools
 import io
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +24,32 @@ def dumps(value: Any) -> bytes:
     Raises:
         TypeError: If something in it cannot be pickled, such as a lock or an open file.
     """
+    return _dumps(value, _Pickler)
+
+
+def dumps_function(value: Any) -> bytes:
+    """Returns a pickle for a process that need not import the zoo, in which classes of the zoo's are as any others."""
+    return _dumps(value, _CodePickler)
+
+
+def _dumps(value: Any, pickler: type[cloudpickle.Pickler]) -> bytes:
     file = io.BytesIO()
-    _Pickler(file).dump(value)
+    pickler(file).dump(value)
     return file.getvalue()
 
 
-class _Pickler(cloudpickle.Pickler):
+class _CodePickler(cloudpickle.Pickler):
+    """Keeps the name of its file with a function, which cloudpickle drops: a traceback should say where it failed."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, types.CodeType):
+            return super().reducer_override(obj)
+        reduced: Any = self.dispatch_table[types.CodeType](obj)
+        make, arguments = reduced
+        return make, tuple(obj.co_filename if x == "<dynamic-code>" else x for x in arguments)
+
+
+class _Pickler(_CodePickler):
     def reducer_override(self, obj: Any) -> Any:
         reduced: Any = super().reducer_override(obj)
         if not isinstance(obj, type) or not isinstance(reduced, tuple):  # no class, or one that can be imported

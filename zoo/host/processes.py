@@ -185,10 +185,10 @@ def _environment() -> dict[str, str]:
 
 
 def _pickled(value: Any, what: str) -> bytes:
-    import cloudpickle
+    from zoo.host.pickling import dumps_function
 
     try:
-        return cloudpickle.dumps(value)
+        return dumps_function(value)
     except Exception as error:  # whatever a __reduce__ or __getstate__ raises
         raise TypeError(
             f"{what} cannot be sent to worker processes: {type(error).__name__}: {error}. Make what cannot be pickled "
