@@ -14,6 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_cpu_multi_thread_eigen=false",
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",
         "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else "",
         os.environ.get("XLA_FLAGS", ""),
     ]
@@ -21,8 +22,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiled programs are kept for the next run of the suite, and for the other worker. `make clean` drops them.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "programs"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import gc
 import gzip
 import shutil
 import struct
@@ -30,6 +32,10 @@ import struct
 import jax
 import numpy as np
 import pytest
+
+
+# Tracing makes many objects and few cycles: looking for cycles took a tenth of the time.
+gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_configure(config):
