@@ -20,8 +20,9 @@ SIZE = 6  # whole pairs, and whole triples
 SOLUTION = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "b": np.float32(0.5)}
 # What is left of the start after `test_converges_on_a_quadratic`, for those that sample with a fixed spread.
 LEFT = {"random_search": 0.5}
-# One of each kind: a gradient, online, a distribution, an inner strategy with a surrogate, a mask.
-RAN_ON_ALL = ("open_es", "nres", "cma_es", "hybrid", "lottery")
+# One of each kind: a gradient, online, a distribution, members, an inner strategy with a surrogate, a mask; restarts
+# only under `vmap`, where each seed has its own. What depends on JAX and problems is run for these, and traced for all.
+OF_EACH_KIND = ("open_es", "nres", "cma_es", "de", "hybrid", "lottery")
 
 
 def quadratic(x, target=0.25):
@@ -99,14 +100,14 @@ def state(programs, key):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_runs_on_every_family_in_the_unchanged_loop(id, programs, family, key):
-    """On plain and on unrolled problems; of the other families most strategies are told by shapes and dtypes."""
+    """On unrolled problems; of the other families most strategies are told by shapes and dtypes."""
     strategy, (problem, solution) = programs.strategy, problem_and_solution(family)
     if strategy.takes_surrogate and not problem.differentiable:
         loop = jax.eval_shape(start, strategy, problem, key, solution)
         with pytest.raises(TypeError, match="needs a surrogate gradient, and this problem has none"):
             jax.eval_shape(generation, strategy, problem, loop, key)
         return
-    compiles = family in ("function", "unrolled") or id in RAN_ON_ALL
+    compiles = family == "unrolled" or id in OF_EACH_KIND
     make_loop, train = (programs.start, programs.train) if compiles else (shapes_of(start), shapes_of(programs._train))
     loop = make_loop(strategy, problem, key, solution)
     keys = jax.random.split(key, 3)
@@ -139,7 +140,7 @@ def test_loop_resumes_exactly_from_a_stored_state(programs, key):
     assert equal(*ends)
 
 
-def test_vmaps_over_seeds_and_hyperparameters(programs, key):
+def test_vmaps_over_seeds_and_hyperparameters(id, programs, key):
     problem, solution = problem_and_solution("function")
     strategies = [swept(programs.strategy, value) for value in (0.1, 0.2)]
     keys = jax.random.split(key, 3)
@@ -149,7 +150,12 @@ def test_vmaps_over_seeds_and_hyperparameters(programs, key):
         return programs._train(strategy, problem, loop, jax.random.split(key, 3))[2][0]
 
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *strategies)
-    batched = jax.jit(jax.vmap(jax.vmap(train, in_axes=(None, 0)), in_axes=(0, None)))(stacked, keys)
+    batched = jax.jit(jax.vmap(jax.vmap(train, in_axes=(None, 0)), in_axes=(0, None)))
+    if id not in (*OF_EACH_KIND, "bipop"):
+        mean = jax.eval_shape(batched, stacked, keys)
+        assert jax.tree.map(jnp.shape, mean) == jax.tree.map(lambda x: (2, 3, *jnp.shape(x)), solution)
+        return
+    batched = batched(stacked, keys)
     loop = programs.start(strategies[1], problem, keys[2], solution)
     single = programs.train(strategies[1], problem, loop, jax.random.split(keys[2], 3))[2][0]
     for got, expected in zip(jax.tree.leaves(batched), jax.tree.leaves(single), strict=True):
@@ -275,10 +281,9 @@ def test_equal_fitness_keeps_the_state_finite(programs, state, key):
         assert is_finite(outcome)
 
 
-@pytest.mark.parametrize("size", [SIZE, 16 * SIZE])
-def test_one_dimension_and_a_scalar_solution(id, size, key):
-    """Also with a population far above the dimension, and with equal fitness."""
-    strategy = make(id, population_size=size)
+def test_one_dimension_and_a_scalar_solution(id, key):
+    """With a population far above the dimension, and also with equal fitness."""
+    strategy = make(id, population_size=16 * SIZE)
 
     @jax.jit
     def train(slope):
