@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 
-.PHONY: demo test test-isa lint check peers clean
+.PHONY: demo test test-isa mutations lint check peers clean
 
 demo: .venv/.installed  ## The main job: four strategies on four problems, with table, report and curves.
 	$(BIN)/zoo benchmark -s open_es -s snes -s cma_es -s random_search \
@@ -27,6 +27,9 @@ test-isa: .venv/.installed-test  ## Some tests as other processors and compilers
 	$(ORACLES)
 	XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_enable_concurrency_optimized_scheduler=false \
 	  --xla_cpu_multi_thread_eigen=true" OMP_NUM_THREADS=2 $(ORACLES)
+
+mutations: .venv/.installed-test  ## Breaks the code on purpose, patch by patch, and prints which test notices. Takes hours.
+	$(BIN)/python -m tests.mutations $(ONLY)
 
 lint: .venv/.installed-test .venv/types  ## Style, naming rules and types.
 	$(BIN)/ruff check .

@@ -1,11 +1,4 @@
-"""Backpropagation through windows (tbptt) and through whole episodes (bptt), which full_es sees too.
-
-Mutations of the code that these tests, with those of `test_online.py` and `test_online_estimates.py`, were seen to
-catch, one at a time:
-
-- whole episodes: full_es and bptt on windows; fitness shaped by default.
-- tbptt: non-finite gradients kept, or left out leaf by leaf; workers in one group.
-"""
+"""Backpropagation through windows (tbptt) and through whole episodes (bptt), which full_es sees too."""
 
 import jax
 import jax.numpy as jnp

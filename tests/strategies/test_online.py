@@ -1,17 +1,6 @@
 """Online strategies (nres, pes, gpes, es_single): perturbations and their sums, the loop by hand, settings, runs.
 
-Bias and variance are in `test_online_estimates.py`. Mutations of the code that these tests, with those of that file,
-`test_tes.py` and `test_backpropagation.py`, were seen to catch, one at a time:
-
-- accumulator: not cleared on done; without the windows before; left out of the estimate; weighed alone, half or double;
-  joined every window, at the old age, or a window off; sigma of the present instead of the one drawn with.
-- perturbation: redrawn every window; never stored; never redrawn; renewed in the wrong rows; held and new rows swapped;
-  blocks counted by generation instead of by age; age not advanced or not reset; sigma stale or not stored.
-- reset flags: ignored; of the plus or of the minus partner only; of both needed; of any pair for all.
-- pairs: one group; adjacent members paired; partners' groups apart; reset keys not shared; differences not halved.
-- phases: not staggered; in steps instead of windows; not shuffled; one too many; warm-up one window short, forgotten,
-  with another solution, its terminations forgotten, its clock stopped, its steps not counted or counted always.
-- windows: scale T / W or W / T confused; a window's mean instead of its share; a terminated member not paused.
+Bias and variance are in `test_online_estimates.py`. `tests/mutations` has the mistakes that these tests notice.
 """
 
 import functools

@@ -1,7 +1,4 @@
-"""Bias and variance of online strategies, and of their biased and whole-episode counterparts, against NumPy.
-
-Mutations of the code that these tests were seen to catch, with those of `test_online.py`, are listed there.
-"""
+"""Bias and variance of online strategies, and of their biased and whole-episode counterparts, against NumPy."""
 
 import functools
 

@@ -1,8 +1,6 @@
 """TES: its population, its unperturbed members as parents, what it spends.
 
-Mutations of the code that these tests, with that of its bias in `test_online_estimates.py` and that of its limit in
-`test_online.py`, were seen to catch, one at a time: parents ignored, or only the inner state taken from them; parents
-the members themselves, the plus member, or shifted; the unperturbed member perturbed or weighed; scale.
+Its bias is in `test_online_estimates.py`, its limit in `test_online.py`.
 """
 
 import jax
