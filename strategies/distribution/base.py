@@ -29,6 +29,11 @@ class Parameters(NamedTuple):
     expected_norm: Number  # E||N(0, I)||
 
 
+def numbers_for(d: int | jax.Array, values: np.ndarray) -> np.ndarray | jax.Array:
+    """Returns numbers that are known at trace time as something that may be combined with `d`, which may be traced."""
+    return jnp.asarray(values, d.dtype) if isinstance(d, jax.Array) else values
+
+
 def default_parameters(d: int | jax.Array, size: int) -> Parameters:
     """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2).
 
@@ -47,7 +52,8 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
     total_negative = xp.minimum(  # (50), (51), (52)
         xp.minimum(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2)), (1 - c_1 - c_mu) / (d * c_mu)
     )
-    weights = positive / positive.sum() + total_negative * (negative / max(-negative.sum(), 1e-300))  # (53)
+    positive, negative = positive / positive.sum(), negative / max(-negative.sum(), 1e-300)
+    weights = numbers_for(d, positive) + total_negative * numbers_for(d, negative)  # (53)
     return Parameters(
         weights=weights,
         mu_eff=mu_eff,

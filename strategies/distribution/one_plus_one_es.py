@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, take_member
+from zoo.core.promotion import common_dtype
 from zoo.strategies.maskable import MaskableStrategy
 
 TARGET_SUCCESS_RATE = 1 / 5
@@ -51,7 +52,7 @@ class OnePlusOneES(MaskableStrategy):
         return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
 
     def _init(self, key: jax.Array, solution: Solution) -> OnePlusOneESState:
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         return OnePlusOneESState(
             parent=solution,
             fitness=jnp.asarray(jnp.inf, dtype),
@@ -67,7 +68,7 @@ class OnePlusOneES(MaskableStrategy):
         sigma = jnp.where(_is_offspring(state, size), state.sigma, 0)
 
         def mutate(x: jax.Array, z: jax.Array) -> jax.Array:
-            return x + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
+            return x[None] + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
 
         return jax.tree.map(mutate, state.parent, noise), state
 

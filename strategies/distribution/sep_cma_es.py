@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core.promotion import common_dtype
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
@@ -60,7 +61,7 @@ class SepCMAES(MaskableStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> SepCMAESState:
         return SepCMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, jnp.result_type(*jax.tree.leaves(solution))),
+            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(solution))),
             path_sigma=jax.tree.map(jnp.zeros_like, solution),
             path_c=jax.tree.map(jnp.zeros_like, solution),
             variances=jax.tree.map(jnp.ones_like, solution),
@@ -69,14 +70,14 @@ class SepCMAES(MaskableStrategy):
 
     def _ask(self, key: jax.Array, state: SepCMAESState, surrogate: Surrogate | None):
         noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
-        return jax.tree.map(lambda m, s, z: m + s * z, state.mean, self.std(state), noise), state
+        return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, self.std(state), noise), state
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
         d = self._num_dims(state.mean)
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
-        y = jax.tree.map(lambda x, m: (x - m) / state.sigma.astype(m.dtype), population, state.mean)
+        y = jax.tree.map(lambda x, m: (x - m[None]) / state.sigma.astype(m.dtype), population, state.mean)
         y_mean = weighted_sum(weights, y)  # (41)
         y_squares = weighted_sum(weights, jax.tree.map(jnp.square, y))
         mean = jax.tree.map(lambda m, s: m + state.sigma.astype(m.dtype) * s, state.mean, y_mean)  # (42)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static
+from zoo.core.promotion import common_dtype
 from zoo.strategies.gradient.base import GradientStrategy, has_finite_square
 from zoo.strategies.gradient.subspace import inner_products
 from zoo.strategies.shaping import Shaping
@@ -79,7 +80,7 @@ class CVZOD(GradientStrategy):
             optimizer_state=self._transformation.init(solution),
             generation=jnp.zeros((), jnp.int32),
             hint=jax.tree.map(jnp.zeros_like, solution),
-            slopes=jnp.zeros(self._num_members(solution) // 2, jnp.result_type(*jax.tree.leaves(solution))),
+            slopes=jnp.zeros(self._num_members(solution) // 2, common_dtype(*jax.tree.leaves(solution))),
         )
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:
