@@ -82,7 +82,7 @@ def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
     average = ranks(fitness)
     cumulative = jnp.concatenate([jnp.zeros(1, table.dtype), jnp.cumsum(table)])
     clean = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
-    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1)
+    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1, dtype=jnp.int32)
     first = jnp.round(jnp.subtract(*promoted(average, (num_tied - 1) / 2))).astype(jnp.int32)
     return (cumulative[first + num_tied] - cumulative[first]) / num_tied.astype(table.dtype)
 

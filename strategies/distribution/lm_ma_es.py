@@ -143,7 +143,8 @@ def _factors(state: LMMAESState, d: int | jax.Array) -> tuple[jax.Array, jax.Arr
     num_directions = len(state.directions)
     at_least_two = functions_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
     c_d = 1 / (at_least_two * numbers_for(d, 1.5 ** np.arange(num_directions)))
-    c_d = jnp.where(jnp.arange(num_directions) < state.generation, c_d, 0).astype(state.directions.dtype)
+    is_in_use = jnp.arange(num_directions, dtype=jnp.int32) < state.generation
+    c_d = jnp.where(is_in_use, c_d, 0).astype(state.directions.dtype)
     return jnp.prod(1 - c_d), c_d / (1 - c_d)
 
 

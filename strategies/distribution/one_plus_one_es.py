@@ -78,7 +78,7 @@ class OnePlusOneES(MaskableStrategy):
         parent_fitness = jnp.where(is_offspring[0], state.fitness, fitness[0])
         # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
         is_success = (fitness <= parent_fitness) & is_offspring
-        success_rate = jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)
+        success_rate = (jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)).astype(state.sigma.dtype)
         damping = jnp.sqrt(self._num_dims(state.parent) + 1)
         exponent = jnp.where(jnp.any(is_offspring), (success_rate - TARGET_SUCCESS_RATE) / damping, 0)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
-from zoo.core.promotion import common_dtype
+from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
@@ -84,7 +84,8 @@ class SepCMAES(MaskableStrategy):
 
         whitened = jax.tree.map(lambda s, c: s / jnp.sqrt(c), y_mean, state.variances)
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
-        norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
+        with promotion_of_others():  # optax adds the squares of leaves that may differ in dtype
+            norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
         sigma = adapt_step_size(state.sigma, norm, p)  # (44)
 
         h = h_sigma(norm, state.generation, d, p)
@@ -95,7 +96,8 @@ class SepCMAES(MaskableStrategy):
 
         def new_variances(c: jax.Array, path: jax.Array, squares: jax.Array) -> jax.Array:  # (47), its diagonal
             # Clipped, so that neither they nor sigma * sqrt(C) can under- or overflow.
-            return clip_std((keep * c + p.c_1 * jnp.square(path) + p.c_mu * squares).astype(c.dtype))
+            parts = promoted(times(keep, c), times(p.c_1, jnp.square(path)), times(p.c_mu, squares))
+            return clip_std((parts[0] + parts[1] + parts[2]).astype(c.dtype))
 
         variances = jax.tree.map(new_variances, state.variances, path_c, y_squares)
         return SepCMAESState(mean, sigma, path_sigma, path_c, variances, state.generation + 1)

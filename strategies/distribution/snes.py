@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.core.promotion import times
 from zoo.strategies.distribution.base import functions_for
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import utilities
@@ -68,7 +69,7 @@ class SNES(MaskableStrategy):
         gradient = weighted_sum(utility, squares)
 
         def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:
-            return clip_std(std * jnp.exp(0.5 * std_learning_rate * gradient).astype(std.dtype))
+            return clip_std(std * jnp.exp(times(0.5 * std_learning_rate, gradient)).astype(std.dtype))
 
         return SNESState(
             mean=jax.tree.map(jnp.add, state.mean, step),

@@ -56,7 +56,7 @@ class ASEBO(EllipsoidStrategy):
 
     def basis(self, state: ASEBOState) -> Basis:
         """Returns the principal directions of the past estimates; none until there are enough."""
-        age = (state.generation - 1 - jnp.arange(self.subspace_dims)) % self.subspace_dims
+        age = (state.generation - 1 - jnp.arange(self.subspace_dims, dtype=jnp.int32)) % self.subspace_dims
         weights = jnp.sqrt(self.decay) ** age.astype(float)
 
         def weigh(d: jax.Array) -> jax.Array:
@@ -64,7 +64,9 @@ class ASEBO(EllipsoidStrategy):
 
         scaled, largest = scale_down(jax.tree.map(weigh, state.directions))
         basis = orthonormal_basis(scaled, explained=self.explained)
-        coefficients = basis.coefficients * weights[None] / jnp.where(largest > 0, largest, 1)
+        coefficients = (
+            basis.coefficients * weights.astype(basis.coefficients.dtype)[None] / jnp.where(largest > 0, largest, 1)
+        )
         basis = Basis(state.directions, coefficients.astype(basis.coefficients.dtype), basis.rank)
         return basis.only_if(state.generation >= self.subspace_dims)
 

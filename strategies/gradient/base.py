@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Strategy, number, static, weighted_sum
-from zoo.core.promotion import promoted, promotion_of_others
+from zoo.core.promotion import promotion_of_others, times
 from zoo.strategies.gradient.clip_up import clip_up
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
@@ -197,4 +197,4 @@ class GradientStrategy(PerturbationStrategy):
         """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""
         # The weights sum to zero, so the mean drops out.
         scale = 1 / (weights.shape[0] * self.sigma_at(state) ** 2)
-        return weighted_sum(jnp.multiply(*promoted(weights, scale)), population, like=state.mean)
+        return weighted_sum(times(weights, scale), population, like=state.mean)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Surrogate, number, static, unit
-from zoo.core.promotion import common_dtype
+from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import finite
@@ -63,6 +63,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         inside = self._probability(state, basis)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
+            u = u.astype(inside.dtype)
             variance = inside * u + (1 - inside) * jnp.maximum(1 - u, 0)
             return (self.sigma_at(state) * jnp.sqrt(variance)).astype(m.dtype)
 
@@ -87,7 +88,8 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         basis = self.basis(state)
         key_noise, key_choice = jax.random.split(key)
         num_pairs = len(state.is_inside)
-        is_inside = jax.random.uniform(key_choice, (num_pairs,)) < self._probability(state, basis)
+        chance = jax.random.uniform(key_choice, (num_pairs,))
+        is_inside = jnp.less(*promoted(chance, self._probability(state, basis)))
         noise = self._perturbation.draw(key_noise, state.mean, num_pairs)
         # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
         coordinates = basis.coordinates(noise)

@@ -199,7 +199,7 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
         whole, inside = self._variances(state, basis.rank)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
-            return (self.sigma_at(state) * jnp.sqrt(whole + inside * u)).astype(m.dtype)
+            return (self.sigma_at(state) * jnp.sqrt(whole + inside * u.astype(inside.dtype))).astype(m.dtype)
 
         return jax.tree.map(std, state.mean, basis.squared_entries())
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static, weighted_sum
-from zoo.core.promotion import promoted
+from zoo.core.promotion import times
 from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.gradient.open_es import OpenESState
 from zoo.strategies.shaping import Shaping
@@ -58,7 +58,7 @@ class TES(GradientStrategy):
         num_pairs = evaluation.fitness.shape[0] // 3
         weights = self._antithetic_weights(evaluation.fitness[: 2 * num_pairs])
         scale = 1 / (2 * num_pairs * self.sigma_at(state) ** 2)
-        scaled = jnp.multiply(*promoted(weights, scale))
+        scaled = times(weights, scale)
         return weighted_sum(jnp.pad(scaled, (0, num_pairs)), population, like=state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> OpenESState:

@@ -26,7 +26,7 @@ from zoo.core import (
     static,
 )
 from zoo.core.population import map_rows
-from zoo.core.promotion import promoted
+from zoo.core.promotion import times
 
 _PRECISION = jax.lax.Precision.HIGHEST  # as for stacked arrays
 
@@ -175,7 +175,7 @@ class Noise(PytreeDataclass):
 
     def weighted_sum(self, weights: jax.Array) -> Solution:
         """Returns the sum of the rows times `weights`, `[n]`, in the structure and the dtypes of the solution."""
-        own = weights if self.weights is None else jnp.multiply(*promoted(weights, self.weights))
+        own = weights if self.weights is None else times(weights, self.weights)
 
         def contract(rows: Any, own: jax.Array) -> Solution:
             return self.form.contract(self.replace(rows=rows), own)
@@ -285,7 +285,7 @@ class PerturbedPopulation(ImplicitPopulation):
 
     def weighted_sum(self, weights: jax.Array) -> Solution:
         """Returns sum_i weights_i (x_i - mean) over the members."""
-        per_row = jnp.sum(jnp.multiply(*promoted(weights.reshape(self.scale.shape), self.scale)), axis=0)
+        per_row = jnp.sum(times(weights.reshape(self.scale.shape), self.scale), axis=0)
         return apply_mask(self.mask, self.noise.weighted_sum(per_row))
 
     def one_member_a_row(self) -> "PerturbedPopulation":

@@ -31,6 +31,11 @@ def promoted(*arrays: Any) -> list[jax.Array]:
     return [jnp.asarray(x, dtype) for x in arrays]
 
 
+def times(number: Any, x: jax.Array) -> jax.Array:
+    """Returns a number, or numbers of the same rank, times an array of perhaps another dtype."""
+    return jnp.multiply(*promoted(number, x))
+
+
 def ravel(tree: Any) -> tuple[jax.Array, Any]:
     """Returns a pytree as a vector, and the function back; `ravel_pytree`, whose leaves may differ in dtype."""
     with promotion_of_others():
