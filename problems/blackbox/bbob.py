@@ -109,7 +109,7 @@ class BBOB(Problem):
         parameters = self.init_statistics() if self.parameters is None else self.parameters
         with promotion_of_others():
             value, penalty = self._bbob._value(solution, parameters)
-        return {"fitness": value + penalty + parameters.f_opt}
+            return {"fitness": value + penalty + parameters.f_opt}
 
     def init_statistics(self) -> bbobax.BBOBParams:
         """Draws the instance's parameters, once per run rather than in every evaluation."""

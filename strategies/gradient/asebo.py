@@ -64,9 +64,8 @@ class ASEBO(EllipsoidStrategy):
 
         scaled, largest = scale_down(jax.tree.map(weigh, state.directions))
         basis = orthonormal_basis(scaled, explained=self.explained)
-        coefficients = (
-            basis.coefficients * weights.astype(basis.coefficients.dtype)[None] / jnp.where(largest > 0, largest, 1)
-        )
+        weights = weights.astype(basis.coefficients.dtype)
+        coefficients = basis.coefficients * weights[None] / jnp.where(largest > 0, largest, 1)
         basis = Basis(state.directions, coefficients.astype(basis.coefficients.dtype), basis.rank)
         return basis.only_if(state.generation >= self.subspace_dims)
 

@@ -302,9 +302,9 @@ def test_arguments_and_closures_get_the_gradients_of_autodiff(key):
     labels = jnp.array([0, 1])
 
     def fn(x, w, labels):
-        return jnp.sum(w**2 * jnp.sign(x) * (labels + 1)), labels
+        return jnp.sum(w**2 * jnp.sign(x) * (labels + 1).astype(w.dtype)), labels
 
-    exact = 2 * w * jnp.sign(x) * (labels + 1)
+    exact = 2 * w * jnp.sign(x) * (labels + 1).astype(w.dtype)
     for settings in ({}, {"forward": "mean"}, {"antithetic": False, "baseline": "value"}):
         soft = zoo.smooth(fn, sigma=0.5, num_samples=4, **settings)
         of_arg = jax.jit(jax.grad(lambda w: soft(key, x, w, labels)[0]))(w)  # noqa: B023
