@@ -251,7 +251,7 @@ def test_control_flow():
         repeated = jax.lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ w) + w[i][None], x)
         carried = jax.lax.fori_loop(0, 3, lambda _, c: (jnp.tanh(c[0] @ c[1]), c[1] - 0.1 * c[1].T), (x, w))
         until = jax.lax.while_loop(lambda x: jnp.sum((x @ w) ** 2) > 1, lambda x: (x @ w) / 1e3, x)
-        chosen = jax.lax.cond(x[0, 0] > 0, lambda w: (x @ w, w), lambda w: (2 * x @ w, 0 * x[0] + 0 * w), w)
+        chosen = jax.lax.cond(x[0, 0] > 0, lambda w: (x @ w, w), lambda w: (2 * x @ w, 0 * x[:1] + 0 * w), w)
         switched = jax.lax.switch(2, [lambda w: w, lambda w: 2 * w, lambda w: w.T], w)
         return closed_over, looked_up, repeated, carried, until, chosen, switched
 
