@@ -10,10 +10,13 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 @pytest.fixture(scope="module")
 def scratch_folder(tmp_path_factory):
-    """Lets a document write files where it pleases."""
+    """Lets a document write files where it pleases, and runs it in JAX's default modes, as a reader does."""
+    import jax  # not before `tests/conftest.py` has set the environment
+
     before = pathlib.Path.cwd()
     os.chdir(tmp_path_factory.mktemp("document"))
-    yield
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
     os.chdir(before)
 
 

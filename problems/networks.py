@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.promotion import common_dtype
+
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "tanh": nn.tanh,
@@ -108,7 +110,7 @@ class CNN(nn.Module):
 
 def apply_network(network: Network, params: Any, inputs: jax.Array) -> jax.Array:
     """Returns a network's outputs, computed in half precision if its parameters are, in the dtype of the inputs."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
+    dtype = common_dtype(*jax.tree.leaves(params))
     if jnp.finfo(dtype).bits >= jnp.finfo(inputs.dtype).bits:
         return network.apply(params, inputs)
     return network.apply(params, inputs.astype(dtype)).astype(inputs.dtype)

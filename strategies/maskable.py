@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, Strategy, leaf, num_dims
+from zoo.core.promotion import common_dtype
 
 
 class MaskableStrategy(Strategy):
@@ -30,5 +31,5 @@ class MaskableStrategy(Strategy):
         """
         if self.mask is None:
             return num_dims(solution)
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         return jnp.maximum(sum(jnp.sum(m, dtype=dtype) for m in jax.tree.leaves(self.mask)), 1)

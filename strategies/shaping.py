@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from zoo.core.promotion import promoted
+
 __all__ = ["SHAPINGS", "Shaping", "centered_ranks", "finite", "get_shaping", "ranks", "standardized", "utilities"]
 
 Shaping = Callable[[jax.Array], jax.Array]
@@ -80,9 +82,9 @@ def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
     average = ranks(fitness)
     cumulative = jnp.concatenate([jnp.zeros(1, table.dtype), jnp.cumsum(table)])
     clean = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
-    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1)
-    first = jnp.round(average - (num_tied - 1) / 2).astype(jnp.int32)
-    return (cumulative[first + num_tied] - cumulative[first]) / num_tied
+    num_tied = jnp.sum(clean[:, None] == clean[None, :], axis=1, dtype=jnp.int32)
+    first = jnp.round(jnp.subtract(*promoted(average, (num_tied - 1) / 2))).astype(jnp.int32)
+    return (cumulative[first + num_tied] - cumulative[first]) / num_tied.astype(table.dtype)
 
 
 SHAPINGS: dict[str, Shaping] = {

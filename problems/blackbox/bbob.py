@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Problem, group_keys, leaf, static
+from zoo.core.promotion import promotion_of_others
 from zoo.problems.blackbox.precise import precise
 
 COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
@@ -94,22 +95,26 @@ class BBOB(Problem):
 
     def initial_solution(self, key: jax.Array) -> jax.Array:
         """Returns a uniform point in [-5, 5]^d."""
-        return self._bbob.sample_x(key)
+        with promotion_of_others():
+            return self._bbob.sample_x(key)
 
     def fitness(self, key: jax.Array, solution: jax.Array) -> jax.Array:
         """Returns f(x) - f_opt (noisy if there is a noise model)."""
         parameters = self.init_statistics() if self.parameters is None else self.parameters
-        return self._bbob.evaluate(key, solution, parameters).fitness
+        with promotion_of_others():  # bbobax multiplies numbers by booleans, and its forms here are called by it
+            return self._bbob.evaluate(key, solution, parameters).fitness
 
     def score(self, key: jax.Array, solution: jax.Array) -> dict[str, jax.Array]:
         """Returns f(x) - f_opt without noise."""
         parameters = self.init_statistics() if self.parameters is None else self.parameters
-        value, penalty = self._bbob._value(solution, parameters)
-        return {"fitness": value + penalty + parameters.f_opt}
+        with promotion_of_others():
+            value, penalty = self._bbob._value(solution, parameters)
+            return {"fitness": value + penalty + parameters.f_opt}
 
     def init_statistics(self) -> bbobax.BBOBParams:
         """Draws the instance's parameters, once per run rather than in every evaluation."""
-        return self._bbob.sample(jax.random.key(self.instance))
+        with promotion_of_others():
+            return self._bbob.sample(jax.random.key(self.instance))
 
     def with_statistics(self, statistics: bbobax.BBOBParams) -> Self:
         """Returns the problem with its instance drawn."""

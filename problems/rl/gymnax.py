@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, UnrolledProblem, leaf, static
+from zoo.core.promotion import promotion_of_others
 from zoo.problems.networks import Network, apply_network, make_network
 from zoo.problems.rl.deferred import deferred_imports
 from zoo.problems.rl.normalizer import Moments, Normalizer
@@ -82,7 +83,8 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
     def reset(self, key: jax.Array) -> GymnaxInner:
         """Resets the environments."""
         keys = jax.random.split(key, self.num_episodes)
-        observation, state = jax.vmap(self._environment.reset_env, in_axes=(0, None))(keys, self._params)
+        with promotion_of_others():
+            observation, state = jax.vmap(self._environment.reset_env, in_axes=(0, None))(keys, self._params)
         moments = ()
         if self.normalize_observations:
             moments = Moments.zeros(self._observation_size)
@@ -95,16 +97,17 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         if self.normalize_observations:
             normalizer = Normalizer.identity(self._observation_size) if self.normalizer is None else self.normalizer
             observation = normalizer.normalize(observation)
-            moments = moments.add(inner.observation - normalizer.mean, inner.alive)
+            moments = moments.add(inner.observation - normalizer.mean[None], inner.alive)
         outputs = apply_network(self._network, solution, observation)
 
         def step_one(key: jax.Array, outputs: jax.Array, state: Any) -> tuple[Any, ...]:
             key_action, key_step = jax.random.split(key)
             action = self._action(key_action, outputs)
-            new_observation, new_state, reward, terminated, _ = self._environment.step_env(
-                key_step, state, action, self._params
-            )
-            truncated = self._environment.is_truncated(new_state, self._params)
+            with promotion_of_others():  # environments multiply integer actions by numbers
+                new_observation, new_state, reward, terminated, _ = self._environment.step_env(
+                    key_step, state, action, self._params
+                )
+                truncated = self._environment.is_truncated(new_state, self._params)
             ended = jnp.logical_or(terminated, truncated)
             return new_state, self._flatten(new_observation), jnp.asarray(reward, outputs.dtype), ended
 

@@ -24,7 +24,7 @@ class Moments(NamedTuple):
         """Adds the rows of `deviations`, `[num, size]`, where `mask` is true."""
         kept = jnp.where(mask[:, None], deviations, 0)
         return type(self)(
-            self.num + jnp.sum(mask),
+            self.num + jnp.sum(mask).astype(self.num.dtype),
             self.total + jnp.sum(kept, axis=0),
             self.squares + jnp.sum(jnp.square(kept), axis=0),
         )
@@ -44,7 +44,8 @@ class Normalizer(NamedTuple):
 
     def normalize(self, observation: jax.Array) -> jax.Array:
         """Returns the observation in standard deviations from the mean, clipped to ±10."""
-        return jnp.clip((observation - self.mean) / jnp.sqrt(self.variance + 1e-8), -_CLIP, _CLIP)
+        mean, std = (jnp.broadcast_to(x, observation.shape) for x in (self.mean, jnp.sqrt(self.variance + 1e-8)))
+        return jnp.clip((observation - mean) / std, -_CLIP, _CLIP)
 
     def add(self, moments: Moments) -> Self:
         """Returns the statistics with moments added that were taken relative to the current mean."""

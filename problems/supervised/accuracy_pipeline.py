@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Problem, Solution, leaf, number, static
+from zoo.core.promotion import promoted, promotion_of_others
 from zoo.problems.networks import Network, apply_network
 from zoo.problems.supervised.classification import Classification
 from zoo.registry import make_problem
@@ -110,7 +111,7 @@ class AccuracyPipeline(Problem):
         """Returns the accuracy on the test set: of the vote, and of the plain image alone."""
         logits = self._logits(solution, self._task.test_inputs)
         labels = self._task.test_labels
-        plain = jnp.mean(jnp.argmax(logits[:, 0], axis=-1) == labels, dtype=logits.dtype)
+        plain = jnp.mean(jnp.equal(*promoted(jnp.argmax(logits[:, 0], axis=-1), labels)), dtype=logits.dtype)
         error = jnp.mean(jax.vmap(error_of)(jax.vmap(vote)(logits), labels))
         return {"test_accuracy": 1 - error, "plain_accuracy": plain}
 
@@ -143,7 +144,8 @@ class AccuracyPipeline(Problem):
 
         noise: Any = optax.perturbations.Normal()
         soft: Any = optax.perturbations.make_perturbed_fun(error, self.num_samples, self.smoothing, noise)
-        return soft(key, one_scale(logits))
+        with promotion_of_others():  # optax adds the noise of a batch to what has no axis of samples
+            return soft(key, one_scale(logits))
 
     def _straight_through(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
         def one(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -158,7 +160,7 @@ class AccuracyPipeline(Problem):
             one_hot = jax.nn.one_hot(classes, logits.shape[-1])
             error = jax.vmap(lambda x: error_of(vote(x), label))(one_hot)
             others = (jnp.sum(error) - error) / (self.num_samples - 1)
-            log_probability = jnp.sum(one_hot * jax.nn.log_softmax(logits), axis=(1, 2))
+            log_probability = jnp.sum(one_hot * jax.nn.log_softmax(logits)[None], axis=(1, 2))
             return jnp.mean((error - others) * log_probability)
 
         return jnp.mean(jax.vmap(one)(jax.random.split(key, len(labels)), logits, labels))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Problem, Solution, leaf, static
+from zoo.core.promotion import promoted
 from zoo.problems.networks import Network, apply_network
 
 
@@ -103,7 +104,7 @@ class Classification(Problem):
     def _loss_and_error(self, solution: Solution, inputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = apply_network(self.network, solution, _as_float(inputs))
         loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-        error = jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=logits.dtype)
+        error = jnp.mean(jnp.not_equal(*promoted(jnp.argmax(logits, axis=-1), labels)), dtype=logits.dtype)
         return loss, error
 
 

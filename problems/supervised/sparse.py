@@ -231,17 +231,18 @@ def top_masks(scores: Sequence[jax.Array], counts: Sequence[int | jax.Array]) ->
         return jax.lax.while_loop(is_open, halve, (low, high, num_kept_at(low)))[0]
 
     def above(bounds: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.sum(x >= bound) for x, bound in zip(orders, bounds, strict=True)])
+        return jnp.stack([jnp.sum(x >= bound, dtype=jnp.int32) for x, bound in zip(orders, bounds, strict=True)])
 
     lowest, highest = (jnp.stack([extreme(x) for x in orders]) for extreme in (jnp.min, jnp.max))
     thresholds = bisect(above, lowest, highest + 1)
 
     # Where equal scores straddle the threshold, those up to an index are kept; mostly there are none, and no pass.
     def kept_before(x: jax.Array, threshold: jax.Array, end: jax.Array) -> jax.Array:
-        return (x > threshold) | ((x == threshold) & (jnp.arange(x.size) < end))
+        return (x > threshold) | ((x == threshold) & (jnp.arange(x.size, dtype=end.dtype) < end))
 
     def before(ends: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.sum(kept_before(*row)) for row in zip(orders, thresholds, -ends, strict=True)])
+        rows = zip(orders, thresholds, -ends, strict=True)
+        return jnp.stack([jnp.sum(kept_before(*row), dtype=jnp.int32) for row in rows])
 
     sizes = jnp.asarray([x.size for x in orders], jnp.int32)
     ends = -bisect(before, -sizes, jnp.zeros_like(sizes))

@@ -34,7 +34,7 @@ class OptimizerNetwork(nn.Module):
             time_features: `[num_time_features]`, the same for all.
         """
         # One dense layer over both, without repeating the time features for every parameter.
-        x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)
+        x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)[None]
         for size in self.hidden[1:]:
             x = nn.Dense(size)(nn.relu(x))
         return nn.Dense(2)(nn.relu(x))
@@ -96,7 +96,7 @@ class LearnedOptimizer(InnerTraining):
             _normalize(jnp.concatenate([jnp.stack([g, p]), m]))
             for g, p, m in zip(gradients, leaves, momenta, strict=True)
         ]
-        time = jnp.tanh(state.time / jnp.asarray(self.time_scales, leaves[0].dtype) - 1)
+        time = jnp.tanh(state.time.astype(decay.dtype) / jnp.asarray(self.time_scales, decay.dtype) - 1)
         outputs: Any = self._network.apply(solution, jnp.concatenate(features), time)
         direction, magnitude = outputs.T
         updates = self.step_size * direction * jnp.exp(self.magnitude_scale * magnitude)

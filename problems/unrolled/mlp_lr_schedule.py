@@ -54,6 +54,7 @@ class MLPLRSchedule(InnerTraining):
 
     def update(self, solution: Solution, gradient: Any, state: InnerTrainingState) -> tuple[Any, Any]:
         """Takes one step of SGD with momentum."""
-        rate = jnp.exp(solution[0]) / (1 + state.time / self.decay_time) ** jnp.exp(solution[1])
+        time = (1 + state.time.astype(float) / self.decay_time).astype(solution.dtype)
+        rate = jnp.exp(solution[0]) / time ** jnp.exp(solution[1])
         velocity = jax.tree.map(lambda v, g: self.momentum * v + g, state.optimizer_state, gradient)
         return jax.tree.map(lambda p, v: p - rate * v, state.params, velocity), velocity

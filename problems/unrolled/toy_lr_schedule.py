@@ -59,7 +59,7 @@ class ToyLRSchedule(UnrolledProblem):
     def step(self, key: jax.Array, solution: Solution, inner: ToyInner) -> tuple[ToyInner, jax.Array, bool]:
         """Takes one step of gradient descent at the schedule's rate."""
         progress = inner.time / (self.horizon or 1)
-        rates = jnp.exp(solution)
+        rates = jnp.exp(solution).astype(progress.dtype)
         rate = rates[0] * (1 - progress) + rates[1] * progress
         x = inner.x - rate * jax.grad(_landscape)(inner.x)
         return ToyInner(x, inner.time + 1), _landscape(x), False

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
+from zoo.core.promotion import promotion_of_others, ravel
 from zoo.strategies.adapters.peers import as_pairs, import_peer
 from zoo.strategies.shaping import finite
 
@@ -117,7 +117,7 @@ class EvosaxStrategy(Strategy):
 
     def std(self, state: EvosaxState) -> Solution:
         """Returns the standard deviation per parameter, as far as evosax keeps one; see the class."""
-        flat, _ = ravel_pytree(state.center)
+        flat, _ = ravel(state.center)
         inner = state.inner
         if hasattr(inner, "population"):
             std = jnp.where(jnp.isinf(state.best_fitness), self.sigma, jnp.std(inner.population, axis=0))
@@ -141,11 +141,12 @@ class EvosaxStrategy(Strategy):
         algorithm, params = self._evosax(solution)
         flat = _flat(solution)
         if _keeps_population(algorithm):
-            inner = algorithm._init(key_inner, params)  # filled in by the first `tell`
+            with promotion_of_others():
+                inner = algorithm._init(key_inner, params)  # filled in by the first `tell`
         else:
             if self.algorithm in _SV:  # apart, or they would repel each other by nothing
                 noise = jax.random.normal(key_means, (self._num_populations, flat.size), flat.dtype)
-                flat = flat + self.sigma * noise.at[0].set(0)
+                flat = flat[None] + self.sigma * noise.at[0].set(0)
             inner = _plain(algorithm.init)(key_inner, flat, params)
         inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), inner)
         best_fitness = jnp.asarray(jnp.inf, jnp.result_type(float))
@@ -162,7 +163,7 @@ class EvosaxStrategy(Strategy):
             center = _flat(state.center)
             noise = jax.random.normal(key_ask, population.shape, population.dtype)
             is_first = jnp.isinf(state.best_fitness)
-            population = jnp.where(is_first, center + self.sigma * noise.at[0].set(0), population)
+            population = jnp.where(is_first, center[None] + self.sigma * noise.at[0].set(0), population)
             inner = jax.tree.map(lambda new, old: jnp.where(is_first, old, new), inner, state.inner)
         size = self._num_members(state.center)
         if population.shape[0] != size:
@@ -206,7 +207,7 @@ class EvosaxStrategy(Strategy):
 
     def _evosax(self, solution: Solution) -> tuple[Any, Any]:
         """Returns evosax's algorithm and its parameters, with this strategy's leaves in them."""
-        size, num_dims = self._num_members(solution), ravel_pytree(solution)[0].size
+        size, num_dims = self._num_members(solution), ravel(solution)[0].size
         algorithm, params = _make(self.algorithm, size, num_dims, self.options, jnp.result_type(float))
         algorithm = copy.copy(algorithm)  # what follows may be traced
         options, fields = dict(self.options), {field.name for field in dataclasses.fields(params)}
@@ -244,7 +245,8 @@ def _make(name: str, size: int, num_dims: int, options: tuple[tuple[str, Any], .
         size //= count
     if name == "RandomSearch":
         settings.setdefault("sampling_fn", None)
-    with jax.ensure_compile_time_eval():  # whoever traces this first must not leave tracers in it
+    # Whoever traces this first must not leave tracers in it.
+    with jax.ensure_compile_time_eval(), promotion_of_others():
         try:
             algorithm = _algorithms()[name](population_size=size, solution=np.zeros(num_dims, dtype), **settings)
         except (AssertionError, TypeError) as error:
@@ -260,16 +262,21 @@ def _keeps_population(algorithm: Any) -> bool:
 
 def _plain(method: Any) -> Any:
     """Returns evosax's method without its `jit`, whose cache would keep every algorithm that was ever traced."""
-    return functools.partial(method.__wrapped__, method.__self__)
+
+    def call(*arguments: Any) -> Any:
+        with promotion_of_others():  # evosax adds vectors to populations
+            return method.__wrapped__(method.__self__, *arguments)
+
+    return call
 
 
 def _flat(solution: Solution) -> jax.Array:
     """Returns a solution as a vector in the default precision, in which evosax computes."""
-    return ravel_pytree(solution)[0].astype(jnp.result_type(float))
+    return ravel(solution)[0].astype(jnp.result_type(float))
 
 
 def _unravel(solution: Solution) -> Any:
-    flat, unravel = ravel_pytree(solution)
+    flat, unravel = ravel(solution)
     return lambda x: unravel(x.astype(flat.dtype))
 
 

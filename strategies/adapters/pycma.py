@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, num_dims, number, static
+from zoo.core.promotion import ravel
 from zoo.host.callback import from_numpy
 from zoo.strategies.adapters.peers import as_pairs, import_peer
 
@@ -78,14 +78,14 @@ class PyCMA(Strategy):
             es = _start(flat, float(sigma), size, options)
             return es.mean, es.stds, _pack(es, None, capacity)
 
-        flat, unravel = ravel_pytree(solution)
+        flat, unravel = ravel(solution)
         vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
         result = vector, vector, jax.ShapeDtypeStruct((capacity,), np.uint8)
         _, std, pickled = from_numpy(start, result=result)(flat, jnp.asarray(self.sigma, float))
         return PyCMAState(solution, unravel(std.astype(flat.dtype)), pickled)
 
     def _ask(self, key: jax.Array, state: PyCMAState, surrogate: Surrogate | None) -> tuple[Population, PyCMAState]:
-        flat, unravel = ravel_pytree(state.mean)
+        flat, unravel = ravel(state.mean)
         size, capacity = self._num_members(state.mean), state.pickled.size
 
         def ask(pickled: np.ndarray, seed: np.ndarray) -> Any:
@@ -99,7 +99,7 @@ class PyCMA(Strategy):
         return jax.vmap(unravel)(samples.astype(flat.dtype)), state._replace(pickled=pickled)
 
     def _tell(self, state: PyCMAState, population: Population, evaluation: Evaluation) -> PyCMAState:
-        flat, unravel = ravel_pytree(state.mean)
+        flat, unravel = ravel(state.mean)
         capacity = state.pickled.size
 
         def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray) -> Any:
@@ -115,7 +115,7 @@ class PyCMA(Strategy):
                 del es.fit.histbest[_HISTORY:], es.fit.histmedian[_HISTORY:]  # which only termination looks at
             return es.mean, es.stds, _pack(es, None, capacity)
 
-        told = jax.vmap(lambda x: ravel_pytree(x)[0])(population)
+        told = jax.vmap(lambda x: ravel(x)[0])(population)
         vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
         result = vector, vector, state.pickled
         mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, evaluation.fitness)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Population, Solution, clip_std
+from zoo.core.promotion import promoted, times
 
 Number = float | jax.Array
 """A constant of the compiled program, or traced."""
@@ -27,6 +28,11 @@ class Parameters(NamedTuple):
     c_1: Number
     c_mu: Number
     expected_norm: Number  # E||N(0, I)||
+
+
+def numbers_for(d: int | jax.Array, values: np.ndarray) -> np.ndarray | jax.Array:
+    """Returns numbers that are known at trace time as something that may be combined with `d`, which may be traced."""
+    return jnp.asarray(values, d.dtype) if isinstance(d, jax.Array) else values
 
 
 def default_parameters(d: int | jax.Array, size: int) -> Parameters:
@@ -47,7 +53,8 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
     total_negative = xp.minimum(  # (50), (51), (52)
         xp.minimum(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2)), (1 - c_1 - c_mu) / (d * c_mu)
     )
-    weights = positive / positive.sum() + total_negative * (negative / max(-negative.sum(), 1e-300))  # (53)
+    positive, negative = positive / positive.sum(), negative / max(-negative.sum(), 1e-300)
+    weights = numbers_for(d, positive) + total_negative * numbers_for(d, negative)  # (53)
     return Parameters(
         weights=weights,
         mu_eff=mu_eff,
@@ -87,7 +94,7 @@ def expected_norm(d: int | jax.Array) -> Number:
 def accumulate(path: Solution, step: Solution, c: Number, mu_eff: float) -> Solution:
     """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
     scale = functions_for(c).sqrt(c * (2 - c) * mu_eff)
-    return jax.tree.map(lambda p, s: ((1 - c) * p + scale * s).astype(p.dtype), path, step)
+    return jax.tree.map(lambda p, s: (times(1 - c, p) + times(scale, s)).astype(p.dtype), path, step)
 
 
 def adapt_step_size(sigma: jax.Array, path_norm: jax.Array, p: Parameters) -> jax.Array:
@@ -112,4 +119,4 @@ def flatten_members(population: Population) -> jax.Array:
     """Returns a population as one matrix, `[population_size, d]`, a row per member as `ravel_pytree` orders it."""
     leaves = jax.tree.leaves(population)
     rows = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
-    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=1)
+    return rows[0] if len(rows) == 1 else jnp.concatenate(promoted(*rows), axis=1)

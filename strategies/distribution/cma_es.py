@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, normal_like, number, static
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
@@ -57,7 +57,7 @@ class CMAES(MaskableStrategy):
 
     def std(self, state: CMAESState) -> Solution:
         """Returns sigma * sqrt(diag C)."""
-        _, unravel = ravel_pytree(state.mean)
+        _, unravel = ravel(state.mean)
         return unravel(state.sigma * jnp.sqrt(jnp.diagonal(state.covariance)))
 
     def condition_number(self, state: CMAESState) -> jax.Array:
@@ -65,7 +65,7 @@ class CMAES(MaskableStrategy):
         return jnp.square(jnp.max(state.scales) / jnp.min(state.scales))
 
     def _init(self, key: jax.Array, solution: Solution) -> CMAESState:
-        flat, _ = ravel_pytree(solution)
+        flat, _ = ravel(solution)
         return CMAESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -78,11 +78,11 @@ class CMAES(MaskableStrategy):
         )
 
     def _ask(self, key: jax.Array, state: CMAESState, surrogate: Surrogate | None) -> tuple[Population, CMAESState]:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         size = self._num_members(state.mean)
         z = normal_like(key, mean, num_samples=size)
-        y = (z * state.scales) @ state.basis.T  # (38), (39): y = B D z
-        return jax.vmap(unravel)(mean + state.sigma * y), state  # (40)
+        y = (z * state.scales[None]) @ state.basis.T  # (38), (39): y = B D z
+        return jax.vmap(unravel)(mean[None] + state.sigma * y), state  # (40)
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
@@ -94,13 +94,13 @@ class CMAES(MaskableStrategy):
 
     def update(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         x = flatten_members(population)
         d = self._num_dims(state.mean)
         p = default_parameters(d, x.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
-        y = (x - mean) / state.sigma
+        y = (x - mean[None]) / state.sigma
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
         new_mean = mean + state.sigma * y_mean  # (42), c_m = 1
 
@@ -118,9 +118,10 @@ class CMAES(MaskableStrategy):
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
         scaled = weights * jnp.where(weights < 0, d / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
         keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * jnp.sum(weights)
-        covariance = keep * state.covariance + p.c_1 * jnp.outer(path_c, path_c) + p.c_mu * (y.T * scaled) @ y  # (47)
+        rank_one, rank_mu = p.c_1 * jnp.outer(path_c, path_c), p.c_mu * (y.T * scaled[None]) @ y
+        covariance = keep * state.covariance + rank_one + rank_mu  # (47)
         if self.mask is not None:
-            covariance = keep_apart(covariance, ravel_pytree(self.mask)[0])
+            covariance = keep_apart(covariance, ravel(self.mask)[0])
 
         return CMAESState(
             mean=unravel(new_mean),
@@ -135,7 +136,7 @@ class CMAES(MaskableStrategy):
 
     def _whiten(self, state: CMAESState, y: jax.Array) -> jax.Array:
         """Returns D^-1 B^T y for vectors in the last axis; a further B makes it C^(-1/2) y."""
-        return (y @ state.basis) / state.scales
+        return (y @ state.basis) / jnp.broadcast_to(state.scales, y.shape)
 
 
 def _eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:

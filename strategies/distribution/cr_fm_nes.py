@@ -17,9 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members, functions_for
 from zoo.strategies.maskable import MaskableStrategy
 
@@ -67,7 +67,7 @@ class CRFMNES(MaskableStrategy):
 
     def std(self, state: CRFMNESState) -> Solution:
         """Returns sigma * D * sqrt(1 + v^2)."""
-        _, unravel = ravel_pytree(state.mean)
+        _, unravel = ravel(state.mean)
         return unravel(state.sigma * state.scales * jnp.sqrt(1 + jnp.square(state.v)))
 
     def _default_population_size(self, num_dims: int) -> int:
@@ -75,11 +75,11 @@ class CRFMNES(MaskableStrategy):
         return size + size % 2
 
     def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
-        flat, _ = ravel_pytree(solution)
+        flat, _ = ravel(solution)
         d = self._num_dims(solution)
         v = normal_like(key, flat, num_samples=1)[0] / functions_for(d).sqrt(d)
         if self.mask is not None:
-            v = v * ravel_pytree(self.mask)[0]
+            v = jnp.where(ravel(self.mask)[0], v, 0)
         return CRFMNESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -90,20 +90,20 @@ class CRFMNES(MaskableStrategy):
         )
 
     def _ask(self, key: jax.Array, state: CRFMNESState, surrogate: Surrogate | None) -> tuple[Population, CRFMNESState]:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean) // 2)
         u, squared_norm = _direction(state.v)
         y = z + (jnp.sqrt(1 + squared_norm) - 1) * jnp.outer(z @ u, u)
-        step = state.sigma * state.scales * y
-        return jax.vmap(unravel)(jnp.concatenate([mean + step, mean - step])), state
+        step = (state.sigma * state.scales)[None] * y
+        return jax.vmap(unravel)(jnp.concatenate([mean[None] + step, mean[None] - step])), state
 
     def _tell(self, state: CRFMNESState, population: Population, evaluation: Evaluation) -> CRFMNESState:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self._num_dims(state.mean)
         xp = functions_for(d)
         u, squared_norm = _direction(state.v)
-        y = (x - mean) / (state.sigma * state.scales)
+        y = (x - mean[None]) / (state.sigma * state.scales)[None]
         along = y @ u
         # |z|^2, from the parts of y across u and along it.
         squared_z = jnp.sum(jnp.square(y - jnp.outer(along, u)), axis=1) + jnp.square(along) / (1 + squared_norm)
@@ -152,7 +152,7 @@ class CRFMNES(MaskableStrategy):
         v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))
         scales = state.scales * jnp.maximum(1 + change, 0.1)  # an unlucky step must not turn a scale negative
         if self.mask is not None:
-            scales = jnp.where(ravel_pytree(self.mask)[0], scales, 1)
+            scales = jnp.where(ravel(self.mask)[0], scales, 1)
         log_det = jnp.sum(jnp.log(scales)) + jnp.log1p(jnp.sum(jnp.square(v))) / 2
         scales = scales * jnp.exp(-log_det / d)  # sigma alone holds the volume
 

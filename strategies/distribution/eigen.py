@@ -20,7 +20,8 @@ def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     floor = jnp.maximum(values[..., -1:] * limits.eps, limits.tiny)
     shift = jnp.maximum(floor - values[..., :1], 0)
     scales = jnp.sqrt(jnp.maximum(values + shift, limits.tiny))
-    return symmetric + shift[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype), vectors, scales
+    identity = jnp.eye(values.shape[-1], dtype=values.dtype)
+    return symmetric + shift[..., None] * jnp.broadcast_to(identity, symmetric.shape), vectors, scales
 
 
 def keep_apart(covariance: jax.Array, searched: jax.Array) -> jax.Array:
@@ -33,9 +34,9 @@ def keep_apart(covariance: jax.Array, searched: jax.Array) -> jax.Array:
         searched: [d] booleans.
     """
     variances = jnp.diagonal(covariance)
-    mean = jnp.sum(jnp.where(searched, variances, 0)) / jnp.maximum(jnp.sum(searched), 1)
+    mean = jnp.sum(jnp.where(searched, variances, 0)) / jnp.maximum(jnp.sum(searched, dtype=variances.dtype), 1)
     rest = jnp.diag(jnp.where(searched, 0, mean))
-    return jnp.where(searched[:, None] & searched, covariance, rest)
+    return jnp.where(searched[:, None] & searched[None], covariance, rest)
 
 
 @jax.custom_batching.custom_vmap

@@ -20,14 +20,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import (
     accumulate,
     default_parameters,
     flatten_members,
     functions_for,
+    numbers_for,
     weights_by_rank,
 )
 from zoo.strategies.maskable import MaskableStrategy
@@ -64,17 +65,17 @@ class LMMAES(MaskableStrategy):
 
     def std(self, state: LMMAESState) -> Solution:
         """Returns sigma * sqrt(diag(P P^T))."""
-        _, unravel = ravel_pytree(state.mean)
+        _, unravel = ravel(state.mean)
         shrink, gains = _factors(state, self._num_dims(state.mean))
         gram = state.directions @ state.directions.T
         # P = a (I + M^T W M), of which row k is a (e_k + M^T W^T m), m the k-th column of M.
-        w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram)) - jnp.tril(gram, -1) * gains)
+        w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram), dtype=gram.dtype) - jnp.tril(gram, -1) * gains[None])
         inner = 2 * w + w @ gram @ w.T
         squares = 1 + jnp.sum(state.directions * (inner @ state.directions), axis=0)
         return unravel(state.sigma * shrink * jnp.sqrt(jnp.maximum(squares, 0)))
 
     def _init(self, key: jax.Array, solution: Solution) -> LMMAESState:
-        flat, _ = ravel_pytree(solution)
+        flat, _ = ravel(solution)
         num_directions = self.num_directions or 4 + math.floor(3 * math.log(flat.size))
         return LMMAESState(
             mean=solution,
@@ -85,29 +86,30 @@ class LMMAES(MaskableStrategy):
         )
 
     def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean + state.sigma * transform(state, z, self._num_dims(state.mean))), state
+        return jax.vmap(unravel)(mean[None] + state.sigma * transform(state, z, self._num_dims(state.mean))), state
 
     def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self._num_dims(state.mean)
         xp = functions_for(d)
         p = default_parameters(d, size)
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
-        y_mean = weights @ ((x - mean) / state.sigma)
+        y_mean = weights @ ((x - mean[None]) / state.sigma)
         z_mean = _inverse_transform(state, y_mean, d)
         # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
         z_mean = z_mean * jnp.minimum(1, (xp.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
 
         # The paper's rates are for d > size; below, where they would exceed one, paths without memory take over.
         c_sigma = xp.minimum(1.0, 2 * size / d)
-        c_c = jnp.minimum(1.0, size / (d * 4.0 ** np.arange(len(state.directions)))).astype(x.dtype)[:, None]
+        powers = numbers_for(d, 4.0 ** np.arange(len(state.directions)))
+        c_c = jnp.minimum(1.0, size / (d * powers)).astype(x.dtype)[:, None]
         path = accumulate(state.path, z_mean, c_sigma, p.mu_eff)
         gains = jnp.sqrt(c_c * (2 - c_c) * p.mu_eff)
-        directions = (1 - c_c) * state.directions + gains * z_mean
+        directions = (1 - c_c) * state.directions + gains * z_mean[None]
 
         exponent = c_sigma / 2 * (jnp.sum(jnp.square(path)) / d - 1)
         return LMMAESState(
@@ -123,8 +125,8 @@ def transform(state: LMMAESState, z: jax.Array, d: int | jax.Array) -> jax.Array
     """Returns P z for vectors in the last axis, by products of matrices rather than by m passes over them."""
     shrink, gains = _factors(state, d)
     gram = state.directions @ state.directions.T
-    r = _solve(-jnp.tril(gram, -1) * gains, z @ state.directions.T, lower=True)
-    return shrink * (z + (gains * r) @ state.directions)
+    r = _solve(-jnp.tril(gram, -1) * gains[None], z @ state.directions.T, lower=True)
+    return shrink * (z + (jnp.broadcast_to(gains, r.shape) * r) @ state.directions)
 
 
 def _inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> jax.Array:
@@ -132,16 +134,17 @@ def _inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> 
     shrink, gains = _factors(state, d)
     gram = state.directions @ state.directions.T
     y = y / shrink
-    r = _solve(jnp.triu(gram) * gains, y @ state.directions.T, lower=False)
-    return y - (gains * r) @ state.directions
+    r = _solve(jnp.triu(gram) * gains[None], y @ state.directions.T, lower=False)
+    return y - (jnp.broadcast_to(gains, r.shape) * r) @ state.directions
 
 
 def _factors(state: LMMAESState, d: int | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns a, [], and g, [m]; see the top of this file. A vector counts from the generation of its number on."""
     num_directions = len(state.directions)
     at_least_two = functions_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
-    c_d = 1 / (at_least_two * 1.5 ** np.arange(num_directions))
-    c_d = jnp.where(jnp.arange(num_directions) < state.generation, c_d, 0).astype(state.directions.dtype)
+    c_d = 1 / (at_least_two * numbers_for(d, 1.5 ** np.arange(num_directions)))
+    is_in_use = jnp.arange(num_directions, dtype=jnp.int32) < state.generation
+    c_d = jnp.where(is_in_use, c_d, 0).astype(state.directions.dtype)
     return jnp.prod(1 - c_d), c_d / (1 - c_d)
 
 

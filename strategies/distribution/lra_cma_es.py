@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, number, static
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
 from zoo.strategies.distribution.eigen import decompose, keep_apart
 from zoo.strategies.maskable import MaskableStrategy
@@ -90,16 +90,16 @@ class LRACMAES(MaskableStrategy):
 
     def _tell(self, state: LRACMAESState, population: Population, evaluation: Evaluation) -> LRACMAESState:
         old, new = state.cma, self._cma.update(state.cma, population, evaluation)
-        old_mean, unravel = ravel_pytree(old.mean)
-        mean_step = ravel_pytree(new.mean)[0] - old_mean
+        old_mean, unravel = ravel(old.mean)
+        mean_step = ravel(new.mean)[0] - old_mean
         # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
         covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
-        searched = None if self.mask is None else ravel_pytree(self.mask)[0]
+        searched = None if self.mask is None else ravel(self.mask)[0]
         if searched is not None:
             covariance_step = jnp.where(jnp.outer(searched, searched), covariance_step, 0)
 
         # Local coordinates, in which the old distribution is the standard normal one.
-        inverse_root = (old.basis / old.scales) @ old.basis.T
+        inverse_root = (old.basis / old.scales[None]) @ old.basis.T
         local_mean = inverse_root @ mean_step / old.sigma
         local_covariance = inverse_root @ covariance_step @ inverse_root / jnp.sqrt(jnp.asarray(2, old.sigma.dtype))
         mean_rate = self._adapt(state.mean_rate, local_mean, self.beta_mean)

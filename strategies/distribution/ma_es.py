@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import (
     accumulate,
     adapt_step_size,
@@ -57,11 +57,11 @@ class MAES(MaskableStrategy):
 
     def std(self, state: MAESState) -> Solution:
         """Returns sigma * sqrt(diag(M M^T))."""
-        _, unravel = ravel_pytree(state.mean)
+        _, unravel = ravel(state.mean)
         return unravel(state.sigma * jnp.linalg.norm(state.factor, axis=1))
 
     def _init(self, key: jax.Array, solution: Solution) -> MAESState:
-        flat, _ = ravel_pytree(solution)
+        flat, _ = ravel(solution)
         return MAESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -71,25 +71,25 @@ class MAES(MaskableStrategy):
         )
 
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
         if self.mask is not None:  # `tell` goes by this noise
-            z = z * ravel_pytree(self.mask)[0]
-        x = mean + state.sigma * (z @ state.factor.T)  # (M5), (M6)
+            z = jnp.where(ravel(self.mask)[0][None], z, 0)
+        x = mean[None] + state.sigma * (z @ state.factor.T)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
     def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         p = default_parameters(self._num_dims(state.mean), state.noise.shape[0])
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
 
-        y = (flatten_members(population) - mean) / state.sigma  # M z
+        y = (flatten_members(population) - mean[None]) / state.sigma  # M z
         new_mean = mean + state.sigma * (weights @ y)  # (M9)
         path = accumulate(state.path, weights @ state.noise, p.c_sigma, p.mu_eff)  # (M10)
 
         # (M11), multiplied out: M (s s^T) and M (z z^T) as outer products, where M times a d x d matrix is O(d^3).
         rank_one = jnp.outer(state.factor @ path, path)
-        rank_mu = (y.T * weights) @ state.noise
+        rank_mu = (y.T * weights[None]) @ state.noise
         factor = (1 - (p.c_1 + p.c_mu) / 2) * state.factor + p.c_1 / 2 * rank_one + p.c_mu / 2 * rank_mu
 
         sigma = adapt_step_size(state.sigma, jnp.linalg.norm(path), p)  # (M12)

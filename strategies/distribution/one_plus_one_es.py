@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, take_member
+from zoo.core.promotion import common_dtype
 from zoo.strategies.maskable import MaskableStrategy
 
 TARGET_SUCCESS_RATE = 1 / 5
@@ -51,7 +52,7 @@ class OnePlusOneES(MaskableStrategy):
         return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
 
     def _init(self, key: jax.Array, solution: Solution) -> OnePlusOneESState:
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         return OnePlusOneESState(
             parent=solution,
             fitness=jnp.asarray(jnp.inf, dtype),
@@ -67,7 +68,7 @@ class OnePlusOneES(MaskableStrategy):
         sigma = jnp.where(_is_offspring(state, size), state.sigma, 0)
 
         def mutate(x: jax.Array, z: jax.Array) -> jax.Array:
-            return x + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
+            return x[None] + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
 
         return jax.tree.map(mutate, state.parent, noise), state
 
@@ -77,7 +78,7 @@ class OnePlusOneES(MaskableStrategy):
         parent_fitness = jnp.where(is_offspring[0], state.fitness, fitness[0])
         # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
         is_success = (fitness <= parent_fitness) & is_offspring
-        success_rate = jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)
+        success_rate = (jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)).astype(state.sigma.dtype)
         damping = jnp.sqrt(self._num_dims(state.parent) + 1)
         exponent = jnp.where(jnp.any(is_offspring), (success_rate - TARGET_SUCCESS_RATE) / damping, 0)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
@@ -60,7 +61,7 @@ class SepCMAES(MaskableStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> SepCMAESState:
         return SepCMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, jnp.result_type(*jax.tree.leaves(solution))),
+            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(solution))),
             path_sigma=jax.tree.map(jnp.zeros_like, solution),
             path_c=jax.tree.map(jnp.zeros_like, solution),
             variances=jax.tree.map(jnp.ones_like, solution),
@@ -69,21 +70,22 @@ class SepCMAES(MaskableStrategy):
 
     def _ask(self, key: jax.Array, state: SepCMAESState, surrogate: Surrogate | None):
         noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
-        return jax.tree.map(lambda m, s, z: m + s * z, state.mean, self.std(state), noise), state
+        return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, self.std(state), noise), state
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
         d = self._num_dims(state.mean)
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
-        y = jax.tree.map(lambda x, m: (x - m) / state.sigma.astype(m.dtype), population, state.mean)
+        y = jax.tree.map(lambda x, m: (x - m[None]) / state.sigma.astype(m.dtype), population, state.mean)
         y_mean = weighted_sum(weights, y)  # (41)
         y_squares = weighted_sum(weights, jax.tree.map(jnp.square, y))
         mean = jax.tree.map(lambda m, s: m + state.sigma.astype(m.dtype) * s, state.mean, y_mean)  # (42)
 
         whitened = jax.tree.map(lambda s, c: s / jnp.sqrt(c), y_mean, state.variances)
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
-        norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
+        with promotion_of_others():  # optax adds the squares of leaves that may differ in dtype
+            norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
         sigma = adapt_step_size(state.sigma, norm, p)  # (44)
 
         h = h_sigma(norm, state.generation, d, p)
@@ -94,7 +96,8 @@ class SepCMAES(MaskableStrategy):
 
         def new_variances(c: jax.Array, path: jax.Array, squares: jax.Array) -> jax.Array:  # (47), its diagonal
             # Clipped, so that neither they nor sigma * sqrt(C) can under- or overflow.
-            return clip_std((keep * c + p.c_1 * jnp.square(path) + p.c_mu * squares).astype(c.dtype))
+            parts = promoted(times(keep, c), times(p.c_1, jnp.square(path)), times(p.c_mu, squares))
+            return clip_std((parts[0] + parts[1] + parts[2]).astype(c.dtype))
 
         variances = jax.tree.map(new_variances, state.variances, path_c, y_squares)
         return SepCMAESState(mean, sigma, path_sigma, path_c, variances, state.generation + 1)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.core.promotion import times
 from zoo.strategies.distribution.base import functions_for
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import utilities
@@ -51,7 +52,7 @@ class SNES(MaskableStrategy):
 
     def _ask(self, key: jax.Array, state: SNESState, surrogate: Surrogate | None) -> tuple[Population, SNESState]:
         noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
-        return jax.tree.map(lambda m, s, z: m + s * z, state.mean, state.std, noise), state
+        return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, state.std, noise), state
 
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
         std_learning_rate = self.std_learning_rate
@@ -64,11 +65,11 @@ class SNES(MaskableStrategy):
 
         # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. A product, because XLA's CPU backend is some twenty
         # times slower at a sum over the leading axis.
-        squares = jax.tree.map(lambda m, s, x: jnp.square((x - m) / s), state.mean, state.std, population)
+        squares = jax.tree.map(lambda m, s, x: jnp.square((x - m[None]) / s[None]), state.mean, state.std, population)
         gradient = weighted_sum(utility, squares)
 
         def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:
-            return clip_std(std * jnp.exp(0.5 * std_learning_rate * gradient).astype(std.dtype))
+            return clip_std(std * jnp.exp(times(0.5 * std_learning_rate, gradient)).astype(std.dtype))
 
         return SNESState(
             mean=jax.tree.map(jnp.add, state.mean, step),

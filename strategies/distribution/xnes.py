@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import flatten_members, functions_for
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import utilities
@@ -51,7 +51,7 @@ class XNES(MaskableStrategy):
 
     def std(self, state: XNESState) -> Solution:
         """Returns sigma * sqrt(diag(B B^T))."""
-        _, unravel = ravel_pytree(state.mean)
+        _, unravel = ravel(state.mean)
         return unravel(state.sigma * jnp.linalg.norm(state.shape, axis=1))
 
     def condition_number(self, state: XNESState) -> jax.Array:
@@ -60,33 +60,33 @@ class XNES(MaskableStrategy):
         return jnp.square(singular_values[0] / jnp.maximum(singular_values[-1], jnp.finfo(singular_values.dtype).tiny))
 
     def _init(self, key: jax.Array, solution: Solution) -> XNESState:
-        flat, _ = ravel_pytree(solution)
+        flat, _ = ravel(solution)
         return XNESState(solution, jnp.asarray(self.sigma, flat.dtype), jnp.eye(flat.size, dtype=flat.dtype))
 
     def _ask(self, key: jax.Array, state: XNESState, surrogate: Surrogate | None) -> tuple[Population, XNESState]:
-        mean, unravel = ravel_pytree(state.mean)
+        mean, unravel = ravel(state.mean)
         s = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean + state.sigma * (s @ state.shape.T)), state
+        return jax.vmap(unravel)(mean[None] + state.sigma * (s @ state.shape.T)), state
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
-        flat, _ = ravel_pytree(state.mean)
+        flat, _ = ravel(state.mean)
         identity = jnp.eye(flat.size, dtype=flat.dtype)
         if self.mask is not None:  # B stays as it is for what is not searched: nothing else would bound it there
-            identity = identity * ravel_pytree(self.mask)[0]
+            identity = jnp.where(ravel(self.mask)[0][None], identity, 0)
         d = self._num_dims(state.mean)
         default = (9 + 3 * functions_for(d).log(d)) / (5 * d * functions_for(d).sqrt(d))
         std_rate = default if self.std_learning_rate is None else self.std_learning_rate
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
 
-        steps = (flatten_members(population) - flat).T / state.sigma  # [d, population_size]
+        steps = (flatten_members(population) - flat[None]).T / state.sigma  # [d, population_size]
         solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
         # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
         of_shape = utility
         if evaluation.moved is not None:  # what bounds moved says nothing bad about the direction it was sampled in
             of_shape = jnp.where(evaluation.moved, jnp.maximum(utility, 0), utility)
-        gradient = (s * of_shape) @ s.T - jnp.sum(of_shape) * identity
+        gradient = (s * of_shape[None]) @ s.T - jnp.sum(of_shape) * identity
         gradient_sigma = jnp.trace(gradient) / d
         exponent = shape_rate / 2 * (gradient - gradient_sigma * identity)
         exponent_sigma = std_rate / 2 * gradient_sigma

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, at_least_float32, number, scale_down, static
+from zoo.core.promotion import common_dtype
 from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
@@ -55,15 +56,16 @@ class ASEBO(EllipsoidStrategy):
 
     def basis(self, state: ASEBOState) -> Basis:
         """Returns the principal directions of the past estimates; none until there are enough."""
-        age = (state.generation - 1 - jnp.arange(self.subspace_dims)) % self.subspace_dims
-        weights = jnp.sqrt(self.decay) ** age
+        age = (state.generation - 1 - jnp.arange(self.subspace_dims, dtype=jnp.int32)) % self.subspace_dims
+        weights = jnp.sqrt(self.decay) ** age.astype(float)
 
         def weigh(d: jax.Array) -> jax.Array:
             return weights.astype(d.dtype).reshape(-1, *[1] * (d.ndim - 1)) * d
 
         scaled, largest = scale_down(jax.tree.map(weigh, state.directions))
         basis = orthonormal_basis(scaled, explained=self.explained)
-        coefficients = basis.coefficients * weights / jnp.where(largest > 0, largest, 1)
+        weights = weights.astype(basis.coefficients.dtype)
+        coefficients = basis.coefficients * weights[None] / jnp.where(largest > 0, largest, 1)
         basis = Basis(state.directions, coefficients.astype(basis.coefficients.dtype), basis.rank)
         return basis.only_if(state.generation >= self.subspace_dims)
 
@@ -72,7 +74,7 @@ class ASEBO(EllipsoidStrategy):
         return state.alpha
 
     def _init(self, key: jax.Array, solution: Solution) -> ASEBOState:
-        dtype = at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))
+        dtype = at_least_float32(common_dtype(*jax.tree.leaves(solution)))
         return ASEBOState(
             mean=solution,
             optimizer_state=self._transformation.init(solution),

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Strategy, number, static, weighted_sum
+from zoo.core.promotion import promotion_of_others, times
 from zoo.strategies.gradient.clip_up import clip_up
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
@@ -52,6 +53,12 @@ class OptimizerStrategy(Strategy):
     def _transformation(self) -> optax.GradientTransformation:
         optimizer = _optimizer_by_name(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
         return optimizer(self.learning_rate)
+
+    def _step(self, gradient: Solution, state: optax.OptState, solution: Solution) -> tuple[Solution, optax.OptState]:
+        """Returns the solution after a step of the optimizer along a gradient, and the optimizer's state."""
+        with promotion_of_others():  # Adam, for one, raises a float to the power of an integer array
+            updates, state = self._transformation.update(gradient, state, solution)
+            return optax.apply_updates(solution, updates), state
 
 
 def _optimizer_by_name(name: str) -> Any:
@@ -102,8 +109,7 @@ class DescentStrategy(OptimizerStrategy):
 
     def _apply(self, state: State, gradient: Solution) -> State:
         """Returns the state after a step of the optimizer along a gradient."""
-        updates, optimizer_state = self._transformation.update(gradient, state.optimizer_state, state.mean)
-        mean = optax.apply_updates(state.mean, updates)
+        mean, optimizer_state = self._step(gradient, state.optimizer_state, state.mean)
         return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)
 
 
@@ -182,11 +188,13 @@ class GradientStrategy(PerturbationStrategy):
 
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the standard deviation of the perturbations drawn in the state's generation."""
-        factor = 1.0 if self.sigma_schedule is None else self.sigma_schedule(state.generation)
-        return jnp.asarray(self.sigma * factor)
+        if self.sigma_schedule is None:
+            return jnp.asarray(self.sigma)
+        with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
+            return jnp.asarray(self.sigma * self.sigma_schedule(state.generation))
 
     def _weighted_estimate(self, state: State, population: Population, weights: jax.Array) -> Solution:
         """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""
         # The weights sum to zero, so the mean drops out.
         scale = 1 / (weights.shape[0] * self.sigma_at(state) ** 2)
-        return weighted_sum(weights * scale, population, like=state.mean)
+        return weighted_sum(times(weights, scale), population, like=state.mean)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static
+from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.base import GradientStrategy, has_finite_square
 from zoo.strategies.gradient.subspace import inner_products
 from zoo.strategies.shaping import Shaping
@@ -68,8 +69,9 @@ class CVZOD(GradientStrategy):
         """
         num_pairs = len(state.slopes)
         known = jnp.all(jnp.isfinite(evaluation.fitness.reshape(2, num_pairs)), axis=0)
-        half = self._antithetic_weights(evaluation.fitness)[:num_pairs] - self.sigma_at(state) * state.slopes
-        half = jnp.where(known, half, 0) * (num_pairs / jnp.maximum(jnp.sum(known), 1))
+        half = self._antithetic_weights(evaluation.fitness)[:num_pairs]
+        half = jnp.subtract(*promoted(half, self.sigma_at(state) * state.slopes))
+        half = jnp.where(known, half, 0) * (num_pairs / jnp.maximum(jnp.sum(known), 1).astype(half.dtype))
         correction = self._weighted_estimate(state, population, jnp.concatenate([half, -half]))
         return jax.tree.map(lambda h, c: jnp.where(jnp.any(known), h + c, 0), state.hint, correction)
 
@@ -79,7 +81,7 @@ class CVZOD(GradientStrategy):
             optimizer_state=self._transformation.init(solution),
             generation=jnp.zeros((), jnp.int32),
             hint=jax.tree.map(jnp.zeros_like, solution),
-            slopes=jnp.zeros(self._num_members(solution) // 2, jnp.result_type(*jax.tree.leaves(solution))),
+            slopes=jnp.zeros(self._num_members(solution) // 2, common_dtype(*jax.tree.leaves(solution))),
         )
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Surrogate, at_least_float32, number, static, unit
+from zoo.core.promotion import common_dtype
 from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
@@ -96,7 +97,7 @@ class GuidedES(EllipsoidStrategy):
         return jax.tree.map(lambda g: state.beta.astype(g.dtype) * g, gradient)
 
     def _init(self, key: jax.Array, solution: Solution) -> GuidedESState:
-        dtype = at_least_float32(jnp.result_type(*jax.tree.leaves(solution)))
+        dtype = at_least_float32(common_dtype(*jax.tree.leaves(solution)))
         alpha = jnp.maximum(self.alpha, self.min_alpha) if self.adaptive else self.alpha
         return GuidedESState(
             mean=solution,
@@ -147,7 +148,7 @@ class GuidedES(EllipsoidStrategy):
         whole, inside = self._variances(state, state.rank)
         fit = jnp.linalg.lstsq(state.coordinates, slopes)[0]
         residuals = slopes - state.coordinates @ fit
-        rest = jnp.sum(residuals**2) / (len(slopes) - state.rank)
+        rest = jnp.sum(residuals**2) / (len(slopes) - state.rank).astype(slopes.dtype)
         within = (jnp.mean(slopes**2) - rest) / (whole + inside)
         new = jnp.stack([within + rest / whole, within]).astype(state.squares.dtype)
         # The early estimates are plain averages.
@@ -177,7 +178,7 @@ def optimal_coefficients(
         num_pairs: P.
         min_alpha: The smallest alpha to return.
     """
-    size = jnp.maximum(rank, 1)
+    size = jnp.maximum(rank, 1).astype(jnp.result_type(fraction, float))
     fraction = jnp.where(rank > 0, fraction, 0.0)
     inside = fraction * num_dims / size  # all in units of 1/n from here on
     gain = inside - 1

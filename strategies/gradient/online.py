@@ -32,6 +32,7 @@ from zoo.core import (
     weighted_sum,
 )
 from zoo.core.noise import KeyWords, renew_rows, row_numbers
+from zoo.core.promotion import times
 from zoo.strategies.batching import any_in_batch
 from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise
@@ -106,7 +107,7 @@ class OnlineStrategy(GradientStrategy):
         num_pairs = state.age.shape[0]
         # As in open_es the mean drops out, here from sum_i w_i (x_i - mean) / sigma_i^2.
         scale = 1 / (2 * num_pairs * jnp.tile(state.sigma, 2) ** 2)
-        estimate = weighted_sum(weights * scale, population, like=state.mean)
+        estimate = weighted_sum(times(weights, scale), population, like=state.mean)
         if isinstance(state.perturbation, Blocks) and self._noise_period is not None:
             earlier = self._sum_blocks(state, weights[:num_pairs] / num_pairs)
             earlier = apply_mask(getattr(population, "mask", None), earlier)
@@ -148,7 +149,7 @@ class OnlineStrategy(GradientStrategy):
         sigma = jnp.where(is_new, self.sigma_at(state).astype(state.sigma.dtype), state.sigma)
         num_pairs = state.age.shape[0]
         if isinstance(state.perturbation, Blocks):
-            here = (self._block(state.age), jnp.arange(num_pairs))
+            here = (self._block(state.age), jnp.arange(num_pairs, dtype=jnp.int32))
             keys = state.perturbation.keys
             words = jnp.where(is_new[:, None], KeyWords.of(key).words, keys.words[here])
             blocks = Blocks(
@@ -171,7 +172,7 @@ class OnlineStrategy(GradientStrategy):
         if state.earlier is None:
             return told
         # The perturbation joins the earlier ones when the next is due, and all are forgotten with the episode.
-        joins = self._starts_block(age) / (2 * state.sigma**2)
+        joins = jnp.where(self._starts_block(age), 1 / (2 * state.sigma**2), 0)
 
         def accumulate(earlier: jax.Array, x: jax.Array) -> jax.Array:
             keep, add = (c.reshape(num_pairs, *[1] * (x.ndim - 1)).astype(x.dtype) for c in (~done, joins))
@@ -205,8 +206,8 @@ class OnlineStrategy(GradientStrategy):
     def _sum_blocks(self, state: OnlineState, weights: jax.Array) -> Solution:
         """Returns the weighted sum over the pairs of z_j / sigma_j before the present block, drawn again."""
         blocks: Blocks = state.perturbation  # pyright: ignore[reportAssignmentType]
-        is_earlier = jnp.arange(len(blocks.sigma))[:, None] < self._block(state.age)
-        scaled = jnp.where(is_earlier, weights / blocks.sigma, 0)
+        is_earlier = jnp.arange(len(blocks.sigma), dtype=jnp.int32)[:, None] < self._block(state.age)[None]
+        scaled = jnp.where(is_earlier, weights[None] / blocks.sigma, 0)
 
         add_up = functools.partial(_sum_blocks, self._perturbation, blocks.keys.impl, state.mean)
         if sharding.num_shards() > 1:

@@ -74,7 +74,7 @@ class PGPE(PerturbationStrategy):
         noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean) // 2)
 
         def pairs(m: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
-            return jnp.concatenate([m + s * z, m - s * z])
+            return jnp.concatenate([m[None] + s[None] * z, m[None] - s[None] * z])
 
         return jax.tree.map(pairs, state.mean, state.std, noise), state
 
@@ -104,6 +104,6 @@ class PGPE(PerturbationStrategy):
         weights = (pair - jnp.mean(pair)) / max(num_pairs - 1, 1)
 
         def squares(s: jax.Array, x: jax.Array) -> jax.Array:
-            return jnp.square((x[:num_pairs] - x[num_pairs:]) * (0.5 / s))
+            return jnp.square((x[:num_pairs] - x[num_pairs:]) * (0.5 / s)[None])
 
         return weighted_sum(weights, jax.tree.map(squares, state.std, population))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Surrogate, number, static, unit
+from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import finite
@@ -62,6 +63,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         inside = self._probability(state, basis)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
+            u = u.astype(inside.dtype)
             variance = inside * u + (1 - inside) * jnp.maximum(1 - u, 0)
             return (self.sigma_at(state) * jnp.sqrt(variance)).astype(m.dtype)
 
@@ -69,7 +71,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
 
     def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
         """Returns the probability that a pair is drawn from the subspace: all of them if it is the whole space."""
-        is_whole = basis.rank == self._num_dims(state.mean)
+        is_whole = basis.rank == jnp.asarray(self._num_dims(state.mean), basis.rank.dtype)
         return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)
 
     def _init(self, key: jax.Array, solution: Solution) -> SelfGuidedESState:
@@ -79,17 +81,19 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
             generation=jnp.zeros((), jnp.int32),
             directions=no_directions(solution, self.subspace_dims),
             is_inside=jnp.zeros(self._num_members(solution) // 2, bool),
-            alpha=jnp.asarray(self.alpha, jnp.result_type(*jax.tree.leaves(solution))),
+            alpha=jnp.asarray(self.alpha, common_dtype(*jax.tree.leaves(solution))),
         )
 
     def _ask(self, key: jax.Array, state: SelfGuidedESState, surrogate: Surrogate | None) -> tuple[Population, State]:
         basis = self.basis(state)
         key_noise, key_choice = jax.random.split(key)
         num_pairs = len(state.is_inside)
-        is_inside = jax.random.uniform(key_choice, (num_pairs,)) < self._probability(state, basis)
+        chance = jax.random.uniform(key_choice, (num_pairs,))
+        is_inside = jnp.less(*promoted(chance, self._probability(state, basis)))
         noise = self._perturbation.draw(key_noise, state.mean, num_pairs)
         # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
-        within = jnp.where(is_inside, 1, -1)[:, None] * basis.coordinates(noise)
+        coordinates = basis.coordinates(noise)
+        within = jnp.where(is_inside[:, None], coordinates, -coordinates)
         noise = combine(noise, jnp.where(is_inside, 0, 1), basis, within)
         population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
         return population, state._replace(is_inside=is_inside)
@@ -99,7 +103,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         best = jnp.min(finite(evaluation.fitness).reshape(2, -1), axis=0)
         best = best - jnp.min(best)  # means of equal values are equal then, whatever their number: on a plateau, zero
         inside, outside = (
-            jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen), 1)
+            jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen, dtype=best.dtype), 1)
             for chosen in (state.is_inside, ~state.is_inside)
         )
         has_both = jnp.any(state.is_inside) & jnp.any(~state.is_inside)

@@ -55,7 +55,7 @@ class Basis(NamedTuple):
 
     def squared_entries(self) -> Solution:
         """Returns the diagonal of the projection on the subspace, in the structure of a solution."""
-        vectors = self.combine(jnp.eye(len(self.coefficients)))
+        vectors = self.combine(jnp.eye(len(self.coefficients), dtype=self.coefficients.dtype))
         return jax.tree.map(lambda v: jnp.sum(v**2, axis=0), vectors)
 
 
@@ -199,14 +199,14 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
         whole, inside = self._variances(state, basis.rank)
 
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
-            return (self.sigma_at(state) * jnp.sqrt(whole + inside * u)).astype(m.dtype)
+            return (self.sigma_at(state) * jnp.sqrt(whole + inside * u.astype(inside.dtype))).astype(m.dtype)
 
         return jax.tree.map(std, state.mean, basis.squared_entries())
 
     def _variances(self, state: State, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
         alpha = jnp.where(rank > 0, self.alpha_at(state), 1.0)
-        return alpha / self._num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1)
+        return alpha / self._num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1).astype(alpha.dtype)
 
     def _draw(self, key: jax.Array, state: State, basis: Basis) -> Solution:
         """Returns perturbations over sigma, `[num_pairs, ...]` in the structure of a solution."""

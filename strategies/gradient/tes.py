@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static, weighted_sum
+from zoo.core.promotion import times
 from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.gradient.open_es import OpenESState
 from zoo.strategies.shaping import Shaping
@@ -57,7 +58,8 @@ class TES(GradientStrategy):
         num_pairs = evaluation.fitness.shape[0] // 3
         weights = self._antithetic_weights(evaluation.fitness[: 2 * num_pairs])
         scale = 1 / (2 * num_pairs * self.sigma_at(state) ** 2)
-        return weighted_sum(jnp.pad(weights * scale, (0, num_pairs)), population, like=state.mean)
+        scaled = times(weights, scale)
+        return weighted_sum(jnp.pad(scaled, (0, num_pairs)), population, like=state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> OpenESState:
         return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))

@@ -26,6 +26,7 @@ from zoo.core import (
     static,
 )
 from zoo.core.population import map_rows
+from zoo.core.promotion import times
 
 _PRECISION = jax.lax.Precision.HIGHEST  # as for stacked arrays
 
@@ -81,7 +82,7 @@ class ImplicitPerturbation(Perturbation):
 
     def perturb(self, mean: Solution, sigma: jax.Array, noise: Any, signs: tuple[int, ...] = (1, -1)) -> Population:
         """Returns the population; see `Perturbation`."""
-        scale = jnp.asarray(signs, sigma.dtype)[:, None] * jnp.broadcast_to(sigma, (noise.num_samples,))
+        scale = jnp.outer(jnp.asarray(signs, sigma.dtype), jnp.broadcast_to(sigma, (noise.num_samples,)))
         return PerturbedPopulation(mean=mean, noise=noise, scale=scale)
 
     def rows_at_a_time(self, solution: Solution, num_signs: int) -> int | None:
@@ -174,7 +175,7 @@ class Noise(PytreeDataclass):
 
     def weighted_sum(self, weights: jax.Array) -> Solution:
         """Returns the sum of the rows times `weights`, `[n]`, in the structure and the dtypes of the solution."""
-        own = weights if self.weights is None else weights * self.weights
+        own = weights if self.weights is None else times(weights, self.weights)
 
         def contract(rows: Any, own: jax.Array) -> Solution:
             return self.form.contract(self.replace(rows=rows), own)
@@ -284,7 +285,7 @@ class PerturbedPopulation(ImplicitPopulation):
 
     def weighted_sum(self, weights: jax.Array) -> Solution:
         """Returns sum_i weights_i (x_i - mean) over the members."""
-        per_row = jnp.sum(weights.reshape(self.scale.shape) * self.scale, axis=0)
+        per_row = jnp.sum(times(weights.reshape(self.scale.shape), self.scale), axis=0)
         return apply_mask(self.mask, self.noise.weighted_sum(per_row))
 
     def one_member_a_row(self) -> "PerturbedPopulation":

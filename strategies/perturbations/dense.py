@@ -30,7 +30,7 @@ class Dense(Perturbation):
         def members(m: jax.Array, z: jax.Array) -> jax.Array:
             scale = sigma.reshape(-1, *[1] * m.ndim) if sigma.ndim else sigma
             step = scale.astype(m.dtype) * z
-            parts = {1: lambda: m + step, -1: lambda: m - step, 0: lambda: jnp.broadcast_to(m, step.shape)}
+            parts = {1: lambda: m[None] + step, -1: lambda: m[None] - step, 0: lambda: jnp.broadcast_to(m, step.shape)}
             return jnp.concatenate([parts[sign]() for sign in signs]).astype(self.dtype or m.dtype)
 
         return jax.tree.map(members, mean, noise)

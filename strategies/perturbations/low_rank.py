@@ -21,6 +21,7 @@ import numpy as np
 
 from zoo.core import Solution, at_least_float32, sharding
 from zoo.core.noise import KeyWords, normal_rows, row_numbers
+from zoo.core.promotion import common_dtype
 from zoo.strategies.perturbations.base import (
     ImplicitPerturbation,
     Noise,
@@ -154,7 +155,7 @@ class LowRank(ImplicitPerturbation):
     def _numbers(self, solution: Solution) -> jax.ShapeDtypeStruct:
         """Returns the shape of what is drawn of a row: one array, which takes fewer kernels than many."""
         thin = jax.tree.leaves(self._thin(solution))
-        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in thin),), jnp.result_type(*thin))
+        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in thin),), common_dtype(*thin))
 
     def _thin(self, solution: Solution) -> Any:
         """Returns the shapes of what is drawn of a row."""

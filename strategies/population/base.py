@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Population, Solution, State, Strategy, Surrogate, clip_std, normal_like, number
+from zoo.core.promotion import common_dtype
 from zoo.strategies.batching import any_in_batch
 
 
@@ -50,7 +51,7 @@ class PopulationStrategy(Strategy):
 
     def _initial_population(self, key: jax.Array, center: Solution, state: State) -> Population:
         noise = normal_like(key, center, num_samples=state.fitness.shape[0])
-        return jax.tree.map(lambda c, z: c + jnp.asarray(self.sigma, c.dtype) * z.at[0].set(0), center, noise)
+        return jax.tree.map(lambda c, z: c[None] + jnp.asarray(self.sigma, c.dtype) * z.at[0].set(0), center, noise)
 
     @abc.abstractmethod
     def _next_population(self, key: jax.Array, state: State) -> Population:
@@ -64,7 +65,7 @@ def nothing_evaluated(fitness: jax.Array) -> jax.Array:
 
 def unevaluated(solution: Solution, size: int) -> jax.Array:
     """Returns fitness +inf, `[size]`, in the precision in which a state keeps fitness."""
-    return jnp.full(size, jnp.inf, jnp.result_type(*jax.tree.leaves(solution), jnp.float32))
+    return jnp.full(size, jnp.inf, common_dtype(*jax.tree.leaves(solution), jnp.float32))
 
 
 def copies(solution: Solution, size: int) -> Population:

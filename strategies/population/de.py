@@ -84,9 +84,9 @@ class DE(PopulationStrategy):
         def trial(x: jax.Array, uniform: jax.Array, number: jax.Array) -> jax.Array:
             scale = jnp.asarray(self.differential_weight, x.dtype)
             *base, plus, minus = (x[i] for i in partners)
-            mutant = scale * (plus - minus) + (base[0] if base else x[best])  # (2)
+            mutant = scale * (plus - minus) + (base[0] if base else x[best][None])  # (2)
             if self.mutation == "current_to_best":
-                mutant = x + scale * (x[best] - x) + scale * (plus - minus)
+                mutant = x + scale * (x[best][None] - x) + scale * (plus - minus)
             crossed = (uniform < self.crossover_rate) | (number == forced.reshape(-1, *[1] * (x.ndim - 1)))
             # On a plateau everything is accepted: the members drift apart, in the end beyond what is representable.
             return jnp.where(crossed & jnp.isfinite(mutant), mutant, x)  # (4)
@@ -110,6 +110,6 @@ def _distinct_partners(key: jax.Array, size: int, count: int) -> jax.Array:
     for i, k in enumerate(jax.random.split(key, count)):
         index = jax.random.randint(k, (size,), 0, size - 1 - i)
         for lower in jnp.sort(taken, axis=0):
-            index = index + (index >= lower)
+            index = jnp.where(index >= lower, index + 1, index)
         taken = jnp.concatenate([taken, index[None]])
     return taken[1:]

@@ -74,7 +74,7 @@ class PSO(PopulationStrategy):
             inertia, cognitive, social = (
                 jnp.asarray(setting, x.dtype) for setting in (self.inertia, self.cognitive, self.social)
             )
-            velocity = inertia * v + cognitive * r_own * (own - x) + social * r_all * (own[best] - x)  # (3)
+            velocity = inertia * v + cognitive * r_own * (own - x) + social * r_all * (own[best][None] - x)  # (3)
             moved = x + velocity  # (4)
             return jnp.where(jnp.isfinite(moved), moved, x)  # settings beyond the stable ones make the swarm explode
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, take_member
+from zoo.core.promotion import common_dtype
 
 
 class RandomSearchState(NamedTuple):
@@ -34,14 +35,14 @@ class RandomSearch(Strategy):
         return jax.tree.map(lambda x: jnp.full_like(x, self.sigma), state.center)
 
     def _init(self, key: jax.Array, solution: Solution) -> RandomSearchState:
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         return RandomSearchState(solution, jax.tree.map(jnp.copy, solution), jnp.asarray(jnp.inf, dtype))
 
     def _ask(
         self, key: jax.Array, state: RandomSearchState, surrogate: Surrogate | None
     ) -> tuple[Population, RandomSearchState]:
         noise = normal_like(key, state.center, num_samples=self._num_members(state.center))
-        return jax.tree.map(lambda c, z: c + jnp.asarray(self.sigma, c.dtype) * z, state.center, noise), state
+        return jax.tree.map(lambda c, z: c[None] + jnp.asarray(self.sigma, c.dtype) * z, state.center, noise), state
 
     def _tell(self, state: RandomSearchState, population: Population, evaluation: Evaluation) -> RandomSearchState:
         fitness = evaluation.fitness

@@ -113,5 +113,5 @@ class SimpleGA(Strategy):
         return SimpleGAState(jax.tree.map(lambda x: x[best], population), state.generation + 1)
 
     def _sigma(self, state: SimpleGAState, dtype: Any) -> jax.Array:
-        decayed = jnp.asarray(self.sigma_decay, jnp.float32) ** state.generation
+        decayed = jnp.asarray(self.sigma_decay, jnp.float32) ** state.generation.astype(jnp.float32)
         return clip_std(jnp.asarray(self.sigma * jnp.maximum(decayed, self.sigma_floor), dtype))

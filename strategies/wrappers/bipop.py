@@ -49,7 +49,7 @@ class BIPOP(Restart):
         is_small = small < large
         large_rung = jnp.where(is_small, old.large_rung, jnp.minimum(old.large_rung + 1, self.max_doublings))
         for_size, for_sigma = jax.random.uniform(key, (2,))
-        exponent = jnp.maximum(large_rung - 1, 0) * for_size**2
+        exponent = jnp.maximum(large_rung - 1, 0).astype(for_size.dtype) * for_size**2
         rung = jnp.where(is_small, jnp.round(exponent).astype(jnp.int32), large_rung)
         sigma_factor = jnp.where(is_small, 10 ** (-2 * for_sigma), 1)
         budget = jnp.where(is_small, last_large / 2, jnp.inf)

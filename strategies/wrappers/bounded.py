@@ -38,6 +38,7 @@ from zoo.core import (
     number,
     static,
 )
+from zoo.core.promotion import common_dtype
 from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import finite
 from zoo.strategies.wrappers.base import Wrapper, map_mean, map_surrogate
@@ -107,7 +108,7 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
         self._map(_check_inside, solution, with_path=True)
         base = self._sized_base.init(key, self._map(_clip, solution))
         size = self._num_members(solution)
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         distance = None if self.repair == "reflect" else jnp.zeros(size, dtype)
         return BoundedState(base, jnp.zeros(size, bool), distance)
 
@@ -145,11 +146,17 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
 
 
 def _clip(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
-    return jnp.clip(x, jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype))
+    return jnp.clip(x, _as_rank(lower, x), _as_rank(upper, x))
+
+
+def _as_rank(bound: Any, x: jax.Array) -> jax.Array:
+    """Returns a bound in the dtype of a leaf, of a solution or of a population, and with as many axes."""
+    bound = jnp.asarray(bound, x.dtype)
+    return jnp.expand_dims(bound, list(range(x.ndim - bound.ndim)))
 
 
 def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
-    lower, upper = jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype)
+    lower, upper = _as_rank(lower, x), _as_rank(upper, x)
     width = upper - lower
     phase = jnp.mod(x - lower, 2 * width)
     wave = jnp.where(phase <= width, lower + phase, upper - (phase - width))
@@ -164,7 +171,7 @@ def _sum_square(sampled: Population, population: Population, std: Solution, dtyp
     """Returns how far each member was moved, `[population_size]`: sum of the squares in standard deviations."""
 
     def sum_square(x: jax.Array, r: jax.Array, s: jax.Array) -> jax.Array:
-        moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))
+        moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))[None]
         return jnp.sum(jnp.square(moved), axis=tuple(range(1, x.ndim)))
 
     return sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))  # pyright: ignore[reportReturnType]

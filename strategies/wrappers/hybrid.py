@@ -152,8 +152,8 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
             state = state._replace(base=self._sized_base.tell(state.base, part, evaluation))
         if not jax.tree.leaves(state.weights):
             return state
-        updates, optimizer_state = self._transformation.update(state.gradient, state.optimizer_state, state.weights)
-        return state._replace(weights=optax.apply_updates(state.weights, updates), optimizer_state=optimizer_state)
+        weights, optimizer_state = self._step(state.gradient, state.optimizer_state, state.weights)
+        return state._replace(weights=weights, optimizer_state=optimizer_state)
 
 
 def _join(one: Solution, other: Solution) -> Solution:

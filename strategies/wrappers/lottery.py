@@ -129,7 +129,7 @@ class Lottery(Wrapper):
         key_score, key_init = jax.random.split(key)
         prunable = self._prunable(state.solution)
         num_left = num_surviving(state.mask, prunable)
-        num_pruned = jnp.round(self.prune_fraction * num_left).astype(num_left.dtype)
+        num_pruned = jnp.round(self.prune_fraction * num_left.astype(float)).astype(num_left.dtype)
         num_kept = jnp.maximum(num_left - num_pruned, 1)
         mask = keep_best(self._scores(key_score, state), state.mask, num_kept, prunable)
         base = self._masked(mask).init(key_init, state.solution)

@@ -36,6 +36,7 @@ from zoo.core import (
     number,
     static,
 )
+from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.gradient.full_es import FullES
 from zoo.strategies.gradient.online import OnlineStrategy
@@ -185,7 +186,7 @@ class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
             states = states[:1]
         first = self._base_on(0, 1.0, size)
         base = (first.init(key, solution), *(_zeros(s) for s in states[1:]))
-        dtype = jnp.result_type(*jax.tree.leaves(solution), jnp.float32)
+        dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         window = self._window(num_dims(solution), size)
         largest = size << self.max_doublings
         run = _new_run(0, 1.0, jnp.inf, first.std(base[0]), window, dtype)
@@ -308,7 +309,8 @@ def _absorb(strategy: Restart, state: RestartState, population: Population, eval
 
     def complete() -> tuple[tuple[Any, ...], Run, jax.Array]:
         base, median = jax.lax.switch(state.run.rung, branches)
-        in_generation = jnp.where(jnp.arange(fitness.shape[0]) < size << state.run.rung, fitness, jnp.nan)
+        number = jnp.arange(fitness.shape[0], dtype=jnp.int32)
+        in_generation = jnp.where(number < size << state.run.rung, fitness, jnp.nan)
         run = _record(state.run, in_generation, median, size)
         is_over = _has_ended(strategy, state._replace(base=base), run, in_generation, size)
         return base, run._replace(is_over=is_over), jnp.zeros_like(block)
@@ -323,7 +325,7 @@ def _record(run: Run, fitness: jax.Array, median: jax.Array, size: int) -> Run:
     best = jnp.nanmin(fitness)
     return run._replace(
         num_generations=run.num_generations + 1,
-        num_evaluations=run.num_evaluations + (size << run.rung),
+        num_evaluations=run.num_evaluations + (size << run.rung).astype(run.num_evaluations.dtype),
         best_fitness=jnp.minimum(run.best_fitness, best),
         bests=jnp.roll(run.bests, 1).at[0].set(best),
         medians=jnp.roll(run.medians, 1).at[0].set(median),
@@ -342,14 +344,16 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     """
     d = strategy._num_dims(state.initial)
     count = size << run.rung
+    if isinstance(d, jax.Array):  # of floating point, as what a mask leaves is counted
+        count = count.astype(d.dtype)
 
     # Where a value is not finite, neither is the range, and it is not below anything.
-    recent = 10 + -(-30 * d // count)
-    age = jnp.arange(run.bests.shape[0])
+    recent = jnp.asarray(10 + -(-30 * d // count), jnp.int32)
+    age = jnp.arange(run.bests.shape[0], dtype=jnp.int32)
     values = jnp.concatenate([fitness, jnp.where(age < recent, run.bests, jnp.nan)])
     is_flat = (run.num_generations >= recent) & (jnp.nanmax(values) - jnp.nanmin(values) <= strategy.tol_fun)
 
-    window = strategy._window(d, count)
+    window = jnp.asarray(strategy._window(d, count), jnp.int32)
     third = -(-3 * window // 10)
 
     def has_stagnated() -> jax.Array:
@@ -366,16 +370,16 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     mean, std = strategy._mean_of_run(state), apply_mask(strategy.mask, strategy.std(state))
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
     # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
-    is_large = [jnp.any(s >= strategy.tol_x * run.initial_std) for _, s in pairs]
+    is_large = [jnp.any(jnp.greater_equal(*promoted(s, strategy.tol_x * run.initial_std))) for _, s in pairs]
     is_searched = [jnp.any(s > 0) for _, s in pairs]
     is_small = ~jnp.any(jnp.stack(is_large)) & jnp.any(jnp.stack(is_searched))
     has_no_effect = jnp.any(jnp.stack([jnp.any((s > 0) & (x + 0.2 * s == x)) for x, s in pairs]))
-    has_exploded = _largest(std) > strategy.tol_up * run.initial_std
+    has_exploded = jnp.greater(*promoted(_largest(std), strategy.tol_up * run.initial_std))
     condition = strategy._on_rung(state, lambda base, of_base: base.condition_number(of_base))
     # Hansen 2009, section 2: a run has 100 + 50 (d + 3)^2 / sqrt(population size) generations.
     limit = 100 + 50 * (d + 3) ** 2 / jnp.sqrt(count)
     limit = limit * (1 - 1e-6)  # rounding must not put it above a whole number that it is
-    is_spent = (run.num_generations >= limit) | (run.num_evaluations >= run.budget)
+    is_spent = (run.num_generations.astype(limit.dtype) >= limit) | (run.num_evaluations >= run.budget)
     has_collapsed = is_small | has_no_effect | has_exploded | (condition > strategy.max_condition)
     return is_flat | is_stagnating | has_collapsed | is_spent
 
@@ -419,7 +423,7 @@ def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
 
 
 def _largest(tree: Any) -> jax.Array:
-    return jnp.max(jnp.stack([jnp.max(x) for x in jax.tree.leaves(tree)]))
+    return jnp.max(jnp.stack(promoted(*(jnp.max(x) for x in jax.tree.leaves(tree)))))
 
 
 def _zeros(tree: Any) -> Any:

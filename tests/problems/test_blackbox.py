@@ -12,6 +12,7 @@ from cma import bbobbenchmarks
 
 import zoo
 from zoo.core.problem import group_keys
+from zoo.core.promotion import promotion_of_others
 
 NUM_DIMS = 4
 NOISELESS = [f"f{number}" for number in range(1, 25)]
@@ -180,7 +181,8 @@ def test_names_and_numbers():
 
 def test_instances_are_those_of_bbobax():
     drawn = make("rastrigin_rotated", instance=5).init_statistics()
-    expected = bbobax.RastriginRotated(num_dims=NUM_DIMS).sample(jax.random.key(5))
+    with promotion_of_others():
+        expected = bbobax.RastriginRotated(num_dims=NUM_DIMS).sample(jax.random.key(5))
     for name in ("x_opt", "r", "q"):
         np.testing.assert_array_equal(getattr(drawn, name), getattr(expected, name))
     assert not np.allclose(drawn.x_opt, make("rastrigin_rotated", instance=1).init_statistics().x_opt)
@@ -258,9 +260,10 @@ def test_noise_is_drawn_for_each_member_and_absent_from_the_score(key):
     np.testing.assert_array_equal(problem.evaluate(key, jnp.stack([x] * 4), state)[0].fitness, fitness)
 
     bbob = bbobax.Sphere(num_dims=NUM_DIMS, noise_model=bbobax.Gaussian.severe())
-    parameters = bbob.sample(jax.random.key(2))
+    sample, evaluate = map(promotion_of_others(), (bbob.sample, bbob.evaluate))
+    parameters = sample(jax.random.key(2))
     keys = group_keys(jax.random.fold_in(key, 0), 4)
-    np.testing.assert_allclose(fitness, [bbob.evaluate(k, x, parameters).fitness for k in keys], rtol=1e-5)
+    np.testing.assert_allclose(fitness, [evaluate(k, x, parameters).fitness for k in keys], rtol=1e-5)
 
     exact = make("sphere", instance=2).fitness(key, x)
     for k in (key, jax.random.key(1)):

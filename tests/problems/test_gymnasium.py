@@ -131,7 +131,7 @@ def test_a_run_in_worker_processes():
     always_4 = jnp.broadcast_to(jnp.array([-1.0, 1.0]), (3, 2, 2))
     evaluation, _ = problem.evaluate(key, always_4, state)
     # The first action is at time 0, where all outputs are equal.
-    assert evaluation.steps == -jnp.sum((evaluation.fitness - 1) / 4)
+    assert int(evaluation.steps) == -jnp.sum((evaluation.fitness - 1) / 4)
     assert evaluation.fitness[0] == evaluation.fitness[2]
     score = problem.score(key, always_4[0])
     assert score["return"] == 4 * score["episode_length"] - 1

@@ -13,6 +13,7 @@ from gymnax.environments import environment, spaces
 import zoo
 import zoo.problems.rl.gymnax as module
 from zoo.core.problem import group_keys
+from zoo.core.promotion import promotion_of_others
 from zoo.problems.networks import FunctionNetwork
 from zoo.problems.rl.gymnax import GymnaxProblem
 from zoo.problems.rl.normalizer import Moments, Normalizer
@@ -99,7 +100,8 @@ def compiled(id):
         keys = jax.vmap(lambda k: jax.random.split(k, num_episodes))(keys)
         return jax.vmap(jax.vmap(lambda k: jax.random.split(k)[1]))(keys)
 
-    return env, params, jax.jit(env.reset_env), jax.jit(env.step_env), keys_of_steps
+    reset_env, step_env = map(promotion_of_others(), (jax.jit(env.reset_env), jax.jit(env.step_env)))
+    return env, params, reset_env, step_env, keys_of_steps
 
 
 def play(id, policy, key_reset, key_steps, num_episodes, max_steps):
@@ -115,7 +117,7 @@ def play(id, policy, key_reset, key_steps, num_episodes, max_steps):
             action = policy(observations[-1])
             observation, state, reward, terminated, _ = step_env(keys[t, episode], state, action, params)
             total += float(reward)
-            if terminated or env.is_truncated(state, params):
+            if terminated or promotion_of_others()(env.is_truncated)(state, params):
                 break
         returns.append(total)
         lengths.append(len(observations))

@@ -29,7 +29,8 @@ def estimates(soft, x, *args, num=2000, seed=1, argnums=1):
     """Returns `num` independent gradients of the sum of the results, stacked."""
     gradient = jax.grad(lambda key, *a: jnp.sum(soft(key, *a)), argnums)
     axes = (0, *[None] * (1 + len(args)))
-    return jax.jit(jax.vmap(gradient, axes))(jax.random.split(jax.random.key(seed), num), x, *args)
+    samples = jax.jit(jax.vmap(gradient, axes))(jax.random.split(jax.random.key(seed), num), x, *args)
+    return jax.tree.map(np.asarray, samples)
 
 
 def assert_mean(samples, expected, k=5, atol=1e-6):
@@ -117,9 +118,9 @@ def test_block_and_objective_smoothing_have_different_targets():
 
 def test_tiny_perturbations_in_double_precision_give_the_directional_derivatives(key, x64):
     """In pairs, those of a quadratic are those of its tangent, whatever sigma."""
-    x = jnp.array(POINT, jnp.float64)
-    gradient = 2 * A @ x + LINEAR
-    quadratic = zoo.smooth(lambda x: x @ A @ x + LINEAR @ x, sigma=1e-5, num_samples=8)
+    x, a, linear = (jnp.array(values, jnp.float64) for values in (POINT, A, LINEAR))
+    gradient = 2 * a @ x + linear
+    quadratic = zoo.smooth(lambda x: x @ a @ x + linear @ x, sigma=1e-5, num_samples=8)
     tangent = zoo.smooth(lambda x: gradient @ x, sigma=1.0, num_samples=8)
     estimate, expected = jax.jit(lambda x: (jax.grad(quadratic, 1)(key, x), jax.grad(tangent, 1)(key, x)))(x)
     assert estimate.dtype == jnp.float64
@@ -302,9 +303,9 @@ def test_arguments_and_closures_get_the_gradients_of_autodiff(key):
     labels = jnp.array([0, 1])
 
     def fn(x, w, labels):
-        return jnp.sum(w**2 * jnp.sign(x) * (labels + 1)), labels
+        return jnp.sum(w**2 * jnp.sign(x) * (labels + 1).astype(w.dtype)), labels
 
-    exact = 2 * w * jnp.sign(x) * (labels + 1)
+    exact = 2 * w * jnp.sign(x) * (labels + 1).astype(w.dtype)
     for settings in ({}, {"forward": "mean"}, {"antithetic": False, "baseline": "value"}):
         soft = zoo.smooth(fn, sigma=0.5, num_samples=4, **settings)
         of_arg = jax.jit(jax.grad(lambda w: soft(key, x, w, labels)[0]))(w)  # noqa: B023
@@ -438,7 +439,7 @@ def test_automatic_sigma_is_where_outcomes_change(key):
     assert 0.1 * scale < np.median(found) < 3 * scale
 
     def direction_error(samples, sigma):
-        exact = argmax_gradient(x, sigma)
+        exact, samples = argmax_gradient(x, sigma), np.asarray(samples)
         lengths = np.linalg.norm(samples, axis=1, keepdims=True)
         unit = samples / np.where(lengths > 0, lengths, 1)
         return np.mean(np.sum((unit - exact / np.linalg.norm(exact)) ** 2, axis=1))

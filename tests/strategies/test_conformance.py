@@ -233,7 +233,7 @@ def test_population_has_the_solutions_structure_and_spread(id, key):
             assert not np.any(std[name])
             continue
         # Members may be unperturbed: a baseline, or the initial solution as the first of an initial population.
-        moved = np.asarray(leaf)[np.any((leaf != SOLUTION[name]).reshape(size, -1), axis=1)]
+        moved = np.asarray(leaf)[np.any((np.asarray(leaf) != SOLUTION[name]).reshape(size, -1), axis=1)]
         assert len(moved) >= 2 * size // 3
         # Standard deviation of the sample standard deviation: 1/sqrt(2n); antithetic pairs count once. 5 sigma.
         np.testing.assert_allclose(moved.std(axis=0), std[name], rtol=5 / np.sqrt(2 * len(moved) / 2))

@@ -14,6 +14,7 @@ import quax
 from flax import nnx
 
 import zoo
+from zoo.core.promotion import promotion_of_others
 from zoo.strategies.perturbations import LowRank
 from zoo.strategies.perturbations.low_rank_array import LowRankArray, array
 
@@ -167,7 +168,7 @@ def test_stays_of_low_rank(shape, rank, extra):
             jax.lax.dynamic_index_in_dim(w, i, 2, keepdims=False),
             2 * -w / 3,
             w * jnp.arange(w.size, dtype=w.dtype).reshape(w.shape),
-            (jnp.arange(w.shape[2], dtype=w.dtype) * (w * i.astype(w.dtype))).T / w.shape[0],
+            (jnp.arange(w.shape[2], dtype=w.dtype)[None, None] * (w * i.astype(w.dtype))).T / w.shape[0],
             w[..., None].transpose(0, 3, 1, 2) / jnp.arange(1.0, 1 + rows)[:, None, None, None],
             w.astype(jnp.float32),
             jnp.copy(w),
@@ -211,7 +212,10 @@ def test_row_of_a_matrix_is_an_array():
 def test_bias_and_scale():
     """Of several axes, as those of attention's heads: next to an activation that is no smaller."""
     bias, x = make((3, 4), num_directions=1), normal(2, 5, 3, 4)
-    check(lambda b, x: (x + b, b + x, x - b, b - x, x * b, b * x[0, 0] + x, b / (1 + x**2)), bias, x, stays_low=False)
+    with jax.numpy_rank_promotion("allow"):  # as models add biases
+        check(
+            lambda b, x: (x + b, b + x, x - b, b - x, x * b, b * x[0, 0] + x, b / (1 + x**2)), bias, x, stays_low=False
+        )
 
 
 def test_half_precision():
@@ -244,10 +248,10 @@ def test_control_flow():
     def everything(w, x):
         closed_over = jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), w[0]), x, length=3)
         looked_up = jax.lax.scan(lambda _, i: (w[i], (w[i], w * 2)), x[0], jnp.array([2, 5, 0]))
-        repeated = jax.lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ w) + w[i], x)
+        repeated = jax.lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ w) + w[i][None], x)
         carried = jax.lax.fori_loop(0, 3, lambda _, c: (jnp.tanh(c[0] @ c[1]), c[1] - 0.1 * c[1].T), (x, w))
         until = jax.lax.while_loop(lambda x: jnp.sum((x @ w) ** 2) > 1, lambda x: (x @ w) / 1e3, x)
-        chosen = jax.lax.cond(x[0, 0] > 0, lambda w: (x @ w, w), lambda w: (2 * x @ w, 0 * x[0] + 0 * w), w)
+        chosen = jax.lax.cond(x[0, 0] > 0, lambda w: (x @ w, w), lambda w: (2 * x @ w, 0 * x[:1] + 0 * w), w)
         switched = jax.lax.switch(2, [lambda w: w, lambda w: 2 * w, lambda w: w.T], w)
         return closed_over, looked_up, repeated, carried, until, chosen, switched
 
@@ -339,7 +343,7 @@ WITHOUT_RULE = {
         make((6, 2, 3, 3), 3, masked=True),
         "conv_general_dilated",
     ),
-    "divisor": (lambda w: jnp.ones(7) / w, make((6, 7)), "div"),
+    "divisor": (lambda w: jnp.ones((1, 7)) / w, make((6, 7)), "div"),
     "sum of two": (lambda w: w + 2 * w, make((6, 7)), "add"),
     "mixed": (lambda w: w.reshape(3, 14), make((6, 7)), "reshape"),
     "interleaved": (lambda w: w.transpose(0, 2, 1), make((3, 4, 5)), "transpose"),
@@ -413,13 +417,14 @@ def test_linen(rank):
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_linen_convolutions(num_groups):
     """In two dimensions and with a transposed one; one in groups has no rule."""
+    avg_pool = promotion_of_others()(linen.avg_pool)  # it divides by an integer array
     images = normal(2, 7, 7, 4)
     model = linen.Sequential(
         [
             linen.Conv(6, (3, 3), strides=2, feature_group_count=num_groups),
             linen.relu,
             linen.ConvTranspose(8, (3, 3)),
-            lambda x: linen.avg_pool(x, (2, 2)).reshape(2, -1),
+            lambda x: avg_pool(x, (2, 2)).reshape(2, -1),
             linen.Dense(5),
         ]
     )
@@ -493,7 +498,7 @@ def test_plain_function(rank, batch_size):
 
     def network(layers, x):
         for kernel, bias in layers:
-            x = jnp.tanh(x @ kernel + bias)
+            x = jnp.tanh(x @ kernel + bias[None])
         return x
 
     def fn(solution):

@@ -164,7 +164,7 @@ def midway(request):
     for k in KEYS[:2]:
         population, asked = strategy.ask(k, state)
         size = len(population)
-        evaluation = zoo.Evaluation(jnp.arange(size) ** 2.0, jnp.zeros(size, bool), jnp.asarray(size))
+        evaluation = zoo.Evaluation(jnp.arange(float(size)) ** 2, jnp.zeros(size, bool), jnp.asarray(size))
         state = strategy.tell(asked, population, evaluation)
     return strategy, asked, population
 

@@ -184,7 +184,7 @@ def test_recommends_the_best_member_ever_asked(id, key):
     )
     for population in populations[:3]:
         np.testing.assert_array_equal(population[0], start)
-        assert np.all(np.any(population[1:] != start, axis=1))
+        assert np.all(np.any(np.asarray(population[1:]) != start, axis=1))
     np.testing.assert_array_equal(means[:3], np.zeros((3, 2)))
     best = populations.reshape(-1, 2)[np.nanargmin(fitness)]
     np.testing.assert_array_equal(strategy.mean(state), best)

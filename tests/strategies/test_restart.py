@@ -91,7 +91,7 @@ def first(condition):
 
 
 def ellipsoid(x):
-    return jnp.sum(10 ** jnp.arange(D) * x**2, axis=-1)
+    return jnp.sum(jnp.broadcast_to(10.0 ** np.arange(D), x.shape) * x**2, axis=-1)
 
 
 def stuck(x):

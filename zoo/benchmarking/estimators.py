@@ -11,12 +11,12 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
+from zoo.core.promotion import ravel
 from zoo.core.strategy import Groups, Solution, Strategy, check_solution
 from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.programs import Program
@@ -146,14 +146,14 @@ def estimator_statistics(
         target, _ = _run_samples(full_es, problem, solution, nothing, key_reference, num_samples, title)
         reference, reference_error = _mean_and_error(target.estimate)
     elif exact is not None:
-        reference = np.asarray(jax.flatten_util.ravel_pytree(exact)[0], np.float64)
+        reference = np.asarray(ravel(exact)[0], np.float64)
         reference_error = np.zeros_like(reference)
     else:
         raise ValueError(
             f"{type(strategy).__name__} has no sigma and {type(problem).__name__} no gradient to compare it with; pass "
             "sigma=... for the gradient of the objective smoothed by it."
         )
-    flat_solution, unravel = jax.flatten_util.ravel_pytree(solution)
+    flat_solution, unravel = ravel(solution)
 
     def as_solution(flat: np.ndarray) -> Solution:
         return unravel(jnp.asarray(flat, flat_solution.dtype))
@@ -167,7 +167,7 @@ def estimator_statistics(
     variances = np.asarray(samples.squared_norm, np.float64) - (mean @ mean - error @ error)
     exact_bias = None
     if exact is not None:
-        exact_bias = float(np.linalg.norm(mean - np.asarray(jax.flatten_util.ravel_pytree(exact)[0], np.float64)))
+        exact_bias = float(np.linalg.norm(mean - np.asarray(ravel(exact)[0], np.float64)))
     return EstimatorStatistics(
         mean=as_solution(mean),
         standard_error=as_solution(error),
@@ -232,7 +232,7 @@ def _samples(
     num_windows: int,
     num_burn_in: int,
 ) -> _Sample:
-    target = jax.flatten_util.ravel_pytree(reference)[0]
+    target = ravel(reference)[0]
     # Whether a window counts: the first do not. In one scan, or they would be compiled twice.
     counts = np.arange(num_burn_in + num_windows) >= num_burn_in
 
@@ -243,7 +243,7 @@ def _samples(
         surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate else None
         population, state = strategy.ask(key_ask, state, surrogate)
         evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
-        estimate = jax.flatten_util.ravel_pytree(strategy.estimate(state, population, evaluation))[0]
+        estimate = ravel(strategy.estimate(state, population, evaluation))[0]
         told = strategy.tell(state, population, evaluation)
         # All goes on but the search.
         fixed = {name: getattr(state, name) for name in ("mean", "optimizer_state", "generation")}

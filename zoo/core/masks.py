@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.core.leaves import as_patterns, find_leaves, leaf_name
 from zoo.core.population import ImplicitPopulation
+from zoo.core.promotion import promoted
 from zoo.core.strategy import Solution
 
 Mask = Any
@@ -77,11 +78,12 @@ def keep_best(scores: Any, mask: Mask, num_kept: jax.Array | int, prunable: Any)
     chosen = [i for i, is_chosen in enumerate(jax.tree.leaves(prunable)) if is_chosen]
     all_scores = jax.tree.leaves(scores)
     flat_mask = jnp.concatenate([leaves[i].ravel() for i in chosen])
-    flat_scores = jnp.concatenate([all_scores[i].ravel() for i in chosen])
+    flat_scores = jnp.concatenate(promoted(*(all_scores[i].ravel() for i in chosen)))
     flat_scores = jnp.where(jnp.isnan(flat_scores), -jnp.inf, flat_scores)
     order = jnp.lexsort((flat_scores, flat_mask))  # what is gone first, then the survivors from the lowest score on
     size = flat_mask.shape[0]
-    kept = jnp.zeros(size, bool).at[order].set(jnp.arange(size) >= size - num_kept, unique_indices=True) & flat_mask
+    is_best = jnp.arange(size, dtype=jnp.int32) >= size - jnp.asarray(num_kept, jnp.int32)
+    kept = jnp.zeros(size, bool).at[order].set(is_best, unique_indices=True) & flat_mask
     parts = jnp.split(kept, np.cumsum([leaves[i].size for i in chosen])[:-1])
     for i, part in zip(chosen, parts, strict=True):
         leaves[i] = part.reshape(leaves[i].shape)
@@ -90,7 +92,7 @@ def keep_best(scores: Any, mask: Mask, num_kept: jax.Array | int, prunable: Any)
 
 def num_surviving(mask: Mask, prunable: Any) -> jax.Array:
     """Returns how many of the prunable weights a mask keeps."""
-    counts = jax.tree.map(lambda m, is_chosen: jnp.sum(m) if is_chosen else 0, mask, prunable)
+    counts = jax.tree.map(lambda m, is_chosen: jnp.sum(m, dtype=jnp.int32) if is_chosen else 0, mask, prunable)
     return jnp.asarray(sum(jax.tree.leaves(counts)))
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.population import map_members, materialize, population_size
+from zoo.core.promotion import promoted
 from zoo.core.settings import PytreeDataclass, static
 
 Solution = Any
@@ -186,7 +187,7 @@ class Strategy(PytreeDataclass, abc.ABC):
 
     def condition_number(self, state: State) -> jax.Array:
         """Returns the condition number of the search distribution's covariance; by default that of its diagonal."""
-        stds = [jnp.ravel(s) for s in jax.tree.leaves(self.std(state))]
+        stds = promoted(*map(jnp.ravel, jax.tree.leaves(self.std(state))))
         largest = jnp.max(jnp.stack([jnp.max(s) for s in stds]))
         smallest = jnp.min(jnp.stack([jnp.min(jnp.where(s > 0, s, largest)) for s in stds]))  # what is searched at all
         return jnp.where(largest > 0, jnp.square(largest / jnp.where(smallest > 0, smallest, 1)), 1)

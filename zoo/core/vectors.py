@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from zoo.core.promotion import common_dtype, promoted
 from zoo.core.strategy import Solution
 
 
@@ -18,7 +19,7 @@ def unit(vector: Solution) -> Solution:
 
 def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:
     """Returns a vector over its largest absolute entry, so that squares cannot overflow, and that entry."""
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(vector)]))
+    largest = jnp.max(jnp.stack(promoted(*(jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(vector)))))
     largest = largest.astype(at_least_float32(largest.dtype))
     divisor = jnp.where(largest > 0, largest, 1)
     return jax.tree.map(lambda x: x / divisor.astype(x.dtype), vector), largest
@@ -26,4 +27,4 @@ def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:
 
 def at_least_float32(dtype: Any) -> Any:
     """Returns the dtype, or single precision instead of half, which has no linear algebra."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return common_dtype(dtype, jnp.float32)

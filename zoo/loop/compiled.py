@@ -102,7 +102,7 @@ def advance(
         return (carry.generation < generation_limit) & (carry.steps < step_limit)
 
     def keys_of_segment(key: jax.Array, generation: jax.Array) -> jax.Array:
-        return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT))
+        return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT, dtype=jnp.int32))
 
     def one_generation(carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
         return generation(strategy, problem, carry, keys)
@@ -154,7 +154,7 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
         lambda new, old: jnp.where(better, new, old), take_member(population, index), carry.best_solution
     )
     is_finite = jnp.isfinite(fitness)
-    mean_fitness = jnp.sum(jnp.where(is_finite, fitness, 0)) / jnp.sum(is_finite)
+    mean_fitness = jnp.sum(jnp.where(is_finite, fitness, 0)) / jnp.sum(is_finite).astype(fitness.dtype)
     steps = jnp.asarray(evaluation.steps, jnp.int32)
     carry = Carry(
         state=state,

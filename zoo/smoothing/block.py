@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from zoo.core.population import map_members
+from zoo.core.promotion import common_dtype
 from zoo.smoothing import samplers
 from zoo.smoothing.settings import Settings, check_sigma
 from zoo.smoothing.subspace import check_subspace, span
@@ -42,7 +43,7 @@ class Block:
     def dtype(self) -> Any:
         """Of sigma, of scores and weights, and of flat noise: at least single precision."""
         floats = [o.dtype for o in self.outs if jnp.issubdtype(o.dtype, jnp.floating)]
-        return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in self.x), *floats)
+        return common_dtype(jnp.float32, *(leaf.dtype for leaf in self.x), *floats)
 
     @property
     def is_float(self) -> list[bool]:
@@ -88,7 +89,7 @@ class Block:
             space = [jax.ShapeDtypeStruct((self.directions[0].shape[0],), self.dtype)]
         else:
             space = [
-                jax.ShapeDtypeStruct(leaf.shape[len(self.lead) :], jnp.promote_types(leaf.dtype, jnp.float32))
+                jax.ShapeDtypeStruct(leaf.shape[len(self.lead) :], common_dtype(leaf.dtype, jnp.float32))
                 for leaf in self.x
             ]
         draw = functools.partial(samplers.draw, sampler=self.settings.sampler, space=space, num=num)
@@ -103,7 +104,7 @@ class Block:
 
         def one(z: list[jax.Array]) -> Any:
             shifted = [
-                (leaf + expand(sigma, leaf).astype(eps.dtype) * eps).astype(leaf.dtype)
+                (leaf.astype(eps.dtype) + expand(sigma, leaf).astype(eps.dtype) * eps).astype(leaf.dtype)
                 for leaf, eps in zip(x, span(z, basis), strict=True)
             ]
             return reduce(self.traced(shifted, rest))

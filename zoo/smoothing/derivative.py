@@ -96,7 +96,8 @@ def _estimate(
         scores = block.evaluate(lambda results: score(block.floats(results)), sigma, basis, shifts, x, rest)
     else:
         scores = jax.vmap(score)(samples)
-    weights = _weights(block, scores, None if value is None else score(value)) / sigma
+    weights = _weights(block, scores, None if value is None else score(value))
+    weights = weights / jnp.broadcast_to(sigma, weights.shape)
     gradient = span(_contract(block, weights, noise), basis)
     known = [jnp.isfinite(c).all(axis=block.trailing(c)) for c in cotangents if type(c) is not SymbolicZero]
     known = functools.reduce(jnp.logical_and, known, jnp.ones(block.lead, bool))
@@ -114,14 +115,14 @@ def _weights(block: Block, scores: jax.Array, value: jax.Array | None) -> jax.Ar
     scores = jnp.where(valid, scores, 0)
     count = jnp.sum(valid, axis=0).astype(block.dtype)
     if value is not None:
-        scores = scores - jnp.where(jnp.isfinite(value), value, 0)
+        scores = scores - jnp.where(jnp.isfinite(value), value, 0)[None]
     elif not block.settings.antithetic and block.settings.baseline != "none":
-        scores = scores - jnp.sum(scores, axis=0) / jnp.maximum(count, 1)
+        scores = scores - (jnp.sum(scores, axis=0) / jnp.maximum(count, 1))[None]
         if block.settings.sampler != "sobol":
             # s_i minus the mean of the others: that of all, times n / (n - 1). Orthogonal directions are independent
             # enough: given the others, each is as likely as its opposite.
-            scores = scores * count / jnp.maximum(count - 1, 1)
-    return jnp.where(valid, scores, 0) / jnp.maximum(count, 1)
+            scores = scores * count[None] / jnp.maximum(count - 1, 1)[None]
+    return jnp.where(valid, scores, 0) / jnp.maximum(count, 1)[None]
 
 
 def _score(block: Block, cotangents: list[Any], floats: list[jax.Array]) -> jax.Array:

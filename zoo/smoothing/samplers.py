@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.noise import normal_like
+from zoo.core.promotion import common_dtype
 
 
 def draw(key: jax.Array, *, sampler: str, space: list[jax.ShapeDtypeStruct], num: int) -> list[jax.Array]:
@@ -16,7 +17,7 @@ def draw(key: jax.Array, *, sampler: str, space: list[jax.ShapeDtypeStruct], num
     if sampler == "normal":
         return normal_like(key, space, num_samples=num)
     sizes = [math.prod(leaf.shape) for leaf in space]
-    dtype = jnp.result_type(*(leaf.dtype for leaf in space))
+    dtype = common_dtype(*(leaf.dtype for leaf in space))
     flat = (_orthogonal if sampler == "orthogonal" else _sobol)(key, num, sum(sizes), dtype)
     parts = jnp.split(flat, np.cumsum(sizes)[:-1], axis=1)
     return [part.reshape(num, *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, space, strict=True)]
@@ -37,7 +38,7 @@ def _orthogonal(key: jax.Array, num: int, dim: int, dtype: Any) -> jax.Array:
 def _sobol(key: jax.Array, num: int, dim: int, dtype: Any) -> jax.Array:
     """Returns `[num, dim]` Sobol points under a random digital shift, as normals."""
     shift = jax.random.bits(key, (dim,), jnp.uint32)
-    bits = jnp.asarray(_sobol_points(num, dim)) ^ shift
+    bits = jnp.asarray(_sobol_points(num, dim)) ^ shift[None]
     # The middles of cells, which are exact in this precision: neither 0 nor 1, and symmetric.
     num_bits = 23 if dtype == jnp.float32 else 32
     unit = ((bits >> (32 - num_bits)).astype(dtype) + 0.5) * 2.0**-num_bits

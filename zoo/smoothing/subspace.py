@@ -40,7 +40,7 @@ def orthonormal_basis(directions: list[jax.Array] | None, dtype: Any) -> list[ja
             values, vectors = jnp.linalg.eigh(rows @ rows.T)
             kept = values > tolerance * jnp.maximum(values[-1], jnp.finfo(dtype).tiny)
             scale = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)
-            rows = (vectors * scale).T @ rows
+            rows = (vectors * scale[None]).T @ rows
     cuts = np.cumsum([math.prod(leaf.shape[1:]) for leaf in leaves])[:-1]
     return [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(rows, cuts, axis=1), leaves, strict=True)]
 

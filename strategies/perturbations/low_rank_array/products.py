@@ -102,5 +102,6 @@ def _column_by_column(
             product = jax.lax.dot_general(mask.astype(x.dtype), scaled, dimension_numbers)
         else:
             product = jax.lax.dot_general(scaled, mask.astype(x.dtype), ((other, own), (batch[1], batch[0])))
+            factor = jnp.expand_dims(factor, list(range(product.ndim - factor.ndim)))
         total = total + product * factor
     return total
