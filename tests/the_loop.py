@@ -64,6 +64,25 @@ def start(strategy, problem, key, solution=None):
     return Loop(state, problem.init(key_problem, strategy.groups, solution))
 
 
+# Op by op each of these takes a hundred small programs; this way one serves all strategies of the same static settings.
+
+
+@jax.jit
+def init(strategy, key, solution):
+    return strategy.init(key, solution)
+
+
+@jax.jit
+def ask(strategy, key, state, surrogate=None):
+    """A surrogate is a `jax.tree_util.Partial`."""
+    return strategy.ask(key, state, surrogate)
+
+
+@jax.jit
+def tell(strategy, state, population, evaluation):
+    return strategy.tell(state, population, evaluation)
+
+
 def generation(strategy, problem, loop, key):
     """One generation of the loop that never changes."""
     key_ask, key_evaluate = jax.random.split(key)

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import FAMILIES, Decay, generation, is_finite, start
+from tests.the_loop import FAMILIES, Decay, ask, generation, init, is_finite, start, tell
 from zoo.core.strategy import gradient_of_members
 
-SOLUTION = {"scores": jnp.linspace(-1, 1, 5), "w": jnp.ones((2, 3)), "b": jnp.asarray(0.5)}
+SOLUTION = {"scores": np.linspace(-1, 1, 5, dtype=np.float32), "w": np.ones((2, 3), np.float32), "b": np.float32(0.5)}
 
 
 def loss(key, x):
@@ -24,9 +24,13 @@ def problem():
     return zoo.from_function(loss, SOLUTION, takes_key=True)
 
 
+def jitted_start(strategy, problem):
+    return jax.jit(lambda key: start(strategy, problem, key))(jax.random.key(0))
+
+
 def train(strategy, problem, num_generations=5):
     step = jax.jit(lambda loop, key: generation(strategy, problem, loop, key)[0])
-    loop = start(strategy, problem, jax.random.key(0))
+    loop = jitted_start(strategy, problem)
     for key in jax.random.split(jax.random.key(1), num_generations):
         loop = step(loop, key)
     return loop
@@ -51,8 +55,9 @@ def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
     """Bit for bit, operation by operation (compiled whole, a multiplication and an addition may become one)."""
     hybrid = zoo.make_strategy("hybrid", es_leaves=(), population_size=6, optimizer=optimizer, learning_rate=0.02)
     transformation = getattr(optax, optimizer)(0.02)
-    loop = start(hybrid, problem, jax.random.key(0))
-    x, state = SOLUTION, transformation.init(SOLUTION)
+    loop = jitted_start(hybrid, problem)
+    x = jax.tree.map(jnp.asarray, SOLUTION)
+    state = transformation.init(x)
     for key in jax.random.split(jax.random.key(1), 3):
         loop, _ = generation(hybrid, problem, loop, key)
         key_group = jax.random.fold_in(jax.random.split(key)[1], 0)  # the whole population is one group
@@ -62,19 +67,30 @@ def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
     assert not any(np.any(s) for s in jax.tree.leaves(hybrid.std(loop.state)))
 
 
+def ask_and_evaluate(strategy, problem, loop):
+    """Population, state and evaluation, with the data of one key."""
+
+    @jax.jit
+    def run(loop, key):
+        surrogate = problem.surrogate_gradient(key, loop.problem_state)
+        population, asked = strategy.ask(jax.random.key(2), loop.state, surrogate)
+        return population, asked, problem.evaluate(key, population, loop.problem_state)[0]
+
+    return run(loop, jax.random.key(5))
+
+
 @pytest.mark.parametrize("shaping", ["centered_ranks", "none"])  # one shared minibatch, or one for each pair
 def test_gradient_is_taken_at_each_member_on_its_own_data(shaping, problem):
     base = zoo.make_strategy("open_es", shaping=shaping, sigma=1.0)
     strategy = zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=6)
-    loop = start(strategy, problem, jax.random.key(0))
-    surrogate = problem.surrogate_gradient(jax.random.key(5), loop.problem_state)
-    population, asked = strategy.ask(jax.random.key(2), loop.state, surrogate)
+    loop = jitted_start(strategy, problem)
     groups = np.asarray(loop.problem_state.groups)
+    population, asked, evaluation = jax.device_get(ask_and_evaluate(strategy, problem, loop))
     assert len(set(groups)) == (1 if shaping == "centered_ranks" else 3)
     keys = [jax.random.fold_in(jax.random.key(5), int(g)) for g in groups]
-    gradients = [
-        jax.grad(lambda x, k=k: loss(k, x))(jax.tree.map(lambda p, i=i: p[i], population)) for i, k in enumerate(keys)
-    ]
+    by_hand = jax.jit(jax.value_and_grad(loss, argnums=1))
+    members = [jax.tree.map(lambda p, i=i: p[i], population) for i in range(6)]
+    losses, gradients = jax.device_get(tuple(zip(*map(by_hand, keys, members), strict=True)))
     for name in ("w", "b"):
         np.testing.assert_allclose(asked.gradient[name], np.mean([g[name] for g in gradients], axis=0), rtol=1e-6)
         assert np.array_equal(population[name], np.broadcast_to(SOLUTION[name], (6, *SOLUTION[name].shape)))
@@ -82,19 +98,14 @@ def test_gradient_is_taken_at_each_member_on_its_own_data(shaping, problem):
     spread = {float(g["b"]) for g in gradients}
     assert len(spread) > 1  # the members' masks differ, and their gradients with them
     # The fitness is that of the same data: the gradient of `evaluate` at a member is the one taken.
-    evaluation, _ = problem.evaluate(jax.random.key(5), population, loop.problem_state)
-    np.testing.assert_allclose(
-        evaluation.fitness,
-        [loss(k, jax.tree.map(lambda p, i=i: p[i], population)) for i, k in enumerate(keys)],
-        rtol=1e-6,
-    )
+    np.testing.assert_allclose(evaluation.fitness, losses, rtol=1e-6)
 
 
 def test_weights_and_scores_both_learn():
     strategy = zoo.make_strategy(
         "hybrid", base={"id": "snes", "sigma": 0.3}, es_leaves="scores", population_size=8, learning_rate=0.05
     )
-    target = {"scores": jnp.linspace(-2, 2, 5), "w": jnp.full((2, 3), 3.0), "b": jnp.asarray(-1.0)}
+    target = {"scores": np.linspace(-2, 2, 5), "w": np.full((2, 3), 3.0), "b": -1.0}
 
     def fitness(x):
         # The scores' gradient is cut, as that of a mask: only ES can move them.
@@ -109,16 +120,17 @@ def test_weights_and_scores_both_learn():
 
 def test_a_member_without_a_finite_gradient_is_left_out(problem):
     strategy = zoo.make_strategy("hybrid", es_leaves="scores", population_size=4)
-    state = strategy.init(jax.random.key(0), SOLUTION)
+    state = init(strategy, jax.random.key(0), SOLUTION)
 
     def surrogate(x):
         bad = x["scores"][0] > SOLUTION["scores"][0]  # one of each pair
         return jax.tree.map(lambda leaf: jnp.where(bad, jnp.nan, jnp.full_like(leaf, 2.0)), x)
 
-    _, asked = strategy.ask(jax.random.key(1), state, surrogate)
-    assert np.all(asked.gradient["w"] == 2)
-    _, asked = strategy.ask(jax.random.key(1), state, lambda x: jax.tree.map(lambda y: y * jnp.nan, x))
-    told = strategy.tell(asked, _, np.zeros(4))
+    _, asked = ask(strategy, jax.random.key(1), state, jax.tree_util.Partial(surrogate))
+    assert np.all(np.asarray(asked.gradient["w"]) == 2)
+    nan = jax.tree_util.Partial(lambda x: jax.tree.map(lambda y: y * jnp.nan, x))
+    population, asked = ask(strategy, jax.random.key(1), state, nan)
+    told = tell(strategy, asked, population, np.zeros(4))
     assert is_finite(strategy.mean(told))
 
 
@@ -146,7 +158,7 @@ def test_sweeps_over_both_learning_rates_without_recompiling(problem):
         return zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=4, learning_rate=2 * rate)
 
     for rates in ((0.1, 0.2), (0.3, 0.4)):
-        means = final(jax.tree.map(lambda *x: jnp.stack(x), *[swept(r) for r in rates]))
+        means = jax.device_get(final(jax.tree.map(lambda *x: np.stack(x), *[swept(r) for r in rates])))
         assert not np.array_equal(means["w"][0], means["w"][1])
         assert not np.array_equal(means["scores"][0], means["scores"][1])
     assert len(traces) == 1
@@ -188,7 +200,7 @@ def test_pattern_that_matches_nothing(key):
 def test_needs_a_surrogate_if_there_are_leaves_for_it(key):
     strategy = zoo.make_strategy("hybrid", es_leaves="scores")
     with pytest.raises(TypeError, match="Hybrid needs a surrogate gradient"):
-        strategy.ask(key, strategy.init(key, SOLUTION))
+        ask(strategy, key, init(strategy, key, SOLUTION))
 
 
 @pytest.mark.parametrize("window", [2, 6])
@@ -196,21 +208,26 @@ def test_members_gradient_of_an_unrolled_problem(window, key):
     """From each member's own inner state, through its window; their mean at one solution is the surrogate."""
     problem = Decay(window=window)
     strategy = zoo.make_strategy("open_es", population_size=6, shaping="none")
-    loop, _ = generation(strategy, problem, start(strategy, problem, key), key)
-    surrogate = problem.surrogate_gradient(key, loop.problem_state)
-    population, _ = strategy.ask(key, loop.state)
-    gradients = gradient_of_members(surrogate, population)
 
-    def fitness(drive):
-        return problem.evaluate(key, {**population, "drive": drive}, loop.problem_state)[0].fitness
+    @jax.jit
+    def both(key):
+        loop, _ = generation(strategy, problem, start(strategy, problem, key), key)
+        surrogate = problem.surrogate_gradient(key, loop.problem_state)
+        population, _ = strategy.ask(key, loop.state)
 
-    # The fitness of a member depends on that member alone.
-    expected = jax.grad(lambda drive: jnp.sum(fitness(drive)))(population["drive"])
-    np.testing.assert_allclose(gradients["drive"], expected, rtol=1e-5, atol=1e-6)
+        def fitness(population):
+            return problem.evaluate(key, population, loop.problem_state)[0].fitness
+
+        # The fitness of a member depends on that member alone.
+        expected = jax.grad(lambda population: jnp.sum(fitness(population)))(population)
+        return gradient_of_members(surrogate, population), expected
+
+    gradients, expected = both(key)
+    np.testing.assert_allclose(gradients["drive"], expected["drive"], rtol=1e-5, atol=1e-6)
 
 
 def test_plain_function_as_surrogate():
-    population = {"x": jnp.arange(6.0).reshape(3, 2)}
+    population = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
     gradients = gradient_of_members(lambda s: {"x": 2 * s["x"]}, population)
     np.testing.assert_array_equal(gradients["x"], 2 * population["x"])
 
@@ -241,30 +258,28 @@ def test_hybrid_in_hybrid_keeps_the_members_data(problem):
     plain = zoo.make_strategy("hybrid", base=base, es_leaves="scores", population_size=6)
     states = []
     for strategy in (nested, plain):
-        loop = start(strategy, problem, jax.random.key(0))
-        surrogate = problem.surrogate_gradient(jax.random.key(5), loop.problem_state)
-        states.append(strategy.ask(jax.random.key(2), loop.state, surrogate)[1])
+        states.append(ask_and_evaluate(strategy, problem, jitted_start(strategy, problem))[1])
     np.testing.assert_allclose(states[0].base.gradient["w"], states[1].gradient["w"], rtol=1e-6)
     np.testing.assert_allclose(states[0].gradient["b"], states[1].gradient["b"], rtol=1e-6)
 
 
 def test_a_gradient_too_large_to_square_is_left_out():
     strategy = zoo.make_strategy("hybrid", es_leaves=(), population_size=2, learning_rate=0.1)
-    state = strategy.init(jax.random.key(0), {"x": jnp.ones(2)})
+    state = init(strategy, jax.random.key(0), {"x": np.ones(2)})
+    constant = lambda size, x: {"x": jnp.full_like(x["x"], size)}  # noqa: E731
     for size in (1e20, 1.0, 1.0):
-        population, state = strategy.ask(jax.random.key(1), state, lambda x, s=size: {"x": jnp.full(2, s)})
-        state = strategy.tell(state, population, np.zeros(2))
+        population, state = ask(strategy, jax.random.key(1), state, jax.tree_util.Partial(constant, size))
+        state = tell(strategy, state, population, np.zeros(2))
     np.testing.assert_allclose(strategy.mean(state)["x"], 0.8, rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_gradients_in_another_precision(dtype):
     strategy = zoo.make_strategy("hybrid", es_leaves="a", population_size=2)
-    state = strategy.init(jax.random.key(0), {"a": jnp.ones(2, dtype), "b": jnp.ones(2, dtype)})
-    population, asked = strategy.ask(
-        jax.random.key(1), state, lambda x: jax.tree.map(lambda y: y.astype(jnp.float32), x)
-    )
-    told = strategy.tell(asked, population, np.arange(2))
+    state = init(strategy, jax.random.key(0), {"a": np.ones(2, dtype), "b": np.ones(2, dtype)})
+    surrogate = jax.tree_util.Partial(lambda x: jax.tree.map(lambda y: y.astype(jnp.float32), x))
+    population, asked = ask(strategy, jax.random.key(1), state, surrogate)
+    told = tell(strategy, asked, population, np.arange(2))
     assert [x.dtype for x in jax.tree.leaves(told)] == [x.dtype for x in jax.tree.leaves(state)]
 
 
@@ -278,4 +293,4 @@ def test_base_given_by_id_gets_the_problems_suggestions():
 
 def test_pattern_that_covers_all_needs_no_surrogate(key):
     strategy = zoo.make_strategy("hybrid", es_leaves=("scores", "w", "b"), population_size=2)
-    strategy.ask(key, strategy.init(key, SOLUTION))
+    ask(strategy, key, init(strategy, key, SOLUTION))

@@ -7,12 +7,12 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import start
+from tests.the_loop import ask, init, start, tell
 from zoo.core.noise import normal_like
 from zoo.strategies.gradient.open_es import OpenES
 
-CURVATURE = jnp.diag(jnp.arange(1.0, 5.0)) + 0.3
-POINT = jnp.array([1.0, -2.0, 0.5, 3.0])
+CURVATURE = np.diag(np.arange(1, 5, dtype=np.float32)) + np.float32(0.3)
+POINT = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
 
 
 def cubic(x):
@@ -25,7 +25,7 @@ def test_estimate_without_shaping_is_unbiased(antithetic, key):
     """5-sigma test of the mean of 40 000 estimates against the gradient of the smoothed function."""
     sigma = 0.7
     strategy = OpenES(population_size=8, sigma=sigma, shaping="none", antithetic=antithetic)
-    state = strategy.init(key, POINT)
+    state = init(strategy, key, POINT)
 
     @jax.jit
     @jax.vmap
@@ -44,20 +44,18 @@ def test_estimate_without_shaping_is_unbiased(antithetic, key):
 def test_estimate_on_a_quadratic_is_exact_in_the_span_of_the_pairs(key):
     """Antithetic differences of a quadratic have no error: the estimate is sum_p (g . eps_p) eps_p / P."""
     strategy = OpenES(population_size=6, sigma=0.2, shaping="none")
-    state = strategy.init(key, POINT)
-    population, _ = strategy.ask(key, state)
+    state = init(strategy, key, POINT)
+    population, _ = jax.device_get(ask(strategy, key, state))
     noise = (population[:3] - population[3:]) / (2 * 0.2)
-    fitness = jax.vmap(lambda x: 0.5 * x @ CURVATURE @ x)(population)
-    evaluation = zoo.Evaluation(fitness, jnp.ones(6, bool), jnp.asarray(6))
-    gradient = CURVATURE @ POINT
-    np.testing.assert_allclose(
-        strategy.estimate(state, population, evaluation), (noise @ gradient) @ noise / 3, rtol=2e-4
-    )
+    fitness = jax.jit(jax.vmap(lambda x: 0.5 * x @ CURVATURE @ x))(population)
+    evaluation = zoo.Evaluation(fitness, np.ones(6, bool), jnp.asarray(6))
+    estimate = jax.jit(strategy.estimate)(state, population, evaluation)
+    np.testing.assert_allclose(estimate, (noise @ (CURVATURE @ POINT)) @ noise / 3, rtol=2e-4)
 
 
 def test_members_are_antithetic(key):
     strategy = OpenES(population_size=6, sigma=0.2)
-    population, _ = strategy.ask(key, strategy.init(key, {"x": POINT, "y": 1.0}))
+    population, _ = jax.device_get(ask(strategy, key, init(strategy, key, {"x": POINT, "y": 1.0})))
     for mean, leaf in ((POINT, population["x"]), (1.0, population["y"])):
         np.testing.assert_allclose(leaf[:3] + leaf[3:], 2 * np.broadcast_to(mean, leaf[:3].shape), rtol=1e-6)
         assert not np.allclose(leaf[0], leaf[1])
@@ -66,30 +64,32 @@ def test_members_are_antithetic(key):
 def test_centred_ranks_by_hand(key):
     """Fitness [3, 1, 1, 0] has ranks [3, 1.5, 1.5, 0], weights [.5, 0, 0, -.5]."""
     strategy = OpenES(population_size=4, sigma=0.5, optimizer=optax.sgd, learning_rate=1.0)
-    state = strategy.init(key, POINT)
-    population, _ = strategy.ask(key, state)
-    told = strategy.tell(state, population, np.array([3.0, 1.0, 1.0, 0.0], np.float32))
+    state = init(strategy, key, POINT)
+    population, _ = jax.device_get(ask(strategy, key, state))
+    told = tell(strategy, state, population, np.array([3.0, 1.0, 1.0, 0.0], np.float32))
     gradient = (0.5 * (population[0] - POINT) - 0.5 * (population[3] - POINT)) / (4 * 0.5**2)
     np.testing.assert_allclose(told.mean, POINT - gradient, rtol=1e-5)
 
 
 def test_equal_fitness_moves_nothing(key):
     strategy = OpenES(population_size=8, optimizer=optax.sgd)
-    state = strategy.init(key, POINT)
-    population, _ = strategy.ask(key, state)
-    assert np.array_equal(strategy.tell(state, population, np.ones(8)).mean, POINT)
+    state = init(strategy, key, POINT)
+    population, _ = jax.device_get(ask(strategy, key, state))
+    assert np.array_equal(tell(strategy, state, population, np.ones(8)).mean, POINT)
 
 
 def test_sigma_schedule_is_right_in_every_generation(key):
     strategy = OpenES(population_size=2, sigma=0.5, sigma_schedule=optax.exponential_decay(1.0, 1, 0.5))
-    state = strategy.init(key, POINT)
+    state = init(strategy, key, POINT)
+    std = jax.jit(strategy.std)
+    # The same key in each generation: the same noise, scaled.
+    noise = np.asarray(jax.jit(lambda k: normal_like(k, POINT, num_samples=1)[0])(key))
     for generation in range(4):
         sigma = 0.5 * 0.5**generation
-        np.testing.assert_allclose(strategy.std(state), np.full(4, sigma), rtol=1e-6)
-        population, state = strategy.ask(key, state)
-        noise = normal_like(key, POINT, num_samples=1)[0]  # the same key in each generation: the same noise, scaled
-        np.testing.assert_allclose(population[0] - state.mean, sigma * noise, atol=1e-6)
-        state = strategy.tell(state, population, np.array([0.0, 1.0]))
+        np.testing.assert_allclose(std(state), np.full(4, sigma), rtol=1e-6)
+        population, state = ask(strategy, key, state)
+        np.testing.assert_allclose(np.asarray(population)[0] - state.mean, sigma * noise, atol=1e-6)
+        state = tell(strategy, state, population, np.array([0.0, 1.0]))
 
 
 def clipped_adam(learning_rate):
@@ -100,16 +100,20 @@ def clipped_adam(learning_rate):
 def test_update_is_the_optimizers(optimizer, key):
     strategy = OpenES(population_size=8, learning_rate=0.1, optimizer=optimizer)
     transformation = (getattr(optax, optimizer) if isinstance(optimizer, str) else optimizer)(0.1)
-    state = strategy.init(key, POINT)
-    mean, optimizer_state = POINT, transformation.init(POINT)
-    for k in jax.random.split(key, 3):
+    state = init(strategy, key, POINT)
+    mean, optimizer_state = POINT, transformation.init(jnp.asarray(POINT))
+
+    @jax.jit
+    def generation(k, state, mean, optimizer_state):
         population, state = strategy.ask(k, state)
         fitness = jax.vmap(cubic)(population)
         evaluation = zoo.Evaluation(fitness, jnp.ones(8, bool), jnp.asarray(8))
         gradient = strategy.estimate(state, population, evaluation)
         updates, optimizer_state = transformation.update(gradient, optimizer_state, mean)
-        mean = optax.apply_updates(mean, updates)
-        state = strategy.tell(state, population, evaluation)
+        return strategy.tell(state, population, evaluation), optax.apply_updates(mean, updates), optimizer_state
+
+    for k in jax.random.split(key, 3):
+        state, mean, optimizer_state = generation(k, state, mean, optimizer_state)
         np.testing.assert_allclose(state.mean, mean, rtol=1e-6)
 
 
@@ -124,13 +128,14 @@ def test_pairs_share_noise_of_the_problem(key):
     strategy = OpenES(population_size=8, sigma=0.1, shaping="none", optimizer=optax.sgd)
     noisy = zoo.from_function(lambda key, x: jnp.sum(x) + 100 * jax.random.normal(key), POINT, takes_key=True)
     clean = zoo.from_function(jnp.sum, POINT)
-    estimates = []
-    for problem in (noisy, clean):
+
+    def estimate(problem):
         loop = start(strategy, problem, key)
         population, state = strategy.ask(key, loop.state)
         evaluation, _ = problem.evaluate(key, population, loop.problem_state)
-        estimates.append(strategy.estimate(state, population, evaluation))
-    np.testing.assert_allclose(*estimates, atol=2e-3)
+        return strategy.estimate(state, population, evaluation)
+
+    np.testing.assert_allclose(*(jax.jit(lambda p=problem: estimate(p))() for problem in (noisy, clean)), atol=2e-3)
 
 
 def test_errors():
@@ -150,11 +155,11 @@ def test_equal_settings_are_one_program(key):
     traces = []
 
     @jax.jit
-    def ask(strategy, key, state):
+    def first(strategy, key, state):
         traces.append(1)
         return strategy.ask(key, state)[0]
 
-    state = OpenES().init(key, POINT)
+    state = init(OpenES(), key, POINT)
     for settings in ({}, {}, {"learning_rate": 0.5}, {"sigma": 1}, {"sigma": np.float32(2)}):
-        ask(OpenES(**settings), key, state)
+        first(OpenES(**settings), key, state)
     assert len(traces) <= 2  # NumPy's float32 is not weakly typed: that alone may be a program of its own

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import primitives_around
+from tests.the_loop import ask, init, is_finite, primitives_around, tell
 from zoo.core.noise import uniform_like
 from zoo.strategies.population import de
 from zoo.strategies.population.de import DE
@@ -82,7 +82,7 @@ def test_de_trials_are_crossed_with_a_mutant_of_distinct_members(mutation, x64):
 def test_de_keeps_what_is_not_worse(fitness, x64):
     strategy, old = DE(population_size=4), np.array([1.0, 1.0, 2.0, 3.0])
     state = de.DEState(tree(np.zeros((4, D))), jnp.asarray(old))
-    told = strategy.tell(state, tree(np.ones((4, D))), np.array(fitness))
+    told = tell(strategy, state, tree(np.ones((4, D))), np.array(fitness))
     accepted = np.array([f <= o for f, o in zip(fitness, old, strict=True)])
     np.testing.assert_array_equal(flat(told.members), np.broadcast_to(accepted[:, None], (4, D)))
     np.testing.assert_array_equal(told.fitness, np.where(accepted, fitness, old))
@@ -92,12 +92,13 @@ def test_pso_against_numpy(x64):
     """Ten generations with the random factors of the code under test, everything else written anew."""
     size, key = 5, jax.random.key(2)
     strategy = PSO(population_size=size, sigma=0.7, inertia=0.6, cognitive=1.3, social=1.7)
-    state = strategy.init(key, SOLUTION)
+    state = init(strategy, key, SOLUTION)
+    std, factors = jax.jit(strategy.std), jax.jit(lambda k, x: [uniform_like(kk, x) for kk in jax.random.split(k)])
     v = own = own_fitness = x = None
     for generation, k in enumerate(jax.random.split(key, 10)):
-        population, state = strategy.ask(k, state)
+        population, state = ask(strategy, k, state)
         if generation:
-            r_own, r_all = (flat(uniform_like(kk, population)) for kk in jax.random.split(k))
+            r_own, r_all = map(flat, factors(k, population))
             v = 0.6 * v + 1.3 * r_own * (own - x) + 1.7 * r_all * (own[np.argmin(own_fitness)] - x)
             x = x + v
             np.testing.assert_allclose(flat(population), x, rtol=1e-12)
@@ -109,9 +110,9 @@ def test_pso_against_numpy(x64):
         better = clean < own_fitness if generation else np.ones(size, bool)
         own = np.where(better[:, None], x, own if generation else x)
         own_fitness = np.where(better, clean, own_fitness if generation else clean)
-        state = strategy.tell(state, population, fitness)
+        state = tell(strategy, state, population, fitness)
         np.testing.assert_allclose(flat(strategy.mean(state)), own[np.argmin(own_fitness)], rtol=1e-12)
-        np.testing.assert_allclose(flat(strategy.std(state)), x.std(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(flat(std(state)), x.std(axis=0), rtol=1e-12)
 
 
 def test_pso_defaults_are_clerc_and_kennedys():
@@ -121,7 +122,7 @@ def test_pso_defaults_are_clerc_and_kennedys():
 
 
 def test_uniform_factors_are_independent_and_uniform(key):
-    draws = flat(uniform_like(key, tree(np.zeros((20_000, D)))))
+    draws = flat(jax.jit(uniform_like)(key, tree(np.zeros((20_000, D)))))
     assert draws.min() >= 0
     assert draws.max() < 1
     np.testing.assert_allclose(np.cov(draws.T) * 12, np.eye(D), atol=5 / np.sqrt(20_000))
@@ -133,8 +134,9 @@ def test_simple_ga_children(x64):
     size, num_parents, rate = 20_002, 3, 0.3
     parents = np.random.default_rng(0).normal(size=(num_parents, D))
     strategy = SimpleGA(population_size=size, num_parents=num_parents, num_elites=2, crossover_rate=rate, sigma=1e-9)
-    state = strategy.init(jax.random.key(0), SOLUTION)._replace(parents=tree(parents))
-    children = flat(strategy.ask(jax.random.key(1), state)[0])
+    std = jax.jit(lambda strategy, state: strategy.std(state))
+    state = init(strategy, jax.random.key(0), SOLUTION)._replace(parents=tree(parents))
+    children = flat(ask(strategy, jax.random.key(1), state)[0])
     np.testing.assert_array_equal(children[:2], parents[:2])
     children = children[2:]
     origin = np.argmin(np.abs(children[:, None] - parents), axis=1)  # [size - 2, D]
@@ -149,20 +151,21 @@ def test_simple_ga_children(x64):
 
     state = state._replace(generation=jnp.asarray(10))
     wide = strategy.replace(sigma=0.5, sigma_decay=0.9)
-    std = np.sqrt(parents.var(axis=0) + (0.5 * 0.9**10) ** 2)
-    np.testing.assert_allclose(flat(wide.std(state)), std, rtol=1e-6)
-    children = flat(wide.ask(jax.random.key(1), state)[0])[2:]
-    np.testing.assert_allclose(children.std(axis=0), std, rtol=5 / np.sqrt(2 * size))
-    floor = wide.replace(sigma_floor=0.5).std(state._replace(parents=tree(np.zeros((num_parents, D)))))
+    expected = np.sqrt(parents.var(axis=0) + (0.5 * 0.9**10) ** 2)
+    np.testing.assert_allclose(flat(std(wide, state)), expected, rtol=1e-6)
+    children = flat(ask(wide, jax.random.key(1), state)[0])[2:]
+    np.testing.assert_allclose(children.std(axis=0), expected, rtol=5 / np.sqrt(2 * size))
+    floor = std(wide.replace(sigma_floor=0.5), state._replace(parents=tree(np.zeros((num_parents, D)))))
     np.testing.assert_allclose(flat(floor), 0.25, rtol=1e-6)
 
 
 def test_simple_ga_selects_the_best_stably(key):
     strategy = SimpleGA(population_size=6, num_parents=3)
     population = np.arange(6.0)
-    told = strategy.tell(strategy.init(key, 0.0), population, np.array([2.0, np.nan, 1.0, 2.0, -np.inf, 5.0]))
+    state = init(strategy, key, 0.0)
+    told = tell(strategy, state, population, np.array([2.0, np.nan, 1.0, 2.0, -np.inf, 5.0]))
     np.testing.assert_array_equal(told.parents, [4.0, 2.0, 0.0])
-    told = strategy.tell(strategy.init(key, 0.0), population, np.full(6, np.nan))
+    told = tell(strategy, state, population, np.full(6, np.nan))
     np.testing.assert_array_equal(told.parents, [0.0, 1.0, 2.0])  # the elite stays
 
 
@@ -179,15 +182,19 @@ def test_recommends_the_best_member_ever_asked(id, key):
 
     start = np.zeros(2, np.float32)
     inputs = jnp.arange(40), jax.random.split(key, 40)
-    state, (populations, fitness, means) = jax.jit(lambda state: jax.lax.scan(generation, state, inputs))(
-        strategy.init(key, start)
-    )
+
+    @jax.jit
+    def run(key):
+        state, results = jax.lax.scan(generation, strategy.init(key, start), inputs)
+        return strategy.mean(state), results
+
+    mean, (populations, fitness, means) = jax.device_get(run(key))
     for population in populations[:3]:
         np.testing.assert_array_equal(population[0], start)
         assert np.all(np.any(np.asarray(population[1:]) != start, axis=1))
     np.testing.assert_array_equal(means[:3], np.zeros((3, 2)))
     best = populations.reshape(-1, 2)[np.nanargmin(fitness)]
-    np.testing.assert_array_equal(strategy.mean(state), best)
+    np.testing.assert_array_equal(mean, best)
     assert np.nanmin(fitness) < 0.5  # it starts at 2
 
 
@@ -236,9 +243,14 @@ def test_nothing_overflows_on_a_plateau_or_with_unstable_settings(strategy, key)
         population, state = strategy.ask(k, state)
         return strategy.tell(state, population, jnp.ones(5)), None
 
-    state, _ = jax.jit(lambda s: jax.lax.scan(generation, s, jax.random.split(key, 1000)))(strategy.init(key, 1.0))
+    @jax.jit
+    def run(keys):
+        state, _ = jax.lax.scan(generation, strategy.init(key, 1.0), keys)
+        return state, strategy.std(state)
+
+    state, std = jax.device_get(run(jax.random.split(key, 1000)))
     assert np.max(np.abs(state.members)) > 1e30  # it did drift
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((state, strategy.std(state))))
+    assert is_finite((state, std))
 
 
 @pytest.mark.parametrize(
