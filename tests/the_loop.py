@@ -100,6 +100,12 @@ def signature(tree):
     return structure, [(x.shape, x.dtype, getattr(x, "weak_type", False)) for x in leaves]
 
 
+@jax.jit
+def initial_solution(problem, key):
+    """In one program: a network of flax makes its own operation by operation."""
+    return problem.initial_solution(key)
+
+
 def is_finite(tree):
     """Whether all is finite; in NumPy, where no shape costs a compilation."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]

@@ -32,7 +32,15 @@ WALK_RUN = (PAIRS, Walk(), 0, {"num_generations": 12, "num_scores": 6})
 NOISY_RUN = (SNES, NOISY, 3, {"num_steps": 72, "num_scores": 6})
 
 
-@pytest.mark.parametrize("interruptions", [(2,), (4,), (12,), (4, 6, 10)])
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run, to look at: writing checkpoints is what takes time here."""
+    folder = tmp_path_factory.mktemp("finished")
+    zoo.run(SNES, BOWL, 0, checkpoint=str(folder), **BUDGET)
+    return folder
+
+
+@pytest.mark.parametrize("interruptions", [(2,), (12,), (4, 6, 10)])
 @pytest.mark.parametrize("run", [WALK_RUN, NOISY_RUN], ids=["walk", "noisy"])
 def test_an_interrupted_run_resumes_bit_identically(run, interruptions, tmp_path):
     strategy, problem, key, budget = run
@@ -47,25 +55,14 @@ def test_an_interrupted_run_resumes_bit_identically(run, interruptions, tmp_path
     assert [p.generation for p in seen] == list(range(interruptions[-1], 13, 2))
 
 
-def test_a_run_that_is_checkpointed_is_the_same_run(walk, tmp_path):
-    assert_same_run(zoo.run(*WALK_RUN[:3], checkpoint=tmp_path / "new" / "folder", **WALK_RUN[3]), walk)
-    assert (tmp_path / "new" / "folder").is_dir()
-
-
-def test_scores_keep_their_order_after_a_resume(walk, tmp_path):
+def test_scores_keep_their_order_and_seconds_go_on_after_a_resume(walk, tmp_path):
     with pytest.raises(InterruptionError):
         zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=interrupt_at(6), **WALK_RUN[3])
     resumed = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3])
     assert list(resumed.scores) == list(walk.scores) == ["generation", "steps", "seconds", "objective"]
     assert list(resumed.curve()) == list(walk.curve())
     assert list(resumed.history) == list(walk.history)
-
-
-def test_seconds_go_on_after_a_resume(tmp_path):
-    with pytest.raises(InterruptionError):
-        zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=interrupt_at(6), **WALK_RUN[3])
-    seconds = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3]).scores["seconds"]
-    assert (np.diff(seconds) > 0).all()
+    assert (np.diff(resumed.scores["seconds"]) > 0).all()
 
 
 def test_a_resumed_run_does_not_compile_in_its_seconds(tmp_path, monkeypatch):
@@ -95,12 +92,14 @@ def test_a_resumed_run_goes_on_to_a_longer_budget(unit, tmp_path):
     assert_same_run(resumed, zoo.run(*run, num_scores=6, **{unit: full}))
 
 
-def test_a_finished_run_returns_at_once(walk, tmp_path):
-    first = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3])
+def test_a_run_that_is_checkpointed_is_the_same_run_and_returns_at_once_when_finished(walk, tmp_path):
+    folder = tmp_path / "new" / "folder"
+    first = zoo.run(*WALK_RUN[:3], checkpoint=folder, **WALK_RUN[3])
+    assert_same_run(first, walk)
+    assert folder.is_dir()
     seen = []
-    again = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=seen.append, **WALK_RUN[3])
+    again = zoo.run(*WALK_RUN[:3], checkpoint=folder, callback=seen.append, **WALK_RUN[3])
     assert_same_run(again, first)
-    assert_same_run(again, walk)
     assert seen == []
     assert again.seconds == first.seconds
     np.testing.assert_array_equal(again.scores["seconds"], first.scores["seconds"])
@@ -144,10 +143,9 @@ def other_bowl(x):
     ],
     ids=["key", "setting", "strategy", "data", "function", "solution"],
 )
-def test_another_runs_checkpoint(strategy, problem, key, solution, tmp_path):
-    zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET)
+def test_another_runs_checkpoint(strategy, problem, key, solution, finished):
     with pytest.raises(ValueError, match="is of another run"):
-        zoo.run(strategy, problem, key, solution=solution, checkpoint=tmp_path, **BUDGET)
+        zoo.run(strategy, problem, key, solution=solution, checkpoint=finished, **BUDGET)
 
 
 def test_a_function_of_the_same_name_is_another_run(tmp_path):
@@ -171,9 +169,8 @@ def test_a_checkpoint_needs_a_folder(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_the_newest_two_checkpoints_are_kept(tmp_path):
-    zoo.run(SNES, BOWL, checkpoint=str(tmp_path), **BUDGET)
-    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [8, 10]
+def test_the_newest_two_checkpoints_are_kept(finished):
+    assert sorted(int(path.name) for path in finished.iterdir() if path.name.isdigit()) == [8, 10]
 
 
 KILLED_RUN = """

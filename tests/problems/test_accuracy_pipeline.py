@@ -20,33 +20,40 @@ def pipeline(**settings):
     return AccuracyPipeline(**{"hidden": (4,), "batch_size": 6, "num_samples": 8, **settings})
 
 
+@jax.jit
+def vote_and_errors(logits):
+    votes = vote(logits)
+    return votes, jnp.stack([error_of(votes, label) for label in range(4)])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_vote_against_plain_python(seed):
     logits = np.random.default_rng(seed).normal(size=(5, 4))
     counts = [sum(int(np.argmax(row)) == c for row in logits) for c in range(4)]
     winner = counts.index(max(counts))  # of equal ones the lowest class
-    votes = vote(jnp.asarray(logits, jnp.float32))
-    assert list(votes) == [float(c == winner) for c in range(4)]
-    assert [float(error_of(votes, label)) for label in range(4)] == [float(c != winner) for c in range(4)]
+    votes, errors = vote_and_errors(np.float32(logits))
+    assert votes.tolist() == [float(c == winner) for c in range(4)]
+    assert errors.tolist() == [float(c != winner) for c in range(4)]
 
 
 def test_fitness_and_score_against_a_loop(key):
     problem = pipeline()
-    solution = problem.initial_solution(key)
-    task = problem.task
+    solution = jax.jit(problem.initial_solution)(key)
+    task = jax.tree.map(np.asarray, problem.task)
+    apply = jax.jit(task.network.apply)
 
     def predict(image):
         padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
         views = np.stack([padded[1 + i : 9 + i, 1 + j : 9 + j] for i, j in SHIFTS])
-        classes = np.argmax(task.network.apply(solution, views), axis=1)
+        classes = np.argmax(apply(solution, views), axis=1)
         return np.argmax(np.bincount(classes, minlength=10))
 
-    rows = jax.random.randint(key, (6,), 0, 1437)
-    wrong = [predict(np.asarray(task.train_inputs[i])) != int(task.train_labels[i]) for i in rows]
-    np.testing.assert_allclose(problem.fitness(key, solution), np.mean(wrong), rtol=1e-6)
+    rows = np.asarray(jax.random.randint(key, (6,), 0, 1437))
+    wrong = [predict(task.train_inputs[i]) != int(task.train_labels[i]) for i in rows]
+    np.testing.assert_allclose(jax.jit(problem.fitness)(key, solution), np.mean(wrong), rtol=1e-6)
     small = problem.replace(task=task.replace(test_inputs=task.test_inputs[:20], test_labels=task.test_labels[:20]))
-    right = [predict(np.asarray(task.test_inputs[i])) == int(task.test_labels[i]) for i in range(20)]
-    np.testing.assert_allclose(small.score(key, solution)["test_accuracy"], np.mean(right), rtol=1e-6)
+    right = [predict(task.test_inputs[i]) == int(task.test_labels[i]) for i in range(20)]
+    np.testing.assert_allclose(jax.jit(small.score)(key, solution)["test_accuracy"], np.mean(right), rtol=1e-6)
 
 
 def two_classes(estimator, **settings):
@@ -65,36 +72,34 @@ def two_classes(estimator, **settings):
 def expected_error(z, is_right):
     """The probability that at most two of five views are right, each by itself with its own probability."""
     p = is_right(z)
-    total = 0.0
-    for right in itertools.product((0, 1), repeat=5):
-        if sum(right) <= 2:
-            total += jnp.prod(jnp.where(jnp.asarray(right) == 1, p, 1 - p))
-    return total
+    right = np.array([views for views in itertools.product((False, True), repeat=5) if sum(views) <= 2])
+    return jnp.sum(jnp.prod(jnp.where(right, p, 1 - p), axis=1))
 
 
 @pytest.mark.parametrize("estimator", ["smooth", "perturbations", "score_function"])
 def test_estimators_are_unbiased(estimator):
     """Against the exact gradient of the error under Gaussian noise on the logits, or of classes drawn by softmax."""
-    z = jnp.array([0.5, -0.4, 0.1, 0.3, -0.2])
+    z = np.array([0.5, -0.4, 0.1, 0.3, -0.2], np.float32)
     problem = two_classes(estimator, smoothing=0.7, num_samples=20)
     gradients = jax.jit(jax.vmap(lambda k: problem.gradient(k, {"z": z})["z"]))(
         jax.random.split(jax.random.key(1), 4000)
     )
     if estimator == "score_function":
-        expected = jax.grad(lambda z: expected_error(z, lambda z: jax.nn.sigmoid(2 * z)))(z)
+        error_at = lambda z: expected_error(z, lambda z: jax.nn.sigmoid(2 * z))  # noqa: E731
     else:  # z + s e1 > -z + s e2, where e1 - e2 has the variance 2
         is_right = lambda z: jax.scipy.stats.norm.cdf(2 * z / (0.7 * np.sqrt(2)))  # noqa: E731
         # The ten logits z and -z have mean zero: at one scale, they are over the root of their mean square.
-        expected = jax.grad(lambda z: expected_error(z / (jnp.sqrt(jnp.mean(z**2)) + 1e-6), is_right))(z)
+        error_at = lambda z: expected_error(z / (jnp.sqrt(jnp.mean(z**2)) + 1e-6), is_right)  # noqa: E731
+    expected = jax.jit(jax.grad(error_at))(z)
     error = np.mean(gradients, axis=0) - expected
     assert np.all(np.abs(error) < 5 * np.std(gradients, axis=0) / np.sqrt(4000))
     assert np.all(np.std(gradients, axis=0) / np.sqrt(4000) < 0.2 * np.abs(expected))
 
 
 def test_straight_through_is_the_softmax_gradient():
-    z = jnp.array([0.5, -0.4, 0.1, 0.3, -0.2])
-    gradient = two_classes("straight_through").gradient(jax.random.key(0), {"z": z})["z"]
-    expected = jax.grad(lambda z: -jnp.sum(jax.nn.softmax(jnp.stack([z, -z], axis=1))[:, 0]))(z)
+    z = np.array([0.5, -0.4, 0.1, 0.3, -0.2], np.float32)
+    gradient = jax.jit(two_classes("straight_through").gradient)(jax.random.key(0), {"z": z})["z"]
+    expected = jax.jit(jax.grad(lambda z: -jnp.sum(jax.nn.softmax(jnp.stack([z, -z], axis=1))[:, 0])))(z)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
@@ -108,10 +113,10 @@ def test_trains(estimator):
 def test_gradient_sees_the_data_of_the_fitness(key):
     """With a perfect estimator for this minibatch alone: cross-entropy of the same rows."""
     problem = pipeline(estimator="cross_entropy")
-    solution = problem.initial_solution(key)
-    logits, labels = problem._minibatch(key, solution)
-    wrong = np.argmax([vote(x) for x in logits], axis=1) != labels
-    np.testing.assert_allclose(problem.fitness(key, solution), np.mean(wrong), rtol=1e-6)
+    solution = jax.jit(problem.initial_solution)(key)
+    logits, labels = jax.jit(problem._minibatch)(key, solution)
+    wrong = np.argmax(jax.jit(jax.vmap(vote))(logits), axis=1) != labels
+    np.testing.assert_allclose(jax.jit(problem.fitness)(key, solution), np.mean(wrong), rtol=1e-6)
 
 
 def test_made_by_id_on_another_task(idx_folder):

@@ -20,7 +20,7 @@ from zoo.problems.supervised.idx import _read_idx, load_idx_dataset
 
 
 def init_linear(key, inputs):
-    num_inputs = inputs[0].size
+    num_inputs = np.prod(inputs.shape[1:])
     return {"w": 0.3 * jax.random.normal(key, (num_inputs, 10)), "b": jnp.linspace(-0.5, 0.5, 10)}
 
 
@@ -68,25 +68,32 @@ def test_digits_split_is_fixed():
 @pytest.mark.parametrize("loss", ["cross_entropy", "error"])
 def test_fitness_on_the_whole_training_set(loss, key):
     problem = zoo.make_problem("supervised/digits", network=LINEAR, batch_size=None, loss=loss)
-    params = problem.initial_solution(key)
+    params = jax.jit(problem.initial_solution)(key)
+    fitness = jax.jit(problem.fitness)
     expected = by_hand(params, problem.train_inputs, problem.train_labels)[loss == "error"]
-    np.testing.assert_allclose(problem.fitness(key, params), expected, rtol=1e-5)
-    np.testing.assert_array_equal(problem.fitness(jax.random.key(1), params), problem.fitness(key, params))
+    np.testing.assert_allclose(fitness(key, params), expected, rtol=1e-5)
+    np.testing.assert_array_equal(fitness(jax.random.key(1), params), fitness(key, params))
     assert problem.differentiable == (loss == "cross_entropy")
 
 
 def test_fitness_on_a_minibatch_is_drawn_by_the_groups_key(key):
     problem = zoo.make_problem("supervised/digits", network=LINEAR, batch_size=16)
-    params = problem.initial_solution(key)
-    population = jax.tree.map(lambda x: jnp.stack([x, x, 2 * x, x]), params)
-    state = problem.init(key, np.array([0, 1, 1, 0]), params)
-    fitness = jax.jit(problem.evaluate)(key, population, state)[0].fitness
+
+    @jax.jit
+    def evaluate():
+        params = problem.initial_solution(key)
+        population = jax.tree.map(lambda x: jnp.stack([x, x, 2 * x, x]), params)
+        state = problem.init(key, np.array([0, 1, 1, 0]), params)
+        indices = jax.vmap(lambda k: jax.random.randint(k, (16,), 0, 1437))(group_keys(key, 2))
+        return population, problem.evaluate(key, population, state)[0].fitness, indices
+
+    population, fitness, indices = jax.tree.map(np.asarray, evaluate())
+    inputs, labels = np.asarray(problem.train_inputs), np.asarray(problem.train_labels)
     assert fitness[0] == fitness[3]
     assert fitness[0] != fitness[1]  # another group, another minibatch
     for member, group in enumerate([0, 1, 1, 0]):
-        indices = np.asarray(jax.random.randint(group_keys(key, 2)[group], (16,), 0, 1437))
         own = jax.tree.map(lambda x, member=member: x[member], population)
-        expected, _ = by_hand(own, problem.train_inputs[indices], np.asarray(problem.train_labels)[indices])
+        expected, _ = by_hand(own, inputs[indices[group]], labels[indices[group]])
         np.testing.assert_allclose(fitness[member], expected, rtol=1e-5)
 
 
@@ -95,23 +102,22 @@ def test_minibatches_are_drawn_from_the_whole_training_set(key):
     num = 50
     problem = Classification(
         network=FunctionNetwork(lambda key, x: jnp.zeros(1), lambda w, x: jnp.stack([0 * x[:, 0], w * x[:, 0]], 1)),
-        train_inputs=jnp.linspace(-1.0, 1.0, num)[:, None],
-        train_labels=jnp.ones(num, jnp.int32),
-        test_inputs=jnp.full((3, 1), jnp.nan),
-        test_labels=jnp.zeros(3, jnp.int32),
+        train_inputs=jnp.asarray(np.linspace(-1.0, 1.0, num, dtype=np.float32)[:, None]),
+        train_labels=jnp.asarray(np.ones(num, np.int32)),
+        test_inputs=np.full((3, 1), np.nan, np.float32),
+        test_labels=np.zeros(3, np.int32),
         loss="error",
         batch_size=4000,
     )
-    error = jax.jit(problem.fitness)(key, jnp.ones(1))  # half of the inputs are negative
+    error = jax.jit(problem.fitness)(key, np.ones(1, np.float32))  # half of the inputs are negative
     assert abs(error - 0.5) < 5 * np.sqrt(0.25 / 4000)
 
 
 def test_score_is_on_the_test_set(key):
     problem = zoo.make_problem("supervised/digits", network=LINEAR, batch_size=4)
-    params = problem.initial_solution(key)
-    state = problem.init(key, np.zeros(2, int), params)
+    params = jax.jit(problem.initial_solution)(key)
     cross_entropy, error = by_hand(params, problem.test_inputs, problem.test_labels)
-    score = problem.evaluate_score(key, params, state)
+    score = jax.jit(lambda p: problem.evaluate_score(key, p, problem.init(key, np.zeros(2, int), p)))(params)
     assert set(score) == {"test_accuracy", "test_loss"}
     np.testing.assert_allclose(score["test_accuracy"], 1 - error, rtol=1e-6)
     np.testing.assert_allclose(score["test_loss"], cross_entropy, rtol=1e-5)
@@ -121,7 +127,7 @@ def test_score_is_on_the_test_set(key):
 def test_surrogate_gradient_is_none_for_the_error(key):
     for loss in ("cross_entropy", "error"):
         problem = zoo.make_problem("supervised/digits", network=LINEAR, loss=loss)
-        state = problem.init(key, np.zeros(2, int), problem.initial_solution(key))
+        state = jax.jit(lambda p=problem: p.init(key, np.zeros(2, int), p.initial_solution(key)))()
         assert (problem.surrogate_gradient(key, state) is None) == (loss == "error")
 
 
@@ -131,8 +137,8 @@ def test_bytes_are_divided_by_255(key):
     fitness = {}
     for name, x in (("bytes", jnp.asarray(inputs)), ("floats", jnp.asarray(inputs / 255, jnp.float32))):
         problem = Classification(train_inputs=x, test_inputs=x, batch_size=None, **common)
-        params = problem.initial_solution(key)
-        fitness[name] = (problem.fitness(key, params), problem.score(key, params)["test_loss"])
+        params = jax.jit(problem.initial_solution)(key)
+        fitness[name] = (jax.jit(problem.fitness)(key, params), jax.jit(problem.score)(key, params)["test_loss"])
     np.testing.assert_allclose(fitness["bytes"], fitness["floats"], rtol=1e-6)
 
 
@@ -142,24 +148,24 @@ def test_bytes_are_divided_by_255(key):
 def test_mlp(key):
     """Two hidden layers with tanh, by hand."""
     problem = zoo.make_problem("supervised/digits", hidden=(5, 4), activation="tanh")
-    params = jax.jit(problem.initial_solution)(key)
+    params = jax.device_get(jax.jit(problem.initial_solution)(key))
     layers = [params["params"][f"Dense_{i}"] for i in range(3)]
     assert [layer["kernel"].shape for layer in layers] == [(64, 5), (5, 4), (4, 10)]
-    x = problem.test_inputs[:7]
-    hidden = np.asarray(x).reshape(7, 64)
+    x = np.asarray(problem.test_inputs)[:7]
+    hidden = x.reshape(7, 64)
     for layer in layers[:-1]:
         hidden = np.tanh(hidden @ layer["kernel"] + layer["bias"])
     expected = hidden @ layers[-1]["kernel"] + layers[-1]["bias"]
-    np.testing.assert_allclose(problem.network.apply(params, x), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(problem.network.apply)(params, x), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "silu"])
 def test_activations(activation):
     network = make_network("mlp", 1, hidden=(1,), activation=activation)
-    one = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-    x = jnp.array([[-1.5], [0.7]])
-    outputs = network.apply({"params": {"Dense_0": one, "Dense_1": one}}, x)
-    np.testing.assert_allclose(outputs, getattr(jax.nn, activation)(x), rtol=1e-6)
+    one = {"kernel": np.ones((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    x = np.array([[-1.5], [0.7]], np.float32)
+    outputs = jax.jit(network.apply)({"params": {"Dense_0": one, "Dense_1": one}}, x)
+    np.testing.assert_allclose(outputs, jax.jit(getattr(jax.nn, activation))(x), rtol=1e-6)
 
 
 def test_cnn(key):
@@ -170,8 +176,9 @@ def test_cnn(key):
     assert shapes["Conv_1"]["kernel"] == (5, 5, 2, 3)
     assert shapes["Dense_0"]["kernel"] == (2 * 2 * 3, 10)  # 8 x 8, pooled twice
     fitness = jax.jit(problem.fitness)
-    assert abs(fitness(key, params) - np.log(10)) < 1.5  # a fresh network knows nothing
-    assert abs(fitness(key, params) - fitness(jax.random.key(1), params)) > 1e-4
+    one, other = (float(fitness(k, params)) for k in (key, jax.random.key(1)))
+    assert abs(one - np.log(10)) < 1.5  # a fresh network knows nothing
+    assert abs(one - other) > 1e-4
 
 
 def test_a_flax_module_of_ones_own(key):
@@ -224,7 +231,7 @@ def test_sizes_may_be_numpy_integers(key):
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_labels_that_do_not_match_the_inputs(part):
-    x, y = jnp.zeros((4, 2)), jnp.zeros(4, int)
+    x, y = np.zeros((4, 2), np.float32), np.zeros(4, np.int32)
     arrays = {"train_inputs": x, "train_labels": y, "test_inputs": x, "test_labels": y, f"{part}_labels": y[:3]}
     with pytest.raises(ValueError, match=rf"one label per input, got {part}_inputs \(4, 2\) and {part}_labels \(3,\)"):
         Classification(network=LINEAR, **arrays)
@@ -252,8 +259,8 @@ def test_mnist_family(number, name, idx_folder, monkeypatch, key):
     inside = zoo.make_problem(f"supervised/{name}", data_dir=idx_folder / name, hidden=(2,))
     for problem in (given, found, inside):
         assert problem.train_inputs.dtype == np.uint8
-        np.testing.assert_array_equal(problem.train_inputs[..., 0], arrays[2 * number])
-        np.testing.assert_array_equal(problem.test_inputs[..., 0], arrays[2 * number + 1])
+        np.testing.assert_array_equal(np.asarray(problem.train_inputs)[..., 0], arrays[2 * number])
+        np.testing.assert_array_equal(np.asarray(problem.test_inputs)[..., 0], arrays[2 * number + 1])
         np.testing.assert_array_equal(problem.train_labels, np.arange(20) % 10)
         np.testing.assert_array_equal(problem.test_labels, np.arange(10))
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(given.initial_solution, key))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import zoo
+from tests.the_loop import initial_solution
 from zoo.sparsity.ladder import lottery_tickets, save_round
 
 CRITERIA = ["snr", "magnitude", "random"]
@@ -120,7 +121,7 @@ def test_magnitude_prunes_the_smallest_means(ladder):
 
 def test_criteria_start_alike_and_part(ladder):
     for seed in range(2):
-        start = DIGITS.initial_solution(zoo.loop.compiled.run_keys(seed_key(seed)).solution)
+        start = initial_solution(DIGITS, zoo.loop.compiled.run_keys(seed_key(seed)).solution)
         tickets = [[ladder.ticket(c, seed=seed, round=r) for c in CRITERIA] for r in range(2)]
         for first, second in zip(*tickets, strict=True):
             close(first.mean, tickets[0][0].mean)
