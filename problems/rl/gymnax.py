@@ -191,7 +191,8 @@ class _Made(NamedTuple):
 
 @functools.cache
 def _make(id: str) -> _Made:
-    with jax.ensure_compile_time_eval():  # what is made here must not belong to somebody's trace
+    # What is made here must not belong to somebody's trace.
+    with jax.ensure_compile_time_eval(), promotion_of_others():
         environment, params = gymnax.make(id)
         return _Made(
             environment,

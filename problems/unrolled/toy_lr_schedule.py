@@ -58,8 +58,8 @@ class ToyLRSchedule(UnrolledProblem):
 
     def step(self, key: jax.Array, solution: Solution, inner: ToyInner) -> tuple[ToyInner, jax.Array, bool]:
         """Takes one step of gradient descent at the schedule's rate."""
-        progress = inner.time / (self.horizon or 1)
-        rates = jnp.exp(solution).astype(progress.dtype)
+        progress = inner.time.astype(inner.x.dtype) / (self.horizon or 1)
+        rates = jnp.exp(solution).astype(inner.x.dtype)
         rate = rates[0] * (1 - progress) + rates[1] * progress
         x = inner.x - rate * jax.grad(_landscape)(inner.x)
         return ToyInner(x, inner.time + 1), _landscape(x), False

@@ -31,7 +31,7 @@ class Parameters(NamedTuple):
 
 
 def numbers_for(d: int | jax.Array, values: np.ndarray) -> np.ndarray | jax.Array:
-    """Returns numbers that are known at trace time as something that may be combined with `d`, which may be traced."""
+    """Returns numbers that are known at trace time as something that may be combined with `d`, a float if traced."""
     return jnp.asarray(values, d.dtype) if isinstance(d, jax.Array) else values
 
 

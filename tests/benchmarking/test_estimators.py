@@ -364,7 +364,7 @@ class Random(zoo.Problem):
         return jnp.ones(3)
 
     def fitness(self, key, solution):
-        return self.scale * (1 + jax.random.bernoulli(key)) * jnp.sum(solution)
+        return self.scale * jnp.where(jax.random.bernoulli(key), 2, 1) * jnp.sum(solution)
 
 
 def test_the_exact_gradient_is_the_mean_over_episodes_and_must_be_finite():

@@ -36,7 +36,7 @@ def test_map_members_evaluates_at_most_a_batch_at_a_time(batch_size, lengths):
 
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_map_members_maps_further_arguments_along(batch_size):
-    shift = (jnp.arange(5), {"scale": jnp.arange(10.0).reshape(5, 2)})
+    shift = (jnp.arange(5.0), {"scale": jnp.arange(10.0).reshape(5, 2)})
 
     def fn(solution, shift):
         return solution["b"] * shift[0] + shift[1]["scale"]

@@ -186,7 +186,7 @@ def test_statistics_count_what_the_members_of_a_parent_did_once(key):
     groups = zoo.Groups(np.array([0, 1, 0, 1, 0, 1]), parents=np.array([4, 5, 4, 5, 4, 5]))
     x = problem.initial_solution(key)
     state = problem.init(key, groups, x)
-    assert state.statistics == state.pending_steps
+    assert int(state.statistics) == int(state.pending_steps)
     population = jnp.array([[0.1, 0.2], [0.5, 0.0], [0.05, -0.3], [0.9, 0.0], [0.3, 0.3], [0.2, 0.1]])
     evaluations, states = evaluate_often(problem, state, population, 6)
     steps = [int(e.steps) for e in evaluations]

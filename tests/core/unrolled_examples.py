@@ -29,10 +29,11 @@ class Table(zoo.UnrolledProblem):
         return {"t": jnp.zeros((), jnp.int32), "start": jax.random.uniform(key), "total": 0.0}
 
     def step(self, key, solution, inner):
-        loss = solution["scale"] * jnp.asarray(LOSSES)[inner["t"] % 8]
+        scale, life = solution["scale"], solution["life"]
+        loss = scale * jnp.asarray(LOSSES, scale.dtype)[inner["t"] % 8]
         loss = loss + jax.random.uniform(key) if self.is_noisy else loss
         t = inner["t"] + 1
-        return {**inner, "t": t, "total": inner["total"] + loss}, loss, t >= solution["life"]
+        return {**inner, "t": t, "total": inner["total"] + loss}, loss, t.astype(life.dtype) >= life
 
 
 def linear_step(noise, limit, solution, inner):

@@ -289,7 +289,7 @@ def test_episodes_end_one_by_one(make, key):
     np.testing.assert_array_equal(end.inner.state.time, lives)
     np.testing.assert_array_equal(end.inner.observation[:, 0], lives)
     assert not np.any(end.inner.alive)
-    assert end.inner.moments.num == lives.sum()
+    assert float(end.inner.moments.num) == lives.sum()
     np.testing.assert_array_equal(end.inner.moments.total, [sum(n * (n - 1) / 2 for n in lives), 5 * lives.sum()])
 
 
@@ -441,7 +441,7 @@ def test_the_network_sees_normalised_observations(make, key):
 
 def test_a_run_normalises_with_its_own_statistics(make, key):
     """Action 1, which is rewarded, as long as the constant observation looks larger than 4; normalised it is 0."""
-    network = FunctionNetwork(no_init, lambda w, x: jnp.stack([0 * x[:, 1], x[:, 1] - 4], axis=1) + w)
+    network = FunctionNetwork(no_init, lambda w, x: jnp.stack([0 * x[:, 1], x[:, 1] - 4], axis=1) + w[None])
     problem = make(spaces.Discrete(2), network=network, normalize_observations=True, num_score_episodes=2)
     x = np.zeros(2, np.float32)
     states = [initial_state(problem, key, [0, 0])]

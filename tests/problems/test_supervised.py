@@ -25,7 +25,7 @@ def init_linear(key, inputs):
 
 
 def apply_linear(params, inputs):
-    return inputs.reshape(inputs.shape[0], -1) @ params["w"] + params["b"]
+    return inputs.reshape(inputs.shape[0], -1) @ params["w"] + params["b"][None]
 
 
 LINEAR = FunctionNetwork(init_linear, apply_linear)

@@ -69,7 +69,7 @@ class Line(zoo.UnrolledProblem):
     def step(self, key, solution, inner):
         x, time = DECAY @ inner["x"] + DRIVE @ solution, inner["time"] + 1
         loss = loss_of(self, x) + self.noise * jax.random.uniform(key, minval=-1.0)
-        terminated = (time >= inner["length"]) | (x[0] > self.limit) if self.terminates else False
+        terminated = (time.astype(x.dtype) >= inner["length"]) | (x[0] > self.limit) if self.terminates else False
         return {**inner, "x": x, "time": time}, loss, terminated
 
 

@@ -110,7 +110,7 @@ def test_generations_against_numpy(size, x64):
     state = strategy.init(key, np.linspace(-1, 1, D))
     for k in jax.random.split(key, 6):
         population, state = strategy.ask(k, state)
-        fitness = np.asarray(jnp.sum(jnp.arange(1.0, D + 1) * population**2, axis=1))
+        fitness = np.asarray(jnp.sum(jnp.arange(1.0, D + 1)[None] * population**2, axis=1))
         mean, sigma, path_sigma, path_c, covariance = reference_generation(state, population, fitness, size)
         state = strategy.tell(state, population, fitness)
         np.testing.assert_allclose(state.mean, mean, rtol=1e-9)
@@ -215,5 +215,5 @@ def test_degenerate_covariance_is_floored(key):
     assert scales.max() / scales.min() < 3000  # the square root of 1 / the precision of float32
     # What the distribution samples is what C says, also after the repair.
     rounding = 4 * np.finfo(np.float32).eps  # of four products each, of which the largest is one
-    np.testing.assert_allclose((basis * scales**2) @ basis.T, covariance, atol=rounding)
+    np.testing.assert_allclose((basis * scales[None] ** 2) @ basis.T, covariance, atol=rounding)
     np.testing.assert_array_equal(covariance, covariance.T)

@@ -143,7 +143,7 @@ def test_lm_ma_es_is_the_papers(x64):
     c_sigma = 2 * size / d
     mean, sigma, path, vectors = np.linspace(-1, 1, d), 0.7, np.zeros(d), np.zeros((m, d))
     strategy = LMMAES(population_size=size, sigma=0.7)
-    transform, inverse = jax.jit(lm_ma_es.transform), jax.jit(lm_ma_es._inverse_transform)
+    transform, inverse = (jax.jit(f, static_argnums=2) for f in (lm_ma_es.transform, lm_ma_es._inverse_transform))
     std = jax.jit(strategy.std)
     for t, (asked, x, fitness, told) in enumerate(generations(strategy, m + 5, d=d)):
         basis = np.eye(d)  # its columns, sent through the paper's loop, are those of P

@@ -111,7 +111,7 @@ def test_members_gradients_are_handed_on(key):
 
     seen = []
     strategy = frozen(MASK, Reads(population_size=SIZE))
-    members = lambda x: jax.tree.map(lambda y: y * jnp.arange(SIZE).reshape(-1, *[1] * (y.ndim - 1)), x)  # noqa: E731
+    members = lambda x: jax.tree.map(lambda y: y * jnp.arange(float(SIZE)).reshape(-1, *[1] * (y.ndim - 1)), x)  # noqa: E731
     surrogate = SurrogateGradient(lambda x: x, members)
     population, _ = strategy.ask(key, strategy.init(key, SOLUTION), surrogate)
     assert_equal(seen[0], free_part(members(population), num_axes=1))

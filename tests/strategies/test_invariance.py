@@ -32,7 +32,7 @@ NOT_RANK_BASED = {
 
 def valley(x):
     """A quadratic, not centred where a run starts."""
-    return jnp.sum(CURVATURE * (x["a"] - 0.5) ** 2) + (x["b"] + 1) ** 2 / 2
+    return jnp.sum(CURVATURE.astype(x["a"].dtype) * (x["a"] - 0.5) ** 2) + (x["b"] + 1) ** 2 / 2
 
 
 def moved(x, by):

@@ -65,8 +65,8 @@ def prunable(tree):
     return np.concatenate([np.ravel(tree["last"]["kernel"]), np.ravel(tree["w"])])
 
 
-# A gradient, a full and a diagonal distribution, members, restarts, a surrogate. `masked`, which lottery wraps around its
-# base, is tested with every strategy.
+# A gradient, a full and a diagonal distribution, members, restarts, a surrogate. `masked`, which lottery wraps around
+# its base, is tested with every strategy.
 @pytest.mark.parametrize("id", ["open_es", "cma_es", "snes", "de", "ipop", "hybrid"])
 def test_what_is_pruned_is_zero_in_every_member(id, key):
     """Under `scan`; the counts are exact, and biases stay."""

@@ -36,7 +36,7 @@ def test_generations_against_cmaes(size, x64, monkeypatch):
         np.testing.assert_allclose(cma.mean, peer.mean, rtol=1e-8)
         np.testing.assert_allclose(cma.sigma, peer._sigma, rtol=1e-8)
         np.testing.assert_allclose(cma.covariance, peer._C, rtol=1e-7, atol=1e-9)
-        np.testing.assert_allclose((cma.basis * cma.scales**2) @ cma.basis.T, peer._C, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose((cma.basis * cma.scales[None] ** 2) @ cma.basis.T, peer._C, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(cma.path_sigma, peer._p_sigma, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(cma.path_c, peer._pc, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(state.mean_rate.rate, peer._eta_mean, rtol=1e-8)

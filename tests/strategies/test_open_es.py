@@ -9,6 +9,7 @@ import pytest
 import zoo
 from tests.the_loop import ask, init, start, tell
 from zoo.core.noise import normal_like
+from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.open_es import OpenES
 
 CURVATURE = np.diag(np.arange(1, 5, dtype=np.float32)) + np.float32(0.3)
@@ -109,7 +110,8 @@ def test_update_is_the_optimizers(optimizer, key):
         fitness = jax.vmap(cubic)(population)
         evaluation = zoo.Evaluation(fitness, jnp.ones(8, bool), jnp.asarray(8))
         gradient = strategy.estimate(state, population, evaluation)
-        updates, optimizer_state = transformation.update(gradient, optimizer_state, mean)
+        with promotion_of_others():
+            updates, optimizer_state = transformation.update(gradient, optimizer_state, mean)
         return strategy.tell(state, population, evaluation), optax.apply_updates(mean, updates), optimizer_state
 
     for k in jax.random.split(key, 3):

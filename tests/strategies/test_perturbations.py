@@ -166,7 +166,7 @@ def test_members_and_sums(form, along, masked, key, monkeypatch):
     if along:
         rows = jax.tree.map(lambda z, u: z + u, by_rows(np.diag(WEIGHTS), rows), by_rows(COORDINATES, DIRECTIONS))
     steps = by_rows(np.concatenate([np.diag(s) for s in SCALES]), rows)
-    expected = jax.tree.map(lambda m, s: m + s, SOLUTION, steps)
+    expected = jax.tree.map(lambda m, s: np.asarray(m) + s, SOLUTION, steps)
     if masked:
         expected, steps = (jax.tree.map(lambda m, x: np.where(m, x, 0), MASK, tree) for tree in (expected, steps))
     weights, row_weights = normal(2 * NUM_ROWS, seed=5), normal(NUM_ROWS, seed=6)

@@ -61,7 +61,7 @@ def test_std_adapts_to_each_parameter(key):
     def train(state, keys):
         def body(state, k):
             population, state = strategy.ask(k, state)
-            return strategy.tell(state, population, jnp.sum(curvature * population**2, axis=1)), None
+            return strategy.tell(state, population, jnp.sum(curvature[None] * population**2, axis=1)), None
 
         return jax.lax.scan(body, state, keys)[0]
 

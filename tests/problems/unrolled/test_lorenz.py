@@ -74,7 +74,7 @@ def test_smoothed_loss_of_lorenz(key):
     problem = zoo.make_problem(LORENZ)
     thetas = jnp.array([[3.116, 3.7], [np.log(10), np.log(28)], [2.38, 3.285]])
     noise = 0.04 * jax.random.normal(key, (num, 2))
-    points = jnp.concatenate([thetas[:, None] + noise, thetas[:, None]], axis=1)
+    points = jnp.concatenate([thetas[:, None] + noise[None], thetas[:, None]], axis=1)
     # Compiled for speed: this one runs for a while.
     losses = jax.jit(jax.vmap(jax.vmap(lambda x: problem.fitness(key, {"log_a": x[0], "log_r": x[1]}))))(points)
     smoothed, exact = np.asarray(losses[:, :num], np.float64), losses[:, num]
