@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, leaf, number, static
+from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
 
@@ -33,11 +34,12 @@ class OptimizerNetwork(nn.Module):
             features: `[num_params, num_features]` of each parameter.
             time_features: `[num_time_features]`, the same for all.
         """
-        # One dense layer over both, without repeating the time features for every parameter.
-        x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)[None]
-        for size in self.hidden[1:]:
-            x = nn.Dense(size)(nn.relu(x))
-        return nn.Dense(2)(nn.relu(x))
+        with promotion_of_others():  # flax promotes features and parameters of different precision
+            # One dense layer over both, without repeating the time features for every parameter.
+            x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)[None]
+            for size in self.hidden[1:]:
+                x = nn.Dense(size)(nn.relu(x))
+            return nn.Dense(2)(nn.relu(x))
 
 
 class LearnedOptimizer(InnerTraining):

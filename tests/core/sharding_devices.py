@@ -80,8 +80,8 @@ def same_results():
 
 def network(solution, inputs, labels):
     for layer in solution[:-1]:
-        inputs = jnp.tanh(inputs @ layer["kernel"] + layer["bias"])
-    logits = inputs @ solution[-1]["kernel"] + solution[-1]["bias"]
+        inputs = jnp.tanh(inputs @ layer["kernel"] + layer["bias"][None])
+    logits = inputs @ solution[-1]["kernel"] + solution[-1]["bias"][None]
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1))
 
 

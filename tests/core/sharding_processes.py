@@ -35,7 +35,9 @@ def facts(result):
     }
 
 
+@jax.enable_x64(True)
 def run(id, mesh=None, **settings):
+    """In double precision where the problem is: eigenvectors of an almost round C magnify how a sum is rounded."""
     return zoo.run(*make(id), num_generations=6, num_scores=3, mesh=mesh, **settings)
 
 

@@ -119,7 +119,9 @@ def test_generations_against_numpy(size, x64):
         np.testing.assert_allclose(state.path_c, path_c, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(state.covariance, covariance, rtol=1e-8, atol=1e-10)
         # The factors are those of C: the decomposition is due in every generation at this size.
-        np.testing.assert_allclose((state.basis * state.scales**2) @ state.basis.T, covariance, rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(
+            (state.basis * state.scales[None] ** 2) @ state.basis.T, covariance, rtol=1e-7, atol=1e-10
+        )
 
 
 def test_samples_have_the_covariance_of_the_state(key):

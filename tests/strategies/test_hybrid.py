@@ -8,6 +8,7 @@ import pytest
 
 import zoo
 from tests.the_loop import FAMILIES, Decay, ask, generation, init, is_finite, start, tell
+from zoo.core.promotion import promotion_of_others
 from zoo.core.strategy import gradient_of_members
 
 SOLUTION = {"scores": np.linspace(-1, 1, 5, dtype=np.float32), "w": np.ones((2, 3), np.float32), "b": np.float32(0.5)}
@@ -62,7 +63,9 @@ def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
     for key in jax.random.split(jax.random.key(1), 3):
         loop, _ = generation(hybrid, problem, loop, key)
         key_group = jax.random.fold_in(jax.random.split(key)[1], 0)  # the whole population is one group
-        updates, state = transformation.update(jax.grad(lambda x, k=key_group: loss(k, x))(x), state, x)
+        gradient = jax.grad(lambda x, k=key_group: loss(k, x))(x)
+        with promotion_of_others():
+            updates, state = transformation.update(gradient, state, x)
         x = optax.apply_updates(x, updates)
     assert_equal(hybrid.mean(loop.state), x)
     assert not any(np.any(s) for s in jax.tree.leaves(hybrid.std(loop.state)))

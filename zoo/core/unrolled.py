@@ -175,7 +175,7 @@ class UnrolledProblem(Problem):
         problem._check_step(solution, jax.tree.map(lambda x: x[0], inner))
         steps = jnp.zeros((), jnp.int32)
         if self._num_windows > 1 and num_groups > 1:
-            phase = self._window * self._stagger(key_phase, num_groups)
+            phase = jnp.asarray(self._window * self._stagger(key_phase, num_groups), jnp.int32)
 
             def warm_up(k: jax.Array, phase: jax.Array, *start: Any) -> Unroll:
                 return problem._unroll(k, solution, *start, length=phase)

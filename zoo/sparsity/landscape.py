@@ -19,6 +19,7 @@ from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
 from zoo.core.problem import Problem, Statistics
+from zoo.core.promotion import promoted
 from zoo.core.strategy import Solution, check_solution
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
@@ -183,9 +184,12 @@ def _score_between(
     problem: Problem, one: Solution, other: Solution, key: jax.Array, alphas: jax.Array
 ) -> dict[str, jax.Array]:
     def score(alpha: jax.Array) -> dict[str, jax.Array]:
-        # Of the two ways to write it the one that is exact at both ends.
-        point = jax.tree.map(lambda x, y: (1 - alpha).astype(x.dtype) * x + alpha.astype(y.dtype) * y, one, other)
-        return problem.score(key, point)
+        def between(x: jax.Array, y: jax.Array) -> jax.Array:
+            x, y = promoted(x, y)
+            # Of the two ways to write it the one that is exact at both ends.
+            return (1 - alpha).astype(x.dtype) * x + alpha.astype(y.dtype) * y
+
+        return problem.score(key, jax.tree.map(between, one, other))
 
     return map_members(score, alphas, batch_size=problem.member_batch_size or _MEMBERS_AT_A_TIME)
 

@@ -13,6 +13,7 @@ import zoo
 from tests.problems.unrolled.examples import INFLUENCE, LEARNED, LORENZ, MLP, SMALL, TOY, fitness_of, jit, make_small
 from tests.the_loop import generation, is_finite, signature, start
 from zoo.cli import _parse_settings
+from zoo.core.promotion import promotion_of_others
 
 # What the papers say
 
@@ -45,7 +46,8 @@ def test_optimizers_of_the_learning_to_learn_problems_are_those_of_the_papers(id
     for transformation in (strategy._transformation, expected):
         state = transformation.init(jnp.zeros(()))
         for gradient in (1.0, -0.3, 0.2):
-            update, state = transformation.update(jnp.asarray(gradient), state)
+            with promotion_of_others():
+                update, state = transformation.update(jnp.asarray(gradient), state)
         updates.append(float(update))
     assert updates[0] == updates[1]
 
