@@ -10,11 +10,12 @@ Three things to do with it:
 from typing import TYPE_CHECKING, Any
 
 from zoo._version import __version__ as __version__
+from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import map_members, materialize
 from zoo.core.problem import FunctionProblem, Problem, from_function
 from zoo.core.settings import leaf, number, static
 from zoo.core.sharding import population_mesh
-from zoo.core.strategy import Evaluation, Groups, Strategy
+from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python

@@ -12,7 +12,7 @@ import jax
 import optax
 
 import zoo
-from zoo.core.strategy import num_dims
+from zoo.core.solution import num_dims
 from zoo.loop import compiled
 from zoo.problems.networks import CNN
 

@@ -30,7 +30,8 @@ import optax
 import zoo
 from benchmarks.timing import time_paired
 from zoo.core.noise import normal_rows
-from zoo.core.strategy import Strategy, num_dims
+from zoo.core.solution import num_dims
+from zoo.core.strategy import Strategy
 from zoo.problems.networks import MLP
 from zoo.strategies.gradient.eggroll import EGGROLL
 from zoo.strategies.gradient.open_es import OpenES

@@ -101,9 +101,8 @@ class EvosaxStrategy(Strategy):
             suggestions = {key: value for key, value in suggestions.items() if key != "learning_rate"}
         return super().with_suggestions(settings, suggestions, solution)
 
-    @property
-    def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Guided ES follows the surrogate gradient."""
+    def takes_surrogate(self, state: EvosaxState) -> bool:
+        """Returns whether the algorithm is guided ES, which follows the surrogate gradient."""
         return self.algorithm == "GuidedES"
 
     def mean(self, state: EvosaxState) -> Solution:

@@ -4,7 +4,7 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,8 @@ import numpy as np
 
 from zoo.core import Population, Solution, clip_std
 from zoo.core.promotion import promoted, times
-
-Number = float | jax.Array
-"""A constant of the compiled program, or traced."""
+from zoo.strategies.distribution import scalars
+from zoo.strategies.distribution.scalars import Number
 
 
 class Parameters(NamedTuple):
@@ -40,18 +39,17 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
 
     If `d` is an array, so are they.
     """
-    xp = functions_for(d)
     raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
     mu_eff = float(positive.sum() ** 2 / np.square(positive).sum())
     mu_eff_negative = float(negative.sum() ** 2 / max(np.square(negative).sum(), 1e-300))
     c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # (55)
-    d_sigma = 1 + 2 * xp.maximum(0.0, xp.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
+    d_sigma = 1 + 2 * scalars.maximum(0.0, scalars.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma  # (55)
     c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # (56)
     c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)  # (57)
-    c_mu = xp.minimum(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
-    total_negative = xp.minimum(  # (50), (51), (52)
-        xp.minimum(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2)), (1 - c_1 - c_mu) / (d * c_mu)
+    c_mu = scalars.minimum(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # (58)
+    total_negative = scalars.minimum(  # (50), (51), (52)
+        scalars.minimum(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2)), (1 - c_1 - c_mu) / (d * c_mu)
     )
     positive, negative = positive / positive.sum(), negative / max(-negative.sum(), 1e-300)
     weights = numbers_for(d, positive) + total_negative * numbers_for(d, negative)  # (53)
@@ -65,17 +63,6 @@ def default_parameters(d: int | jax.Array, size: int) -> Parameters:
         c_mu=c_mu,
         expected_norm=expected_norm(d),
     )
-
-
-class _Known:
-    """Functions of numbers that are known at trace time and stay Python's: NumPy's would promote what they meet."""
-
-    sqrt, log, log1p, ceil, minimum, maximum = math.sqrt, math.log, math.log1p, math.ceil, min, max
-
-
-def functions_for(d: Number) -> Any:
-    """Returns what has the functions for a number of dimensions, which may be traced, and for what follows from it."""
-    return jnp if isinstance(d, jax.Array) else _Known
 
 
 def expected_norm(d: int | jax.Array) -> Number:
@@ -93,7 +80,7 @@ def expected_norm(d: int | jax.Array) -> Number:
 
 def accumulate(path: Solution, step: Solution, c: Number, mu_eff: float) -> Solution:
     """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
-    scale = functions_for(c).sqrt(c * (2 - c) * mu_eff)
+    scale = scalars.sqrt(c * (2 - c) * mu_eff)
     return jax.tree.map(lambda p, s: (times(1 - c, p) + times(scale, s)).astype(p.dtype), path, step)
 
 

@@ -9,20 +9,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, static
 from zoo.core.promotion import ravel
+from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
     adapt_step_size,
     default_parameters,
     flatten_members,
-    functions_for,
     h_sigma,
     weights_by_rank,
 )
-from zoo.strategies.distribution.eigen import decompose_if, keep_apart
-from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.distribution.eigen import decompose_if
 
 
 class CMAESState(NamedTuple):
@@ -38,7 +37,7 @@ class CMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class CMAES(MaskableStrategy):
+class CMAES(Strategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
 
     Attributes:
@@ -86,7 +85,7 @@ class CMAES(MaskableStrategy):
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
-        d = self._num_dims(state.mean)
+        d = self.space.num_dims(state.mean)
         interval = _eigen_interval(d, default_parameters(d, evaluation.fitness.shape[0]))
         due = new.generation % jnp.asarray(interval, new.generation.dtype) == 0
         covariance, basis, scales = decompose_if(due, new.covariance, new.basis, new.scales)
@@ -96,7 +95,7 @@ class CMAES(MaskableStrategy):
         """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
         mean, unravel = ravel(state.mean)
         x = flatten_members(population)
-        d = self._num_dims(state.mean)
+        d = self.space.num_dims(state.mean)
         p = default_parameters(d, x.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
@@ -113,15 +112,13 @@ class CMAES(MaskableStrategy):
 
         # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite. That of
         # one that bounds moved says nothing bad about the direction it was sampled in, and would let C grow for ever.
-        if evaluation.moved is not None:
-            weights = jnp.where(evaluation.moved, jnp.maximum(weights, 0), weights)
+        if evaluation.repaired is not None:
+            weights = jnp.where(evaluation.repaired, jnp.maximum(weights, 0), weights)
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
         scaled = weights * jnp.where(weights < 0, d / jnp.maximum(squared_norm, jnp.finfo(x.dtype).eps), 1)
         keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu * jnp.sum(weights)
         rank_one, rank_mu = p.c_1 * jnp.outer(path_c, path_c), p.c_mu * (y.T * scaled[None]) @ y
-        covariance = keep * state.covariance + rank_one + rank_mu  # (47)
-        if self.mask is not None:
-            covariance = keep_apart(covariance, ravel(self.mask)[0])
+        covariance = self.space.keep_apart(keep * state.covariance + rank_one + rank_mu)  # (47)
 
         return CMAESState(
             mean=unravel(new_mean),
@@ -141,5 +138,4 @@ class CMAES(MaskableStrategy):
 
 def _eigen_interval(d: int | jax.Array, p: Parameters) -> int | jax.Array:
     """Returns the number of generations from one decomposition to the next (Hansen 2016, appendix B.2)."""
-    xp = functions_for(d)
-    return xp.maximum(1, xp.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))
+    return scalars.maximum(1, scalars.ceil(1 / (10 * d * (p.c_1 + p.c_mu))))

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
 from zoo.core.promotion import ravel
-from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members, functions_for
-from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.distribution import scalars
+from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members
 
 
 class CRFMNESState(NamedTuple):
@@ -35,7 +35,7 @@ class CRFMNESState(NamedTuple):
     v: jax.Array  # [d] the direction that is searched sqrt(1 + |v|^2) times as far
 
 
-class CRFMNES(MaskableStrategy):
+class CRFMNES(Strategy):
     """Cost-reduced fast moving natural evolution strategy: a scale per parameter and one direction.
 
     Members with infinite or NaN fitness count as infeasible: they rank last, the nearest to the mean first, and the
@@ -76,10 +76,9 @@ class CRFMNES(MaskableStrategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
         flat, _ = ravel(solution)
-        d = self._num_dims(solution)
-        v = normal_like(key, flat, num_samples=1)[0] / functions_for(d).sqrt(d)
-        if self.mask is not None:
-            v = jnp.where(ravel(self.mask)[0], v, 0)
+        d = self.space.num_dims(solution)
+        v = normal_like(key, flat, num_samples=1)[0] / scalars.sqrt(d)
+        v = self.space.restrict_flat(v)
         return CRFMNESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -100,8 +99,7 @@ class CRFMNES(MaskableStrategy):
     def _tell(self, state: CRFMNESState, population: Population, evaluation: Evaluation) -> CRFMNESState:
         mean, unravel = ravel(state.mean)
         x = flatten_members(population)
-        size, d = x.shape[0], self._num_dims(state.mean)
-        xp = functions_for(d)
+        size, d = x.shape[0], self.space.num_dims(state.mean)
         u, squared_norm = _direction(state.v)
         y = (x - mean[None]) / (state.sigma * state.scales)[None]
         along = y @ u
@@ -114,7 +112,7 @@ class CRFMNES(MaskableStrategy):
         by_rank = np.maximum(math.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)
         by_rank = by_rank / by_rank.sum()
         # What was rounded on the way to |z|: the members, around a mean that may be far from zero, and sums of y.
-        rounded = jnp.linalg.norm(mean / (state.sigma * state.scales)) + xp.sqrt(d) * jnp.linalg.norm(y, axis=1)
+        rounded = jnp.linalg.norm(mean / (state.sigma * state.scales)) + scalars.sqrt(d) * jnp.linalg.norm(y, axis=1)
         nearness = _tie_partners(jnp.sqrt(squared_z), 8 * float(jnp.finfo(x.dtype).eps) * rounded)
         order = jnp.lexsort((jnp.where(is_feasible, 0, nearness), fitness))
         gains = jnp.zeros(size, x.dtype).at[order].set(jnp.asarray(by_rank, x.dtype), unique_indices=True)
@@ -142,8 +140,8 @@ class CRFMNES(MaskableStrategy):
 
         # v and D take a step along the natural gradient of the members, and one of the path. Its rate is negative in
         # the authors' code below five dimensions, which would turn away from where the search goes.
-        rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * xp.log(d)) + 5) / (0.23 * d + 25))
-        rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * xp.maximum(d - 5, 0) / 6 * num_feasible / size
+        rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * scalars.log(d)) + 5) / (0.23 * d + 25))
+        rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * scalars.maximum(d - 5, 0) / 6 * num_feasible / size
         of_members = _natural_gradient(state.v, y, rate * weights)
         of_path = _natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
         v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
@@ -151,8 +149,7 @@ class CRFMNES(MaskableStrategy):
         longest = float(jnp.finfo(x.dtype).eps) ** -0.5
         v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))
         scales = state.scales * jnp.maximum(1 + change, 0.1)  # an unlucky step must not turn a scale negative
-        if self.mask is not None:
-            scales = jnp.where(ravel(self.mask)[0], scales, 1)
+        scales = self.space.restrict_flat(scales, 1)
         log_det = jnp.sum(jnp.log(scales)) + jnp.log1p(jnp.sum(jnp.square(v))) / 2
         scales = scales * jnp.exp(-log_det / d)  # sigma alone holds the volume
 
@@ -201,11 +198,10 @@ def _distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
     which converges for every d.
     """
-    xp = functions_for(d)
     a = 1.0
     for _ in range(10):
-        a -= (xp.log1p(a * a) + a * a / 2 - xp.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
-    return a * xp.minimum(1.0, xp.sqrt(size / d))
+        a -= (scalars.log1p(a * a) + a * a / 2 - scalars.log(0.24 * (d + 10))) / (2 * a / (1 + a * a) + a)
+    return a * scalars.minimum(1.0, scalars.sqrt(size / d))
 
 
 def _tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:

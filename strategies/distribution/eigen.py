@@ -24,21 +24,6 @@ def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return symmetric + shift[..., None] * jnp.broadcast_to(identity, symmetric.shape), vectors, scales
 
 
-def keep_apart(covariance: jax.Array, searched: jax.Array) -> jax.Array:
-    """Returns C with a multiple of the identity where nothing is searched, as large as the mean variance elsewhere.
-
-    So nothing of it is among the extreme eigenvalues, by which conditions and floors go.
-
-    Args:
-        covariance: [d, d], zero between what is searched and what is not.
-        searched: [d] booleans.
-    """
-    variances = jnp.diagonal(covariance)
-    mean = jnp.sum(jnp.where(searched, variances, 0)) / jnp.maximum(jnp.sum(searched, dtype=variances.dtype), 1)
-    rest = jnp.diag(jnp.where(searched, 0, mean))
-    return jnp.where(searched[:, None] & searched[None], covariance, rest)
-
-
 @jax.custom_batching.custom_vmap
 def decompose_if(
     due: jax.Array, covariance: jax.Array, basis: jax.Array, scales: jax.Array

@@ -21,17 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
 from zoo.core.promotion import ravel
+from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     accumulate,
     default_parameters,
     flatten_members,
-    functions_for,
     numbers_for,
     weights_by_rank,
 )
-from zoo.strategies.maskable import MaskableStrategy
 
 
 class LMMAESState(NamedTuple):
@@ -44,7 +43,7 @@ class LMMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class LMMAES(MaskableStrategy):
+class LMMAES(Strategy):
     """Limited-memory matrix adaptation evolution strategy, for hundreds of dimensions and more.
 
     Attributes:
@@ -66,7 +65,7 @@ class LMMAES(MaskableStrategy):
     def std(self, state: LMMAESState) -> Solution:
         """Returns sigma * sqrt(diag(P P^T))."""
         _, unravel = ravel(state.mean)
-        shrink, gains = _factors(state, self._num_dims(state.mean))
+        shrink, gains = _factors(state, self.space.num_dims(state.mean))
         gram = state.directions @ state.directions.T
         # P = a (I + M^T W M), of which row k is a (e_k + M^T W^T m), m the k-th column of M.
         w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram), dtype=gram.dtype) - jnp.tril(gram, -1) * gains[None])
@@ -88,23 +87,22 @@ class LMMAES(MaskableStrategy):
     def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
         mean, unravel = ravel(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean[None] + state.sigma * transform(state, z, self._num_dims(state.mean))), state
+        return jax.vmap(unravel)(mean[None] + state.sigma * transform(state, z, self.space.num_dims(state.mean))), state
 
     def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
         mean, unravel = ravel(state.mean)
         x = flatten_members(population)
-        size, d = x.shape[0], self._num_dims(state.mean)
-        xp = functions_for(d)
+        size, d = x.shape[0], self.space.num_dims(state.mean)
         p = default_parameters(d, size)
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
         y_mean = weights @ ((x - mean[None]) / state.sigma)
         z_mean = _inverse_transform(state, y_mean, d)
         # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
-        z_mean = z_mean * jnp.minimum(1, (xp.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
+        z_mean = z_mean * jnp.minimum(1, (scalars.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
 
         # The paper's rates are for d > size; below, where they would exceed one, paths without memory take over.
-        c_sigma = xp.minimum(1.0, 2 * size / d)
+        c_sigma = scalars.minimum(1.0, 2 * size / d)
         powers = numbers_for(d, 4.0 ** np.arange(len(state.directions)))
         c_c = jnp.minimum(1.0, size / (d * powers)).astype(x.dtype)[:, None]
         path = accumulate(state.path, z_mean, c_sigma, p.mu_eff)
@@ -141,7 +139,7 @@ def _inverse_transform(state: LMMAESState, y: jax.Array, d: int | jax.Array) -> 
 def _factors(state: LMMAESState, d: int | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns a, [], and g, [m]; see the top of this file. A vector counts from the generation of its number on."""
     num_directions = len(state.directions)
-    at_least_two = functions_for(d).maximum(d, 2)  # in one dimension the first would be one: P singular
+    at_least_two = scalars.maximum(d, 2)  # in one dimension the first would be one: P singular
     c_d = 1 / (at_least_two * numbers_for(d, 1.5 ** np.arange(num_directions)))
     is_in_use = jnp.arange(num_directions, dtype=jnp.int32) < state.generation
     c_d = jnp.where(is_in_use, c_d, 0).astype(state.directions.dtype)

@@ -7,16 +7,16 @@ Reference: Nomura, Akimoto, Ono 2023, "CMA-ES with Learning Rate Adaptation: Can
 Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, number, static
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, number, static
 from zoo.core.promotion import ravel
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
-from zoo.strategies.distribution.eigen import decompose, keep_apart
-from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.distribution.eigen import decompose
 
 
 class Rate(NamedTuple):
@@ -35,7 +35,7 @@ class LRACMAESState(NamedTuple):
     covariance_rate: Rate
 
 
-class LRACMAES(MaskableStrategy):
+class LRACMAES(Strategy):
     """CMA-ES with learning rate adaptation.
 
     It takes an eigendecomposition in every generation, where CMA-ES needs one in some 1 / (10 d (c_1 + c_mu)), and half
@@ -71,9 +71,13 @@ class LRACMAES(MaskableStrategy):
         """Returns the condition number of C."""
         return self._cma.condition_number(state.cma)
 
+    def map_mean(self, state: LRACMAESState, fn: Callable[[Solution], Solution]) -> LRACMAESState:
+        """Returns the state with the mean changed."""
+        return state._replace(cma=self._cma.map_mean(state.cma, fn))
+
     @property
     def _cma(self) -> CMAES:
-        return CMAES(population_size=self.population_size, sigma=self.sigma, mask=self.mask)
+        return CMAES(population_size=self.population_size, sigma=self.sigma, space=self.space)
 
     def _init(self, key: jax.Array, solution: Solution) -> LRACMAESState:
         cma = self._cma.init(key, solution)
@@ -94,9 +98,7 @@ class LRACMAES(MaskableStrategy):
         mean_step = ravel(new.mean)[0] - old_mean
         # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
         covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
-        searched = None if self.mask is None else ravel(self.mask)[0]
-        if searched is not None:
-            covariance_step = jnp.where(jnp.outer(searched, searched), covariance_step, 0)
+        covariance_step = self.space.restrict_flat(self.space.restrict_flat(covariance_step).T).T
 
         # Local coordinates, in which the old distribution is the standard normal one.
         inverse_root = (old.basis / old.scales[None]) @ old.basis.T
@@ -105,14 +107,12 @@ class LRACMAES(MaskableStrategy):
         mean_rate = self._adapt(state.mean_rate, local_mean, self.beta_mean)
         covariance_rate = self._adapt(state.covariance_rate, local_covariance, self.beta_covariance)
 
-        covariance = old.covariance + covariance_rate.rate * covariance_step
-        if searched is not None:
-            covariance = keep_apart(covariance, searched)
+        covariance = self.space.keep_apart(old.covariance + covariance_rate.rate * covariance_step)
         covariance, basis, scales = decompose(covariance)  # always: its roots are the next generation's coordinates
-        log_volume = jnp.sum(jnp.log(scales))
-        if searched is not None:  # that of what is searched
-            log_volume -= jnp.sum(jnp.where(searched, 0, jnp.log(jnp.diagonal(covariance)))) / 2
-        volume = jnp.exp(log_volume / self._num_dims(old.mean))  # sigma and C, of determinant one, from Sigma
+        is_searched = self.space.restrict_flat(jnp.ones_like(scales)) > 0
+        apart = jnp.where(is_searched, 0, jnp.log(jnp.diagonal(covariance)))
+        log_volume = jnp.sum(jnp.log(scales)) - jnp.sum(apart) / 2  # of what is searched
+        volume = jnp.exp(log_volume / self.space.num_dims(old.mean))  # sigma and C, of determinant one, from Sigma
         # The best step size goes with one over the learning rate of the mean.
         correction = state.mean_rate.rate / mean_rate.rate
         cma = new._replace(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
 from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import (
     accumulate,
@@ -20,7 +20,6 @@ from zoo.strategies.distribution.base import (
     flatten_members,
     weights_by_rank,
 )
-from zoo.strategies.maskable import MaskableStrategy
 
 
 class MAESState(NamedTuple):
@@ -33,7 +32,7 @@ class MAESState(NamedTuple):
     noise: jax.Array  # [population_size, d] z of the members last asked for
 
 
-class MAES(MaskableStrategy):
+class MAES(Strategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
 
     Attributes:
@@ -47,9 +46,9 @@ class MAES(MaskableStrategy):
     sigma: float = number(default=0.3, above=0)
 
     @property
-    def remembers_noise(self) -> bool:
-        """True: recovering z from a member would take the inverse of M."""
-        return True
+    def follows_population(self) -> bool:
+        """False: recovering z from a member would take the inverse of M."""
+        return False
 
     def mean(self, state: MAESState) -> Solution:
         """Returns the mean of the search distribution."""
@@ -73,14 +72,13 @@ class MAES(MaskableStrategy):
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
         mean, unravel = ravel(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
-        if self.mask is not None:  # `tell` goes by this noise
-            z = jnp.where(ravel(self.mask)[0][None], z, 0)
+        z = self.space.restrict_flat(z)  # `tell` goes by this noise
         x = mean[None] + state.sigma * (z @ state.factor.T)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
     def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
         mean, unravel = ravel(state.mean)
-        p = default_parameters(self._num_dims(state.mean), state.noise.shape[0])
+        p = default_parameters(self.space.num_dims(state.mean), state.noise.shape[0])
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
 
         y = (flatten_members(population) - mean[None]) / state.sigma  # M z

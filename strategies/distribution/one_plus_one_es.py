@@ -10,9 +10,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, take_member
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    normal_like,
+    number,
+    static,
+    take_member,
+)
 from zoo.core.promotion import common_dtype
-from zoo.strategies.maskable import MaskableStrategy
 
 TARGET_SUCCESS_RATE = 1 / 5
 
@@ -26,7 +36,7 @@ class OnePlusOneESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class OnePlusOneES(MaskableStrategy):
+class OnePlusOneES(Strategy):
     """(1+1)-ES; (1+lambda)-ES with a larger population, the success rate being that of the offspring.
 
     The first member of the first generation is the initial solution, so that the parent has a fitness to beat. It is
@@ -79,7 +89,7 @@ class OnePlusOneES(MaskableStrategy):
         # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
         is_success = (fitness <= parent_fitness) & is_offspring
         success_rate = (jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)).astype(state.sigma.dtype)
-        damping = jnp.sqrt(self._num_dims(state.parent) + 1)
+        damping = jnp.sqrt(self.space.num_dims(state.parent) + 1)
         exponent = jnp.where(jnp.any(is_offspring), (success_rate - TARGET_SUCCESS_RATE) / damping, 0)
 
         best = jnp.argmin(fitness)

@@ -12,18 +12,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    normal_like,
+    number,
+    static,
+    weighted_sum,
+)
 from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
+from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
     adapt_step_size,
     default_parameters,
-    functions_for,
     h_sigma,
     weights_by_rank,
 )
-from zoo.strategies.maskable import MaskableStrategy
 
 
 class SepCMAESState(NamedTuple):
@@ -37,7 +47,7 @@ class SepCMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class SepCMAES(MaskableStrategy):
+class SepCMAES(Strategy):
     """Separable CMA-ES: a step size and a variance per parameter.
 
     Attributes:
@@ -73,7 +83,7 @@ class SepCMAES(MaskableStrategy):
         return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, self.std(state), noise), state
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
-        d = self._num_dims(state.mean)
+        d = self.space.num_dims(state.mean)
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
@@ -111,5 +121,5 @@ def _separable_parameters(d: int | jax.Array, size: int) -> Parameters:
     """
     p = default_parameters(d, size)
     c_1 = p.c_1 * (d + 2) / 3
-    c_mu = functions_for(d).minimum(1 - c_1, p.c_mu * (d + 2) / 3)
+    c_mu = scalars.minimum(1 - c_1, p.c_mu * (d + 2) / 3)
     return p._replace(weights=jnp.maximum(p.weights, 0), c_1=c_1, c_mu=c_mu)

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, weighted_sum
 from zoo.core.promotion import times
-from zoo.strategies.distribution.base import functions_for
-from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.distribution import scalars
 from zoo.strategies.shaping import utilities
 
 
@@ -23,7 +22,7 @@ class SNESState(NamedTuple):
     std: Solution  # standard deviation per parameter, in the structure of the solution
 
 
-class SNES(MaskableStrategy):
+class SNES(Strategy):
     """Separable NES.
 
     Attributes:
@@ -57,8 +56,8 @@ class SNES(MaskableStrategy):
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
         std_learning_rate = self.std_learning_rate
         if std_learning_rate is None:
-            d = self._num_dims(state.mean)
-            std_learning_rate = (3 + functions_for(d).log(d)) / (5 * functions_for(d).sqrt(d))
+            d = self.space.num_dims(state.mean)
+            std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
         step = weighted_sum(utility * self.mean_learning_rate, population)

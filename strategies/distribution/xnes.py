@@ -9,10 +9,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    normal_like,
+    number,
+    static,
+    weighted_sum,
+)
 from zoo.core.promotion import ravel
-from zoo.strategies.distribution.base import flatten_members, functions_for
-from zoo.strategies.maskable import MaskableStrategy
+from zoo.strategies.distribution import scalars
+from zoo.strategies.distribution.base import flatten_members
 from zoo.strategies.shaping import utilities
 
 _MAX_EXPONENT = 16.0
@@ -26,7 +37,7 @@ class XNESState(NamedTuple):
     shape: jax.Array  # [d, d] B, of determinant one
 
 
-class XNES(MaskableStrategy):
+class XNES(Strategy):
     """Exponential NES: steps of the natural gradient in exponential coordinates of the covariance matrix.
 
     Attributes:
@@ -70,11 +81,9 @@ class XNES(MaskableStrategy):
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
         flat, _ = ravel(state.mean)
-        identity = jnp.eye(flat.size, dtype=flat.dtype)
-        if self.mask is not None:  # B stays as it is for what is not searched: nothing else would bound it there
-            identity = jnp.where(ravel(self.mask)[0][None], identity, 0)
-        d = self._num_dims(state.mean)
-        default = (9 + 3 * functions_for(d).log(d)) / (5 * d * functions_for(d).sqrt(d))
+        identity = self.space.identity(flat)  # B stays as it is for what is not searched: nothing else would bound it
+        d = self.space.num_dims(state.mean)
+        default = (9 + 3 * scalars.log(d)) / (5 * d * scalars.sqrt(d))
         std_rate = default if self.std_learning_rate is None else self.std_learning_rate
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
@@ -84,8 +93,8 @@ class XNES(MaskableStrategy):
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
         # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
         of_shape = utility
-        if evaluation.moved is not None:  # what bounds moved says nothing bad about the direction it was sampled in
-            of_shape = jnp.where(evaluation.moved, jnp.maximum(utility, 0), utility)
+        if evaluation.repaired is not None:  # what bounds moved says nothing bad about the direction it was sampled in
+            of_shape = jnp.where(evaluation.repaired, jnp.maximum(utility, 0), utility)
         gradient = (s * of_shape[None]) @ s.T - jnp.sum(of_shape) * identity
         gradient_sigma = jnp.trace(gradient) / d
         exponent = shape_rate / 2 * (gradient - gradient_sigma * identity)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, at_least_float32, number, scale_down, static
 from zoo.core.promotion import common_dtype
+from zoo.strategies.gradient.base import DescentState
 from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
@@ -25,9 +25,7 @@ from zoo.strategies.gradient.subspace import (
 class ASEBOState(NamedTuple):
     """State of `ASEBO`."""
 
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
+    descent: DescentState
     directions: Solution  # [subspace_dims, ...], the last estimates
     alpha: jax.Array  # []
     coefficients: jax.Array  # [subspace_dims, subspace_dims], of the basis that the population was drawn from
@@ -56,7 +54,7 @@ class ASEBO(EllipsoidStrategy):
 
     def basis(self, state: ASEBOState) -> Basis:
         """Returns the principal directions of the past estimates; none until there are enough."""
-        age = (state.generation - 1 - jnp.arange(self.subspace_dims, dtype=jnp.int32)) % self.subspace_dims
+        age = (state.descent.generation - 1 - jnp.arange(self.subspace_dims, dtype=jnp.int32)) % self.subspace_dims
         weights = jnp.sqrt(self.decay) ** age.astype(float)
 
         def weigh(d: jax.Array) -> jax.Array:
@@ -67,7 +65,7 @@ class ASEBO(EllipsoidStrategy):
         weights = weights.astype(basis.coefficients.dtype)
         coefficients = basis.coefficients * weights[None] / jnp.where(largest > 0, largest, 1)
         basis = Basis(state.directions, coefficients.astype(basis.coefficients.dtype), basis.rank)
-        return basis.only_if(state.generation >= self.subspace_dims)
+        return basis.only_if(state.descent.generation >= self.subspace_dims)
 
     def alpha_at(self, state: ASEBOState) -> jax.Array:
         """Returns the weight of the whole space in the search covariance."""
@@ -76,9 +74,7 @@ class ASEBO(EllipsoidStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> ASEBOState:
         dtype = at_least_float32(common_dtype(*jax.tree.leaves(solution)))
         return ASEBOState(
-            mean=solution,
-            optimizer_state=self._transformation.init(solution),
-            generation=jnp.zeros((), jnp.int32),
+            descent=self.start(solution),
             directions=no_directions(solution, self.subspace_dims),
             alpha=jnp.ones((), dtype),
             coefficients=jnp.zeros((self.subspace_dims, self.subspace_dims), dtype),
@@ -86,8 +82,7 @@ class ASEBO(EllipsoidStrategy):
 
     def _ask(self, key: jax.Array, state: ASEBOState, surrogate: Surrogate | None) -> tuple[Population, ASEBOState]:
         basis = self.basis(state)
-        noise = self._draw(key, state, basis)
-        population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
+        population = self.perturb(state, self.draw_around(key, state, basis))
         return population, state._replace(coefficients=basis.coefficients.astype(state.coefficients.dtype))
 
     def _tell(self, state: ASEBOState, population: Population, evaluation: Evaluation) -> ASEBOState:
@@ -97,7 +92,7 @@ class ASEBO(EllipsoidStrategy):
         inside = jnp.sum(basis.coordinates(scaled) ** 2)
         outside = jnp.maximum(inner_products(scaled, scaled)[0, 0] - inside, 0)
         ratio = jnp.where(inside > 0, jnp.sqrt(outside / jnp.where(inside > 0, inside, 1)), 1.0)
-        return self._apply(state, gradient)._replace(
-            directions=store(state.directions, gradient, state.generation),
+        return self.descend(state, gradient)._replace(
+            directions=store(state.directions, gradient, state.descent.generation),
             alpha=jnp.minimum(ratio, 1.0).astype(state.alpha.dtype),
         )

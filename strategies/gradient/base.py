@@ -1,29 +1,46 @@
-"""What strategies that descend a gradient share: the update of the mean, the schedule of sigma, antithetic pairs.
+"""What strategies that descend a gradient share.
 
-A member of the family implements `_init`, `_ask` and `estimate`; see `open_es` for the shortest.
+`DescentStrategy` descends a gradient, wherever it comes from. `GradientStrategy` draws perturbations of the mean and
+estimates the gradient as a weighted sum of them: what is left to say is how members are weighed. See `ars` for one.
 """
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from zoo.core import Evaluation, Population, Solution, State, Strategy, number, static, weighted_sum
+from zoo.core import Evaluation, Population, Solution, State, Strategy, Surrogate, number, static, weighted_sum
 from zoo.core.promotion import promotion_of_others, times
-from zoo.strategies.gradient.clip_up import clip_up
+from zoo.strategies.gradient import optimizers
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
 
-OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Schedule = Callable[[jax.Array], Any]
 
+CANNOT_RESTART = "its members go on from inner states, all of a generation at once"
+"""See `Strategy.cannot_restart`."""
 
-class OptimizerStrategy(Strategy):
+
+class DescentState(NamedTuple):
+    """What descends: the whole state of a strategy that keeps nothing else, and the field `descent` of any other's."""
+
+    mean: Solution
+    optimizer_state: optax.OptState
+    generation: jax.Array  # []
+
+    @property
+    def descent(self) -> "DescentState":
+        """Itself."""
+        return self
+
+
+class DescentStrategy(Strategy):
     """Base of strategies that hand a gradient to an optax optimizer.
+
+    A subclass implements `estimate`, and has a `DescentState` or a `NamedTuple` with one in its field `descent`.
 
     Attributes:
         learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles.
@@ -34,61 +51,12 @@ class OptimizerStrategy(Strategy):
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
-    optimizer: OptimizerFactory | str = static(default=optax.adam)
+    optimizer: optimizers.OptimizerFactory | str = static(default=optax.adam)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        name = type(self).__name__
-        if isinstance(self.optimizer, str):
-            if not callable(_optimizer_by_name(self.optimizer)):
-                raise ValueError(f"{name}.optimizer {self.optimizer!r} is not the name of an optax optimizer.")
-        elif isinstance(self.optimizer, optax.GradientTransformation) or not callable(self.optimizer):
-            raise TypeError(
-                f"{name}.optimizer must be a function from a learning rate to an optax transformation, such as "
-                f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {self.optimizer!r}."
-            )
-
-    @property
-    def _transformation(self) -> optax.GradientTransformation:
-        optimizer = _optimizer_by_name(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
-        return optimizer(self.learning_rate)
-
-    def _step(self, gradient: Solution, state: optax.OptState, solution: Solution) -> tuple[Solution, optax.OptState]:
-        """Returns the solution after a step of the optimizer along a gradient, and the optimizer's state."""
-        with promotion_of_others():  # Adam, for one, raises a float to the power of an integer array
-            updates, state = self._transformation.update(gradient, state, solution)
-            return optax.apply_updates(solution, updates), state
-
-
-def _optimizer_by_name(name: str) -> Any:
-    return clip_up if name == "clip_up" else getattr(optax, name, None)
-
-
-def has_finite_square(x: jax.Array) -> jax.Array:
-    """Whether each entry is finite, and small enough to be squared."""
-    return jnp.abs(x) < float(jnp.finfo(x.dtype).max) ** 0.5
-
-
-def skip_non_finite(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns the transformation, leaving out steps whose gradient is not finite, as one not sampled may be.
-
-    Nor is one let through whose square, which optimizers keep, would not be finite.
-    """
-
-    def mark_huge(updates: Any, params: Any = None) -> Any:
-        del params
-        return jax.tree.map(lambda g: jnp.where(has_finite_square(g), g, jnp.nan), updates)
-
-    finite = optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
-    return optax.chain(optax.stateless(mark_huge), finite)
-
-
-class DescentStrategy(OptimizerStrategy):
-    """Base of strategies that descend a gradient, wherever it comes from.
-
-    The state of a subclass is a `NamedTuple` with at least `mean` (the solution), `optimizer_state` and `generation`.
-    """
+        optimizers.check_optimizer(self.optimizer, f"{type(self).__name__}.optimizer")
 
     @abc.abstractmethod
     def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
@@ -102,61 +70,46 @@ class DescentStrategy(OptimizerStrategy):
 
     def mean(self, state: State) -> Solution:
         """Returns the current mean."""
-        return state.mean
+        return state.descent.mean
+
+    def map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
+        """Returns the state with the mean changed by a function of a solution."""
+        return self.with_descent(state, state.descent._replace(mean=fn(state.descent.mean)))
+
+    def start(self, solution: Solution) -> DescentState:
+        """Returns what descends, at the initial solution."""
+        return DescentState(solution, self.transformation.init(solution), jnp.zeros((), jnp.int32))
+
+    def descend(self, state: State, gradient: Solution) -> State:
+        """Returns the state after a step of the optimizer along a gradient."""
+        old = state.descent
+        mean, optimizer_state = optimizers.step(self.transformation, gradient, old.optimizer_state, old.mean)
+        return self.with_descent(state, DescentState(mean, optimizer_state, old.generation + 1))
+
+    def with_descent(self, state: State, descent: DescentState) -> State:
+        """Returns the state with something else that descends."""
+        return descent if isinstance(state, DescentState) else state._replace(descent=descent)
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer at its learning rate."""
+        return optimizers.transformation(self.optimizer, self.learning_rate)
 
     def _tell(self, state: State, population: Population, evaluation: Evaluation) -> State:
-        return self._apply(state, self.estimate(state, population, evaluation))
-
-    def _apply(self, state: State, gradient: Solution) -> State:
-        """Returns the state after a step of the optimizer along a gradient."""
-        mean, optimizer_state = self._step(gradient, state.optimizer_state, state.mean)
-        return state._replace(mean=mean, optimizer_state=optimizer_state, generation=state.generation + 1)
+        return self.descend(state, self.estimate(state, population, evaluation))
 
 
-class PerturbationStrategy(DescentStrategy):
-    """Base of strategies that estimate the gradient from the shaped fitness of perturbations of the mean.
+class GradientStrategy(DescentStrategy):
+    """Base of strategies that estimate the gradient by a weighted sum of perturbations of the mean.
+
+    Perturbations z are drawn from N(0, I), and one gives as many members as there are `signs`: mean + sign * sigma * z,
+    first all members of the first sign. A subclass that changes nothing is OpenAI-ES with antithetic pairs. Others
+    change `weights`, `signs`, or `groups`.
 
     Attributes:
         sigma: Standard deviation of the perturbations.
         shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
             of shape `[population_size]`. Anything but `"none"` changes what is estimated.
-    """
-
-    population_size: int | None = static(default=64, at_least=2)
-    sigma: float = number(default=0.1, above=0)
-    shaping: str | Shaping = static(default="centered_ranks")
-
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        get_shaping(self.shaping)
-
-    def _default_population_size(self, num_dims: int) -> int:
-        return 2 * (super()._default_population_size(num_dims) // 2)  # whole antithetic pairs
-
-    def _shape(self, fitness: jax.Array) -> jax.Array:
-        return get_shaping(self.shaping)(fitness)
-
-    def _check_pairs(self, way_out: str = "") -> None:
-        """Raises a `ValueError` if the population does not divide into antithetic pairs."""
-        if self.population_size is not None and self.population_size % 2:
-            raise ValueError(
-                f"{type(self).__name__} samples antithetic pairs, so population_size must be even, got "
-                f"{self.population_size}. Use {self.population_size + 1}{way_out}."
-            )
-
-    def _antithetic_weights(self, fitness: jax.Array) -> jax.Array:
-        """Returns the shaped fitness with only the difference within each pair kept: (w+ - w-) / 2 and its negative."""
-        weights = self._shape(fitness)
-        size = weights.shape[0]
-        half = (weights[: size // 2] - weights[size // 2 :]) / 2
-        return jnp.concatenate([half, -half])
-
-
-class GradientStrategy(PerturbationStrategy):
-    """Base of strategies whose perturbations have one standard deviation, constant or on a schedule.
-
-    Attributes:
         sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
             `optax.exponential_decay(1.0, 100, 0.9)`.
         perturbation: How the population is stored, from `zoo.strategies.perturbations`: `Dense()` arrays, `Seeded()`
@@ -164,37 +117,110 @@ class GradientStrategy(PerturbationStrategy):
             dictionary such as `{"id": "low_rank", "rank": 2}`.
     """
 
+    population_size: int | None = static(default=64, at_least=2)
+    sigma: float = number(default=0.1, above=0)
+    shaping: str | Shaping = static(default="centered_ranks")
     sigma_schedule: Schedule | None = static(default=None)
     perturbation: str | Perturbation = static(default=Dense())
+
+    signs: ClassVar[tuple[int, ...]] = (1, -1)
+    """Of the members that share a perturbation: 1, -1 or 0."""
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
+        get_shaping(self.shaping)
         perturbation = get_perturbation(self.perturbation, f"{type(self).__name__}.perturbation")
         object.__setattr__(self, "perturbation", perturbation)
+        check_divides(self, len(self.signs))
 
-    @property
-    def remembers_noise(self) -> bool:
-        """Whether members are not stored, so that an update cannot follow members that were moved."""
-        return not isinstance(self.perturbation, Dense)
+    def weights(self, state: State, fitness: jax.Array) -> jax.Array:
+        """Returns the weights `[population_size]` of the members' perturbations, which sum to zero.
 
-    @property
-    def _perturbation(self) -> Perturbation:
-        return self.perturbation  # pyright: ignore[reportReturnType] - __post_init__ saw to it
+        Args:
+            state: The state that `ask` returned.
+            fitness: `[population_size]`, lower is better; NaN is +inf by now.
+        """
+        return times(antithetic(self.shape(fitness)), 1 / (fitness.shape[0] * self.sigma_at(state)))
 
-    def std(self, state: State) -> Solution:
-        """Returns the current sigma, broadcast."""
-        return jax.tree.map(lambda m: jnp.broadcast_to(self.sigma_at(state).astype(m.dtype), m.shape), state.mean)
+    def shape(self, fitness: jax.Array) -> jax.Array:
+        """Returns the shaped fitness."""
+        return get_shaping(self.shaping)(fitness)
+
+    def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
+        """Returns the gradient estimate, the sum of weights_i times (x_i - mean) / sigma over the members.
+
+        Args:
+            state: The state that `ask` returned.
+            population: The population that was evaluated.
+            evaluation: Its evaluation.
+        """
+        weights = self.weights(state, evaluation.fitness)
+        # The weights sum to zero, so the mean drops out.
+        return weighted_sum(times(weights, 1 / self.sigma_at(state)), population, like=state.descent.mean)
 
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the standard deviation of the perturbations drawn in the state's generation."""
         if self.sigma_schedule is None:
             return jnp.asarray(self.sigma)
         with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
-            return jnp.asarray(self.sigma * self.sigma_schedule(state.generation))
+            return jnp.asarray(self.sigma * self.sigma_schedule(state.descent.generation))
 
-    def _weighted_estimate(self, state: State, population: Population, weights: jax.Array) -> Solution:
-        """Returns sum_i w_i (x_i - mean) / (population_size sigma^2) for weights that sum to zero."""
-        # The weights sum to zero, so the mean drops out.
-        scale = 1 / (weights.shape[0] * self.sigma_at(state) ** 2)
-        return weighted_sum(times(weights, scale), population, like=state.mean)
+    def std(self, state: State) -> Solution:
+        """Returns the current sigma, broadcast."""
+        sigma = self.sigma_at(state)
+        return jax.tree.map(lambda m: jnp.broadcast_to(sigma.astype(m.dtype), m.shape), state.descent.mean)
+
+    @property
+    def follows_population(self) -> bool:
+        """Whether members are stored: an update cannot follow others that were repaired."""
+        return isinstance(self.perturbation, Dense)
+
+    @property
+    def cannot_restart(self) -> str | None:
+        """Members that are not stored cannot wait for those of other blocks."""
+        if isinstance(self.perturbation, Dense):
+            return None
+        return f"the members of {self.perturbation!r} are not stored; use perturbation='dense'"
+
+    def draw(self, key: jax.Array, state: State) -> Any:
+        """Returns standard normal noise, a row for each perturbation."""
+        mean = state.descent.mean
+        return self._form.draw(key, mean, self._num_members(mean) // len(self.signs))
+
+    def perturb(self, state: State, noise: Any, sigma: jax.Array | None = None) -> Population:
+        """Returns the population of perturbations; `sigma` for each row, or that of the state's generation."""
+        sigma = self.sigma_at(state) if sigma is None else sigma
+        return self._form.perturb(state.descent.mean, sigma, noise, self.signs)
+
+    @property
+    def _form(self) -> Perturbation:
+        return self.perturbation  # pyright: ignore[reportReturnType] - __post_init__ saw to it
+
+    def _default_population_size(self, num_dims: int) -> int:
+        return super()._default_population_size(num_dims) // 2 * max(2, len(self.signs))
+
+    def _init(self, key: jax.Array, solution: Solution) -> Any:
+        return self.start(solution)
+
+    def _ask(self, key: jax.Array, state: Any, surrogate: Surrogate | None) -> tuple[Population, Any]:
+        return self.perturb(state, self.draw(key, state)), state
+
+
+def antithetic(weights: jax.Array) -> jax.Array:
+    """Returns weights with only the difference within each pair kept: (w+ - w-) / 2, and its negative."""
+    plus, minus = jnp.split(weights, 2)
+    half = (plus - minus) / 2
+    return jnp.concatenate([half, -half])
+
+
+def check_divides(strategy: Strategy, share: int) -> None:
+    """Raises a `ValueError` if the population does not divide into so many members for each perturbation."""
+    size = strategy.population_size
+    if size is not None and size % share:
+        members = "antithetic pairs" if share == 2 else f"{share} members with each perturbation"
+        multiple = "even" if share == 2 else f"a multiple of {share}"
+        raise ValueError(
+            f"{type(strategy).__name__} samples {members}, so population_size must be {multiple}, got {size}. "
+            f"Use {size + -size % share}."
+        )

@@ -1,6 +1,6 @@
 """Backpropagation through time: gradient descent through whole episodes."""
 
-from zoo.core import Groups, repeat_groups
+from zoo.core import Groups
 from zoo.strategies.gradient.tbptt import TBPTT
 
 
@@ -10,4 +10,4 @@ class BPTT(TBPTT):
     @property
     def groups(self) -> Groups:
         """Each worker by itself, and whole episodes."""
-        return Groups(repeat_groups(self._fixed_size, 1), whole_episodes=True)
+        return super().groups._replace(whole_episodes=True)

@@ -4,8 +4,7 @@ Reference: Vicol, Kolter, Swersky 2023, "Low-Variance Gradient Estimation in Unr
 ES-Single", arXiv 2304.11153.
 """
 
-import numpy as np
-
+from zoo.core import Groups
 from zoo.strategies.gradient.nres import NRES
 
 
@@ -20,6 +19,6 @@ class ESSingle(NRES):
     """
 
     @property
-    def groups(self) -> np.ndarray:
+    def groups(self) -> Groups:
         """One group."""
-        return np.zeros(self._fixed_size, np.int32)
+        return Groups.of(self._fixed_size)

@@ -4,6 +4,7 @@ Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Li et al. 2023, a
 """
 
 from zoo.core import Groups, static
+from zoo.strategies.gradient.base import CANNOT_RESTART
 from zoo.strategies.gradient.open_es import OpenES
 from zoo.strategies.shaping import Shaping
 
@@ -21,7 +22,11 @@ class FullES(OpenES):
     shaping: str | Shaping = static(default="none")
 
     @property
+    def cannot_restart(self) -> str:
+        """Members go on from inner states."""
+        return CANNOT_RESTART
+
+    @property
     def groups(self) -> Groups:
         """The groups of `OpenES`, and whole episodes."""
-        groups = super().groups
-        return Groups(groups.ids if isinstance(groups, Groups) else groups, whole_episodes=True)
+        return super().groups._replace(whole_episodes=True)

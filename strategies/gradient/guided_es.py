@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Surrogate, at_least_float32, number, static, unit
-from zoo.core.promotion import common_dtype
+from zoo.core.promotion import common_dtype, times
+from zoo.strategies.gradient.base import DescentState, antithetic
 from zoo.strategies.gradient.subspace import (
     Basis,
     EllipsoidStrategy,
@@ -28,9 +28,7 @@ _DECAY = 0.99
 class GuidedESState(NamedTuple):
     """State of `GuidedES`."""
 
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
+    descent: DescentState
     directions: Solution  # [subspace_dims, ...], the last surrogate gradients at length one; zero where there was none
     coordinates: jax.Array  # [num_pairs, subspace_dims], of the perturbations over sigma in the subspace
     rank: jax.Array  # [], of the subspace they were drawn from
@@ -65,8 +63,6 @@ class GuidedES(EllipsoidStrategy):
     adaptive: bool = static(default=False)
     min_alpha: float = number(default=0.1, above=0, at_most=1)
 
-    takes_surrogate = True
-
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
@@ -77,6 +73,10 @@ class GuidedES(EllipsoidStrategy):
                 f"subspace_dims={self.subspace_dims}, got {self.population_size}."
             )
 
+    def takes_surrogate(self, state: State) -> bool:
+        """Returns True."""
+        return True
+
     def basis(self, state: GuidedESState) -> Basis:
         """Returns the span of the last surrogate gradients."""
         return orthonormal_basis(state.directions)
@@ -85,24 +85,15 @@ class GuidedES(EllipsoidStrategy):
         """Returns the weight of the whole space in the search covariance."""
         return state.alpha
 
-    def estimate(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, beta sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
-
-        Args:
-            state: The state that `ask` returned.
-            population: The population that was evaluated.
-            evaluation: Its evaluation.
-        """
-        gradient = super().estimate(state, population, evaluation)
-        return jax.tree.map(lambda g: state.beta.astype(g.dtype) * g, gradient)
+    def weights(self, state: GuidedESState, fitness: jax.Array) -> jax.Array:
+        """Returns beta times the weights of OpenAI-ES."""
+        return times(state.beta, super().weights(state, fitness))
 
     def _init(self, key: jax.Array, solution: Solution) -> GuidedESState:
         dtype = at_least_float32(common_dtype(*jax.tree.leaves(solution)))
         alpha = jnp.maximum(self.alpha, self.min_alpha) if self.adaptive else self.alpha
         return GuidedESState(
-            mean=solution,
-            optimizer_state=self._transformation.init(solution),
-            generation=jnp.zeros((), jnp.int32),
+            descent=self.start(solution),
             directions=no_directions(solution, self.subspace_dims),
             coordinates=jnp.zeros((self._num_members(solution) // 2, self.subspace_dims), dtype),
             rank=jnp.zeros((), jnp.int32),
@@ -112,26 +103,28 @@ class GuidedES(EllipsoidStrategy):
         )
 
     def _ask(self, key: jax.Array, state: GuidedESState, surrogate: Surrogate | None) -> tuple[Population, State]:
-        gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
-        state = state._replace(directions=store(state.directions, unit(gradient), state.generation))
+        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
+        state = state._replace(directions=store(state.directions, unit(gradient), state.descent.generation))
         basis = self.basis(state)
-        noise = self._draw(key, state, basis)
+        noise = self.draw_around(key, state, basis)
         coordinates = basis.coordinates(noise).astype(state.coordinates.dtype)
         state = state._replace(coordinates=coordinates, rank=basis.rank.astype(jnp.int32))
-        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise), state
+        return self.perturb(state, noise), state
 
     def _tell(self, state: GuidedESState, population: Population, evaluation: Evaluation) -> GuidedESState:
         told = super()._tell(state, population, evaluation)
         if not self.adaptive:
             return told
         num_pairs = len(state.coordinates)
-        slopes = (self._antithetic_weights(evaluation.fitness)[:num_pairs] / self.sigma_at(state)).astype(
+        slopes = (antithetic(self.shape(evaluation.fitness))[:num_pairs] / self.sigma_at(state)).astype(
             state.coordinates.dtype
         )
         squares = self._update_squares(state, slopes)
         is_known = squares[0] > 0  # nothing is, where all fitness was the same, or none finite
         fraction = jnp.clip(squares[1] / jnp.where(is_known, squares[0], 1), 0, 1)
-        alpha, beta = optimal_coefficients(fraction, self._num_dims(state.mean), state.rank, num_pairs, self.min_alpha)
+        alpha, beta = optimal_coefficients(
+            fraction, self.space.num_dims(state.descent.mean), state.rank, num_pairs, self.min_alpha
+        )
         return told._replace(
             squares=squares,
             alpha=jnp.where(is_known, alpha, state.alpha).astype(state.alpha.dtype),
@@ -152,7 +145,7 @@ class GuidedES(EllipsoidStrategy):
         within = (jnp.mean(slopes**2) - rest) / (whole + inside)
         new = jnp.stack([within + rest / whole, within]).astype(state.squares.dtype)
         # The early estimates are plain averages.
-        weight = jnp.maximum(1 - _DECAY, 1 / (state.generation + 1))
+        weight = jnp.maximum(1 - _DECAY, 1 / (state.descent.generation + 1))
         averages = state.squares + weight.astype(new.dtype) * (new - state.squares)
         return jnp.where(jnp.all(jnp.isfinite(averages)), averages, state.squares)
 

@@ -17,16 +17,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from zoo.core import (
     Evaluation,
+    Groups,
     Population,
     Solution,
     Surrogate,
     apply_mask,
-    repeat_groups,
     sharding,
     static,
     weighted_sum,
@@ -34,7 +32,7 @@ from zoo.core import (
 from zoo.core.noise import KeyWords, renew_rows, row_numbers
 from zoo.core.promotion import times
 from zoo.strategies.batching import any_in_batch
-from zoo.strategies.gradient.base import GradientStrategy
+from zoo.strategies.gradient.base import CANNOT_RESTART, DescentState, GradientStrategy, antithetic
 from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise
 from zoo.strategies.shaping import Shaping
 
@@ -49,9 +47,7 @@ class Blocks(NamedTuple):
 class OnlineState(NamedTuple):
     """State of an `OnlineStrategy`."""
 
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
+    descent: DescentState
     age: jax.Array  # [num_pairs] windows since the pair's episode began
     sigma: jax.Array  # [num_pairs] with which its perturbation was drawn
     perturbation: Solution | Blocks | None  # [num_pairs, ...] standard normal; None if drawn anew in every window
@@ -75,15 +71,15 @@ class OnlineStrategy(GradientStrategy):
 
     shaping: str | Shaping = static(default="none")
 
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        self._check_pairs()
+    @property
+    def follows_population(self) -> bool:
+        """False."""
+        return False
 
     @property
-    def remembers_noise(self) -> bool:
-        """True."""
-        return True
+    def cannot_restart(self) -> str:
+        """A pair goes on from its own inner states."""
+        return CANNOT_RESTART
 
     @property
     @abc.abstractmethod
@@ -91,9 +87,13 @@ class OnlineStrategy(GradientStrategy):
         """Windows between two draws of a pair's perturbation; `None`: one for the whole episode."""
 
     @property
-    def groups(self) -> np.ndarray:
+    def groups(self) -> Groups:
         """The antithetic pairs: each has its own data, start and phase."""
-        return repeat_groups(self._fixed_size, 2)
+        return Groups.of(self._fixed_size, 2)
+
+    def weights(self, state: OnlineState, fitness: jax.Array) -> jax.Array:
+        """Returns the weights of OpenAI-ES, each for the sigma of its pair."""
+        return times(antithetic(self.shape(fitness)), 1 / (len(fitness) * jnp.tile(state.sigma, 2)))
 
     def estimate(self, state: OnlineState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate; see the top of this file.
@@ -103,16 +103,16 @@ class OnlineStrategy(GradientStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        weights = self._antithetic_weights(evaluation.fitness)
-        num_pairs = state.age.shape[0]
-        # As in open_es the mean drops out, here from sum_i w_i (x_i - mean) / sigma_i^2.
-        scale = 1 / (2 * num_pairs * jnp.tile(state.sigma, 2) ** 2)
-        estimate = weighted_sum(times(weights, scale), population, like=state.mean)
+        # The weights sum to zero, so the mean drops out.
+        weights = times(self.weights(state, evaluation.fitness), 1 / jnp.tile(state.sigma, 2))
+        estimate = weighted_sum(weights, population, like=state.descent.mean)
+        num_pairs = len(state.age)
+        of_pairs = antithetic(self.shape(evaluation.fitness))[:num_pairs] / num_pairs
         if isinstance(state.perturbation, Blocks) and self._noise_period is not None:
-            earlier = self._sum_blocks(state, weights[:num_pairs] / num_pairs)
+            earlier = self._sum_blocks(state, of_pairs)
             earlier = apply_mask(getattr(population, "mask", None), earlier)
         elif state.earlier is not None:
-            earlier = weighted_sum(weights[:num_pairs] / num_pairs, state.earlier)
+            earlier = weighted_sum(of_pairs, state.earlier)
         else:
             return estimate
         return jax.tree.map(jnp.add, estimate, earlier)
@@ -124,9 +124,7 @@ class OnlineStrategy(GradientStrategy):
             return jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), solution)
 
         state = OnlineState(
-            mean=solution,
-            optimizer_state=self._transformation.init(solution),
-            generation=jnp.zeros((), jnp.int32),
+            descent=self.start(solution),
             age=jnp.zeros(num_pairs, jnp.int32),
             sigma=jnp.zeros(num_pairs, float),
             perturbation=None,
@@ -155,14 +153,14 @@ class OnlineStrategy(GradientStrategy):
             blocks = Blocks(
                 keys.replace(words=keys.words.at[here].set(words)), state.perturbation.sigma.at[here].set(sigma)
             )
-            noise = self._draw_rows(state.mean, keys.replace(words=words), row_numbers(num_pairs))
+            noise = self._draw_rows(state.descent.mean, keys.replace(words=words), row_numbers(num_pairs))
             state = state._replace(perturbation=blocks)
         elif state.perturbation is None:
-            noise = self._perturbation.draw(key, state.mean, num_pairs)
+            noise = self.draw(key, state)
         else:
             noise = renew_rows(key, state.perturbation, is_new)
             state = state._replace(perturbation=noise)
-        return self._perturbation.perturb(state.mean, sigma, noise), state._replace(sigma=sigma)
+        return self.perturb(state, noise, sigma), state._replace(sigma=sigma)
 
     def _tell(self, state: OnlineState, population: Population, evaluation: Evaluation) -> OnlineState:
         num_pairs = state.age.shape[0]
@@ -183,9 +181,9 @@ class OnlineStrategy(GradientStrategy):
     @property
     def _max_blocks(self) -> int | None:
         """How many perturbations of an episode are remembered by their keys; `None`: they are not."""
-        if not isinstance(self._perturbation, ImplicitPerturbation):
+        if not isinstance(self._form, ImplicitPerturbation):
             return None
-        return 1 if self._noise_period is None else self._perturbation.max_blocks
+        return 1 if self._noise_period is None else self._form.max_blocks
 
     def _block(self, age: jax.Array) -> jax.Array:
         """Returns which of the remembered perturbations of its episode a pair is at."""
@@ -201,7 +199,7 @@ class OnlineStrategy(GradientStrategy):
         return is_due if self._max_blocks is None else is_due & (age < self._noise_period * self._max_blocks)
 
     def _draw_rows(self, mean: Solution, keys: KeyWords, rows: jax.Array) -> Noise:
-        return self._perturbation.draw_rows(keys.key, mean, rows)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._form.draw_rows(keys.key, mean, rows)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _sum_blocks(self, state: OnlineState, weights: jax.Array) -> Solution:
         """Returns the weighted sum over the pairs of z_j / sigma_j before the present block, drawn again."""
@@ -209,7 +207,7 @@ class OnlineStrategy(GradientStrategy):
         is_earlier = jnp.arange(len(blocks.sigma), dtype=jnp.int32)[:, None] < self._block(state.age)[None]
         scaled = jnp.where(is_earlier, weights[None] / blocks.sigma, 0)
 
-        add_up = functools.partial(_sum_blocks, self._perturbation, blocks.keys.impl, state.mean)
+        add_up = functools.partial(_sum_blocks, self._form, blocks.keys.impl, state.descent.mean)
         if sharding.num_shards() > 1:
             add_up = sharding.on_shards(add_up, axes=(1, 1, 0), out_axis=None)
         return add_up(blocks.keys.words, scaled, row_numbers(len(state.age)))

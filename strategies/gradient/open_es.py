@@ -7,23 +7,13 @@ Methods", arXiv 1906.03139.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static
+from zoo.core import Groups, State, static
+from zoo.core.promotion import times
 from zoo.strategies.gradient.base import GradientStrategy
-
-
-class OpenESState(NamedTuple):
-    """State of `OpenES`."""
-
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
 
 
 class OpenES(GradientStrategy):
@@ -47,8 +37,6 @@ class OpenES(GradientStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.antithetic:
-            self._check_pairs(", or antithetic=False")
         size = self.population_size
         if self.num_workers == 1 or size is None:
             return
@@ -61,45 +49,38 @@ class OpenES(GradientStrategy):
             )
 
     @property
-    def groups(self) -> np.ndarray | Groups:
+    def signs(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
+        """Antithetic pairs, or one member for each perturbation."""
+        return (1, -1) if self.antithetic else (1,)
+
+    @property
+    def groups(self) -> Groups:
         """Each worker's members, which are compared; antithetic pairs only if they are merely subtracted."""
         if self.num_workers > 1:
-            return repeat_groups(self._fixed_size, self._fixed_size // self.num_workers)
+            return Groups.of(self._fixed_size, self._fixed_size // self.num_workers)
         if self.antithetic and self.shaping == "none":
-            return repeat_groups(self._fixed_size, 2)
+            return Groups.of(self._fixed_size, 2)
         return super().groups
 
-    def estimate(self, state: OpenESState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, sum_i w_i (x_i - mean) / (population_size * sigma^2).
+    def weights(self, state: State, fitness: jax.Array) -> jax.Array:
+        """Returns w_i / (population_size * sigma), w the shaped fitness: of pairs their difference, else its deviation.
 
-        Args:
-            state: The state that `ask` returned.
-            population: The population that was evaluated.
-            evaluation: Its evaluation.
+        The deviation is that from the mean of the worker's members.
         """
         if self.antithetic:
-            weights = self._antithetic_weights(evaluation.fitness)
-        else:
-            weights = self._per_worker(_subtract_mean, self._shape(evaluation.fitness))
-        return self._weighted_estimate(state, population, weights)
+            return super().weights(state, fitness)
+        weights = self._per_worker(_subtract_mean, self.shape(fitness))
+        return times(weights, 1 / (fitness.shape[0] * self.sigma_at(state)))
 
-    def _shape(self, fitness: jax.Array) -> jax.Array:
-        return self._per_worker(super()._shape, fitness)
+    def shape(self, fitness: jax.Array) -> jax.Array:
+        """Returns the shaped fitness, that of each worker's members by itself."""
+        return self._per_worker(super().shape, fitness)
 
     def _per_worker(self, fn: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
         """Applies a function of the values of one worker's members to those of each worker."""
         if self.num_workers == 1:
             return fn(values)
         return jax.vmap(fn, in_axes=1, out_axes=1)(values.reshape(-1, self.num_workers)).reshape(-1)
-
-    def _init(self, key: jax.Array, solution: Solution) -> OpenESState:
-        return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
-
-    def _ask(self, key: jax.Array, state: OpenESState, surrogate: Surrogate | None) -> tuple[Population, OpenESState]:
-        signs = (1, -1) if self.antithetic else (1,)
-        num_samples = self._num_members(state.mean) // len(signs)
-        noise = self._perturbation.draw(key, state.mean, num_samples)
-        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise, signs), state
 
 
 def _subtract_mean(weights: jax.Array) -> jax.Array:

@@ -9,29 +9,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, weighted_sum
-from zoo.strategies.gradient.base import PerturbationStrategy
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic, check_divides
+from zoo.strategies.shaping import Shaping, get_shaping
 
 
 class PGPEState(NamedTuple):
     """State of `PGPE`."""
 
-    mean: Solution
+    descent: DescentState
     std: Solution  # standard deviation per parameter, in the structure of the solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
 
 
-class PGPE(PerturbationStrategy):
+class PGPE(DescentStrategy):
     """PGPE with symmetric sampling: descends the gradients of E[f] in the mean and in the standard deviations.
 
     Both steps are proportional to the variance, as in the paper: the optimizer is handed std^2 times the gradient of
     the mean, and a standard deviation moves by `std_learning_rate` times std^2 times its gradient.
 
     Attributes:
+        population_size: An even number.
         sigma: Initial standard deviation of every parameter.
+        shaping: As in `open_es`.
         optimizer: As in every gradient strategy; `"clip_up"` is the one made for this.
         std_learning_rate: Step of the standard deviations.
         max_std_change: Largest change of a standard deviation in one generation, relative to it.
@@ -40,13 +40,17 @@ class PGPE(PerturbationStrategy):
         Sehnke et al. 2010, doi 10.1016/j.neunet.2009.12.004; Toklu et al. 2020, arXiv 2008.02387.
     """
 
+    population_size: int | None = static(default=64, at_least=2)
+    sigma: float = number(default=0.1, above=0)
+    shaping: str | Shaping = static(default="centered_ranks")
     std_learning_rate: float = number(default=0.1, at_least=0)
     max_std_change: float = number(default=0.2, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        self._check_pairs()
+        get_shaping(self.shaping)
+        check_divides(self, 2)
 
     def std(self, state: PGPEState) -> Solution:
         """Returns the standard deviations of the search distribution."""
@@ -60,27 +64,31 @@ class PGPE(PerturbationStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        return jax.tree.map(lambda g, s: g / s / s, self._mean_step(state, population, evaluation), state.std)
+        return jax.tree.map(lambda g, s: g / s / s, self._mean_step(population, evaluation), state.std)
 
     def estimate_std(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate for the standard deviations, unbiased without shaping; as `estimate`."""
         return jax.tree.map(lambda g, s: g / s, self._relative_std_step(state, population, evaluation), state.std)
 
+    def _default_population_size(self, num_dims: int) -> int:
+        return super()._default_population_size(num_dims) // 2 * 2
+
     def _init(self, key: jax.Array, solution: Solution) -> PGPEState:
         std = jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution)
-        return PGPEState(solution, std, self._transformation.init(solution), jnp.zeros((), jnp.int32))
+        return PGPEState(self.start(solution), std)
 
     def _ask(self, key: jax.Array, state: PGPEState, surrogate: Surrogate | None) -> tuple[Population, PGPEState]:
-        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean) // 2)
+        mean = state.descent.mean
+        noise = normal_like(key, mean, num_samples=self._num_members(mean) // 2)
 
         def pairs(m: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
             return jnp.concatenate([m[None] + s[None] * z, m[None] - s[None] * z])
 
-        return jax.tree.map(pairs, state.mean, state.std, noise), state
+        return jax.tree.map(pairs, mean, state.std, noise), state
 
     def _tell(self, state: PGPEState, population: Population, evaluation: Evaluation) -> PGPEState:
         change = self._relative_std_step(state, population, evaluation)
-        told = self._apply(state, self._mean_step(state, population, evaluation))
+        told = self.descend(state, self._mean_step(population, evaluation))
 
         def new_std(std: jax.Array, change: jax.Array) -> jax.Array:
             bounded = jnp.clip(self.std_learning_rate * change, -self.max_std_change, self.max_std_change)
@@ -89,15 +97,15 @@ class PGPE(PerturbationStrategy):
 
         return told._replace(std=jax.tree.map(new_std, state.std, change))
 
-    def _mean_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
+    def _mean_step(self, population: Population, evaluation: Evaluation) -> Solution:
         """Returns std^2 times the gradient of the mean, sum_i w_i (x_i - mean) / population_size."""
-        weights = self._antithetic_weights(evaluation.fitness)
+        weights = antithetic(get_shaping(self.shaping)(evaluation.fitness))
         # The weights sum to zero, so the mean drops out.
         return weighted_sum(weights / weights.shape[0], population)
 
     def _relative_std_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns std times the gradient of the standard deviations: the mean over the pairs of (f - b) (z^2 - 1)."""
-        fitness = self._shape(evaluation.fitness)
+        fitness = get_shaping(self.shaping)(evaluation.fitness)
         num_pairs = fitness.shape[0] // 2
         pair = (fitness[:num_pairs] + fitness[num_pairs:]) / 2
         # The baseline contains the pair itself, hence n - 1. The weights sum to zero, so the 1 drops out.

@@ -7,27 +7,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from zoo.core import Evaluation, Population, Solution, State, Surrogate, number, static, unit
 from zoo.core.promotion import common_dtype, promoted
+from zoo.strategies.gradient.base import DescentState
 from zoo.strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
-from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import finite
 
 
 class SelfGuidedESState(NamedTuple):
     """State of `SelfGuidedES`."""
 
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
+    descent: DescentState
     directions: Solution  # [subspace_dims, ...], the last estimates at length one
     is_inside: jax.Array  # [num_pairs], whether a pair was drawn from the subspace
     alpha: jax.Array  # []
 
 
-class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
+class SelfGuidedES(SubspaceStrategy):
     """Self-guided ES: each antithetic pair is drawn from the span of the last estimates, or from its complement.
 
     The probability alpha of the first grows by the factor `alpha_rate` where pairs inside found the lower fitness (the
@@ -55,7 +52,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
 
     def basis(self, state: SelfGuidedESState) -> Basis:
         """Returns the span of the last estimates; an empty one until there are enough."""
-        return orthonormal_basis(state.directions).only_if(state.generation >= self.subspace_dims)
+        return orthonormal_basis(state.directions).only_if(state.descent.generation >= self.subspace_dims)
 
     def std(self, state: SelfGuidedESState) -> Solution:
         """Returns the standard deviation per parameter: the root of the diagonal of the mixture's covariance."""
@@ -67,18 +64,16 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
             variance = inside * u + (1 - inside) * jnp.maximum(1 - u, 0)
             return (self.sigma_at(state) * jnp.sqrt(variance)).astype(m.dtype)
 
-        return jax.tree.map(std, state.mean, basis.squared_entries())
+        return jax.tree.map(std, state.descent.mean, basis.squared_entries())
 
     def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
         """Returns the probability that a pair is drawn from the subspace: all of them if it is the whole space."""
-        is_whole = basis.rank == jnp.asarray(self._num_dims(state.mean), basis.rank.dtype)
+        is_whole = basis.rank == jnp.asarray(self.space.num_dims(state.descent.mean), basis.rank.dtype)
         return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)
 
     def _init(self, key: jax.Array, solution: Solution) -> SelfGuidedESState:
         return SelfGuidedESState(
-            mean=solution,
-            optimizer_state=self._transformation.init(solution),
-            generation=jnp.zeros((), jnp.int32),
+            descent=self.start(solution),
             directions=no_directions(solution, self.subspace_dims),
             is_inside=jnp.zeros(self._num_members(solution) // 2, bool),
             alpha=jnp.asarray(self.alpha, common_dtype(*jax.tree.leaves(solution))),
@@ -90,13 +85,12 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         num_pairs = len(state.is_inside)
         chance = jax.random.uniform(key_choice, (num_pairs,))
         is_inside = jnp.less(*promoted(chance, self._probability(state, basis)))
-        noise = self._perturbation.draw(key_noise, state.mean, num_pairs)
+        noise = self.draw(key_noise, state)
         # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
         coordinates = basis.coordinates(noise)
         within = jnp.where(is_inside[:, None], coordinates, -coordinates)
         noise = combine(noise, jnp.where(is_inside, 0, 1), basis, within)
-        population = self._perturbation.perturb(state.mean, self.sigma_at(state), noise)
-        return population, state._replace(is_inside=is_inside)
+        return self.perturb(state, noise), state._replace(is_inside=is_inside)
 
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
         gradient = self.estimate(state, population, evaluation)
@@ -109,7 +103,7 @@ class SelfGuidedES(SubspaceStrategy, MaskableStrategy):
         has_both = jnp.any(state.is_inside) & jnp.any(~state.is_inside)
         factor = jnp.where(inside < outside, self.alpha_rate, 1 / self.alpha_rate)
         alpha = jnp.clip(state.alpha * jnp.where(has_both, factor, 1.0), self.min_alpha, self.max_alpha)
-        return self._apply(state, gradient)._replace(
-            directions=store(state.directions, unit(gradient), state.generation),
+        return self.descend(state, gradient)._replace(
+            directions=store(state.directions, unit(gradient), state.descent.generation),
             alpha=jnp.where(has_both, alpha, state.alpha).astype(state.alpha.dtype),
         )

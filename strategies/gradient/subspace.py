@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from zoo.core import Evaluation, Groups, Population, Solution, State, at_least_float32, num_dims, repeat_groups, static
+from zoo.core import Groups, Solution, State, at_least_float32, num_dims, static
 from zoo.strategies.gradient.base import GradientStrategy
-from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.perturbations.base import Noise
 from zoo.strategies.shaping import Shaping
 
@@ -132,6 +130,8 @@ def no_directions(solution: Solution, num_directions: int) -> Solution:
 class SubspaceStrategy(GradientStrategy):
     """Base of strategies that sample antithetic pairs with regard to a subspace, whose fitness is subtracted.
 
+    The estimate is that of OpenAI-ES, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+
     Attributes:
         subspace_dims: How many directions are kept: the largest rank of the subspace.
     """
@@ -139,32 +139,17 @@ class SubspaceStrategy(GradientStrategy):
     shaping: str | Shaping = static(default="none")
     subspace_dims: int = static(default=1, at_least=1)
 
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        self._check_pairs()
-
     @property
-    def groups(self) -> np.ndarray | Groups:
+    def groups(self) -> Groups:
         """Antithetic pairs if fitness is merely subtracted; one group if all members are compared."""
-        return repeat_groups(self._fixed_size, 2) if self.shaping == "none" else super().groups
+        return Groups.of(self._fixed_size, 2) if self.shaping == "none" else super().groups
 
     @abc.abstractmethod
     def basis(self, state: State) -> Basis:
         """Returns the subspace that the next population, or the last asked one, is drawn from."""
 
-    def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
 
-        Args:
-            state: The state that `ask` returned.
-            population: The population that was evaluated.
-            evaluation: Its evaluation.
-        """
-        return self._weighted_estimate(state, population, self._antithetic_weights(evaluation.fitness))
-
-
-class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
+class EllipsoidStrategy(SubspaceStrategy):
     """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions.
 
     The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
@@ -187,7 +172,7 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the length of a perturbation; where a mask leaves fewer entries, as long as they are in it."""
         sigma = super().sigma_at(state)
-        return sigma if self.mask is None else sigma * jnp.sqrt(self._num_dims(state.mean) / num_dims(state.mean))
+        return sigma * jnp.sqrt(self.space.num_dims(state.descent.mean) / num_dims(state.descent.mean))
 
     @abc.abstractmethod
     def alpha_at(self, state: State) -> jax.Array:
@@ -201,18 +186,18 @@ class EllipsoidStrategy(SubspaceStrategy, MaskableStrategy):
         def std(m: jax.Array, u: jax.Array) -> jax.Array:
             return (self.sigma_at(state) * jnp.sqrt(whole + inside * u.astype(inside.dtype))).astype(m.dtype)
 
-        return jax.tree.map(std, state.mean, basis.squared_entries())
+        return jax.tree.map(std, state.descent.mean, basis.squared_entries())
 
     def _variances(self, state: State, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
         alpha = jnp.where(rank > 0, self.alpha_at(state), 1.0)
-        return alpha / self._num_dims(state.mean), (1 - alpha) / jnp.maximum(rank, 1).astype(alpha.dtype)
+        return alpha / self.space.num_dims(state.descent.mean), (1 - alpha) / jnp.maximum(rank, 1).astype(alpha.dtype)
 
-    def _draw(self, key: jax.Array, state: State, basis: Basis) -> Solution:
+    def draw_around(self, key: jax.Array, state: State, basis: Basis) -> Any:
         """Returns perturbations over sigma, `[num_pairs, ...]` in the structure of a solution."""
         key_whole, key_inside = jax.random.split(key)
-        num_pairs = self._num_members(state.mean) // 2
+        num_pairs = self._num_members(state.descent.mean) // 2
         whole, inside = self._variances(state, basis.rank)
         normals = jax.random.normal(key_inside, (num_pairs, self.subspace_dims), basis.coefficients.dtype)
-        noise = self._perturbation.draw(key_whole, state.mean, num_pairs)
+        noise = self.draw(key_whole, state)
         return combine(noise, jnp.sqrt(whole), basis, jnp.sqrt(inside) * normals)

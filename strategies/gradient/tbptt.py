@@ -8,19 +8,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, repeat_solution, static
-from zoo.strategies.gradient.base import DescentStrategy, skip_non_finite
+from zoo.core import Evaluation, Groups, Population, Solution, State, Surrogate, repeat_solution, static
+from zoo.strategies.gradient.base import CANNOT_RESTART, DescentState, DescentStrategy
+from zoo.strategies.gradient.optimizers import skip_non_finite
 
 
 class TBPTTState(NamedTuple):
     """State of `TBPTT`."""
 
-    mean: Solution
-    optimizer_state: optax.OptState
-    generation: jax.Array  # []
+    descent: DescentState
     gradient: Solution
 
 
@@ -37,29 +35,37 @@ class TBPTT(DescentStrategy):
 
     population_size: int | None = static(default=16, at_least=1)
 
-    takes_surrogate = True
+    @property
+    def cannot_restart(self) -> str:
+        """Members go on from inner states."""
+        return CANNOT_RESTART
+
+    def takes_surrogate(self, state: State) -> bool:
+        """Returns True."""
+        return True
 
     @property
-    def _transformation(self) -> optax.GradientTransformation:
-        return skip_non_finite(super()._transformation)
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer, without steps along gradients that are not finite."""
+        return skip_non_finite(super().transformation)
 
     @property
-    def groups(self) -> np.ndarray | Groups:
+    def groups(self) -> Groups:
         """Each worker by itself."""
-        return repeat_groups(self._fixed_size, 1)
+        return Groups.of(self._fixed_size, 1)
 
     def std(self, state: TBPTTState) -> Solution:
         """Returns zero: nothing is sampled."""
-        return jax.tree.map(jnp.zeros_like, state.mean)
+        return jax.tree.map(jnp.zeros_like, state.descent.mean)
 
     def estimate(self, state: TBPTTState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the surrogate gradient that `ask` took."""
         return state.gradient
 
     def _init(self, key: jax.Array, solution: Solution) -> TBPTTState:
-        zeros = jax.tree.map(jnp.zeros_like, solution)
-        return TBPTTState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32), zeros)
+        return TBPTTState(self.start(solution), jax.tree.map(jnp.zeros_like, solution))
 
     def _ask(self, key: jax.Array, state: TBPTTState, surrogate: Surrogate | None) -> tuple[Population, TBPTTState]:
-        gradient = surrogate(state.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
-        return repeat_solution(state.mean, self._num_members(state.mean)), state._replace(gradient=gradient)
+        mean = state.descent.mean
+        gradient = surrogate(mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
+        return repeat_solution(mean, self._num_members(mean)), state._replace(gradient=gradient)

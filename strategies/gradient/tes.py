@@ -7,10 +7,8 @@ arXiv 1810.10180.
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Groups, Population, Solution, Surrogate, repeat_groups, static, weighted_sum
-from zoo.core.promotion import times
-from zoo.strategies.gradient.base import GradientStrategy
-from zoo.strategies.gradient.open_es import OpenESState
+from zoo.core import Groups, State, static
+from zoo.strategies.gradient.base import CANNOT_RESTART, GradientStrategy
 from zoo.strategies.shaping import Shaping
 
 
@@ -31,43 +29,20 @@ class TES(GradientStrategy):
     population_size: int | None = static(default=96, at_least=3)
     shaping: str | Shaping = static(default="none")
 
-    def __post_init__(self) -> None:
-        """Checks the settings."""
-        super().__post_init__()
-        if self.population_size is not None and self.population_size % 3:
-            raise ValueError(
-                f"TES has an unperturbed member beside each antithetic pair, so population_size must be a multiple of "
-                f"three, got {self.population_size}. Use {self.population_size + -self.population_size % 3}."
-            )
+    signs = (1, -1, 0)
+
+    @property
+    def cannot_restart(self) -> str:
+        """Members go on from inner states."""
+        return CANNOT_RESTART
 
     @property
     def groups(self) -> Groups:
         """A pair and its unperturbed member, from which all three go on."""
-        size = self._fixed_size
-        unperturbed = repeat_groups(size, 3) + 2 * size // 3
-        return Groups(repeat_groups(size, 3), parents=unperturbed)
+        groups = Groups.of(self._fixed_size, 3)
+        return groups._replace(parents=groups.ids + 2 * self._fixed_size // 3)
 
-    def estimate(self, state: OpenESState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, that of `open_es` from the perturbed members.
-
-        Args:
-            state: The state that `ask` returned.
-            population: The population that was evaluated.
-            evaluation: Its evaluation.
-        """
-        num_pairs = evaluation.fitness.shape[0] // 3
-        weights = self._antithetic_weights(evaluation.fitness[: 2 * num_pairs])
-        scale = 1 / (2 * num_pairs * self.sigma_at(state) ** 2)
-        scaled = times(weights, scale)
-        return weighted_sum(jnp.pad(scaled, (0, num_pairs)), population, like=state.mean)
-
-    def _init(self, key: jax.Array, solution: Solution) -> OpenESState:
-        return OpenESState(solution, self._transformation.init(solution), jnp.zeros((), jnp.int32))
-
-    def _ask(self, key: jax.Array, state: OpenESState, surrogate: Surrogate | None) -> tuple[Population, OpenESState]:
-        num_pairs = self._num_members(state.mean) // 3
-        noise = self._perturbation.draw(key, state.mean, num_pairs)
-        return self._perturbation.perturb(state.mean, self.sigma_at(state), noise, signs=(1, -1, 0)), state
-
-    def _default_population_size(self, num_dims: int) -> int:
-        return 3 * (super()._default_population_size(num_dims) // 2)
+    def weights(self, state: State, fitness: jax.Array) -> jax.Array:
+        """Returns the weights of OpenAI-ES for the perturbed members, and zero for the others."""
+        num_pairs = len(fitness) // 3
+        return jnp.pad(super().weights(state, fitness[: 2 * num_pairs]), (0, num_pairs))

@@ -8,19 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from zoo.core import (
     Groups,
-    ImplicitPopulation,
     Population,
     Solution,
     State,
     Strategy,
     Surrogate,
     SurrogateGradient,
-    apply_mask,
     gradient_of_members,
     leaf,
 )
@@ -45,18 +41,22 @@ class Wrapper(Strategy):
         if isinstance(self.base, Strategy):  # not what a transformation put in its place
             _ = self._sized_base  # its own checks of the population size
 
+    def takes_surrogate(self, state: State) -> bool:
+        """Returns whether the base does."""
+        return self._sized_base.takes_surrogate(state.base)
+
     @property
-    def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
+    def follows_population(self) -> bool:
         """Whether the base does."""
-        return self.base.takes_surrogate
+        return self.base.follows_population
 
     @property
-    def remembers_noise(self) -> bool:
-        """Whether the base updates by the noise that it drew, not by the population that it is told."""
-        return getattr(self.base, "remembers_noise", False)
+    def cannot_restart(self) -> str | None:
+        """Why the base cannot."""
+        return self.base.cannot_restart
 
     @property
-    def groups(self) -> np.ndarray | Groups:
+    def groups(self) -> Groups:
         """Those of the base."""
         return self._sized_base.groups
 
@@ -82,7 +82,6 @@ class Wrapper(Strategy):
 
     def for_mask(self, mask: Any) -> Self:
         """Returns the strategy with a base that searches the entries of a mask alone."""
-        # In the order of resolution the next one may be `MaskableStrategy`, which remembers the mask.
         return super().for_mask(mask).replace(base=self.base.for_mask(self._searched(mask)))
 
     def mean(self, state: State) -> Solution:
@@ -92,6 +91,10 @@ class Wrapper(Strategy):
     def std(self, state: State) -> Solution:
         """Returns the base's standard deviations."""
         return self._sized_base.std(state.base)
+
+    def map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
+        """Returns the state with the base's mean changed."""
+        return state._replace(base=self._sized_base.map_mean(state.base, fn))
 
     @property
     def _sized_base(self) -> Strategy:
@@ -103,53 +106,6 @@ class Wrapper(Strategy):
 
     def _num_members(self, solution: Solution) -> int:
         return self._sized_base._num_members(jax.eval_shape(self._searched, solution))
-
-    def _needs_surrogate(self, state: State) -> bool:
-        return self._sized_base._needs_surrogate(state.base)
-
-    def _map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
-        """Returns the state with the mean of the search moved; see `map_mean`."""
-        return state._replace(base=map_mean(self._sized_base, state.base, fn))
-
-
-class PartPopulation(ImplicitPopulation):
-    """The population of a wrapper whose base searches a part of the solution and does not store its population.
-
-    Attributes:
-        part: The base's population.
-        rest: What else there is in a solution, the same in all members.
-        wrapper: The wrapper, which has `_join_part(part, rest)` and its inverse `_split_part(solution)`.
-    """
-
-    part: Any = leaf()
-    rest: Any = leaf()
-    wrapper: Any = leaf()
-
-    @property
-    def size(self) -> int:
-        """The number of members."""
-        return self.part.size
-
-    def map(self, fn: Callable[..., Any], *args: Any, batch_size: int | None = None) -> Any:
-        """Applies a function to every member; see `zoo.map_members`."""
-
-        def of_part(part: Any, *args: Any) -> Any:
-            return fn(self.wrapper._join_part(part, self.rest), *args)
-
-        return self.part.map(of_part, *args, batch_size=batch_size)
-
-    def member(self, index: Any) -> Solution:
-        """Returns one member as a solution."""
-        return self.wrapper._join_part(self.part.member(index), self.rest)
-
-    def masked(self, mask: Any) -> "PartPopulation":
-        """Returns the population with zeros in every member where a mask is false."""
-        part, rest = self.wrapper._split_part(mask)
-        return self.replace(part=self.part.masked(part), rest=apply_mask(rest, self.rest))
-
-    def weighted_sum(self, weights: jax.Array) -> Solution:
-        """Returns sum_i weights_i (x_i - mean) over the members."""
-        return self.wrapper._join_part(self.part.weighted_sum(weights), jax.tree.map(jnp.zeros_like, self.rest))
 
 
 def _as_strategy(base: Any, name: str) -> Any:
@@ -174,21 +130,6 @@ def _as_strategy(base: Any, name: str) -> Any:
             f"{{'id': 'snes', 'sigma': 0.1}}, got {base!r}."
         )
     return base  # a strategy, or what a transformation put in its place
-
-
-def map_mean(strategy: Strategy, state: State, fn: Callable[[Solution], Solution]) -> State:
-    """Returns the state with the mean of the search moved by a function of a solution.
-
-    The state of a strategy that keeps members instead of a mean is returned as it is.
-    """
-    if isinstance(strategy, Wrapper):
-        return strategy._map_mean(state, fn)
-    mean = getattr(state, "mean", None)
-    return state._replace(mean=fn(mean)) if _shapes(mean) == _shapes(strategy.mean(state)) else state
-
-
-def _shapes(solution: Solution) -> tuple[Any, list[tuple[int, ...]]]:
-    return jax.tree.structure(solution), [x.shape for x in jax.tree.leaves(solution)]
 
 
 def map_surrogate(

@@ -30,7 +30,6 @@ from zoo.core import (
     Solution,
     Strategy,
     Surrogate,
-    apply_mask,
     check_structure,
     clip_std,
     leaf,
@@ -39,20 +38,19 @@ from zoo.core import (
     static,
 )
 from zoo.core.promotion import common_dtype
-from zoo.strategies.maskable import MaskableStrategy
 from zoo.strategies.shaping import finite
-from zoo.strategies.wrappers.base import Wrapper, map_mean, map_surrogate
+from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
 
 class BoundedState(NamedTuple):
     """State of `Bounded`."""
 
     base: Any  # of the base strategy
-    moved: jax.Array  # [population_size] booleans: which members were repaired
+    repaired: jax.Array  # [population_size] booleans: which members were
     distance: jax.Array | None  # [population_size] mean of ((x - r) / s)^2 over the parameters; None if reflected
 
 
-class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
+class Bounded(Wrapper):
     """Keeps every member, and the mean, within bounds; inside of them it is the base strategy.
 
     The mean of the base's search distribution is repaired as well, so that it cannot drift away where the fitness no
@@ -84,7 +82,7 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
         super().__post_init__()
         if self.repair not in ("reflect", "clip"):
             raise ValueError(f"Bounded.repair must be 'reflect' or 'clip', got {self.repair!r}.")
-        if isinstance(self.base, Strategy) and self.base.remembers_noise:
+        if isinstance(self.base, Strategy) and not self.base.follows_population:
             raise TypeError(
                 f"Bounded cannot wrap {type(self.base).__name__}, which updates by the noise that it drew and would "
                 "not see that members were repaired. Choose a base that updates by the evaluated population, such as "
@@ -115,25 +113,25 @@ class Bounded(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
     def _ask(self, key: jax.Array, state: BoundedState, surrogate: Surrogate | None) -> tuple[Population, BoundedState]:
         surrogate = map_surrogate(surrogate, self._repair, self._repair, lambda gradient: gradient)
         sampled, base = self._sized_base.ask(key, state.base, surrogate)
-        sampled = apply_mask(self.mask, sampled)
+        sampled = self.space.restrict(sampled)
         population = self._repair(sampled)
         distance = state.distance
         if distance is not None:
             std = self._sized_base.std(base)
             total = _sum_square(sampled, population, std, distance.dtype)
             # Not infinite: times zero that is NaN.
-            distance = jnp.minimum(total / self._num_dims(std), float(jnp.finfo(total.dtype).max))
+            distance = jnp.minimum(total / self.space.num_dims(std), float(jnp.finfo(total.dtype).max))
         differs = jax.tree.map(lambda x, r: jnp.any((x != r).reshape(x.shape[0], -1), axis=1), sampled, population)
-        moved = functools.reduce(jnp.logical_or, jax.tree.leaves(differs))
-        return population, BoundedState(base, moved, distance)
+        repaired = functools.reduce(jnp.logical_or, jax.tree.leaves(differs))
+        return population, BoundedState(base, repaired, distance)
 
     def _tell(self, state: BoundedState, population: Population, evaluation: Evaluation) -> BoundedState:
-        evaluation = evaluation._replace(moved=state.moved)
+        evaluation = evaluation._replace(repaired=state.repaired)
         if state.distance is not None:
             fitness = _penalised(evaluation.fitness, self.penalty * state.distance)
             evaluation = evaluation._replace(fitness=fitness)
         base = self._sized_base.tell(state.base, population, evaluation)
-        return state._replace(base=map_mean(self._sized_base, base, self._repair))
+        return state._replace(base=self._sized_base.map_mean(base, self._repair))
 
     def _repair(self, values: Any) -> Any:
         """Returns a solution, or a population, within the bounds."""

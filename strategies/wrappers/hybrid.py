@@ -13,19 +13,19 @@ import optax
 
 from zoo.core import (
     Evaluation,
-    ImplicitPopulation,
     Population,
     Solution,
     Surrogate,
     as_patterns,
     find_leaves,
     gradient_of_members,
-    population_size,
+    number,
     repeat_solution,
     static,
 )
-from zoo.strategies.gradient.base import OptimizerStrategy, skip_non_finite
-from zoo.strategies.wrappers.base import PartPopulation, Wrapper, map_mean, map_surrogate
+from zoo.core.parts import Part
+from zoo.strategies.gradient import optimizers
+from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
 
 class HybridState(NamedTuple):
@@ -37,7 +37,7 @@ class HybridState(NamedTuple):
     gradient: Solution  # in the structure of the weights
 
 
-class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
+class Hybrid(Wrapper):
     """Trains some leaves of the solution by any evolution strategy, and the others by the surrogate gradient.
 
     The gradient is taken at each member, with that member's leaves of the ES and on its own data, and averaged over the
@@ -49,73 +49,73 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
             such as `{"id": "snes", "sigma": 0.1}`.
         es_leaves: Which leaves those are: a regular expression, or several, one of which is found in the leaf's path,
             such as `"scores"` or `"^params/Dense_0/"`. Default: all; `()`: none.
+        learning_rate: Learning rate of the other leaves, handed to `optimizer`.
+        optimizer: Of the other leaves; as that of `open_es`.
         population_size: Members per generation; `None`: that of the base.
 
     References:
         Lenc et al. 2019, arXiv 1906.03139.
     """
 
+    learning_rate: float = number(default=0.01, at_least=0)
+    optimizer: optimizers.OptimizerFactory | str = static(default=optax.adam)
     es_leaves: str | tuple[str, ...] = static(default=".*")
 
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
-        _ = self._patterns  # checks them
+        optimizers.check_optimizer(self.optimizer, "Hybrid.optimizer")
+        as_patterns(self.es_leaves, "Hybrid.es_leaves")
 
-    @property
-    def takes_surrogate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on settings
-        """Whether there may be leaves for the gradient, as far as can be told without a solution."""
-        return self._patterns != (".*",) or self.base.takes_surrogate
-
-    def _needs_surrogate(self, state: HybridState) -> bool:
-        base_does = state.base is not None and self._sized_base._needs_surrogate(state.base)
-        return base_does or bool(jax.tree.leaves(state.weights))
+    def takes_surrogate(self, state: HybridState) -> bool:
+        """Returns whether there are leaves for the gradient, or the base takes it."""
+        has_weights = bool(jax.tree.leaves(state.weights))
+        return has_weights or self._sized_base.takes_surrogate(state.base)
 
     def mean(self, state: HybridState) -> Solution:
         """Returns the base's mean and the weights, joined."""
-        return state.weights if state.base is None else _join(self._sized_base.mean(state.base), state.weights)
+        return self._joined(state, self._sized_base.mean, state.weights)
 
     def std(self, state: HybridState) -> Solution:
         """Returns the base's standard deviations, and zero for the weights."""
-        zeros = jax.tree.map(jnp.zeros_like, state.weights)
-        return zeros if state.base is None else _join(self._sized_base.std(state.base), zeros)
+        return self._joined(state, self._sized_base.std, jax.tree.map(jnp.zeros_like, state.weights))
 
-    @property
-    def _patterns(self) -> tuple[str, ...]:
-        return as_patterns(self.es_leaves, "Hybrid.es_leaves")
+    def map_mean(self, state: HybridState, fn: Callable[[Solution], Solution]) -> HybridState:
+        """Returns the state with the base's mean and the weights changed."""
+        weights = self._part(state).others.split(fn(self.mean(state)))
+        if state.base is None:
+            return state._replace(weights=weights)
+        part = self._part(state)
+        base = self._sized_base.map_mean(state.base, lambda x: part.split(fn(part.join(x, state.weights))))
+        return state._replace(base=base, weights=weights)
 
     @property
     def _transformation(self) -> optax.GradientTransformation:
-        return skip_non_finite(super()._transformation)
+        return optimizers.skip_non_finite(optimizers.transformation(self.optimizer, self.learning_rate))
+
+    def _joined(self, state: HybridState, of_base: Callable[[Any], Solution], rest: Solution) -> Solution:
+        return rest if state.base is None else self._part(state).join(of_base(state.base), rest)
+
+    def _part(self, state: HybridState) -> Part:
+        """Returns the leaves of the ES, which are None among the weights."""
+        chosen = jax.tree.map(lambda x: x is None, state.weights, is_leaf=lambda x: x is None)
+        return Part.of(chosen, state.weights)
+
+    def _part_of(self, solution: Solution) -> Part:
+        """Returns the leaves of the ES of a solution."""
+        way_out = "give es_leaves=() to train all by the gradient"
+        patterns = as_patterns(self.es_leaves, "Hybrid.es_leaves")
+        return Part.of(find_leaves(patterns, solution, "Hybrid.es_leaves", way_out=way_out), solution)
 
     def _searched(self, solution: Solution) -> Solution:
-        part, _ = self._split(solution)
-        return part if jax.tree.leaves(part) else solution
-
-    def _map_mean(self, state: HybridState, fn: Callable[[Solution], Solution]) -> HybridState:
-        weights = self._split(fn(self.mean(state)))[1]
-        if state.base is None:
-            return state._replace(weights=weights)
-        base = map_mean(self._sized_base, state.base, lambda part: self._split(fn(_join(part, state.weights)))[0])
-        return state._replace(base=base, weights=weights)
-
-    def _split(self, solution: Solution) -> tuple[Solution, Solution]:
-        """Returns the leaves of the ES and those of the gradient, each with None in place of the others."""
-        way_out = "give es_leaves=() to train all by the gradient"
-        chosen = find_leaves(self._patterns, solution, "Hybrid.es_leaves", way_out=way_out)
-        part = jax.tree.map(lambda chosen, x: x if chosen else None, chosen, solution)
-        rest = jax.tree.map(lambda chosen, x: None if chosen else x, chosen, solution)
-        return part, rest
-
-    _split_part = _split
-
-    def _join_part(self, part: Solution, weights: Solution) -> Solution:
-        return _join(part, weights)
+        part = self._part_of(solution)
+        return solution if part.is_empty else part.split(solution)
 
     def _init(self, key: jax.Array, solution: Solution) -> HybridState:
-        part, weights = self._split(solution)
+        part = self._part_of(solution)
+        weights = part.others.split(solution)
         return HybridState(
-            base=self._sized_base.init(key, part) if jax.tree.leaves(part) else None,
+            base=None if part.is_empty else self._sized_base.init(key, part.split(solution)),
             weights=weights,
             optimizer_state=self._transformation.init(weights),
             gradient=jax.tree.map(jnp.zeros_like, weights),
@@ -127,38 +127,30 @@ class Hybrid(Wrapper, OptimizerStrategy):  # pyright: ignore[reportIncompatibleV
             population = repeat_solution(state.weights, self._num_members(state.weights))
             return population, state._replace(gradient=gradient)
 
-        def join(part: Population) -> Population:
-            if isinstance(part, ImplicitPopulation):
-                return PartPopulation(part=part, rest=state.weights, wrapper=self)
-            return _join(part, repeat_solution(state.weights, population_size(part)))
-
+        part = self._part(state)
         base_surrogate = map_surrogate(
             surrogate,
-            to_solution=lambda part: _join(part, state.weights),
-            to_population=join,
-            from_gradient=lambda gradient: self._split(gradient)[0],
+            to_solution=lambda x: part.join(x, state.weights),
+            to_population=lambda members: part.join_members(members, state.weights),
+            from_gradient=part.split,
         )
-        part, base = self._sized_base.ask(key, state.base, base_surrogate)
-        population, state = join(part), state._replace(base=base)
+        members, base = self._sized_base.ask(key, state.base, base_surrogate)
+        population, state = part.join_members(members, state.weights), state._replace(base=base)
         if jax.tree.leaves(state.weights):
             gradients = gradient_of_members(surrogate, population)  # pyright: ignore[reportArgumentType]
-            state = state._replace(gradient=_mean_of_finite(self._split(gradients)[1]))
+            state = state._replace(gradient=_mean_of_finite(part.others.split(gradients)))
         return population, state
 
     def _tell(self, state: HybridState, population: Population, evaluation: Evaluation) -> HybridState:
         if state.base is not None:
-            is_part = isinstance(population, PartPopulation)
-            part = population.part if is_part else self._split(population)[0]
-            state = state._replace(base=self._sized_base.tell(state.base, part, evaluation))
+            members = self._part(state).split_members(population)
+            state = state._replace(base=self._sized_base.tell(state.base, members, evaluation))
         if not jax.tree.leaves(state.weights):
             return state
-        weights, optimizer_state = self._step(state.gradient, state.optimizer_state, state.weights)
+        weights, optimizer_state = optimizers.step(
+            self._transformation, state.gradient, state.optimizer_state, state.weights
+        )
         return state._replace(weights=weights, optimizer_state=optimizer_state)
-
-
-def _join(one: Solution, other: Solution) -> Solution:
-    """Returns the solution of which two parts, with None for the leaves of the other, were split off."""
-    return jax.tree.map(lambda x, y: y if x is None else x, one, other, is_leaf=lambda x: x is None)
 
 
 def _mean_of_finite(gradients: Any) -> Solution:

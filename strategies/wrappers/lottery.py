@@ -28,7 +28,7 @@ from zoo.core import (
     uniform_like,
 )
 from zoo.strategies.batching import any_in_batch
-from zoo.strategies.wrappers.base import Wrapper, map_mean
+from zoo.strategies.wrappers.base import Wrapper
 from zoo.strategies.wrappers.masked import Masked, MaskedState
 
 _SCORES = ("snr", "magnitude", "random")
@@ -98,11 +98,18 @@ class Lottery(Wrapper):
     def _masked(self, mask: Mask) -> Masked:
         return Masked(base=self._sized_base, mask=mask)
 
-    def _needs_surrogate(self, state: LotteryState) -> bool:
-        return self._masked(state.mask)._needs_surrogate(state.base)
+    def takes_surrogate(self, state: LotteryState) -> bool:
+        """Returns whether the base does."""
+        return self._masked(state.mask).takes_surrogate(state.base)
 
-    def _map_mean(self, state: LotteryState, fn: Callable[[Solution], Solution]) -> LotteryState:
-        return state._replace(base=map_mean(self._masked(state.mask), state.base, fn))
+    def map_mean(self, state: LotteryState, fn: Callable[[Solution], Solution]) -> LotteryState:
+        """Returns the state with the base's mean changed."""
+        return state._replace(base=self._masked(state.mask).map_mean(state.base, fn))
+
+    @property
+    def cannot_restart(self) -> str:
+        """What was pruned would be forgotten."""
+        return "what was pruned would be forgotten: put the restarts inside, as the base of the lottery"
 
     def _prunable(self, solution: Solution) -> Any:
         return prunable_leaves(solution, self.exclude, name="Lottery.exclude")
@@ -154,7 +161,7 @@ class Lottery(Wrapper):
     def _tell(self, state: LotteryState, population: Population, evaluation: Evaluation) -> LotteryState:
         masked = self._masked(state.mask)
         base = masked.tell(state.base, population, evaluation)
-        base = map_mean(masked, base, self._decay)
+        base = masked.map_mean(base, self._decay)
         return state._replace(base=base, generation=state.generation + 1)
 
     def _decay(self, mean: Solution) -> Solution:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, apply_mask, check_structure, leaf
-from zoo.strategies.wrappers.base import Wrapper, map_mean, map_surrogate
+from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
 
 class MaskedState(NamedTuple):
@@ -83,8 +83,10 @@ class Masked(Wrapper):
         # Masked again, as a wrapper around this one may have moved what it was given.
         return MaskedState(self._kept_base.tell(state.base, apply_mask(self.mask, population), evaluation))
 
-    def _map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
+    def map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
+        """Returns the state with the base's mean changed where the mask keeps it."""
+
         def on_kept(solution: Solution) -> Solution:
             return apply_mask(self.mask, fn(apply_mask(self.mask, solution)))
 
-        return MaskedState(map_mean(self._kept_base, state.base, on_kept))
+        return MaskedState(self._kept_base.map_mean(state.base, on_kept))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from zoo.core import (
     Evaluation,
@@ -28,7 +27,6 @@ from zoo.core import (
     Strategy,
     Surrogate,
     SurrogateGradient,
-    apply_mask,
     gradient_of_members,
     leaf,
     normal_like,
@@ -37,15 +35,7 @@ from zoo.core import (
     static,
 )
 from zoo.core.promotion import common_dtype, promoted
-from zoo.strategies.gradient.base import GradientStrategy
-from zoo.strategies.gradient.full_es import FullES
-from zoo.strategies.gradient.online import OnlineStrategy
-from zoo.strategies.gradient.tbptt import TBPTT
-from zoo.strategies.gradient.tes import TES
-from zoo.strategies.maskable import MaskableStrategy
-from zoo.strategies.perturbations import Dense
-from zoo.strategies.wrappers.base import Wrapper, map_mean
-from zoo.strategies.wrappers.lottery import Lottery
+from zoo.strategies.wrappers.base import Wrapper
 
 
 class Run(NamedTuple):
@@ -70,7 +60,7 @@ class RestartState(NamedTuple):
     initial: Solution  # the initial solution
     members: Population  # [largest population, ...] the generation under evaluation
     fitness: jax.Array  # [largest population]
-    moved: jax.Array  # [largest population] see `Evaluation`
+    repaired: jax.Array  # [largest population] see `Evaluation`
     block: jax.Array  # [] the next block of it
     run: Run
     schedule: Any  # what decides about the next run
@@ -79,7 +69,7 @@ class RestartState(NamedTuple):
     num_restarts: jax.Array  # []
 
 
-class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleVariableOverride] - as in Wrapper
+class Restart(Wrapper):
     """Base of restart strategies.
 
     Attributes:
@@ -109,30 +99,16 @@ class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        innermost = self.base
-        while isinstance(innermost, Wrapper):
-            if isinstance(innermost, Lottery):
-                raise TypeError(
-                    f"{type(self).__name__} cannot restart Lottery: what was pruned would be forgotten. Put the "
-                    "restarts inside, as the base of the lottery."
-                )
-            innermost = innermost.base
-        if isinstance(innermost, (OnlineStrategy, TES, FullES, TBPTT)):
+        if isinstance(self.base, Strategy) and self.base.cannot_restart:
             raise TypeError(
-                f"{type(self).__name__} cannot restart {type(innermost).__name__}, whose members go on from inner "
-                "states of their own: a generation is asked in blocks here. Choose a base such as cma_es, snes or "
-                "open_es."
-            )
-        if isinstance(innermost, GradientStrategy) and not isinstance(innermost.perturbation, Dense):
-            raise TypeError(
-                f"{type(self).__name__} keeps the members of a generation that is asked in blocks, and those of "
-                f"{innermost.perturbation!r} are not stored. Use perturbation='dense'."
+                f"{type(self).__name__} asks generations in blocks and starts anew, so it cannot restart "
+                f"{type(self.base).__name__}: {self.base.cannot_restart}. Choose a base such as cma_es or open_es."
             )
 
     @property
-    def groups(self) -> np.ndarray | Groups:
+    def groups(self) -> Groups:
         """One group: the members of a block."""
-        return np.zeros(self._fixed_size, np.int32)
+        return Groups.of(self._fixed_size)
 
     def mean(self, state: RestartState) -> Solution:
         """Returns the mean of the current run, or, as long as its fitness is worse, that of the best run before."""
@@ -144,11 +120,13 @@ class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
         """Returns the standard deviations of the current run."""
         return self._on_rung(state, lambda base, of_base: base.std(of_base))
 
-    def _needs_surrogate(self, state: RestartState) -> bool:
-        return self._sized_base._needs_surrogate(state.base[0])
+    def takes_surrogate(self, state: RestartState) -> bool:
+        """Returns whether the base does."""
+        return self._sized_base.takes_surrogate(state.base[0])
 
-    def _map_mean(self, state: RestartState, fn: Callable[[Solution], Solution]) -> RestartState:
-        return state._replace(base=tuple(map_mean(self._sized_base, of_base, fn) for of_base in state.base))
+    def map_mean(self, state: RestartState, fn: Callable[[Solution], Solution]) -> RestartState:
+        """Returns the state with the mean of the current run changed."""
+        return state._replace(base=tuple(self._sized_base.map_mean(of_base, fn) for of_base in state.base))
 
     def _mean_of_run(self, state: RestartState) -> Solution:
         return self._on_rung(state, lambda base, of_base: base.mean(of_base))
@@ -195,7 +173,7 @@ class Restart(Wrapper, MaskableStrategy):  # pyright: ignore[reportIncompatibleV
             initial=solution,
             members=jax.tree.map(lambda x: jnp.zeros((largest, *x.shape), x.dtype), solution),
             fitness=jnp.zeros(largest, dtype),
-            moved=jnp.zeros(largest, bool),
+            repaired=jnp.zeros(largest, bool),
             block=jnp.zeros((), jnp.int32),
             run=run,
             schedule=self._first_schedule(),
@@ -226,7 +204,7 @@ def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: 
     key_restart, key_ask = jax.random.split(key)
     size = strategy._num_members(state.initial)
     # What a `cond` returns is copied, so the large buffers go through as few as possible.
-    light = state._replace(members=None, fitness=None, moved=None)
+    light = state._replace(members=None, fitness=None, repaired=None)
     light = jax.lax.cond(light.run.is_over, lambda: _restart(strategy, key_restart, light), lambda: light)
 
     def draw(rung: int) -> tuple[tuple[Any, ...], Population]:
@@ -239,7 +217,7 @@ def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: 
     branches: list[Any] = [functools.partial(draw, rung) for rung in range(strategy.max_doublings + 1)]
     branches.append(lambda: (light.base, state.members))  # the generation goes on
     base, members = jax.lax.switch(jnp.where(light.block == 0, light.run.rung, len(branches) - 1), branches)
-    return light._replace(base=base, members=members, fitness=state.fitness, moved=state.moved)
+    return light._replace(base=base, members=members, fitness=state.fitness, repaired=state.repaired)
 
 
 def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartState:
@@ -248,7 +226,7 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
     key_next, key_solution, key_init = jax.random.split(key, 3)
     rung, sigma_factor, budget, schedule = strategy._next_run(key_next, state)
     first = strategy._base_on(0, 1.0, size)
-    std = apply_mask(strategy.mask, first.std(first.init(key_init, state.initial)))
+    std = strategy.space.restrict(first.std(first.init(key_init, state.initial)))
     noise = normal_like(key_solution, state.initial, num_samples=1)
     solution = jax.tree.map(lambda x, s, z: x + (strategy.spread * s * z[0]).astype(x.dtype), state.initial, std, noise)
     base = []
@@ -288,11 +266,11 @@ def _absorb(strategy: Restart, state: RestartState, population: Population, eval
     """Returns the state with an evaluated block, and with it the base's update if the generation is complete."""
     size = strategy._num_members(state.initial)
     fitness = evaluation.fitness
-    moved = jnp.zeros(size, bool) if evaluation.moved is None else evaluation.moved
-    members, fitness, moved = jax.tree.map(
+    repaired = jnp.zeros(size, bool) if evaluation.repaired is None else evaluation.repaired
+    members, fitness, repaired = jax.tree.map(
         lambda all, rows: jax.lax.dynamic_update_slice_in_dim(all, rows.astype(all.dtype), state.block * size, 0),
-        (state.members, state.fitness, state.moved),
-        (population, fitness, moved),
+        (state.members, state.fitness, state.repaired),
+        (population, fitness, repaired),
     )
     block = state.block + 1
 
@@ -301,7 +279,7 @@ def _absorb(strategy: Restart, state: RestartState, population: Population, eval
         base = strategy._base_on(rung, state.run.sigma_factor, size)
         slot = min(rung, len(state.base) - 1)
         steps = jnp.asarray(count, jnp.int32)
-        evaluation = Evaluation(fitness[:count], jnp.ones(count, bool), steps, moved[:count])
+        evaluation = Evaluation(fitness[:count], jnp.ones(count, bool), steps, repaired[:count])
         told = base.tell(state.base[slot], jax.tree.map(lambda x: x[:count], members), evaluation)
         return (*state.base[:slot], told, *state.base[slot + 1 :]), jnp.median(fitness[:count])
 
@@ -317,7 +295,7 @@ def _absorb(strategy: Restart, state: RestartState, population: Population, eval
 
     is_complete = block >= 1 << state.run.rung
     base, run, block = jax.lax.cond(is_complete, complete, lambda: (state.base, state.run, block))
-    return state._replace(base=base, run=run, block=block, members=members, fitness=fitness, moved=moved)
+    return state._replace(base=base, run=run, block=block, members=members, fitness=fitness, repaired=repaired)
 
 
 def _record(run: Run, fitness: jax.Array, median: jax.Array, size: int) -> Run:
@@ -342,7 +320,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
         fitness: That of this generation, padded with NaN.
         size: Members of a block.
     """
-    d = strategy._num_dims(state.initial)
+    d = strategy.space.num_dims(state.initial)
     count = size << run.rung
     if isinstance(d, jax.Array):  # of floating point, as what a mask leaves is counted
         count = count.astype(d.dtype)
@@ -367,7 +345,7 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     is_due = (run.num_generations >= window) & (run.num_generations % 10 == 0)
     is_stagnating = jax.lax.cond(is_due, has_stagnated, lambda: jnp.zeros((), bool))
 
-    mean, std = strategy._mean_of_run(state), apply_mask(strategy.mask, strategy.std(state))
+    mean, std = strategy._mean_of_run(state), strategy.space.restrict(strategy.std(state))
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
     # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
     is_large = [jnp.any(jnp.greater_equal(*promoted(s, strategy.tol_x * run.initial_std))) for _, s in pairs]

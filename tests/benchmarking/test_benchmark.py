@@ -345,7 +345,8 @@ def test_missing_data_fails_only_its_own_pairs(monkeypatch, tmp_path):
 
 def test_a_strategy_that_does_not_fit_fails_alone():
     class Needy(type(SEARCH)):
-        takes_surrogate = True
+        def takes_surrogate(self, state):
+            return True
 
     class Rough(zoo.FunctionProblem):
         @property

@@ -147,7 +147,7 @@ def test_from_function_refuses_an_empty_solution(solution):
 def test_the_members_of_a_group_share_the_key(key):
     """Equal solutions: equal fitness within a group, another one in another group, whatever the groups are called."""
     problem = Noisy()
-    state = problem.init(key, np.array([7, 3, 7, 3, 3]), jnp.zeros(3))
+    state = problem.init(key, zoo.Groups(np.array([7, 3, 7, 3, 3])), jnp.zeros(3))
     np.testing.assert_array_equal(state.groups, [1, 0, 1, 0, 0])
     np.testing.assert_array_equal(np.asarray(state.groups)[state.members], [0, 1])
     fitness = problem.evaluate(key, jnp.broadcast_to(POPULATION[0], (5, 3)), state)[0].fitness
@@ -159,7 +159,7 @@ def test_the_members_of_a_group_share_the_key(key):
 def test_fitness_of_groups_is_that_of_their_keys(key):
     problem = Noisy()
     groups = np.array([1, 0, 1, 2, 2])
-    state = problem.init(key, groups, jnp.zeros(3))
+    state = problem.init(key, zoo.Groups(groups), jnp.zeros(3))
     evaluation, new_state = problem.evaluate(key, POPULATION, state)
     expected = jnp.sum(POPULATION * noise(key, 3)[groups], axis=1) + jnp.sum(POPULATION**2, axis=1) / 2
     np.testing.assert_allclose(evaluation.fitness, expected, rtol=1e-5)
@@ -176,8 +176,8 @@ def test_fitness_of_groups_is_that_of_their_keys(key):
 def test_one_group_is_the_general_path_with_one_group(key, member_batch_size):
     """The members of group 0 do not notice that there is another group."""
     problem = Noisy(member_batch_size=member_batch_size)
-    one = problem.init(key, np.zeros(5, int), jnp.zeros(3))
-    two = problem.init(key, np.array([0, 0, 0, 0, 1]), jnp.zeros(3))
+    one = problem.init(key, zoo.Groups.of(5), jnp.zeros(3))
+    two = problem.init(key, zoo.Groups(np.array([0, 0, 0, 0, 1])), jnp.zeros(3))
     fitness_one = problem.evaluate(key, POPULATION, one)[0].fitness
     fitness_two = problem.evaluate(key, POPULATION, two)[0].fitness
     np.testing.assert_allclose(fitness_one[:4], fitness_two[:4], rtol=1e-6)
@@ -188,27 +188,32 @@ def test_one_group_is_the_general_path_with_one_group(key, member_batch_size):
 def test_member_batch_size_bounds_how_many_are_evaluated_at_once(groups, key):
     for member_batch_size, lengths in ((None, []), (2, [2])):
         problem = Quadratic(member_batch_size=member_batch_size)
-        state = problem.init(key, np.array(groups), jnp.zeros(2))
+        state = problem.init(key, zoo.Groups(np.array(groups)), jnp.zeros(2))
         jaxpr = jax.make_jaxpr(problem.evaluate)(key, jnp.zeros((4, 2)), state)
         assert [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"] == lengths
 
 
 def test_wrong_population_size(key):
     problem = Quadratic()
-    state = problem.init(key, np.zeros(4, int), jnp.zeros(2))
+    state = problem.init(key, zoo.Groups.of(4), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"Quadratic.evaluate got 3 members, but its state was made for groups of 4"):
         problem.evaluate(key, jnp.zeros((3, 2)), state)
 
 
 def test_traced_groups(key):
     with pytest.raises(TypeError, match=r"concrete groups.*strategy\.groups"):
-        jax.eval_shape(lambda groups: Quadratic().init(key, groups, jnp.zeros(2)), jnp.zeros(4, int))
+        jax.eval_shape(lambda groups: Quadratic().init(key, zoo.Groups(groups), jnp.zeros(2)), jnp.zeros(4, int))
 
 
 @pytest.mark.parametrize("groups", [np.zeros(4), np.zeros((2, 2), int), np.int32(0), [0.0, 1.0]])
 def test_groups_that_are_not_a_row_of_integers(groups, key):
     with pytest.raises(TypeError, match=r"shape \[population_size\] and integer type"):
-        Quadratic().init(key, groups, jnp.zeros(2))
+        Quadratic().init(key, zoo.Groups(groups), jnp.zeros(2))
+
+
+def test_groups_are_groups(key):
+    with pytest.raises(TypeError, match=r"expects Groups, such as `strategy\.groups`.*got ndarray"):
+        Quadratic().init(key, np.zeros(4, int), jnp.zeros(2))
 
 
 # Fitness
@@ -224,7 +229,7 @@ def test_fitness_that_is_not_a_scalar(fn, groups, key):
             return fn(solution)
 
     problem = Wrong()
-    state = problem.init(key, np.array(groups), jnp.zeros(2))
+    state = problem.init(key, zoo.Groups(np.array(groups)), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"Wrong.fitness must return a scalar"):
         problem.evaluate(key, jnp.ones((3, 2)), state)
 
@@ -241,7 +246,7 @@ def test_member_batch_size_must_be_a_positive_whole_number(size):
 def test_surrogate_gradient_is_the_mean_over_the_groups(key):
     """And of the data that `evaluate` with the same key sees."""
     problem = Noisy()
-    state = problem.init(key, np.array([0, 0, 0, 1, 2]), jnp.zeros(3))
+    state = problem.init(key, zoo.Groups(np.array([0, 0, 0, 1, 2])), jnp.zeros(3))
     x = jnp.array([1.0, -2.0, 0.5])
     gradient = problem.surrogate_gradient(key, state)(x)
     np.testing.assert_allclose(gradient, jnp.mean(noise(key, 3), axis=0) + x, rtol=1e-5, atol=1e-6)
@@ -249,7 +254,7 @@ def test_surrogate_gradient_is_the_mean_over_the_groups(key):
 
 def test_surrogate_gradient_has_the_solutions_structure(key):
     problem = zoo.from_function(lambda x: 3 * x["a"] + jnp.sum(x["b"] ** 2), {"a": 1.0, "b": jnp.ones(2)})
-    state = problem.init(key, np.zeros(4, int), problem.initial_solution(key))
+    state = problem.init(key, zoo.Groups.of(4), problem.initial_solution(key))
     gradient = problem.surrogate_gradient(key, state)({"a": 0.0, "b": jnp.array([1.0, -2.0])})
     np.testing.assert_array_equal(gradient["a"], 3.0)
     np.testing.assert_array_equal(gradient["b"], [2.0, -4.0])
@@ -263,7 +268,7 @@ def test_no_surrogate_gradient_where_autodiff_is_no_use(key):
         def gradient(self, key, solution):
             return jnp.full_like(solution, 7.0)
 
-    state = Quadratic().init(key, np.zeros(2, int), jnp.zeros(2))
+    state = Quadratic().init(key, zoo.Groups.of(2), jnp.zeros(2))
     assert Quadratic().surrogate_gradient(key, state) is not None
     assert Flat().surrogate_gradient(key, state) is None
     np.testing.assert_array_equal(Own().surrogate_gradient(key, state)(jnp.ones(2)), [7.0, 7.0])
@@ -274,7 +279,7 @@ def test_no_surrogate_gradient_where_autodiff_is_no_use(key):
 
 def test_score_is_the_fitness_by_default(key):
     problem = Noisy()
-    state = problem.init(key, np.zeros(2, int), jnp.zeros(3))
+    state = problem.init(key, zoo.Groups.of(2), jnp.zeros(3))
     score = problem.evaluate_score(key, POPULATION[0], state)
     assert set(score) == {"fitness"}
     assert score["fitness"] == problem.fitness(key, POPULATION[0])
@@ -288,7 +293,7 @@ def test_missing_headline(key):
             return {"loss": 0.0, "error": 1.0}
 
     problem = Lost()
-    state = problem.init(key, np.zeros(2, int), jnp.zeros(2))
+    state = problem.init(key, zoo.Groups.of(2), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"Lost.score must return its headline metric 'accuracy'.*\['error', 'loss'\]"):
         problem.evaluate_score(key, jnp.zeros(2), state)
 
@@ -296,7 +301,7 @@ def test_missing_headline(key):
 @pytest.mark.parametrize("groups", [[0, 0], [0, 1]], ids=["one group", "two groups"])
 def test_the_states_statistics_are_used_everywhere(groups, key):
     problem = Shifted()  # whose own shift is None: nothing works without the statistics
-    state = problem.init(key, np.array(groups), jnp.zeros(2))
+    state = problem.init(key, zoo.Groups(np.array(groups)), jnp.zeros(2))
     np.testing.assert_array_equal(state.statistics, [1.0, 2.0])
     population = jnp.array([[1.0, 2.0], [0.0, 0.0]])
 

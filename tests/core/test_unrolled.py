@@ -51,7 +51,7 @@ def test_mean_fitness_over_the_phases_is_the_objective_of_the_episode(horizon, w
     num_windows = -(-horizon // (window or horizon))
     total = LOSSES[:horizon].sum()
     expected = 2 * (total / horizon if objective == "mean" else total)
-    state = problem.init(key, np.arange(num_windows), solution(1.0))
+    state = problem.init(key, zoo.Groups(np.arange(num_windows)), solution(1.0))
     assert sorted(phases_of_groups(state)) == [(window or horizon) * i for i in range(num_windows)]
     evaluations, _ = evaluate_often(problem, state, members([2.0] * num_windows), num_windows + 1)
     for evaluation in evaluations:
@@ -63,7 +63,7 @@ def test_mean_fitness_over_the_phases_is_the_objective_of_the_episode(horizon, w
 def test_fitness_of_each_window(objective, scale, key):
     """Three windows: three times their losses, divided by the six steps of the episode for the mean."""
     problem = Table(window=2, objective=objective)
-    state = problem.init(key, np.arange(3), solution())
+    state = problem.init(key, zoo.Groups(np.arange(3)), solution())
     evaluations, _ = evaluate_often(problem, state, members([1.0, 1.0, 1.0]), 1)
     by_phase = np.argsort(state.time)
     np.testing.assert_array_equal(evaluations[0].fitness[by_phase], scale * np.array([3.0 + 1.0, 4.0 + 1.0, 5.0 + 9.0]))
@@ -72,7 +72,7 @@ def test_fitness_of_each_window(objective, scale, key):
 def test_without_a_horizon_the_objective_is_that_of_a_window(key):
     for objective, scale in (("mean", 0.25), ("sum", 1.0)):
         problem = Table(horizon=None, window=4, objective=objective)
-        state = problem.init(key, np.zeros(2, int), solution())
+        state = problem.init(key, zoo.Groups.of(2), solution())
         np.testing.assert_array_equal(state.time, [0, 0])
         evaluations, states = evaluate_often(problem, state, members([1.0, 2.0]), 5)
         for i, evaluation in enumerate(evaluations):
@@ -87,7 +87,7 @@ def test_without_a_horizon_the_objective_is_that_of_a_window(key):
 
 def test_without_a_horizon_a_terminated_member_pauses_for_good(key):
     problem = Table(horizon=None, window=4)
-    state = problem.init(key, np.zeros(2, int), solution())
+    state = problem.init(key, zoo.Groups.of(2), solution())
     evaluations, states = evaluate_often(problem, state, members([1.0, 1.0], [5.0, 100.0]), 4)
     assert [int(e.steps) for e in evaluations] == [8, 5, 4, 4]
     np.testing.assert_array_equal(states[-1].terminated, [True, False])
@@ -102,7 +102,7 @@ def test_without_a_horizon_a_terminated_member_pauses_for_good(key):
 def test_phases_are_stratified(num_groups, key):
     """Each phase equally often, up to one; group partners share theirs."""
     problem = Table(window=2)
-    state = problem.init(key, np.repeat(np.arange(num_groups), 2), solution())
+    state = problem.init(key, zoo.Groups(np.repeat(np.arange(num_groups), 2)), solution())
     np.testing.assert_array_equal(state.time[0::2], state.time[1::2])
     counts = np.bincount(phases_of_groups(state), minlength=5)
     assert counts[[1, 3]].sum() == 0
@@ -114,7 +114,7 @@ def test_phases_are_spread_over_the_episode_where_there_are_more_windows_than_gr
     problem = Endless(horizon=40, window=1)
 
     def phases(key):
-        return problem.init(key, np.arange(4), solution()).time
+        return problem.init(key, zoo.Groups(np.arange(4)), solution()).time
 
     drawn = np.asarray(jax.jit(jax.vmap(phases))(jax.random.split(jax.random.key(1), 4000)))
     assert np.array_equal(np.diff(np.sort(drawn, axis=1), axis=1), np.full((4000, 3), 10))
@@ -124,7 +124,7 @@ def test_phases_are_spread_over_the_episode_where_there_are_more_windows_than_gr
 
 
 def test_a_single_group_starts_at_the_beginning(key):
-    state = Table(window=2).init(key, np.zeros(3, int), solution())
+    state = Table(window=2).init(key, zoo.Groups.of(3), solution())
     assert not state.time.any()
     assert state.pending_steps == 0
 
@@ -133,7 +133,7 @@ def test_phases_are_in_random_order():
     """Every group is in every phase equally often over the keys: a binomial count each, 5 sigma."""
     problem = Table(window=2)
     num_keys = 600
-    init = jax.vmap(lambda key: problem.init(key, np.arange(3), solution()).time)
+    init = jax.vmap(lambda key: problem.init(key, zoo.Groups(np.arange(3)), solution()).time)
     times = np.asarray(init(jax.random.split(jax.random.key(0), num_keys)))
     counts = np.array([[np.sum(times[:, group] == phase) for phase in (0, 2, 4)] for group in range(3)])
     assert np.all(np.abs(counts - num_keys / 3) < 5 * np.sqrt(num_keys * (1 / 3) * (2 / 3)))
@@ -142,7 +142,7 @@ def test_phases_are_in_random_order():
 
 def test_a_group_at_a_phase_was_unrolled_to_it_with_the_initial_solution(key):
     problem = Table(window=2)
-    state = problem.init(key, np.array([0, 0, 1, 1, 2, 2]), solution(3.0))
+    state = problem.init(key, zoo.Groups(np.array([0, 0, 1, 1, 2, 2])), solution(3.0))
     for t, inner_t, total in zip(state.time, state.inner["t"], state.inner["total"], strict=True):
         assert inner_t == t
         assert total == 3 * LOSSES[:t].sum()
@@ -150,7 +150,7 @@ def test_a_group_at_a_phase_was_unrolled_to_it_with_the_initial_solution(key):
 
 
 def test_one_window_per_episode_needs_no_phases(key):
-    state = Table().init(key, np.array([0, 0, 1, 2]), solution())
+    state = Table().init(key, zoo.Groups(np.array([0, 0, 1, 2])), solution())
     np.testing.assert_array_equal(state.time, 0)
     np.testing.assert_array_equal(state.inner["t"], 0)
     assert state.pending_steps == 0
@@ -159,7 +159,7 @@ def test_one_window_per_episode_needs_no_phases(key):
 def test_init_is_on_schedule_if_the_warm_up_terminates(key):
     """A group whose warm-up terminated waits for its episode's end; only the steps it took are counted."""
     problem = Table(window=2)
-    state = problem.init(key, np.arange(3), solution(1.0, life=3.0))
+    state = problem.init(key, zoo.Groups(np.arange(3)), solution(1.0, life=3.0))
     by_phase = np.argsort(state.time)
     np.testing.assert_array_equal(state.time[by_phase], [0, 2, 4])
     np.testing.assert_array_equal(state.inner["t"][by_phase], [0, 2, 3])
@@ -178,7 +178,7 @@ def test_init_is_on_schedule_if_the_warm_up_terminates(key):
 def test_done_and_reset_come_at_the_horizon(key):
     horizon, window = 7, 3
     problem = Table(horizon=horizon, window=window)
-    state = problem.init(key, np.arange(3), solution())
+    state = problem.init(key, zoo.Groups(np.arange(3)), solution())
     evaluations, states = evaluate_often(problem, state, members([1.0] * 3), 7)
     phase = phases_of_groups(state) // window
     for i, evaluation in enumerate(evaluations):
@@ -193,7 +193,7 @@ def test_done_and_reset_come_at_the_horizon(key):
 
 def test_the_last_window_is_cut_at_the_horizon(key):
     problem = Table(horizon=7, window=3, objective="sum")
-    state = problem.init(key, np.zeros(2, int), solution())
+    state = problem.init(key, zoo.Groups.of(2), solution())
     evaluations, _ = evaluate_often(problem, state, members([1.0, 1.0]), 3)
     assert [int(e.steps) for e in evaluations] == [6, 6, 2]
     np.testing.assert_array_equal([e.fitness[0] for e in evaluations], [3 * 8.0, 3 * 15.0, 3 * 2.0])
@@ -201,7 +201,7 @@ def test_the_last_window_is_cut_at_the_horizon(key):
 
 def test_a_terminated_member_pauses_until_its_partners_end_too(key):
     problem = Table(window=2, objective="sum")
-    state = problem.init(key, np.zeros(2, int), solution())
+    state = problem.init(key, zoo.Groups.of(2), solution())
     population = members([1.0, 1.0], [3.0, 100.0])
     evaluations, states = evaluate_often(problem, state, population, 4)
     np.testing.assert_array_equal([e.steps for e in evaluations], [4, 3, 2, 4])
@@ -218,7 +218,7 @@ def test_a_terminated_member_pauses_until_its_partners_end_too(key):
 def test_group_partners_share_starts_and_resets_and_groups_do_not(key):
     problem = Table(window=2)
     groups = np.array([0, 1, 0, 1, 2])
-    state = problem.init(key, groups, solution())
+    state = problem.init(key, zoo.Groups(groups), solution())
     keys = jax.random.split(jax.random.key(3), 4)
     evaluate = jax.jit(problem.evaluate)
     seen = []
@@ -240,7 +240,7 @@ def test_group_partners_share_starts_and_resets_and_groups_do_not(key):
 def test_all_groups_start_afresh_where_a_window_is_an_episode(key):
     problem = Table()
     groups = np.array([0, 0, 1])
-    state = problem.init(key, groups, solution())
+    state = problem.init(key, zoo.Groups(groups), solution())
     evaluations, states = evaluate_often(problem, state, members([1.0, 2.0, 3.0], [2.0, 100.0, 100.0]), 3)
     starts = np.array([s.inner["start"] for s in states])
     np.testing.assert_array_equal(starts[:, 0], starts[:, 1])
@@ -256,7 +256,7 @@ def test_all_groups_start_afresh_where_a_window_is_an_episode(key):
 def test_group_partners_share_the_keys_of_their_steps(key):
     problem = Table(horizon=4, window=4, is_noisy=True, objective="sum")
     groups = np.array([1, 0, 1, 2])
-    state = problem.init(key, groups, solution())
+    state = problem.init(key, zoo.Groups(groups), solution())
     evaluation, _ = jax.jit(problem.evaluate)(key, members([0.0] * 4), state)
     assert evaluation.fitness[0] == evaluation.fitness[2]
     assert len(np.unique(evaluation.fitness)) == 3
@@ -271,7 +271,7 @@ def test_group_partners_share_the_keys_of_their_steps(key):
 
 def test_steps_count_active_steps_and_the_warm_up_once(key):
     problem = Costly(window=2)
-    state = problem.init(key, np.array([0, 0, 1, 1, 2, 2]), solution())
+    state = problem.init(key, zoo.Groups(np.array([0, 0, 1, 1, 2, 2])), solution())
     cost = np.arange(1, 7)
     warm_up = cost[:2].sum() + cost[:4].sum()  # of groups, not of members
     assert state.pending_steps == warm_up
@@ -299,7 +299,7 @@ def test_early_exit_and_member_batches_change_nothing(horizon, groups, member_ba
     plain, other = make(), make(is_differentiable=False, member_batch_size=member_batch_size)
     population = jnp.array([[0.1, 0.2], [0.4, 0.0], [0.05, -0.3], [0.9, 0.0], [0.3, 0.3]])
     x = plain.initial_solution(key)
-    states = [p.init(key, np.array(groups), x) for p in (plain, other)]
+    states = [p.init(key, zoo.Groups(np.array(groups)), x) for p in (plain, other)]
     terminated = []
     evaluates = [jax.jit(plain.evaluate), jax.jit(other.evaluate)]
     for k in jax.random.split(key, 4):
@@ -316,7 +316,7 @@ def test_early_exit_and_member_batches_change_nothing(horizon, groups, member_ba
 def test_member_batch_size_bounds_how_many_are_unrolled_at_once(key):
     for member_batch_size, lengths in ((None, []), (2, [2])):
         problem = Table(is_differentiable=False, member_batch_size=member_batch_size)  # its own loop is no scan
-        state = problem.init(key, np.zeros(4, int), solution())
+        state = problem.init(key, zoo.Groups.of(4), solution())
         jaxpr = jax.make_jaxpr(problem.evaluate)(key, members([1.0] * 4), state)
         assert [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"] == lengths
 
@@ -348,7 +348,7 @@ def test_surrogate_gradient_is_that_of_an_unroll_by_hand():
     groups = np.array([0, 1, 2, 3, 0, 1])
     key = jax.random.key(1)  # of those in which no other group has terminated yet
     x = problem.initial_solution(key)
-    state = problem.init(key, groups, x)
+    state = problem.init(key, zoo.Groups(groups), x)
     state = jax.device_get(state._replace(terminated=state.terminated | (state.groups == 2)))
     assert set(phases_of_groups(state)) == {0, 3, 6}
     assert not state.terminated[[0, 1, 3]].any()
@@ -372,7 +372,7 @@ def test_surrogate_gradient_is_that_of_an_unroll_by_hand():
 
 def test_no_surrogate_gradient_where_autodiff_is_no_use(key):
     problem = Table(is_differentiable=False)
-    assert problem.surrogate_gradient(key, problem.init(key, np.zeros(2, int), solution())) is None
+    assert problem.surrogate_gradient(key, problem.init(key, zoo.Groups.of(2), solution())) is None
 
 
 def test_a_gradient_of_the_authors_own_is_the_surrogate(key):
@@ -384,7 +384,7 @@ def test_a_gradient_of_the_authors_own_is_the_surrogate(key):
 
     problem = Own()
     solution = problem.initial_solution(key)
-    surrogate = problem.surrogate_gradient(key, problem.init(key, np.zeros(2, int), solution))
+    surrogate = problem.surrogate_gradient(key, problem.init(key, zoo.Groups.of(2), solution))
     assert surrogate is not None
     assert all(np.all(np.asarray(leaf) == 7) for leaf in jax.tree.leaves(surrogate(solution)))
 
@@ -395,7 +395,7 @@ def test_a_gradient_of_the_authors_own_is_the_surrogate(key):
 def test_score_is_the_mean_over_full_episodes(key):
     problem = Linear(limit=1.0, num_score_episodes=3)
     x = jnp.array([0.1, 0.3])
-    state = problem.init(key, np.zeros(2, int), x)
+    state = problem.init(key, zoo.Groups.of(2), x)
 
     keys = jax.vmap(jax.random.split)(jax.random.split(key, 3))
     starts, noise = jax.vmap(problem.reset)(keys[:, 0]), noise_of_steps(keys[:, 1], length=7)
@@ -434,7 +434,7 @@ def test_statistics_are_pooled_before_the_reset_and_used_after_it(key):
             return statistics + jnp.sum(inner["fresh"]), {**inner, "fresh": jnp.zeros_like(inner["fresh"])}
 
     problem = Pooling(window=3)
-    state = problem.init(key, np.zeros(2, int), solution())
+    state = problem.init(key, zoo.Groups.of(2), solution())
     evaluations, states = evaluate_often(problem, state, members([1.0, 1.0]), 3)
     np.testing.assert_array_equal([s.statistics for s in states], [0.0, 6.0, 12.0, 18.0])
     np.testing.assert_array_equal([e.fitness[0] for e in evaluations], [0.0, 6.0, 12.0])
@@ -449,7 +449,7 @@ def test_statistics_are_pooled_before_the_reset_and_used_after_it(key):
 @pytest.mark.parametrize(("horizon", "window"), [(6, 2), (6, None)])
 def test_state_keeps_structure_and_dtypes_in_a_scan(horizon, window, key):
     problem = Table(horizon=horizon, window=window)  # `reset` returns a Python float
-    state = problem.init(key, np.array([0, 0, 1, 2]), solution())
+    state = problem.init(key, zoo.Groups(np.array([0, 0, 1, 2])), solution())
     population = members([1.0] * 4)
 
     @jax.jit
@@ -476,7 +476,7 @@ def test_state_keeps_its_dtypes_in_double_precision(horizon, window, x64):
     x = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), solution())
     state, evaluation, new_state = jax.eval_shape(
         lambda key: (
-            state := problem.init(key, np.array([0, 1, 2]), x),
+            state := problem.init(key, zoo.Groups(np.array([0, 1, 2])), x),
             *problem.evaluate(key, jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), x), state),
         ),
         jax.random.key(0),
@@ -498,6 +498,6 @@ def test_keys_may_be_part_of_the_inner_state(key):
 
     problem = Keyed()
     x = jnp.zeros(2)
-    state = jax.eval_shape(lambda k: problem.init(k, np.arange(3), x), key)
+    state = jax.eval_shape(lambda k: problem.init(k, zoo.Groups(np.arange(3)), x), key)
     _, new_state = jax.eval_shape(problem.evaluate, key, jnp.zeros((3, 2)), state)
     assert jax.tree.map(lambda s: (s.shape, s.dtype), new_state) == jax.tree.map(lambda s: (s.shape, s.dtype), state)

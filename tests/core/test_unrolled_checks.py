@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import zoo
@@ -75,7 +74,7 @@ def test_says_what_is_wrong_with_step(result, message, key):
             return result(inner)
 
     with pytest.raises(TypeError, match=r"(?s)Wrong.step must return.*" + message.removeprefix("must return")):
-        Wrong().init(key, np.zeros(2, int), solution())
+        Wrong().init(key, zoo.Groups.of(2), solution())
 
 
 def test_step_may_return_python_numbers(key):
@@ -84,7 +83,7 @@ def test_step_may_return_python_numbers(key):
             return inner, 2.0, False
 
     problem = Plain(objective="sum")
-    evaluation, _ = problem.evaluate(key, members([1.0]), problem.init(key, np.zeros(1, int), solution()))
+    evaluation, _ = problem.evaluate(key, members([1.0]), problem.init(key, zoo.Groups.of(1), solution()))
     assert evaluation.fitness == 12.0
 
 
@@ -93,11 +92,11 @@ def test_step_may_return_python_numbers(key):
 
 def test_wrong_population_size(key):
     problem = Table(window=2)
-    state = problem.init(key, np.zeros(4, int), solution())
+    state = problem.init(key, zoo.Groups.of(4), solution())
     with pytest.raises(ValueError, match=r"Table.evaluate got 3 members, but its state was made for groups of 4"):
         problem.evaluate(key, members([1.0] * 3), state)
 
 
 def test_traced_groups(key):
     with pytest.raises(TypeError, match=r"concrete groups.*strategy\.groups"):
-        jax.eval_shape(lambda groups: Table().init(key, groups, solution()), jnp.zeros(4, int))
+        jax.eval_shape(lambda groups: Table().init(key, zoo.Groups(groups), solution()), jnp.zeros(4, int))

@@ -172,7 +172,7 @@ def test_oneself_as_parent_is_no_parent(key):
     ids = np.array([0, 1, 1, 0])
     population = members([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 15.0, 99.0])
     results = []
-    for groups in (ids, zoo.Groups(ids), zoo.Groups(ids, parents=np.arange(4))):
+    for groups in (zoo.Groups(ids), zoo.Groups(ids, parents=np.arange(4))):
         state = problem.init(key, groups, solution())
         evaluations, states = evaluate_often(problem, state, population, 3)
         results.append(jax.tree.leaves((evaluations, [s._replace(parents=None) for s in states])))
@@ -272,7 +272,7 @@ def test_whole_episodes_are_those_of_the_problem_without_a_window(key):
     population = members([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 15.0, 99.0])
     results = []
     for problem, groups in (
-        (whole, ids),
+        (whole, zoo.Groups(ids)),
         (windowed, zoo.Groups(ids, whole_episodes=True)),
         (windowed, zoo.Groups(ids, parents=np.array([3, 2, 2, 3]), whole_episodes=True)),
     ):
@@ -286,7 +286,7 @@ def test_whole_episodes_are_those_of_the_problem_without_a_window(key):
 def test_the_window_is_that_of_the_state(key):
     """So one problem may serve strategies that ask for whole episodes and ones that do not."""
     problem = Table(window=2)
-    for groups, length in ((np.zeros(2, int), 2), (zoo.Groups(np.zeros(2, int), whole_episodes=True), 6)):
+    for groups, length in ((zoo.Groups.of(2), 2), (zoo.Groups.of(2)._replace(whole_episodes=True), 6)):
         state = problem.init(key, groups, solution())
         assert state.window.length == length
         assert problem.evaluate(key, members([1.0, 1.0]), state)[0].steps == 2 * length
@@ -362,7 +362,7 @@ def test_a_problem_without_inner_episodes_does_not_mind_parents_or_whole_episode
     ids = np.array([0, 1, 0, 1])
     groups = zoo.Groups(ids, parents=np.array([2, 1, 2, 1]), whole_episodes=whole_episodes)
     population = jnp.array([[1.0, 2.0], [1.0, 2.0], [3.0, 0.5], [1.0, -1.0]])
-    plain, asked = (problem.init(key, g, jnp.zeros(2)) for g in (ids, groups))
+    plain, asked = (problem.init(key, g, jnp.zeros(2)) for g in (zoo.Groups(ids), groups))
     assert signature(plain) == signature(asked)
     evaluations = [problem.evaluate(key, population, state)[0] for state in (plain, asked)]
     for a, b in zip(*map(jax.tree.leaves, evaluations), strict=True):

@@ -47,7 +47,7 @@ def make(fn, solution=0.0, **settings):
 
 
 def evaluate(problem, population, *, groups=None):
-    groups = np.zeros(len(population), np.int32) if groups is None else groups
+    groups = zoo.Groups.of(len(population)) if groups is None else zoo.Groups(groups)
     state = problem.init(jax.random.key(0), groups, population[0])
     return problem.evaluate(jax.random.key(1), population, state)[0]
 
@@ -109,7 +109,7 @@ def test_all_members_of_all_seeds_are_one_batch(key):
 
     problem = make(fn, np.zeros(2, np.float32), batched=True)
     population = jax.random.normal(key, (3, 5, 2))
-    state = problem.init(key, np.zeros(5, int), population[0, 0])
+    state = problem.init(key, zoo.Groups.of(5), population[0, 0])
     seeds = jax.jit(jax.vmap(lambda p: problem.evaluate(key, p, state)[0]))(population)
     np.testing.assert_allclose(seeds.fitness, population.sum(axis=2), rtol=1e-6)
     assert sizes == [15]
@@ -262,6 +262,15 @@ def test_what_cannot_be_loaded_in_a_worker_is_said(tmp_path, monkeypatch):
         evaluate(make(functools.partial(print, threading.Lock()), num_processes=1), jnp.zeros(2))
 
 
+@pytest.fixture
+def interrupts():
+    """Those started in the background of a shell are to ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_the_evaluation_and_is_not_lost(tmp_path):
     """The interrupt comes when the function is known to run, however busy the machine is."""
     running = tmp_path / "running"

@@ -151,7 +151,7 @@ def test_law_of_the_noise(function, family, monkeypatch):
     """4 000 evaluations of one point, and as many of the official noise: a Kolmogorov-Smirnov test."""
     problem = make(function)
     x = problem.init_statistics().x_opt + jnp.array([1.0, 0.5, -2.0, 0.1])
-    state = problem.init(jax.random.key(0), np.zeros(4000, int), x)
+    state = problem.init(jax.random.key(0), zoo.Groups.of(4000), x)
     fitness = problem.evaluate(jax.random.key(1), jnp.tile(x, (4000, 1)), state)[0].fitness
     rng = np.random.default_rng(2)
     monkeypatch.setattr(bbobbenchmarks, "_rand", rng.random)
@@ -235,7 +235,7 @@ def test_a_run_draws_the_instance_once(key, monkeypatch):
 
     monkeypatch.setattr(bbobax.BBOBProblem, "sample", counted)
     problem = make("sphere", instance=3)
-    state = problem.init(key, np.zeros(3, int), jnp.zeros(NUM_DIMS))
+    state = problem.init(key, zoo.Groups.of(3), jnp.zeros(NUM_DIMS))
     assert len(draws) == 1
     population = jnp.arange(3.0 * NUM_DIMS).reshape(3, NUM_DIMS) / 4
     evaluation, new_state = problem.evaluate(key, population, state)
@@ -254,7 +254,7 @@ def test_noise_is_drawn_for_each_member_and_absent_from_the_score(key):
     """Members of one group too: the same noise for all would change no ranking."""
     problem = make("sphere", noise_model=bbobax.Gaussian.severe(), instance=2)
     x = jnp.ones(NUM_DIMS)
-    state = problem.init(key, np.zeros(4, int), x)
+    state = problem.init(key, zoo.Groups.of(4), x)
     fitness = problem.evaluate(key, jnp.stack([x] * 4), state)[0].fitness
     assert len(set(fitness.tolist())) == 4
     np.testing.assert_array_equal(problem.evaluate(key, jnp.stack([x] * 4), state)[0].fitness, fitness)

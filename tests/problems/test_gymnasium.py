@@ -127,7 +127,7 @@ def test_a_run_in_worker_processes():
     """With an environment that only this process has registered; and CartPole is learned."""
     problem = zoo.make_problem("rl/gymnasium/ZooTest/Clock-v0", network=LINEAR, num_processes=1)
     key = jax.random.key(3)
-    state = problem.init(key, np.array([0, 1, 0]), jnp.zeros((2, 2)))
+    state = problem.init(key, zoo.Groups(np.array([0, 1, 0])), jnp.zeros((2, 2)))
     always_4 = jnp.broadcast_to(jnp.array([-1.0, 1.0]), (3, 2, 2))
     evaluation, _ = problem.evaluate(key, always_4, state)
     # The first action is at time 0, where all outputs are equal.

@@ -95,7 +95,7 @@ def first_step(problem, key, outputs):
 
 
 def initial_state(problem, key, groups):
-    return in_one_program(lambda: problem.init(key, np.asarray(groups), jnp.zeros(2)))
+    return in_one_program(lambda: problem.init(key, zoo.Groups(np.asarray(groups)), jnp.zeros(2)))
 
 
 CONSTANT = FunctionNetwork(no_init, constant)
@@ -170,7 +170,7 @@ def test_cartpole_is_a_loop_by_hand(key):
 
     @jax.jit
     def evaluate():
-        state = problem.init(key, groups, jnp.zeros((4, 2)))
+        state = problem.init(key, zoo.Groups(groups), jnp.zeros((4, 2)))
         keys = group_keys(jax.random.split(key, 3)[1], 2), group_keys(jax.random.fold_in(evaluate_key, 0), 2)
         return problem.evaluate(evaluate_key, WEIGHTS, state), keys
 
@@ -482,7 +482,7 @@ def test_every_environment_can_be_evaluated_and_scored(id, fake_mnist, monkeypat
 
     def evaluate(key):
         solution = problem.initial_solution(key)
-        state = problem.init(key, np.array([0, 0, 1]), solution)
+        state = problem.init(key, zoo.Groups(np.array([0, 0, 1])), solution)
         population = jax.tree.map(lambda x: jnp.stack([x] * 3), solution)
         evaluation, new_state = problem.evaluate(key, population, state)
         return state, evaluation, new_state, problem.evaluate_score(key, solution, new_state)

@@ -83,7 +83,7 @@ def test_fitness_on_a_minibatch_is_drawn_by_the_groups_key(key):
     def evaluate():
         params = problem.initial_solution(key)
         population = jax.tree.map(lambda x: jnp.stack([x, x, 2 * x, x]), params)
-        state = problem.init(key, np.array([0, 1, 1, 0]), params)
+        state = problem.init(key, zoo.Groups(np.array([0, 1, 1, 0])), params)
         indices = jax.vmap(lambda k: jax.random.randint(k, (16,), 0, 1437))(group_keys(key, 2))
         return population, problem.evaluate(key, population, state)[0].fitness, indices
 
@@ -117,7 +117,7 @@ def test_score_is_on_the_test_set(key):
     problem = zoo.make_problem("supervised/digits", network=LINEAR, batch_size=4)
     params = jax.jit(problem.initial_solution)(key)
     cross_entropy, error = by_hand(params, problem.test_inputs, problem.test_labels)
-    score = jax.jit(lambda p: problem.evaluate_score(key, p, problem.init(key, np.zeros(2, int), p)))(params)
+    score = jax.jit(lambda p: problem.evaluate_score(key, p, problem.init(key, zoo.Groups.of(2), p)))(params)
     assert set(score) == {"test_accuracy", "test_loss"}
     np.testing.assert_allclose(score["test_accuracy"], 1 - error, rtol=1e-6)
     np.testing.assert_allclose(score["test_loss"], cross_entropy, rtol=1e-5)
@@ -127,7 +127,7 @@ def test_score_is_on_the_test_set(key):
 def test_surrogate_gradient_is_none_for_the_error(key):
     for loss in ("cross_entropy", "error"):
         problem = zoo.make_problem("supervised/digits", network=LINEAR, loss=loss)
-        state = jax.jit(lambda p=problem: p.init(key, np.zeros(2, int), p.initial_solution(key)))()
+        state = jax.jit(lambda p=problem: p.init(key, zoo.Groups.of(2), p.initial_solution(key)))()
         assert (problem.surrogate_gradient(key, state) is None) == (loss == "error")
 
 

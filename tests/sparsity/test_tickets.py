@@ -12,7 +12,7 @@ import pytest
 import zoo
 from tests.the_loop import initial_solution
 from zoo.core.masks import full_mask, keep_best, prunable_leaves
-from zoo.core.strategy import check_solution
+from zoo.core.solution import check_solution
 from zoo.sparsity.tickets import Round, Ticket, Tickets
 from zoo.strategies.distribution.snes import SNES
 

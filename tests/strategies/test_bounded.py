@@ -32,16 +32,11 @@ class Spy(zoo.Strategy):
     next_mean: Any = zoo.leaf(default=None)
     scale: float = zoo.number(default=0.5)
 
-    takes_surrogate = True
-
     def mean(self, state):
         return state.mean
 
     def std(self, state):
         return jax.tree.map(lambda x: jnp.full_like(x, self.scale), state.mean)
-
-    def _needs_surrogate(self, state):
-        return False
 
     def _init(self, key, solution):
         return SpyState(solution, self.samples, jnp.zeros(SIZE), solution)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.core.strategy import SurrogateGradient, gradient_of_members
+from zoo.core.parts import StaticMask
+from zoo.core.surrogate import SurrogateGradient, gradient_of_members
 from zoo.loop.provenance import describe_settings
-from zoo.strategies.wrappers.frozen import Mask
 
 SIZE = 6
 SOLUTION = {"b": jnp.asarray(0.5), "v": jnp.linspace(1, 2, 3), "w": jnp.linspace(-1, 1, 6).reshape(2, 3)}
@@ -177,7 +177,7 @@ def test_masks_are_compared_by_value_and_never_change(key):
     for strategy in (one, two, one.replace(population_size=64)):
         ask(strategy, strategy.init(key, SOLUTION))
     assert len(traces) == 2  # as the population size differs
-    assert isinstance(one.frozen, Mask)
+    assert isinstance(one.frozen, StaticMask)
     assert one.frozen == two.frozen
     assert one.frozen != frozen({**MASK, "w": ~CORNER}).frozen
     assert describe_settings(one) == describe_settings(two) != describe_settings(frozen({**MASK, "w": ~CORNER}))

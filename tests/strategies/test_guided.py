@@ -45,11 +45,15 @@ def _always(gradient, _):
     return gradient
 
 
+def at_generation(state, number):
+    return state._replace(descent=state.descent._replace(generation=np.int32(number)))
+
+
 def ask_with(strategy, surrogates, key):
     """The population drawn after some surrogates were seen, and the state."""
     state = init(strategy, key, SOLUTION)
     for i, surrogate in enumerate(surrogates):
-        population, state = ask(strategy, key, state._replace(generation=np.int32(i)), always(surrogate))
+        population, state = ask(strategy, key, at_generation(state, i), always(surrogate))
     return population, state
 
 
@@ -296,7 +300,7 @@ def test_control_variate_wants_the_fitness_as_it_is():
 def with_history(strategy, directions):
     """A state that remembers these estimates."""
     state = init(strategy, jax.random.key(0), SOLUTION)
-    return state._replace(directions=stack(*directions), generation=np.int32(len(directions)))
+    return at_generation(state, len(directions))._replace(directions=stack(*directions))
 
 
 def stack(*directions):

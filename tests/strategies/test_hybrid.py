@@ -9,7 +9,7 @@ import pytest
 import zoo
 from tests.the_loop import FAMILIES, Decay, ask, generation, init, is_finite, start, tell
 from zoo.core.promotion import promotion_of_others
-from zoo.core.strategy import gradient_of_members
+from zoo.core.surrogate import gradient_of_members
 
 SOLUTION = {"scores": np.linspace(-1, 1, 5, dtype=np.float32), "w": np.ones((2, 3), np.float32), "b": np.float32(0.5)}
 
@@ -170,8 +170,8 @@ def test_sweeps_over_both_learning_rates_without_recompiling(problem):
 
 def test_population_size_is_the_bases_unless_given():
     base = zoo.make_strategy("open_es", population_size=10)
-    assert len(zoo.make_strategy("hybrid", base=base).groups) == 10
-    assert len(zoo.make_strategy("hybrid", base=base, population_size=4).groups) == 4
+    assert len(zoo.make_strategy("hybrid", base=base).groups.ids) == 10
+    assert len(zoo.make_strategy("hybrid", base=base, population_size=4).groups.ids) == 4
     filled = zoo.make_strategy("hybrid", base="cma_es", es_leaves="scores").for_solution(SOLUTION)
     assert filled.population_size == filled.base.population_size == 4 + int(3 * np.log(5))
     with pytest.raises(ValueError, match="must be even, got 5"):

@@ -169,7 +169,7 @@ def test_a_ticket_of_a_state(key):
 
 
 def test_restarts_go_inside():
-    with pytest.raises(TypeError, match=r"cannot restart Lottery: .* Put the restarts inside"):
+    with pytest.raises(TypeError, match=r"cannot restart Lottery: .* put the restarts inside"):
         zoo.make_strategy("ipop", base="lottery")
 
 

@@ -59,7 +59,7 @@ def test_members_that_bounds_moved_have_no_negative_utility_for_the_shape(x64):
     evaluation = zoo.Evaluation(np.arange(1.0, size + 1), np.ones(size, bool), jnp.asarray(size))
     moved = np.array([True, False, False, False, False, True])
     plain, none, told = (
-        jax.device_get(tell(strategy, state, population, evaluation._replace(moved=which)))
+        jax.device_get(tell(strategy, state, population, evaluation._replace(repaired=which)))
         for which in (None, np.zeros(size, bool), moved)
     )
     np.testing.assert_allclose(none.shape, plain.shape, rtol=1e-12)

@@ -89,7 +89,7 @@ def test_sigma_schedule_is_right_in_every_generation(key):
         sigma = 0.5 * 0.5**generation
         np.testing.assert_allclose(std(state), np.full(4, sigma), rtol=1e-6)
         population, state = ask(strategy, key, state)
-        np.testing.assert_allclose(np.asarray(population)[0] - state.mean, sigma * noise, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(population)[0] - state.descent.mean, sigma * noise, atol=1e-6)
         state = tell(strategy, state, population, np.array([0.0, 1.0]))
 
 
@@ -116,13 +116,13 @@ def test_update_is_the_optimizers(optimizer, key):
 
     for k in jax.random.split(key, 3):
         state, mean, optimizer_state = generation(k, state, mean, optimizer_state)
-        np.testing.assert_allclose(state.mean, mean, rtol=1e-6)
+        np.testing.assert_allclose(state.descent.mean, mean, rtol=1e-6)
 
 
 def test_groups():
-    assert OpenES(population_size=6).groups.tolist() == [0] * 6
-    assert OpenES(population_size=6, shaping="none").groups.tolist() == [0, 1, 2, 0, 1, 2]
-    assert OpenES(population_size=6, shaping="none", antithetic=False).groups.tolist() == [0] * 6
+    assert OpenES(population_size=6).groups.ids.tolist() == [0] * 6
+    assert OpenES(population_size=6, shaping="none").groups.ids.tolist() == [0, 1, 2, 0, 1, 2]
+    assert OpenES(population_size=6, shaping="none", antithetic=False).groups.ids.tolist() == [0] * 6
 
 
 def test_pairs_share_noise_of_the_problem(key):

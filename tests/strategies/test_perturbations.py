@@ -24,7 +24,6 @@ from zoo.strategies.gradient.nres import NRES
 from zoo.strategies.gradient.open_es import OpenES
 from zoo.strategies.gradient.pes import PES
 from zoo.strategies.perturbations import Dense, LowRank, Seeded, get_perturbation, seeded
-from zoo.strategies.wrappers.base import map_mean
 
 # A power of two, as is the scale in the whole space of guided_es in 512 dimensions: products are exact, so that it does
 # not matter which of them the compiler contracts with a sum.
@@ -96,7 +95,7 @@ def generation(strategies, states, key, fitness, done):
         populations.append(materialize(population))
         told.append(tell(strategy, state, population, zoo.Evaluation(fitness, done, jnp.asarray(12))))
     means = [strategy.mean(state) for strategy, state in zip(strategies, told, strict=True)]
-    return [told[0], map_mean(strategies[1], told[1], lambda _: means[0])], populations, means
+    return [told[0], strategies[1].map_mean(told[1], lambda _: means[0])], populations, means
 
 
 @pytest.mark.parametrize("name", WITH_SEEDS)
@@ -512,7 +511,7 @@ def test_weights_of_members_in_half_precision_still_sum_to_zero(key):
         population, state = strategy.ask(key, state)
         fitness = jnp.sum(population.astype(jnp.float32), axis=1)
         shifted = strategy.estimate(state, population, zoo.Evaluation(fitness, jnp.ones(64, bool), jnp.asarray(64)))
-        weights = strategy._shape(fitness)
+        weights = strategy.shape(fitness)
         x = population.astype(jnp.float32)
         return shifted, (weights - jnp.mean(weights)) @ (x - 4) / (63 * strategy.sigma**2)
 

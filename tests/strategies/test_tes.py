@@ -29,7 +29,7 @@ def test_tes_population():
     population, state = strategy.ask(KEYS[0], strategy.init(KEYS[0], THETA))
     step = SIGMA * DRAWS[0]
     np.testing.assert_allclose(population[: 2 * NUM_PAIRS], np.concatenate([THETA + step, THETA - step]), rtol=1e-4)
-    np.testing.assert_array_equal(population[2 * NUM_PAIRS :], np.tile(state.mean, (NUM_PAIRS, 1)))
+    np.testing.assert_array_equal(population[2 * NUM_PAIRS :], np.tile(state.descent.mean, (NUM_PAIRS, 1)))
     np.testing.assert_array_equal(strategy.groups.ids, np.tile(np.arange(NUM_PAIRS), 3))
     np.testing.assert_array_equal(strategy.groups.parents, np.tile(np.arange(NUM_PAIRS) + 2 * NUM_PAIRS, 3))
     assert TES(population_size=None).for_solution(THETA).population_size % 3 == 0

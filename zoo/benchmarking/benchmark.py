@@ -17,7 +17,8 @@ from zoo.benchmarking.runtimes import check_targets
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, from_first_process, is_first_process
-from zoo.core.strategy import Strategy, num_dims
+from zoo.core.solution import num_dims
+from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint, make_metadata

@@ -17,7 +17,8 @@ import numpy as np
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
-from zoo.core.strategy import Groups, Solution, Strategy, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.programs import Program
 from zoo.loop.progress import Compiling, progress_bar
@@ -198,8 +199,7 @@ def _run_samples(
     """Returns independent samples, and the seconds that one estimate took; `title` is that of a progress bar."""
     num_windows = 1
     if isinstance(problem, UnrolledProblem):
-        groups = strategy.groups
-        whole = isinstance(groups, Groups) and groups.whole_episodes
+        whole = strategy.groups.whole_episodes
         num_windows = 1 if whole else problem._num_windows
     num_burn_in = num_windows if num_windows > 1 else 0
     batch_size = max(1, min(num_samples, _MEMBERS_AT_A_TIME // (strategy.population_size or 1)))
@@ -240,19 +240,17 @@ def _samples(
         state, problem_state, total = carry
         key, is_counted = inputs
         key_ask, key_evaluate = jax.random.split(key)
-        surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate else None
+        surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate(state) else None
         population, state = strategy.ask(key_ask, state, surrogate)
         evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
         estimate = ravel(strategy.estimate(state, population, evaluation))[0]
         told = strategy.tell(state, population, evaluation)
-        # All goes on but the search.
-        fixed = {name: getattr(state, name) for name in ("mean", "optimizer_state", "generation")}
         squared_norm = jnp.sum(jnp.square(estimate))
         norms = jnp.sqrt(squared_norm) * jnp.linalg.norm(target)
         cosine = jnp.where(norms > 0, estimate @ target / jnp.where(norms > 0, norms, 1), 0)
         row = _Sample(estimate, squared_norm, cosine, jnp.asarray(evaluation.steps, jnp.int32))
         total = jax.tree.map(lambda t, x: t + jnp.where(is_counted, x, 0).astype(t.dtype), total, row)
-        return (told._replace(**fixed), problem_state, total), None
+        return (strategy.with_descent(told, state.descent), problem_state, total), None  # all goes on but the search
 
     def sample(key: jax.Array) -> _Sample:
         key_init, key_problem, key_burn_in, key_windows = jax.random.split(key, 4)

@@ -3,6 +3,7 @@
 `__all__` is public; what else stands in the modules serves the zoo itself.
 """
 
+from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.leaves import as_patterns, check_structure, find_leaves, leaf_name
 from zoo.core.masks import (
     Mask,
@@ -17,6 +18,7 @@ from zoo.core.masks import (
 from zoo.core.noise import clip_std, normal_like, uniform_like, weighted_sum
 from zoo.core.population import (
     ImplicitPopulation,
+    Population,
     map_members,
     materialize,
     population_size,
@@ -26,20 +28,9 @@ from zoo.core.population import (
 from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function, group_keys
 from zoo.core.settings import PytreeDataclass, leaf, number, static
 from zoo.core.sharding import population_mesh
-from zoo.core.strategy import (
-    Evaluation,
-    Groups,
-    Population,
-    Solution,
-    State,
-    Strategy,
-    Surrogate,
-    SurrogateGradient,
-    check_solution,
-    gradient_of_members,
-    num_dims,
-    repeat_groups,
-)
+from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.strategy import State, Strategy
+from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
 from zoo.core.unrolled import Inner, UnrolledProblem
 from zoo.core.vectors import at_least_float32, scale_down, unit
 
@@ -85,7 +76,6 @@ __all__ = [
     "population_mesh",
     "population_size",
     "prunable_leaves",
-    "repeat_groups",
     "repeat_solution",
     "scale_down",
     "static",

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.core.strategy import Solution
+from zoo.core.solution import Solution
 
 
 def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from zoo.core.leaves import as_patterns, find_leaves, leaf_name
 from zoo.core.population import ImplicitPopulation
 from zoo.core.promotion import promoted
-from zoo.core.strategy import Solution
+from zoo.core.solution import Solution
 
 Mask = Any
 """Booleans in the structure and the shapes of a solution, true where a weight is kept."""

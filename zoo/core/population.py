@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from zoo.core import sharding
 from zoo.core.settings import PytreeDataclass
 
+Population = Any
+"""The solutions of one generation: stacked arrays, or an `ImplicitPopulation`."""
+
 
 def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size: int | None = None) -> Any:
     """Applies a function of one solution to every member of a population.

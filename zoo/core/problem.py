@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import map_members, population_size
 from zoo.core.settings import PytreeDataclass, leaf, static
-from zoo.core.strategy import Evaluation, Groups, Solution, Surrogate, SurrogateGradient, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.surrogate import Surrogate, SurrogateGradient
 
 Statistics = Any
 """What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
@@ -108,18 +110,19 @@ class Problem(PytreeDataclass, abc.ABC):
         del statistics
         return self
 
-    def init(self, key: jax.Array, groups: Groups | np.ndarray | jax.Array, solution: Solution) -> Any:
+    def init(self, key: jax.Array, groups: Groups, solution: Solution) -> Any:
         """Returns the initial problem state.
 
         Args:
             key: JAX random key.
-            groups: `Strategy.groups`: `[population_size]` integers, or `Groups`.
+            groups: `Strategy.groups`.
             solution: The initial solution.
 
         Raises:
             TypeError: If the groups are not concrete integers.
         """
         del key, solution
+        check_groups(groups)
         return ProblemState(*number_groups(groups), self.init_statistics())
 
     def surrogate_gradient(self, key: jax.Array, state: Any) -> Surrogate | None:
@@ -247,12 +250,20 @@ def from_function(
     return FunctionProblem(fn=fn, data=tuple(data), takes_key=takes_key, member_batch_size=member_batch_size, **start)
 
 
-def number_groups(groups: Groups | np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+def check_groups(groups: Any) -> None:
+    """Raises a `TypeError` if `Problem.init` was given anything but groups."""
+    if not isinstance(groups, Groups):
+        raise TypeError(
+            "Problem.init expects Groups, such as `strategy.groups` or `zoo.Groups.of(population_size)` for one group, "
+            f"got {type(groups).__name__}."
+        )
+
+
+def number_groups(groups: Groups) -> tuple[jax.Array, jax.Array]:
     """Numbers groups consecutively; returns the group of each member and one member of each group.
 
     The member is one from whose inner state the group goes on, where there are parents.
     """
-    groups = groups if isinstance(groups, Groups) else Groups(groups)
     ids = _concrete_integers(groups.ids, "groups")
     _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
     if groups.parents is not None:

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import map_members
-from zoo.core.problem import Problem, Statistics, check_population_size, group_keys, number_groups
+from zoo.core.problem import Problem, Statistics, check_groups, check_population_size, group_keys, number_groups
 from zoo.core.settings import PytreeDataclass, static
-from zoo.core.strategy import Evaluation, Groups, Solution, Surrogate, SurrogateGradient, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.surrogate import Surrogate, SurrogateGradient
 
 Inner = Any
 """Inner state of one member: a pytree of arrays."""
@@ -142,7 +144,7 @@ class UnrolledProblem(Problem):
         keys = jax.random.split(key, self.num_score_episodes)
         return {"objective": jnp.mean(jax.vmap(lambda k: self.fitness(k, solution))(keys))}
 
-    def init(self, key: jax.Array, groups: Groups | np.ndarray | jax.Array, solution: Solution) -> UnrolledState:
+    def init(self, key: jax.Array, groups: Groups, solution: Solution) -> UnrolledState:
         """Returns the initial state, the groups' phases staggered uniformly over an episode's windows.
 
         A group at phase p was unrolled for p windows from its reset with the initial solution; the steps this costs
@@ -150,13 +152,13 @@ class UnrolledProblem(Problem):
 
         Args:
             key: JAX random key.
-            groups: `Strategy.groups`: `[population_size]` integers, or `Groups`.
+            groups: `Strategy.groups`.
             solution: The initial solution.
 
         Raises:
             ValueError: If the strategy asks for whole episodes and the problem has no horizon.
         """
-        groups = groups if isinstance(groups, Groups) else Groups(groups)
+        check_groups(groups)
         if groups.whole_episodes and self.horizon is None:
             raise ValueError(
                 f"The strategy evaluates whole episodes, and {type(self).__name__} has no horizon: its episode never "

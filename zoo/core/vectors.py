@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core.promotion import common_dtype, promoted
-from zoo.core.strategy import Solution
+from zoo.core.solution import Solution
 
 
 def unit(vector: Solution) -> Solution:
@@ -23,6 +23,14 @@ def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:
     largest = largest.astype(at_least_float32(largest.dtype))
     divisor = jnp.where(largest > 0, largest, 1)
     return jax.tree.map(lambda x: x / divisor.astype(x.dtype), vector), largest
+
+
+def squared_ratio(stds: Solution) -> jax.Array:
+    """Returns the square of the largest over the smallest of standard deviations, of those that are not zero."""
+    leaves = promoted(*map(jnp.ravel, jax.tree.leaves(stds)))
+    largest = jnp.max(jnp.stack([jnp.max(s) for s in leaves]))
+    smallest = jnp.min(jnp.stack([jnp.min(jnp.where(s > 0, s, largest)) for s in leaves]))  # what is searched at all
+    return jnp.where(largest > 0, jnp.square(largest / jnp.where(smallest > 0, smallest, 1)), 1)
 
 
 def at_least_float32(dtype: Any) -> Any:

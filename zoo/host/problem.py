@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.evaluation import Evaluation
 from zoo.core.population import materialize
 from zoo.core.problem import Problem, check_population_size, group_keys
 from zoo.core.settings import leaf, static
-from zoo.core.strategy import Evaluation, Solution, check_solution
+from zoo.core.solution import Solution, check_solution
 from zoo.host.callback import from_numpy
 from zoo.host.processes import ProcessPool
 from zoo.host.worker import Answer, Task, evaluate

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from zoo.core.population import take_member
 from zoo.core.problem import Problem
 from zoo.core.sharding import keep_replicated
-from zoo.core.strategy import Solution, Strategy, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.strategy import Strategy
 from zoo.loop.programs import Program
 
 SEGMENT = 1024
@@ -141,7 +142,7 @@ def generation_keys(key: jax.Array, generation: jax.Array | int) -> jax.Array:
 def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
     """The loop that never changes, one generation of it, and the bookkeeping of the best member."""
     key_ask, key_evaluate = keys
-    surrogate = _surrogate(strategy, problem, key_evaluate, carry.problem_state)
+    surrogate = _surrogate(strategy, problem, key_evaluate, carry)
     population, state = strategy.ask(key_ask, carry.state, surrogate)
     evaluation, problem_state = problem.evaluate(key_evaluate, population, carry.problem_state)
     state = keep_replicated(strategy.tell(state, population, evaluation))
@@ -183,6 +184,6 @@ def forget_programs() -> None:
         program.forget()
 
 
-def _surrogate(strategy: Strategy, problem: Problem, key: jax.Array, problem_state: Any) -> Any:
+def _surrogate(strategy: Strategy, problem: Problem, key: jax.Array, carry: Carry) -> Any:
     # Not asked for unless used, so that a problem is free to raise when it has none to give.
-    return problem.surrogate_gradient(key, problem_state) if strategy.takes_surrogate else None
+    return problem.surrogate_gradient(key, carry.problem_state) if strategy.takes_surrogate(carry.state) else None

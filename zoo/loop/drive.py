@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, gather, is_first_process, replicate
-from zoo.core.strategy import Solution, Strategy, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer

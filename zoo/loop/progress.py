@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
-from zoo.core.strategy import Solution
+from zoo.core.solution import Solution
 
 
 @dataclasses.dataclass(frozen=True)

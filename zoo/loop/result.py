@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.core.problem import Problem
-from zoo.core.strategy import Solution, Strategy
+from zoo.core.solution import Solution
+from zoo.core.strategy import Strategy
 from zoo.loop.checkpoint import load_tree, save_tree
 from zoo.loop.files import write_text
 from zoo.loop.provenance import describe_settings, make_metadata

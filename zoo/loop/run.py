@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
-from zoo.core.strategy import Solution, Strategy, num_dims
+from zoo.core.solution import Solution, num_dims
+from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.drive import drive
 from zoo.loop.progress import Progress

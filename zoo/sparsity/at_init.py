@@ -32,7 +32,7 @@ from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
 from zoo.core.problem import Problem
-from zoo.core.strategy import Solution, check_solution
+from zoo.core.solution import Solution, check_solution
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
 from zoo.sparsity.tickets import Ticket

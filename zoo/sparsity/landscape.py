@@ -20,7 +20,7 @@ from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
 from zoo.core.problem import Problem, Statistics
 from zoo.core.promotion import promoted
-from zoo.core.strategy import Solution, check_solution
+from zoo.core.solution import Solution, check_solution
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
 

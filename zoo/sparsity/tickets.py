@@ -23,7 +23,8 @@ from zoo.core.keys import as_key
 from zoo.core.leaves import leaf_name
 from zoo.core.masks import Mask, apply_mask, kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
-from zoo.core.strategy import Solution, Strategy, check_solution
+from zoo.core.solution import Solution, check_solution
+from zoo.core.strategy import Strategy
 from zoo.loop.checkpoint import load_tree, save_tree
 from zoo.loop.compiled import run_keys
 from zoo.loop.files import replaced_folder, write_text

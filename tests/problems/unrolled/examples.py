@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import zoo
 
@@ -48,7 +47,7 @@ def windows_of(problem, key, solutions, *, num_windows):
     """
     first = jax.tree.map(lambda x: x[0, 0], solutions)
     size = jax.tree.leaves(solutions)[0].shape[1]
-    state = problem.init(key, np.zeros(size, int), first)
+    state = problem.init(key, zoo.Groups.of(size), first)
 
     def window(state, arguments):
         evaluation, state = problem.evaluate(*arguments, state)

@@ -37,7 +37,7 @@ def test_episodes_are_the_same_under_a_seed_and_else_the_groups_own(seed, key):
     def play(key):
         solution = jnp.array([-2.0, 0.0])
         key_init, key_evaluate = jax.random.split(key)
-        state = problem.init(key_init, np.array([0, 1, 0, 1]), solution)
+        state = problem.init(key_init, zoo.Groups(np.array([0, 1, 0, 1])), solution)
         evaluation, after = problem.evaluate(key_evaluate, jnp.tile(solution, (4, 1)), state)
         return state.inner, evaluation.fitness, after.inner
 
@@ -97,7 +97,7 @@ def test_a_task_without_a_gradient_gives_no_surrogate(key):
     for task, outer_task, expected in ((entropy, None, True), (error, None, False), (entropy, error, False)):
         problem = zoo.make_problem(MLP, task=task, outer_task=outer_task, horizon=2, window=2)
         assert problem.differentiable == expected
-        state = jax.eval_shape(lambda p=problem: p.init(key, np.zeros(2, int), p.initial_solution(key)))
+        state = jax.eval_shape(lambda p=problem: p.init(key, zoo.Groups.of(2), p.initial_solution(key)))
         assert (problem.surrogate_gradient(key, state) is not None) == expected
 
 

@@ -52,7 +52,7 @@ def test_windows_of_the_toy_schedule_sum_to_its_objective(key):
 
     @jit
     def evaluate():
-        state = problem.init(key, np.arange(10), theta)
+        state = problem.init(key, zoo.Groups(np.arange(10)), theta)
         return problem.evaluate(key, jnp.tile(theta, (10, 1)), state)
 
     evaluation, _ = evaluate()

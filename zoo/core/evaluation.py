@@ -1,0 +1,84 @@
+"""What a problem says of a population, and which members it evaluates together."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.population import Population, population_size
+
+
+class Evaluation(NamedTuple):
+    """What evaluating a population returns.
+
+    Attributes:
+        fitness: `[population_size]`, lower is better. NaN counts as the worst.
+        done: `[population_size]` booleans, true where the member's inner episode ended and was reset; always true for
+            a problem without inner state.
+        steps: Scalar: how many problem steps this evaluation spent.
+        repaired: `[population_size]` booleans, true where a wrapper changed the member after it was drawn, as bounds
+            do, so that it is no sample of the search distribution; `None`: none was.
+    """
+
+    fitness: jax.Array
+    done: jax.Array
+    steps: jax.Array
+    repaired: jax.Array | None = None
+
+
+class Groups(NamedTuple):
+    """Which members belong together, and what they ask of a problem with inner episodes; see `Strategy.groups`.
+
+    Attributes:
+        ids: `[population_size]` integers: members with the same id see the same data, inner start and reset.
+        parents: `[population_size]` integers: the member from whose inner state each member starts its next window, one
+            of its own group. `None`: its own.
+        whole_episodes: Whether an evaluation must unroll whole episodes, however long the problem's window is.
+    """
+
+    ids: np.ndarray
+    parents: np.ndarray | None = None
+    whole_episodes: bool = False
+
+    @classmethod
+    def of(cls, size: int, group_size: int | None = None) -> "Groups":
+        """Returns groups of so many members each: of n groups, members i, i + n, i + 2 n, ... are one.
+
+        Args:
+            size: The population size.
+            group_size: Members of a group; 2 for antithetic pairs. `None`: all are one group.
+        """
+        group_size = group_size or size
+        return cls(np.tile(np.arange(size // group_size, dtype=np.int32), group_size))
+
+
+def checked_evaluation(evaluation: Any, population: Population, name: str) -> Evaluation:
+    """Returns what the strategy of that name was told as an `Evaluation`, NaN as the worst fitness.
+
+    Raises:
+        ValueError: If the fitness does not have one entry per member.
+        TypeError: If the fitness is not an array of numbers.
+    """
+    size = population_size(population)
+    if not isinstance(evaluation, Evaluation):  # bare fitness: all done, one step a member
+        evaluation = Evaluation(evaluation, jnp.ones(size, bool), jnp.asarray(size, jnp.int32))
+    fitness = evaluation.fitness
+    if not hasattr(fitness, "shape"):
+        try:
+            fitness = np.asarray(fitness, float)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name}.tell expects an Evaluation or an array of fitness values, got {type(fitness).__name__}."
+            ) from None
+    if fitness.shape != (size,):
+        raise ValueError(
+            f"{name}.tell expects fitness of shape ({size},), one value per member of the "
+            f"population, got {fitness.shape}."
+        )
+    if evaluation.done.shape != (size,):
+        raise ValueError(f"{name}.tell expects evaluation.done of shape ({size},), got {evaluation.done.shape}.")
+    fitness = jnp.asarray(fitness)
+    if not jnp.issubdtype(fitness.dtype, jnp.floating):
+        fitness = fitness.astype(float)
+    return evaluation._replace(fitness=jnp.where(jnp.isnan(fitness), jnp.inf, fitness))  # NaN counts as the worst
