@@ -21,7 +21,7 @@ from tests.loop.examples import (
     bowl,
 )
 from zoo.loop.budget import Budget
-from zoo.loop.drive import drive
+from zoo.loop.drive import Options, drive
 
 
 class Gain(zoo.Problem):
@@ -265,7 +265,7 @@ def assert_close_to_single_runs(outcome, strategy, problem, keys, **settings):
 def test_seeds_of_different_cost_each_have_their_own_budget():
     keys = jax.random.split(jax.random.key(7), 4)
     settings = {"num_steps": 48, "num_scores": 6}
-    outcome = drive(PAIRS, Walk(), keys, budget=Budget.make(Walk(), None, 48, 6))
+    outcome = drive(PAIRS, Walk(), keys, Options(budget=Budget.make(Walk(), None, 48, 6)))
     lengths = []
     for history, scores in zip(outcome.histories, outcome.scores, strict=True):
         assert history["steps"][-2] < 48 <= history["steps"][-1]
@@ -281,9 +281,9 @@ def test_seeds_of_different_cost_each_have_their_own_budget():
 def test_seeds_stop_at_the_target_each():
     keys = jax.random.split(jax.random.key(0), 4)
     budget = Budget.make(BOWL, 10, None, 5)
-    free = drive(SNES, BOWL, keys, budget=budget)
+    free = drive(SNES, BOWL, keys, Options(budget=budget))
     target = float(np.median([scores["fitness"][3] for scores in free.scores]))
-    outcome = drive(SNES, BOWL, keys, budget=budget, target=target)
+    outcome = drive(SNES, BOWL, keys, Options(budget=budget, target=target))
     lengths = [len(history["steps"]) for history in outcome.histories]
     assert len(set(lengths)) > 1
     for scores, length in zip(outcome.scores, lengths, strict=True):
@@ -295,16 +295,16 @@ def test_seeds_stop_at_the_target_each():
 
 def test_one_seed_in_a_batch():
     keys = jax.random.split(jax.random.key(1), 1)
-    outcome = drive(SNES, NOISY, keys, budget=Budget.make(NOISY, 6, None, 3))
+    outcome = drive(SNES, NOISY, keys, Options(budget=Budget.make(NOISY, 6, None, 3)))
     assert_close_to_single_runs(outcome, SNES, NOISY, keys, num_generations=6, num_scores=3)
 
 
 def test_a_batch_of_seeds_resumes(tmp_path):
     keys = jax.random.split(jax.random.key(7), 4)
     budget = Budget.make(Walk(), None, 48, 6)
-    expected = drive(PAIRS, Walk(), keys, budget=budget)
-    drive(PAIRS, Walk(), keys, budget=Budget.make(Walk(), None, 24, 3), checkpoint=tmp_path)
-    resumed = drive(PAIRS, Walk(), keys, budget=budget, checkpoint=tmp_path)
+    expected = drive(PAIRS, Walk(), keys, Options(budget=budget))
+    drive(PAIRS, Walk(), keys, Options(budget=Budget.make(Walk(), None, 24, 3), checkpoint=tmp_path))
+    resumed = drive(PAIRS, Walk(), keys, Options(budget=budget, checkpoint=tmp_path))
     assert_same(resumed.carry.state, expected.carry.state)
     for seed in range(4):
         assert_same(resumed.histories[seed], expected.histories[seed])

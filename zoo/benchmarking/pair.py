@@ -21,7 +21,7 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import load_tree, save_tree
-from zoo.loop.drive import Outcome, drive
+from zoo.loop.drive import Options, Outcome, drive
 from zoo.loop.files import replaced_folder
 
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
@@ -103,9 +103,8 @@ class PairTask:
     def compute(self, progress: str | None = None) -> Pair:
         """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
         try:
-            outcome = drive(
-                self.strategy, self.problem, self.keys, budget=self.budget, progress=progress, mesh=self.mesh
-            )
+            options = Options(budget=self.budget, progress=progress, mesh=self.mesh)
+            outcome = drive(self.strategy, self.problem, self.keys, options)
             return _pair(self.strategy_label, self.problem_label, self.problem, self.info, outcome)
         except Exception as error:
             return self.failed(error)

@@ -45,6 +45,15 @@ class Budget:
         """Returns how far each seed is, in the budget's unit."""
         return log.steps if self.unit == "steps" else log.generations
 
+    def check_left(self, log: Log) -> None:
+        """Raises a `ValueError` if a run to go on from has spent the budget."""
+        done = int(self.done(log).max())
+        if done >= self.limits[-1]:
+            raise ValueError(
+                f"The run to start from has done {done} {self.unit}, and a budget counts from its beginning: "
+                f"num_{self.unit} must be more than that, got {self.limits[-1]}."
+            )
+
     def limits_of_call(self, log: Log, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the limits that one call of the compiled loop gets, per seed: generation, and steps from now."""
         unlimited = np.full(len(log.steps), _INT32_MAX)

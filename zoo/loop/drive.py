@@ -51,144 +51,193 @@ class Outcome:
         return [name for name in self.scores[0] if name not in CLOCK]
 
 
-def drive(
-    strategy: Strategy,
-    problem: Problem,
-    keys: jax.Array,
-    *,
-    budget: Budget,
-    target: float | None = None,
-    solution: Solution | None = None,
-    callback: Callable[[Progress], bool | None] | None = None,
-    observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None,
-    checkpoint: str | pathlib.Path | None = None,
-    progress: str | None = None,
-    mesh: Mesh | None = None,
-) -> Outcome:
-    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run is driven.
 
-    `observe` is called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
-    the carry is reused afterwards. Populations are split over the devices of `mesh`. Where several processes share it,
-    all of them drive the same run: each is handed what comes of it, the first writes checkpoints and shows progress.
+    Attributes:
+        budget: When it ends, and when it is scored.
+        target: The headline score at which it stops.
+        solution: The initial solution; `None`: the problem's.
+        start: The carry and the log of a run of one seed that it goes on from; `None`: it begins.
+        callback: Called after each scoring with a `Progress`; a true return value stops the run.
+        observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
+            the carry is reused afterwards.
+        checkpoint: The folder where progress is saved, and found.
+        progress: The title of a progress bar; `None`: there is none.
+        mesh: The devices that populations are split over. Where several processes share it, all of them drive the same
+            run: each is handed what comes of it, the first writes checkpoints and shows progress.
     """
+
+    budget: Budget
+    target: float | None = None
+    solution: Solution | None = None
+    start: tuple[compiled.Carry, Log] | None = None
+    callback: Callable[[Progress], bool | None] | None = None
+    observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
+    checkpoint: str | pathlib.Path | None = None
+    progress: str | None = None
+    mesh: Mesh | None = None
+
+
+def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Options) -> Outcome:
+    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
     context = contextlib.nullcontext()
-    if mesh is not None:
-        mesh = check_mesh(mesh)
+    solution = None if options.solution is None else check_solution(options.solution)
+    if options.mesh is not None:
+        mesh = check_mesh(options.mesh)
         strategy, problem, keys, solution = replicate(mesh, (strategy, problem, keys, solution))
         context = jax.set_mesh(mesh)
-    with context:
-        outcome = _drive(
-            strategy, problem, keys, solution, budget, target, callback, observe, checkpoint, progress, mesh
-        )
+    options = dataclasses.replace(options, solution=solution)
+    title = options.progress if is_first_process(options.mesh) else None
+    with context, progress_bar(title, options.budget.limits[-1], status=Compiling()) as show:
+        outcome = _Drive(strategy, problem, keys, options, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
-def _drive(
-    strategy: Strategy,
-    problem: Problem,
-    keys: jax.Array,
-    solution: Solution | None,
-    budget: Budget,
-    target: float | None,
-    callback: Callable[[Progress], bool | None] | None,
-    observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None,
-    checkpoint: str | pathlib.Path | None,
-    progress: str | None,
-    mesh: Mesh | None,
-) -> Outcome:
-    batched = keys.ndim == 1
-    num_seeds = len(keys) if batched else 1
-    solution = None if solution is None else check_solution(solution)
+class _Drive:
+    """A run under way: compiled programs, the carry, and what the host knows of it."""
 
-    with contextlib.ExitStack() as stack:
-        title = progress if is_first_process(mesh) else None
-        show = stack.enter_context(progress_bar(title, budget.limits[-1], status=Compiling()))
-        clock = time.perf_counter()
-        run_keys, carry = compiled.start(strategy, problem, keys, solution, batched=batched)
-        advance = functools.partial(compiled.advance, batched=batched)
-        nothing = np.zeros(num_seeds, np.int32)
-        # A call with nothing to do compiles the program, so that compile time can be told from run time.
-        carry, _ = advance(strategy, problem, carry, run_keys.generations, *_limits(nothing, nothing, batched))
-        options = {"key": run_keys.score, "batched": batched}
-        score = functools.partial(
-            compiled.score.choose(strategy, problem, carry, **options), strategy, problem, **options
+    def __init__(
+        self,
+        strategy: Strategy,
+        problem: Problem,
+        keys: jax.Array,
+        options: Options,
+        show: Callable[[int, str], None],
+    ):
+        self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
+        self._batched = keys.ndim == 1
+        num_seeds = len(keys) if self._batched else 1
+        self._log = Log(num_seeds)
+        self._next_limit = 0
+        self._stopped = np.zeros(num_seeds, bool)
+        self._compile(keys)
+        self._log.add_score(self._metrics, np.ones(num_seeds, bool))
+        self._checkpointer = None
+        if options.checkpoint is not None:
+            identity = _identity(strategy, problem, keys, options.solution)
+            self._checkpointer = Checkpointer(options.checkpoint, identity, options.mesh)
+        self._go_on()
+
+    def run(self) -> Outcome:
+        """Runs to the end of the budget, or until it is stopped."""
+        with contextlib.ExitStack() as stack:
+            if self._checkpointer is not None:
+                stack.callback(self._checkpointer.close)
+            limits = self._options.budget.limits
+            while self._next_limit < len(limits) and not self._stopped.all():
+                self._next_limit += 1
+                self._segment(limits[self._next_limit - 1])
+        mean = jax.vmap(self._strategy.mean) if self._batched else self._strategy.mean
+        seeds = range(len(self._stopped))
+        return Outcome(
+            carry=self._carry,
+            mean=mean(self._carry.state),
+            histories=[self._log.history(seed) for seed in seeds],
+            scores=[self._log.scores(seed) for seed in seeds],
+            seconds=self._log.seconds,
+            compile_seconds=self._compile_seconds,
+            stopped_by="target" if self._reached().all() else "callback" if self._stopped.all() else "budget",
         )
-        metrics = jax.block_until_ready(score(carry))
-        compile_seconds = time.perf_counter() - clock
-        show(0, f"compiled in {compile_seconds:.1f} s")
 
-        log = Log(num_seeds)
-        log.add_score(metrics, np.ones(num_seeds, bool))
-        stopped = np.zeros(num_seeds, bool)
-        next_limit = 0
-        checkpointer = None
-        if checkpoint is not None:
-            checkpointer = Checkpointer(checkpoint, _identity(strategy, problem, keys, solution), mesh)
-            restored = checkpointer.restore(carry)
-            if restored is not None:
-                carry, record, meta = restored
-                log = Log.from_record(record, [*CLOCK, *metrics])
-                if meta["limits"] == list(budget.limits) and meta["unit"] == budget.unit:
-                    next_limit = meta["next_limit"]
-                else:  # another budget: go on from where the run is
-                    next_limit = int(np.searchsorted(budget.limits, budget.done(log).max(), side="right"))
+    def _compile(self, keys: jax.Array) -> None:
+        """Makes the initial carry and its score, and compiles the loop by a call that runs no generation."""
+        clock = time.perf_counter()
+        arguments, batched = (self._strategy, self._problem), self._batched
+        run_keys, carry = compiled.start(*arguments, keys, self._options.solution, batched=batched)
+        advance = functools.partial(compiled.advance, batched=batched)
+        nothing = np.zeros(len(self._stopped), np.int32)
+        carry, _ = advance(*arguments, carry, run_keys.generations, *_limits(nothing, nothing, batched))
+        settings = {"key": run_keys.score, "batched": batched}
+        score = compiled.score.choose(*arguments, carry, **settings)
+        self._score = functools.partial(score, *arguments, **settings)
+        self._advance = lambda carry, *limits: advance(*arguments, carry, run_keys.generations, *limits)
+        self._carry = carry
+        self._metrics = jax.block_until_ready(self._score(carry))
+        self._compile_seconds = time.perf_counter() - clock
+        self._show(0, f"compiled in {self._compile_seconds:.1f} s")
 
-        def reached() -> np.ndarray:
-            """Returns which seeds are at the target, by their latest score."""
-            if target is None:
-                return np.zeros(num_seeds, bool)
-            # Compared in the precision of the score: an accuracy of 0.95 in float32 is below 0.95 in float64.
-            dtype = metrics[problem.headline].dtype
-            headline = np.array([log.metrics(seed)[problem.headline] for seed in range(num_seeds)], dtype)
-            goal = np.asarray(target, dtype)
-            return headline >= goal if problem.maximize else headline <= goal
+    def _go_on(self) -> None:
+        """Goes on from the checkpoint, or from the run that this one starts from, if there is any."""
+        budget, limits = self._options.budget, None
+        if self._options.start is not None:
+            carry, self._log = self._options.start
+            self._carry = _placed(carry, self._carry, self._options.mesh)
+        elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
+            self._carry, record, meta = restored
+            self._log = Log.from_record(record, [*CLOCK, *self._metrics])
+            if meta["unit"] == budget.unit:
+                limits, self._next_limit = meta["limits"], meta["next_limit"]
+        if self._log.generations.any():
+            if limits != list(budget.limits):  # another budget: from where the run is
+                self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).max(), side="right"))
+            self._stopped = self._reached()
 
-        stopped = reached() if log.generations.any() else stopped
-        if checkpointer is not None:
-            stack.callback(checkpointer.close)
-        while next_limit < len(budget.limits) and not stopped.all():
-            limit = budget.limits[next_limit]
-            next_limit += 1
-            before = log.generations
-            while np.any(~stopped & (budget.done(log) < limit)):
-                generation_limit, step_limit = budget.limits_of_call(log, limit)
-                clock = time.perf_counter()
-                limits = _limits(np.where(stopped, 0, generation_limit), step_limit, batched)
-                carry, record = jax.block_until_ready(advance(strategy, problem, carry, run_keys.generations, *limits))
-                log.add_generations(record, np.asarray(carry.generation), time.perf_counter() - clock)
-                if budget.unit == "steps" and log.idle >= _MAX_IDLE:
-                    raise ValueError(
-                        f"The last {log.idle} generations spent no problem step, so a budget in steps would never end. "
-                        "Give a budget in generations."
-                    )
-            advanced = log.generations > before
-            if not advanced.any():  # one generation took the run past this limit already
-                continue
-            metrics = jax.block_until_ready(score(carry))
-            log.add_score(metrics, advanced)
-            show(min(int(budget.done(log).min()), budget.limits[-1]), _status(log, problem.headline))
-            stopped = reached()
-            if observe is not None:
-                observe(carry, metrics)
-            if callback is not None and callback(_progress_of(strategy, carry, log)):
-                stopped[:] = True
-            if checkpointer is not None:
-                meta = {
-                    "unit": budget.unit,
-                    "limits": list(budget.limits),
-                    "next_limit": next_limit,
-                }
-                checkpointer.save(int(log.generations.max()), carry, log.record(), meta)
-    stopped_by = "target" if reached().all() else "callback" if stopped.all() else "budget"
-    return Outcome(
-        carry=carry,
-        mean=jax.vmap(strategy.mean)(carry.state) if batched else strategy.mean(carry.state),
-        histories=[log.history(seed) for seed in range(num_seeds)],
-        scores=[log.scores(seed) for seed in range(num_seeds)],
-        seconds=log.seconds,
-        compile_seconds=compile_seconds,
-        stopped_by=stopped_by,
-    )
+    def _segment(self, limit: int) -> None:
+        """Runs until the next scoring, scores, and tells everybody."""
+        before = self._log.generations
+        self._run_to(limit)
+        advanced = self._log.generations > before
+        if not advanced.any():  # one generation took the run past this limit already
+            return
+        options, log = self._options, self._log
+        self._metrics = jax.block_until_ready(self._score(self._carry))
+        log.add_score(self._metrics, advanced)
+        done = min(int(options.budget.done(log).min()), options.budget.limits[-1])
+        self._show(done, _status(log, self._problem.headline))
+        self._stopped = self._reached()
+        if options.observe is not None:
+            options.observe(self._carry, self._metrics)
+        if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
+            self._stopped[:] = True
+        if self._checkpointer is not None:
+            meta = {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
+            self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
+
+    def _run_to(self, limit: int) -> None:
+        """Runs generations up to a limit of the budget."""
+        budget, log = self._options.budget, self._log
+        while np.any(~self._stopped & (budget.done(log) < limit)):
+            generation_limit, step_limit = budget.limits_of_call(log, limit)
+            clock = time.perf_counter()
+            limits = _limits(np.where(self._stopped, 0, generation_limit), step_limit, self._batched)
+            self._carry, record = jax.block_until_ready(self._advance(self._carry, *limits))
+            log.add_generations(record, np.asarray(self._carry.generation), time.perf_counter() - clock)
+            if budget.unit == "steps" and log.idle >= _MAX_IDLE:
+                raise ValueError(
+                    f"The last {log.idle} generations spent no problem step, so a budget in steps would never end. "
+                    "Give a budget in generations."
+                )
+
+    def _reached(self) -> np.ndarray:
+        """Returns which seeds are at the target, by their latest score."""
+        target, headline = self._options.target, self._problem.headline
+        if target is None:
+            return np.zeros(len(self._stopped), bool)
+        # Compared in the precision of the score: an accuracy of 0.95 in float32 is below 0.95 in float64.
+        dtype = self._metrics[headline].dtype
+        scores = np.array([self._log.metrics(seed)[headline] for seed in range(len(self._stopped))], dtype)
+        goal = np.asarray(target, dtype)
+        return scores >= goal if self._problem.maximize else scores <= goal
+
+
+def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> compiled.Carry:
+    """Returns a copy of a carry, as its memory is reused, where one of this run lies.
+
+    Raises:
+        ValueError: If it is not one of such a run.
+    """
+
+    def signature(tree: compiled.Carry) -> object:
+        return jax.tree.structure(tree), [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)]
+
+    if signature(carry) != signature(like):
+        raise ValueError(
+            "The run to start from is of another strategy or problem: their states differ in structure, shapes or "
+            "dtypes. Leave out strategy and problem to go on with those of the result, or change only numbers of them."
+        )
+    return jax.tree.map(lambda x, old: jnp.copy(x) if mesh is None else jax.device_put(x, old.sharding), carry, like)
 
 
 def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:

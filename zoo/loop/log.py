@@ -82,6 +82,18 @@ class Log:
         }
 
     @classmethod
+    def from_curves(cls, history: dict[str, np.ndarray], scores: dict[str, np.ndarray], seconds: float) -> "Log":
+        """Returns the log of a run of one seed from what `history` and `scores` returned."""
+        log = cls(1)
+        steps = np.diff(history["steps"], prepend=0)
+        log.generations[:], log.steps[:] = len(steps), steps.sum()
+        log.seconds = seconds
+        log._history = [[np.stack([history["best_fitness"], history["mean_fitness"], steps.astype(np.float64)])]]
+        rows = range(len(scores["steps"]))
+        log._scores = [{**{name: x[[k]] for name, x in scores.items()}, "_advanced": np.ones(1, bool)} for k in rows]
+        return log
+
+    @classmethod
     def from_record(cls, record: dict[str, np.ndarray], names: list[str]) -> "Log":
         """Returns the log that `record` stored, whose scores have these names."""
         log = cls(len(record["generations"]))

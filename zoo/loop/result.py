@@ -5,13 +5,17 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.compiled import Carry
 from zoo.loop.files import write_text
+from zoo.loop.log import Log
 from zoo.loop.provenance import describe_settings, make_metadata
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ class RunResult:
     Attributes:
         strategy: The strategy that ran, open settings filled in.
         problem: The problem it ran on.
+        key: The random key that it ran with.
         mean: The recommended solution, in the structure of the initial one.
         best_solution: The member with the lowest fitness seen. Where fitness is noisy it may owe that to luck.
         best_fitness: Its fitness.
@@ -41,6 +46,7 @@ class RunResult:
 
     strategy: Strategy
     problem: Problem
+    key: jax.Array
     mean: Solution
     best_solution: Solution
     best_fitness: float
@@ -67,6 +73,18 @@ class RunResult:
     def num_steps(self) -> int:
         """Problem steps spent."""
         return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
+
+    def progress(self) -> tuple[Carry, Log]:
+        """Returns what a run that goes on from here begins with."""
+        carry = Carry(
+            state=self.state,
+            problem_state=self.problem_state,
+            best_solution=self.best_solution,
+            best_fitness=jnp.asarray(self.best_fitness, float),
+            generation=jnp.asarray(self.num_generations, jnp.int32),
+            steps=jnp.zeros((), jnp.int32),
+        )
+        return carry, Log.from_curves(self.history, self.scores, self.seconds)
 
     def curve(self) -> "pd.DataFrame":
         """Returns the score curve as a data frame."""

@@ -12,17 +12,18 @@ from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
-from zoo.loop.drive import drive
+from zoo.loop.drive import Options, drive
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
 from zoo.registry import make_strategy, resolve
 
 
 def run(
-    strategy: str | Strategy,
-    problem: str | Problem,
-    key: int | jax.Array = 0,
+    strategy: str | Strategy | None = None,
+    problem: str | Problem | None = None,
+    key: int | jax.Array | None = None,
     *,
+    start: RunResult | None = None,
     num_generations: int | None = None,
     num_steps: int | None = None,
     num_scores: int = 20,
@@ -38,7 +39,10 @@ def run(
     Args:
         strategy: A strategy or its id. Given an id, settings the problem suggests are used.
         problem: A problem or its id.
-        key: JAX random key, or a seed.
+        key: JAX random key, or a seed; default 0.
+        start: The result of a run, which this one goes on from: bit for bit as if that one had had this budget, as its
+            budget counts from the beginning. Strategy, problem and key are by default those of the result; what may be
+            another in them are numbers, such as a learning rate.
         num_generations: Budget in generations.
         num_steps: Budget in problem steps; the run stops after the first generation that reaches it. Default, if no
             budget is given: `problem.suggested_num_steps`.
@@ -59,31 +63,41 @@ def run(
         A `RunResult`.
 
     Raises:
-        ValueError: If a budget is invalid, the checkpoint is another run's, or the population cannot be divided.
-        TypeError: If the strategy does not fit the problem.
+        ValueError: If a budget is invalid or spent, the checkpoint is another run's, the population cannot be divided,
+            or the result to start from does not fit.
+        TypeError: If the strategy does not fit the problem, or there is none.
 
     >>> import zoo
     >>> result = zoo.run("cma_es", "blackbox/sphere", key=0, num_generations=200)
     >>> result.best_fitness < 1e-6
     True
     """
+    if start is not None:
+        strategy, problem, key = _as_in(start, strategy, problem, key, solution, checkpoint)
+    if strategy is None or problem is None:
+        raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
     strategy, problem = resolve(strategy, problem)
-    outcome = drive(
-        strategy,
-        problem,
-        as_key(key),
-        budget=Budget.make(problem, num_generations, num_steps, num_scores),
+    key = as_key(0 if key is None else key)
+    budget = Budget.make(problem, num_generations, num_steps, num_scores)
+    before = None if start is None else start.progress()
+    if before is not None:
+        budget.check_left(before[1])
+    options = Options(
+        budget=budget,
         target=target,
         solution=solution,
+        start=before,
         callback=callback,
         checkpoint=checkpoint,
         progress="run" if progress else None,
         mesh=mesh,
     )
+    outcome = drive(strategy, problem, key, options)
     scores = outcome.scores[0]
     return RunResult(
         strategy=strategy,
         problem=problem,
+        key=key,
         mean=outcome.mean,
         best_solution=outcome.carry.best_solution,
         best_fitness=float(outcome.carry.best_fitness),
@@ -95,6 +109,22 @@ def run(
         seconds=outcome.seconds,
         compile_seconds=outcome.compile_seconds,
         stopped_by=outcome.stopped_by,
+    )
+
+
+def _as_in(
+    start: RunResult, strategy: Any, problem: Any, key: Any, solution: Any, checkpoint: Any
+) -> tuple[Any, Any, Any]:
+    """Returns strategy, problem and key, by default those of a result."""
+    if not isinstance(start, RunResult):
+        raise TypeError(f"run expects start to be the result of a run, got {type(start).__name__}.")
+    for name, value in (("solution", solution), ("checkpoint", checkpoint)):
+        if value is not None:
+            raise ValueError(f"run goes on from {name} or from start: give one of them.")
+    return (
+        start.strategy if strategy is None else strategy,
+        start.problem if problem is None else problem,
+        start.key if key is None else key,
     )
 
 

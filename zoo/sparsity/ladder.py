@@ -14,7 +14,7 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
-from zoo.loop.drive import drive
+from zoo.loop.drive import Options, drive
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
 from zoo.registry import as_problem, make_strategy
 from zoo.sparsity.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
@@ -148,7 +148,8 @@ def _climb(
             save_round(folder, criterion, number, each)
 
     checkpoint = None if folder is None else folder / criterion / "checkpoints"
-    outcome = drive(lottery, problem, keys, budget=budget, observe=observe, checkpoint=checkpoint, progress=title)
+    options = Options(budget=budget, observe=observe, checkpoint=checkpoint, progress=title)
+    outcome = drive(lottery, problem, keys, options)
     if len(rounds) < len(budget.limits):
         raise _missing_rounds(folder, criterion)
     del rounds[len(budget.limits) :]  # of a longer ladder that is there already
