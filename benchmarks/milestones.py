@@ -11,7 +11,7 @@ import numpy as np
 
 import zoo
 from zoo.loop.budget import Budget
-from zoo.loop.drive import drive
+from zoo.loop.drive import Options, drive
 
 NUM_SEEDS = 5
 
@@ -42,7 +42,7 @@ def evaluations_on_ellipsoid(*, num_seeds: int = 11) -> None:
     problem = zoo.from_function(ellipsoid, functools.partial(jax.random.normal, shape=(10,)))
     strategy = zoo.make_strategy("cma_es", problem=problem, sigma=0.5)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(0), np.arange(num_seeds))
-    outcome = drive(strategy, problem, keys, budget=Budget.make(problem, None, 10_000, 1))
+    outcome = drive(strategy, problem, keys, Options(budget=Budget.make(problem, None, 10_000, 1)))
     needed = []
     for history in outcome.histories:
         hits = history["steps"][history["best_fitness"] <= 1e-8]

@@ -19,6 +19,7 @@ from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python
+from zoo.loop.optimizer import Optimizer
 from zoo.loop.result import RunResult, load_run
 from zoo.loop.run import minimize, run
 from zoo.registry import (
@@ -48,6 +49,7 @@ __all__ = [
     "Evaluation",
     "FunctionProblem",
     "Groups",
+    "Optimizer",
     "Problem",
     "PythonProblem",
     "Results",

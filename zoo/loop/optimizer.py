@@ -1,0 +1,293 @@
+"""A strategy for loops on the host: an object with `ask` and `tell`, NumPy in and out."""
+
+import collections
+import contextlib
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.population import Population, materialize
+from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.strategy import State, Strategy
+from zoo.loop.programs import Program
+from zoo.registry import make_strategy
+
+_LOOK_EVERY = 10
+"""Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
+
+
+class _Search(NamedTuple):
+    """Where a search is."""
+
+    told: State  # after the last `tell`
+    asked: State  # after the next population was drawn from it
+    population: Population | None  # that one; None where the strategy goes by the members that it is told
+    members: list[jax.Array]  # its members, leaves [population_size, ...]
+
+
+class Optimizer:
+    """Minimises a function that is not JAX, one generation after the other.
+
+    >>> import numpy as np, zoo
+    >>> optimizer = zoo.Optimizer("cma_es", np.zeros(4), sigma=0.5, target=1e-9)
+    >>> while not optimizer.should_stop:
+    ...     xs = optimizer.ask()
+    ...     optimizer.tell(xs, [np.sum((x - 3) ** 2) for x in xs])
+    >>> optimizer.best.round(3).tolist()
+    [3.0, 3.0, 3.0, 3.0]
+
+    All is compiled, once for all optimizers of the same strategy and shapes. It computes in the precision of the
+    initial solution: NumPy's arrays are in double precision unless they say otherwise. Lower fitness is better, and NaN
+    is the worst. An optimizer can be pickled and copied at any time, also between `ask` and `tell`; the copy goes on
+    bit for bit.
+
+    Args:
+        strategy: A strategy, or its id.
+        solution: The initial solution: an array, or a pytree of arrays.
+        seed: Of the random numbers.
+        max_evaluations: Stop after so many.
+        target: Stop when a member has had at most this fitness.
+        tol_fun: Stop when the best fitness of recent generations (10 + 30 d / population size) and all fitness of the
+            last one differ by no more than this.
+        tol_x: Stop when no standard deviation is above this times the largest initial one.
+        max_condition: Stop when the condition number of the search covariance is above this.
+        **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
+
+    Raises:
+        TypeError: If the strategy needs a surrogate gradient, the solution is none, or a setting is unknown.
+        ValueError: If a setting is invalid.
+    """
+
+    def __init__(
+        self,
+        strategy: str | Strategy,
+        solution: Solution,
+        *,
+        seed: int = 0,
+        max_evaluations: int | None = None,
+        target: float | None = None,
+        tol_fun: float = 1e-12,
+        tol_x: float = 1e-12,
+        max_condition: float = 1e14,
+        **settings: Any,
+    ):
+        solution = jax.tree.map(np.asarray, solution)
+        self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
+        if isinstance(strategy, str):
+            strategy = make_strategy(strategy, **settings)
+        elif settings:
+            raise TypeError(
+                f"Optimizer got a strategy that is already made and settings {sorted(settings)} for it; use "
+                "strategy.replace(...) instead, or give the strategy's id."
+            )
+        self._tolerances = {"target": target, "tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
+        self._max_evaluations = max_evaluations
+        with self._precision():
+            solution = check_solution(solution)
+            self.strategy = strategy.for_solution(solution)
+            self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+            self._search = _start(self.strategy, self._key, solution)
+            self._initial_std, _ = map(float, _spread(self.strategy, self._search.told))
+        self._was_asked = False
+        self._structure = jax.tree.structure(solution)
+        size = self.population_size
+        self._recent = collections.deque[float](maxlen=10 + math.ceil(30 * num_dims(solution) / size))
+        self.generation = 0
+        """Generations told."""
+        self.best: Solution = jax.tree.map(np.array, solution)
+        """The member with the lowest fitness; the initial solution before the first `tell`."""
+        self.best_fitness = math.inf
+        """Its fitness."""
+        self.stop_reasons: dict[str, str] = {}
+        """Why to stop, by the name of the setting; empty: there is no reason."""
+
+    @property
+    def population_size(self) -> int:
+        """Members per generation."""
+        return self.strategy._fixed_size
+
+    @property
+    def num_evaluations(self) -> int:
+        """Members told."""
+        return self.generation * self.population_size
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether there is a reason to stop; standard deviations are looked at in every tenth generation."""
+        return bool(self.stop_reasons)
+
+    @property
+    def mean(self) -> Solution:
+        """The strategy's recommended solution, which is the mean of most search distributions."""
+        with self._precision():
+            return jax.tree.map(np.array, _mean(self.strategy, self._search.told))
+
+    @property
+    def std(self) -> Solution:
+        """The standard deviation of the search distribution per parameter, in the structure of the solution."""
+        with self._precision():
+            return jax.tree.map(np.array, _std(self.strategy, self._search.told))
+
+    def ask(self) -> Any:
+        """Returns the members to evaluate: the same ones until they are told.
+
+        Returns:
+            An array `[population_size, *shape]` if the solution is an array, else a list of solutions.
+        """
+        self._was_asked = True
+        leaves = [np.array(x) for x in self._search.members]
+        if jax.tree_util.treedef_is_leaf(self._structure):
+            return leaves[0]
+        return [jax.tree.unflatten(self._structure, [x[i] for x in leaves]) for i in range(self.population_size)]
+
+    def tell(self, members: Any, fitness: Sequence[float] | np.ndarray | jax.Array) -> None:
+        """Updates the search by evaluated members.
+
+        Args:
+            members: Those asked, in their order. A strategy whose `follows_population` is true takes also others in
+                their place, such as members that were repaired.
+            fitness: One number each, lower is better.
+
+        Raises:
+            ValueError: If nothing was asked, the shapes of members or fitness are not those asked, or the strategy does
+                not follow members and is told others.
+            TypeError: If the fitness is not numbers.
+        """
+        if not self._was_asked:
+            raise ValueError("Optimizer.tell comes after ask: there are no members that wait for their fitness.")
+        fitness = self._checked_fitness(fitness)
+        told = self._as_leaves(members)
+        population = self._search.population
+        if population is None:
+            population = jax.tree.unflatten(self._structure, told)
+        elif not all(map(np.array_equal, told, self._search.members)):
+            raise ValueError(
+                f"{type(self.strategy).__name__} goes by the noise it drew, so it must be told the members that it was "
+                "asked for. To repair members, choose a strategy that follows them, such as cma_es."
+            )
+        self.generation += 1
+        with self._precision():
+            arguments = (self._key, np.int32(self.generation))
+            # Not called as a `Program`, which would look at all arguments every time.
+            self._search = _tell.choose()(self.strategy, self._search.asked, population, fitness, *arguments)
+        self._was_asked = False
+        self._remember(told, fitness)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # JAX's arrays of double precision would come back in single precision where that is its default.
+        return {**self.__dict__, "_search": jax.tree.map(np.asarray, self._search)}
+
+    def __repr__(self) -> str:
+        name, count = type(self.strategy).__name__, self.num_evaluations
+        return f"<Optimizer: {name}, {count} evaluations, best fitness {self.best_fitness:.6g}>"
+
+    def _precision(self) -> Any:
+        return jax.enable_x64(True) if self._is_double else contextlib.nullcontext()
+
+    def _as_leaves(self, members: Any) -> list[np.ndarray]:
+        """Returns members as stacked leaves in the dtypes of those asked."""
+        asked = self._search.members
+        if not isinstance(members, np.ndarray):
+            members = list(members)
+            if len(members) != self.population_size:
+                raise ValueError(
+                    f"Optimizer.tell expects the {self.population_size} members asked, got {len(members)}."
+                )
+            structures = {jax.tree.structure(x) for x in members}
+            if structures != {self._structure}:
+                raise ValueError(f"Optimizer.tell expects members of structure {self._structure}, got {structures}.")
+            rows = [self._structure.flatten_up_to(x) for x in members]
+            columns = [np.stack([np.asarray(x) for x in column]) for column in zip(*rows, strict=True)]
+        else:
+            columns = [members]
+        shapes = [[x.shape for x in leaves] for leaves in (columns, asked)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"Optimizer.tell expects members of shapes {shapes[1]}, got {shapes[0]}.")
+        return [np.asarray(x, like.dtype) for x, like in zip(columns, asked, strict=True)]
+
+    def _checked_fitness(self, fitness: Any) -> np.ndarray:
+        try:
+            values = np.asarray(fitness, np.float64 if self._is_double else np.float32)
+        except (TypeError, ValueError):
+            raise TypeError(f"Optimizer.tell expects numbers as fitness, got {fitness!r:.100}.") from None
+        if values.shape != (self.population_size,):
+            raise ValueError(
+                f"Optimizer.tell expects fitness of shape ({self.population_size},), one number per member, got "
+                f"{values.shape}."
+            )
+        return np.where(np.isnan(values), np.inf, values)
+
+    def _remember(self, told: list[np.ndarray], fitness: np.ndarray) -> None:
+        """Keeps the best member, and looks whether there is a reason to stop."""
+        index = int(np.argmin(fitness))
+        lowest = float(fitness[index])
+        if lowest < self.best_fitness:
+            self.best_fitness = lowest
+            self.best = jax.tree.unflatten(self._structure, [x[index].copy() for x in told])
+        self._recent.append(lowest)
+
+        reasons, tolerances = {}, self._tolerances
+        if tolerances["target"] is not None and self.best_fitness <= tolerances["target"]:
+            reasons["target"] = f"fitness {self.best_fitness:g}"
+        if self._max_evaluations is not None and self.num_evaluations >= self._max_evaluations:
+            reasons["max_evaluations"] = f"{self.num_evaluations} evaluations"
+        if len(self._recent) == self._recent.maxlen:
+            spread = max(*self._recent, float(fitness.max())) - min(self._recent)
+            if spread <= tolerances["tol_fun"]:  # not where it is infinite or no number
+                reasons["tol_fun"] = f"fitness varies by {spread:g}"
+        if self.generation % _LOOK_EVERY == 0:
+            with self._precision():
+                largest, condition = map(float, _spread(self.strategy, self._search.told))
+            if largest <= tolerances["tol_x"] * self._initial_std:
+                reasons["tol_x"] = f"largest standard deviation {largest:g}"
+            if condition > tolerances["max_condition"]:
+                reasons["max_condition"] = f"condition number {condition:g}"
+        self.stop_reasons = reasons
+
+
+@functools.partial(Program, repeats=False)
+def _start(strategy: Strategy, key: jax.Array, solution: Solution) -> _Search:
+    # Generations count up from zero, so that this number is none of theirs.
+    told = strategy.init(jax.random.fold_in(jax.random.wrap_key_data(key), 2**32 - 1), solution)
+    if strategy.takes_surrogate(told):
+        raise TypeError(
+            f"{type(strategy).__name__} needs a surrogate gradient, which only a problem can give: use zoo.run, or "
+            "choose a strategy that needs none, such as cma_es."
+        )
+    return _asked(strategy, told, key, 0)
+
+
+@functools.partial(Program, repeats=True)
+def _tell(
+    strategy: Strategy, state: State, population: Population, fitness: jax.Array, key: jax.Array, generation: jax.Array
+) -> _Search:
+    """Tells, and asks for the next generation, which is one call for both."""
+    return _asked(strategy, strategy.tell(state, population, fitness), key, generation)
+
+
+def _asked(strategy: Strategy, told: State, key: jax.Array, generation: jax.Array | int) -> _Search:
+    population, asked = strategy.ask(jax.random.fold_in(jax.random.wrap_key_data(key), generation), told)
+    members = jax.tree.leaves(materialize(population))
+    return _Search(told, asked, None if strategy.follows_population else population, members)
+
+
+@functools.partial(Program, repeats=True)
+def _spread(strategy: Strategy, state: State) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest standard deviation, and the condition number."""
+    stds = jax.tree.leaves(strategy.std(state))
+    return jnp.max(jnp.stack([jnp.max(s).astype(float) for s in stds])), strategy.condition_number(state)
+
+
+@functools.partial(Program, repeats=True)
+def _mean(strategy: Strategy, state: State) -> Solution:
+    return strategy.mean(state)
+
+
+@functools.partial(Program, repeats=True)
+def _std(strategy: Strategy, state: State) -> Solution:
+    return strategy.std(state)
