@@ -283,3 +283,9 @@ def test_no_two_strategies_have_equal_structures():
     structures = [jax.tree.structure(zoo.make_strategy(id, problem=problem)) for id in ids]
     equal = [pair for pair in itertools.combinations(range(len(ids)), 2) if structures[pair[0]] == structures[pair[1]]]
     assert equal == []
+
+
+def test_what_is_set_by_code_around_is_not_shown():
+    strategy = zoo.make_strategy("snes")
+    assert "space" in {field.name for field in dataclasses.fields(strategy)}
+    assert "space" not in repr(strategy)

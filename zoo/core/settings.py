@@ -56,7 +56,7 @@ def leaf(default: Any = dataclasses.MISSING, *, internal: bool = False) -> Any:
         default: Default value; without one the setting is required.
         internal: Whether it is set by code around the instance only: no setting to users, and not described as one.
     """
-    return _field(default, pytree_node=True, metadata={_INTERNAL: True} if internal else {})
+    return _field(default, pytree_node=True, metadata={_INTERNAL: True} if internal else {}, repr=not internal)
 
 
 def internal_fields(cls: Any) -> set[str]:
@@ -66,8 +66,8 @@ def internal_fields(cls: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(cls) if field.metadata.get(_INTERNAL)}
 
 
-def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any]) -> Any:
-    return dataclasses.field(default=default, metadata={"pytree_node": pytree_node, **metadata})
+def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any], repr: bool = True) -> Any:
+    return dataclasses.field(default=default, metadata={"pytree_node": pytree_node, **metadata}, repr=repr)
 
 
 def register_pytree(cls: Any) -> None:
