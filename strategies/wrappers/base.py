@@ -56,6 +56,11 @@ class Wrapper(Strategy):
         return self.base.cannot_restart
 
     @property
+    def restarts(self) -> bool:
+        """Whether the base does."""
+        return self.base.restarts
+
+    @property
     def groups(self) -> Groups:
         """Those of the base."""
         return self._sized_base.groups

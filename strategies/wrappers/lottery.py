@@ -83,6 +83,11 @@ class Lottery(Wrapper):
             raise ValueError(f"Lottery.score must be one of {', '.join(map(repr, _SCORES))}, got {self.score!r}.")
         object.__setattr__(self, "exclude", as_patterns(self.exclude, "Lottery.exclude"))
 
+    @property
+    def restarts(self) -> bool:
+        """True."""
+        return True
+
     def mean(self, state: LotteryState) -> Solution:
         """Returns the mean of this round, zero where pruned."""
         return self._masked(state.mask).mean(state.base)

@@ -110,6 +110,11 @@ class Restart(Wrapper):
         """One group: the members of a block."""
         return Groups.of(self._fixed_size)
 
+    @property
+    def restarts(self) -> bool:
+        """True."""
+        return True
+
     def mean(self, state: RestartState) -> Solution:
         """Returns the mean of the current run, or, as long as its fitness is worse, that of the best run before."""
         current = self._mean_of_run(state)

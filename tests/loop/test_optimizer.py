@@ -147,6 +147,15 @@ def test_reasons_to_stop(reason, settings, fn, number):
     assert list(optimizer.stop_reasons) == [reason]
 
 
+def test_strategies_that_start_over_stop_by_budget_and_target_alone():
+    base = {"id": "snes", "sigma": 0.5}
+    optimizer = zoo.Optimizer("ipop", X0, base=base, max_doublings=0, population_size=6, max_evaluations=30 * 6)
+    generations(optimizer, 29, lambda x: 1.0)
+    assert not optimizer.should_stop
+    generations(optimizer, 1, lambda x: 1.0)
+    assert list(optimizer.stop_reasons) == ["max_evaluations"]
+
+
 def test_nan_is_the_worst():
     optimizer = zoo.Optimizer("snes", X0, population_size=6)
     members = optimizer.ask()

@@ -105,6 +105,11 @@ class Strategy(PytreeDataclass, abc.ABC):
         return None
 
     @property
+    def restarts(self) -> bool:
+        """Whether it starts over by itself, so that a search that has converged is not at its end."""
+        return False
+
+    @property
     def groups(self) -> Groups:
         """Which members share data, inner start and reset, and what they ask of a problem with inner episodes.
 

@@ -55,7 +55,8 @@ class Optimizer:
         tol_fun: Stop when the best fitness of recent generations (10 + 30 d / population size) and all fitness of the
             last one differ by no more than this.
         tol_x: Stop when no standard deviation is above this times the largest initial one.
-        max_condition: Stop when the condition number of the search covariance is above this.
+        max_condition: Stop when the condition number of the search covariance is above this. This and the two above do
+            not stop strategies that start over by themselves, such as `ipop`.
         **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
 
     Raises:
@@ -231,11 +232,17 @@ class Optimizer:
             self.best = jax.tree.unflatten(self._structure, [x[index].copy() for x in told])
         self._recent.append(lowest)
 
+        self.stop_reasons = self._reasons(fitness)
+
+    def _reasons(self, fitness: np.ndarray) -> dict[str, str]:
+        """Returns why to stop after a generation of this fitness."""
         reasons, tolerances = {}, self._tolerances
         if tolerances["target"] is not None and self.best_fitness <= tolerances["target"]:
             reasons["target"] = f"fitness {self.best_fitness:g}"
         if self._max_evaluations is not None and self.num_evaluations >= self._max_evaluations:
             reasons["max_evaluations"] = f"{self.num_evaluations} evaluations"
+        if self.strategy.restarts:  # one that has converged starts over
+            return reasons
         if len(self._recent) == self._recent.maxlen:
             spread = max(*self._recent, float(fitness.max())) - min(self._recent)
             if spread <= tolerances["tol_fun"]:  # not where it is infinite or no number
@@ -247,7 +254,7 @@ class Optimizer:
                 reasons["tol_x"] = f"largest standard deviation {largest:g}"
             if condition > tolerances["max_condition"]:
                 reasons["max_condition"] = f"condition number {condition:g}"
-        self.stop_reasons = reasons
+        return reasons
 
 
 @functools.partial(Program, repeats=False)
