@@ -5,7 +5,7 @@ for a base that searches a part of the solution, `bounded` for one whose members
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 
@@ -28,22 +28,33 @@ class Wrapper(Strategy):
 
     Attributes:
         base: The strategy that is wrapped: a strategy, its id, or a dictionary of its id and settings such as
-            `{"id": "snes", "sigma": 0.1}`.
+            `{"id": "snes", "sigma": 0.1}`. Once it is made it is a strategy, of the wrapper's population size.
         population_size: Members per generation; `None`: that of the base.
     """
 
     base: Any = leaf(default="open_es")
 
+    changes_members: ClassVar[bool] = False
+    """Whether members are changed after the base drew them, which not every base can follow."""
+
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
         object.__setattr__(self, "base", _as_strategy(self.base, f"{type(self).__name__}.base"))
-        if isinstance(self.base, Strategy):  # not what a transformation put in its place
-            _ = self._sized_base  # its own checks of the population size
+        if not isinstance(self.base, Strategy):  # what a transformation put in its place
+            return
+        if self.population_size not in (None, self.base.population_size):
+            object.__setattr__(self, "base", self.base.replace(population_size=self.population_size))
+        if self.changes_members and not self.base.follows_population:
+            raise TypeError(
+                f"{type(self).__name__} cannot wrap {type(self.base).__name__}, which updates by the noise that it "
+                "drew and would not see that members were changed. Choose a base that updates by the evaluated "
+                "population, such as open_es (with perturbation='dense'), snes or cma_es."
+            )
 
     def takes_surrogate(self, state: State) -> bool:
         """Returns whether the base does."""
-        return self._sized_base.takes_surrogate(state.base)
+        return self.base.takes_surrogate(state.base)
 
     @property
     def follows_population(self) -> bool:
@@ -63,7 +74,7 @@ class Wrapper(Strategy):
     @property
     def groups(self) -> Groups:
         """Those of the base."""
-        return self._sized_base.groups
+        return self.base.groups
 
     @classmethod
     def with_suggestions(
@@ -82,7 +93,7 @@ class Wrapper(Strategy):
 
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy, and its base, with settings that depend on the number of dimensions filled in."""
-        base = self._sized_base.for_solution(jax.eval_shape(self._searched, solution))
+        base = self.base.for_solution(jax.eval_shape(self._searched, solution))
         return self.replace(base=base, population_size=base.population_size)
 
     def for_mask(self, mask: Any) -> Self:
@@ -91,26 +102,22 @@ class Wrapper(Strategy):
 
     def mean(self, state: State) -> Solution:
         """Returns the base's mean."""
-        return self._sized_base.mean(state.base)
+        return self.base.mean(state.base)
 
     def std(self, state: State) -> Solution:
         """Returns the base's standard deviations."""
-        return self._sized_base.std(state.base)
+        return self.base.std(state.base)
 
     def map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
         """Returns the state with the base's mean changed."""
-        return state._replace(base=self._sized_base.map_mean(state.base, fn))
-
-    @property
-    def _sized_base(self) -> Strategy:
-        return self.base if self.population_size is None else self.base.replace(population_size=self.population_size)
+        return state._replace(base=self.base.map_mean(state.base, fn))
 
     def _searched(self, solution: Solution) -> Solution:
         """Returns what the base searches of a solution, or of a population."""
         return solution
 
     def _num_members(self, solution: Solution) -> int:
-        return self._sized_base._num_members(jax.eval_shape(self._searched, solution))
+        return self.base._num_members(jax.eval_shape(self._searched, solution))
 
 
 def _as_strategy(base: Any, name: str) -> Any:

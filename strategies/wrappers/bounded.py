@@ -28,7 +28,6 @@ from zoo.core import (
     Evaluation,
     Population,
     Solution,
-    Strategy,
     Surrogate,
     check_structure,
     clip_std,
@@ -77,17 +76,13 @@ class Bounded(Wrapper):
     repair: str = static(default="reflect")
     penalty: float = number(default=2.0, at_least=0)
 
+    changes_members = True
+
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
         if self.repair not in ("reflect", "clip"):
             raise ValueError(f"Bounded.repair must be 'reflect' or 'clip', got {self.repair!r}.")
-        if isinstance(self.base, Strategy) and not self.base.follows_population:
-            raise TypeError(
-                f"Bounded cannot wrap {type(self.base).__name__}, which updates by the noise that it drew and would "
-                "not see that members were repaired. Choose a base that updates by the evaluated population, such as "
-                "open_es (with perturbation='dense'), snes or cma_es."
-            )
         for name in ("lower", "upper"):
             # One kind of scalar: an integer would be another traced type, and recompile.
             bounds = jax.tree.map(lambda x: float(x) if isinstance(x, numbers.Real) else x, getattr(self, name))
@@ -104,7 +99,7 @@ class Bounded(Wrapper):
             if not _is_scalar(bounds):
                 check_structure(f"Bounded.{name}", bounds, solution)
         self._map(_check_inside, solution, with_path=True)
-        base = self._sized_base.init(key, self._map(_clip, solution))
+        base = self.base.init(key, self._map(_clip, solution))
         size = self._num_members(solution)
         dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         distance = None if self.repair == "reflect" else jnp.zeros(size, dtype)
@@ -112,12 +107,12 @@ class Bounded(Wrapper):
 
     def _ask(self, key: jax.Array, state: BoundedState, surrogate: Surrogate | None) -> tuple[Population, BoundedState]:
         surrogate = map_surrogate(surrogate, self._repair, self._repair, lambda gradient: gradient)
-        sampled, base = self._sized_base.ask(key, state.base, surrogate)
+        sampled, base = self.base.ask(key, state.base, surrogate)
         sampled = self.space.restrict(sampled)
         population = self._repair(sampled)
         distance = state.distance
         if distance is not None:
-            std = self._sized_base.std(base)
+            std = self.base.std(base)
             total = _sum_square(sampled, population, std, distance.dtype)
             # Not infinite: times zero that is NaN.
             distance = jnp.minimum(total / self.space.num_dims(std), float(jnp.finfo(total.dtype).max))
@@ -130,8 +125,8 @@ class Bounded(Wrapper):
         if state.distance is not None:
             fitness = _penalised(evaluation.fitness, self.penalty * state.distance)
             evaluation = evaluation._replace(fitness=fitness)
-        base = self._sized_base.tell(state.base, population, evaluation)
-        return state._replace(base=self._sized_base.map_mean(base, self._repair))
+        base = self.base.tell(state.base, population, evaluation)
+        return state._replace(base=self.base.map_mean(base, self._repair))
 
     def _repair(self, values: Any) -> Any:
         """Returns a solution, or a population, within the bounds."""

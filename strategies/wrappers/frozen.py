@@ -55,12 +55,12 @@ class Frozen(Wrapper):
 
     def mean(self, state: FrozenState) -> Solution:
         """Returns the base's mean, and the initial values of what is frozen."""
-        return self._free(state.solution).join(self._sized_base.mean(state.base), state.solution)
+        return self._free(state.solution).join(self.base.mean(state.base), state.solution)
 
     def std(self, state: FrozenState) -> Solution:
         """Returns the base's standard deviations, and zero for what is frozen."""
         zeros = jax.tree.map(jnp.zeros_like, state.solution)
-        return self._free(state.solution).join(self._sized_base.std(state.base), zeros)
+        return self._free(state.solution).join(self.base.std(state.base), zeros)
 
     def map_mean(self, state: FrozenState, fn: Callable[[Solution], Solution]) -> FrozenState:
         """Returns the state with the base's mean changed where it is free."""
@@ -69,10 +69,10 @@ class Frozen(Wrapper):
         def on_part(part: Solution) -> Solution:
             return free.split(fn(free.join(part, state.solution)))
 
-        return state._replace(base=self._sized_base.map_mean(state.base, on_part))
+        return state._replace(base=self.base.map_mean(state.base, on_part))
 
     def _init(self, key: jax.Array, solution: Solution) -> FrozenState:
-        return FrozenState(self._sized_base.init(key, self._searched(solution)), solution)
+        return FrozenState(self.base.init(key, self._searched(solution)), solution)
 
     def _ask(self, key: jax.Array, state: FrozenState, surrogate: Surrogate | None) -> tuple[Population, FrozenState]:
         free = self._free(state.solution)
@@ -82,12 +82,12 @@ class Frozen(Wrapper):
             to_population=lambda part: free.join_members(part, state.solution),
             from_gradient=free.split,
         )
-        part, base = self._sized_base.ask(key, state.base, base_surrogate)
+        part, base = self.base.ask(key, state.base, base_surrogate)
         return free.join_members(part, state.solution), state._replace(base=base)
 
     def _tell(self, state: FrozenState, population: Population, evaluation: Evaluation) -> FrozenState:
         part = self._free(state.solution).split_members(population)
-        return state._replace(base=self._sized_base.tell(state.base, part, evaluation))
+        return state._replace(base=self.base.tell(state.base, part, evaluation))
 
     def _searched(self, solution: Solution) -> Solution:
         return self._free(solution).split(solution)

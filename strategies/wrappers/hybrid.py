@@ -70,15 +70,15 @@ class Hybrid(Wrapper):
     def takes_surrogate(self, state: HybridState) -> bool:
         """Returns whether there are leaves for the gradient, or the base takes it."""
         has_weights = bool(jax.tree.leaves(state.weights))
-        return has_weights or self._sized_base.takes_surrogate(state.base)
+        return has_weights or self.base.takes_surrogate(state.base)
 
     def mean(self, state: HybridState) -> Solution:
         """Returns the base's mean and the weights, joined."""
-        return self._joined(state, self._sized_base.mean, state.weights)
+        return self._joined(state, self.base.mean, state.weights)
 
     def std(self, state: HybridState) -> Solution:
         """Returns the base's standard deviations, and zero for the weights."""
-        return self._joined(state, self._sized_base.std, jax.tree.map(jnp.zeros_like, state.weights))
+        return self._joined(state, self.base.std, jax.tree.map(jnp.zeros_like, state.weights))
 
     def map_mean(self, state: HybridState, fn: Callable[[Solution], Solution]) -> HybridState:
         """Returns the state with the base's mean and the weights changed."""
@@ -86,7 +86,7 @@ class Hybrid(Wrapper):
         if state.base is None:
             return state._replace(weights=weights)
         part = self._part(state)
-        base = self._sized_base.map_mean(state.base, lambda x: part.split(fn(part.join(x, state.weights))))
+        base = self.base.map_mean(state.base, lambda x: part.split(fn(part.join(x, state.weights))))
         return state._replace(base=base, weights=weights)
 
     @property
@@ -115,7 +115,7 @@ class Hybrid(Wrapper):
         part = self._part_of(solution)
         weights = part.others.split(solution)
         return HybridState(
-            base=None if part.is_empty else self._sized_base.init(key, part.split(solution)),
+            base=None if part.is_empty else self.base.init(key, part.split(solution)),
             weights=weights,
             optimizer_state=self._transformation.init(weights),
             gradient=jax.tree.map(jnp.zeros_like, weights),
@@ -134,7 +134,7 @@ class Hybrid(Wrapper):
             to_population=lambda members: part.join_members(members, state.weights),
             from_gradient=part.split,
         )
-        members, base = self._sized_base.ask(key, state.base, base_surrogate)
+        members, base = self.base.ask(key, state.base, base_surrogate)
         population, state = part.join_members(members, state.weights), state._replace(base=base)
         if jax.tree.leaves(state.weights):
             gradients = gradient_of_members(surrogate, population)  # pyright: ignore[reportArgumentType]
@@ -144,7 +144,7 @@ class Hybrid(Wrapper):
     def _tell(self, state: HybridState, population: Population, evaluation: Evaluation) -> HybridState:
         if state.base is not None:
             members = self._part(state).split_members(population)
-            state = state._replace(base=self._sized_base.tell(state.base, members, evaluation))
+            state = state._replace(base=self.base.tell(state.base, members, evaluation))
         if not jax.tree.leaves(state.weights):
             return state
         weights, optimizer_state = optimizers.step(

@@ -101,7 +101,7 @@ class Lottery(Wrapper):
         return self._masked(state.mask).condition_number(state.base)
 
     def _masked(self, mask: Mask) -> Masked:
-        return Masked(base=self._sized_base, mask=mask)
+        return Masked(base=self.base, mask=mask)
 
     def takes_surrogate(self, state: LotteryState) -> bool:
         """Returns whether the base does."""

@@ -63,7 +63,7 @@ class Masked(Wrapper):
 
     @property
     def _kept_base(self) -> Strategy:
-        return self._sized_base if self.mask is None else self._sized_base.for_mask(self.mask)
+        return self.base if self.mask is None else self.base.for_mask(self.mask)
 
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:

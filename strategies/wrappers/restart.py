@@ -127,11 +127,11 @@ class Restart(Wrapper):
 
     def takes_surrogate(self, state: RestartState) -> bool:
         """Returns whether the base does."""
-        return self._sized_base.takes_surrogate(state.base[0])
+        return self.base.takes_surrogate(state.base[0])
 
     def map_mean(self, state: RestartState, fn: Callable[[Solution], Solution]) -> RestartState:
         """Returns the state with the mean of the current run changed."""
-        return state._replace(base=tuple(self._sized_base.map_mean(of_base, fn) for of_base in state.base))
+        return state._replace(base=tuple(self.base.map_mean(of_base, fn) for of_base in state.base))
 
     def _mean_of_run(self, state: RestartState) -> Solution:
         return self._on_rung(state, lambda base, of_base: base.mean(of_base))

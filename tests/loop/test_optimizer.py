@@ -176,6 +176,8 @@ def test_mistakes():
         optimizer.tell(members, "good")
     with pytest.raises(ValueError, match=r"members of shapes \[\(6, 3\)\], got \[\(6, 2\)\]"):
         optimizer.tell(members[:, :2], np.zeros(6))
+    with pytest.raises(TypeError, match="members as ask returns them, an array or a list of solutions, got dict"):
+        optimizer.tell({"x": members}, np.zeros(6))
     with pytest.raises(ValueError, match="expects the 6 members asked, got 5"):
         optimizer.tell(list(members[:5]), np.zeros(6))
     with pytest.raises(ValueError, match="members of structure"):
@@ -185,5 +187,9 @@ def test_mistakes():
         zoo.Optimizer("guided_es", X0)
     with pytest.raises(TypeError, match=r"already made and settings \['sigma'\]"):
         zoo.Optimizer(zoo.make_strategy("snes"), X0, sigma=0.1)
+    with pytest.raises(
+        TypeError, match=r"has no setting .max_evals.* Settings of the Optimizer itself: seed, max_eval"
+    ):
+        zoo.Optimizer("snes", X0, max_evals=3)
     with pytest.raises(TypeError, match="floating-point arrays"):
         zoo.Optimizer("snes", [1, 2])

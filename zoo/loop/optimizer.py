@@ -80,7 +80,11 @@ class Optimizer:
         solution = jax.tree.map(np.asarray, solution)
         self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
         if isinstance(strategy, str):
-            strategy = make_strategy(strategy, **settings)
+            try:
+                strategy = make_strategy(strategy, **settings)
+            except TypeError as error:
+                own = "seed, max_evaluations, target, tol_fun, tol_x, max_condition"
+                raise TypeError(f"{error} Settings of the Optimizer itself: {own}.") from None
         elif settings:
             raise TypeError(
                 f"Optimizer got a strategy that is already made and settings {sorted(settings)} for it; use "
@@ -157,12 +161,12 @@ class Optimizer:
         Raises:
             ValueError: If nothing was asked, the shapes of members or fitness are not those asked, or the strategy does
                 not follow members and is told others.
-            TypeError: If the fitness is not numbers.
+            TypeError: If members are no array or list, or the fitness is not numbers.
         """
         if not self._was_asked:
             raise ValueError("Optimizer.tell comes after ask: there are no members that wait for their fitness.")
-        fitness = self._checked_fitness(fitness)
         told = self._as_leaves(members)
+        fitness = self._checked_fitness(fitness)
         population = self._search.population
         if population is None:
             population = jax.tree.unflatten(self._structure, told)
@@ -194,6 +198,11 @@ class Optimizer:
         """Returns members as stacked leaves in the dtypes of those asked."""
         asked = self._search.members
         if not isinstance(members, np.ndarray):
+            if not isinstance(members, Sequence | jax.Array):
+                raise TypeError(
+                    f"Optimizer.tell expects members as ask returns them, an array or a list of solutions, got "
+                    f"{type(members).__name__}."
+                )
             members = list(members)
             if len(members) != self.population_size:
                 raise ValueError(
