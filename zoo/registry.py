@@ -255,6 +255,22 @@ def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -
     return _strategies.make(id, settings).for_solution(solution)
 
 
+def given_strategy(strategy: str | Strategy, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:
+    """Returns a strategy that was given to the function of that name as such, or by its id and settings.
+
+    Raises:
+        TypeError: If it is made already, and there are settings for it; or a setting is unknown.
+    """
+    if isinstance(strategy, str):
+        return make_strategy(strategy, problem=problem, **settings)
+    if settings:
+        raise TypeError(
+            f"{name} got a strategy that is already made and settings {sorted(settings)} for it; use "
+            "strategy.replace(...) instead, or give the strategy's id."
+        )
+    return strategy
+
+
 def complete_settings(
     id: str, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Any
 ) -> dict[str, Any]:

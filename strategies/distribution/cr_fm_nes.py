@@ -22,6 +22,7 @@ from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip
 from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members
+from zoo.strategies.pairs import check_divides
 
 
 class CRFMNESState(NamedTuple):
@@ -55,11 +56,7 @@ class CRFMNES(Strategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.population_size is not None and self.population_size % 2:
-            raise ValueError(
-                f"CRFMNES samples antithetic pairs, so population_size must be even, got {self.population_size}. "
-                f"Use {self.population_size + 1}."
-            )
+        check_divides(self, 2)
 
     def mean(self, state: CRFMNESState) -> Solution:
         """Returns the mean of the search distribution."""

@@ -15,6 +15,7 @@ import optax
 from zoo.core import Evaluation, Population, Solution, State, Strategy, Surrogate, number, static, weighted_sum
 from zoo.core.promotion import promotion_of_others, times
 from zoo.strategies.gradient import optimizers
+from zoo.strategies.pairs import check_divides
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
 
@@ -212,15 +213,3 @@ def antithetic(weights: jax.Array) -> jax.Array:
     plus, minus = jnp.split(weights, 2)
     half = (plus - minus) / 2
     return jnp.concatenate([half, -half])
-
-
-def check_divides(strategy: Strategy, share: int) -> None:
-    """Raises a `ValueError` if the population does not divide into so many members for each perturbation."""
-    size = strategy.population_size
-    if size is not None and size % share:
-        members = "antithetic pairs" if share == 2 else f"{share} members with each perturbation"
-        multiple = "even" if share == 2 else f"a multiple of {share}"
-        raise ValueError(
-            f"{type(strategy).__name__} samples {members}, so population_size must be {multiple}, got {size}. "
-            f"Use {size + -size % share}."
-        )

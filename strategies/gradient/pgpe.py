@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
-from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic, check_divides
+from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic
+from zoo.strategies.pairs import check_divides
 from zoo.strategies.shaping import Shaping, get_shaping
 
 

@@ -15,7 +15,7 @@ from zoo.core.population import Population, materialize
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.loop.programs import Program
-from zoo.registry import make_strategy
+from zoo.registry import given_strategy
 
 _LOOK_EVERY = 10
 """Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
@@ -79,17 +79,11 @@ class Optimizer:
     ):
         solution = jax.tree.map(np.asarray, solution)
         self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
-        if isinstance(strategy, str):
-            try:
-                strategy = make_strategy(strategy, **settings)
-            except TypeError as error:
-                own = "seed, max_evaluations, target, tol_fun, tol_x, max_condition"
-                raise TypeError(f"{error} Settings of the Optimizer itself: {own}.") from None
-        elif settings:
-            raise TypeError(
-                f"Optimizer got a strategy that is already made and settings {sorted(settings)} for it; use "
-                "strategy.replace(...) instead, or give the strategy's id."
-            )
+        try:
+            strategy = given_strategy(strategy, settings, "Optimizer")
+        except TypeError as error:
+            own = "seed, max_evaluations, target, tol_fun, tol_x, max_condition"
+            raise TypeError(f"{error} Settings of the Optimizer itself: {own}.") from None
         self._tolerances = {"target": target, "tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
         self._max_evaluations = max_evaluations
         with self._precision():

@@ -15,7 +15,7 @@ from zoo.loop.budget import Budget
 from zoo.loop.drive import Options, drive
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
-from zoo.registry import make_strategy, resolve
+from zoo.registry import given_strategy, resolve
 
 
 def run(
@@ -168,13 +168,7 @@ def minimize(
     """
     problem = from_function(fn, solution, data=data, takes_key=takes_key)
     settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
-    if isinstance(strategy, str):
-        strategy = make_strategy(strategy, problem=problem, **settings)
-    elif settings:
-        raise TypeError(
-            f"minimize got a strategy that is already made and settings {sorted(settings)} for it; use "
-            "strategy.replace(...) instead, or give the strategy's id."
-        )
+    strategy = given_strategy(strategy, settings, "minimize", problem)
     if num_steps is None and num_generations is None:
         num_steps = min(max(1_000 * num_dims(problem.initial_solution(jax.random.key(0))), 10_000), 1_000_000)
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
