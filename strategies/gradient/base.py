@@ -142,7 +142,7 @@ class GradientStrategy(DescentStrategy):
             state: The state that `ask` returned.
             fitness: `[population_size]`, lower is better; NaN is +inf by now.
         """
-        return times(antithetic(self.shape(fitness)), 1 / (fitness.shape[0] * self.sigma_at(state)))
+        return times(antithetic(self.shape(fitness)), 1 / (fitness.shape[0] * self.sigma_of_members(state)))
 
     def shape(self, fitness: jax.Array) -> jax.Array:
         """Returns the shaped fitness."""
@@ -158,7 +158,7 @@ class GradientStrategy(DescentStrategy):
         """
         weights = self.weights(state, evaluation.fitness)
         # The weights sum to zero, so the mean drops out.
-        return weighted_sum(times(weights, 1 / self.sigma_at(state)), population, like=state.descent.mean)
+        return weighted_sum(times(weights, 1 / self.sigma_of_members(state)), population, like=state.descent.mean)
 
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the standard deviation of the perturbations drawn in the state's generation."""
@@ -166,6 +166,10 @@ class GradientStrategy(DescentStrategy):
             return jnp.asarray(self.sigma)
         with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
             return jnp.asarray(self.sigma * self.sigma_schedule(state.descent.generation))
+
+    def sigma_of_members(self, state: State) -> jax.Array:
+        """Returns the sigma that the members were drawn with: one for all, or `[population_size]`."""
+        return self.sigma_at(state)
 
     def std(self, state: State) -> Solution:
         """Returns the current sigma, broadcast."""

@@ -30,7 +30,6 @@ from zoo.core import (
     weighted_sum,
 )
 from zoo.core.noise import KeyWords, renew_rows, row_numbers
-from zoo.core.promotion import times
 from zoo.strategies.batching import any_in_batch
 from zoo.strategies.gradient.base import CANNOT_RESTART, DescentState, GradientStrategy, antithetic
 from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise
@@ -91,9 +90,9 @@ class OnlineStrategy(GradientStrategy):
         """The antithetic pairs: each has its own data, start and phase."""
         return Groups.of(self._fixed_size, 2)
 
-    def weights(self, state: OnlineState, fitness: jax.Array) -> jax.Array:
-        """Returns the weights of OpenAI-ES, each for the sigma of its pair."""
-        return times(antithetic(self.shape(fitness)), 1 / (len(fitness) * jnp.tile(state.sigma, 2)))
+    def sigma_of_members(self, state: OnlineState) -> jax.Array:
+        """Returns for each member the sigma that its pair's perturbation was drawn with."""
+        return jnp.tile(state.sigma, 2)
 
     def estimate(self, state: OnlineState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate; see the top of this file.
@@ -103,9 +102,7 @@ class OnlineStrategy(GradientStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        # The weights sum to zero, so the mean drops out.
-        weights = times(self.weights(state, evaluation.fitness), 1 / jnp.tile(state.sigma, 2))
-        estimate = weighted_sum(weights, population, like=state.descent.mean)
+        estimate = super().estimate(state, population, evaluation)
         num_pairs = len(state.age)
         of_pairs = antithetic(self.shape(evaluation.fitness))[:num_pairs] / num_pairs
         if isinstance(state.perturbation, Blocks) and self._noise_period is not None:
