@@ -52,6 +52,15 @@ def samples(strategy):
     return samples(strategy.base) if hasattr(strategy, "base") else hasattr(strategy, "sigma")
 
 
+def told(strategy, population, fitness, fn):
+    """What is told of a population: its fitness, and gradients of a function where the strategy asks for them."""
+    if strategy.groups.sensitivity is None:
+        return fitness
+    gradient = zoo.map_members(jax.grad(fn), population)
+    size = len(fitness)
+    return zoo.Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32), gradient=gradient)
+
+
 class Loop(NamedTuple):
     state: Any
     problem_state: Any

@@ -86,8 +86,9 @@ class Frozen(Wrapper):
         return free.join_members(part, state.solution), state._replace(base=base)
 
     def _tell(self, state: FrozenState, population: Population, evaluation: Evaluation) -> FrozenState:
-        part = self._free(state.solution).split_members(population)
-        return state._replace(base=self.base.tell(state.base, part, evaluation))
+        free = self._free(state.solution)
+        evaluation = evaluation.map_gradient(free.split)
+        return state._replace(base=self.base.tell(state.base, free.split_members(population), evaluation))
 
     def _searched(self, solution: Solution) -> Solution:
         return self._free(solution).split(solution)

@@ -143,8 +143,9 @@ class Hybrid(Wrapper):
 
     def _tell(self, state: HybridState, population: Population, evaluation: Evaluation) -> HybridState:
         if state.base is not None:
-            members = self._part(state).split_members(population)
-            state = state._replace(base=self.base.tell(state.base, members, evaluation))
+            part = self._part(state)
+            told = part.split_members(population), evaluation.map_gradient(part.split)
+            state = state._replace(base=self.base.tell(state.base, *told))
         if not jax.tree.leaves(state.weights):
             return state
         weights, optimizer_state = optimizers.step(

@@ -81,7 +81,8 @@ class Masked(Wrapper):
 
     def _tell(self, state: MaskedState, population: Population, evaluation: Evaluation) -> MaskedState:
         # Masked again, as a wrapper around this one may have moved what it was given.
-        return MaskedState(self._kept_base.tell(state.base, apply_mask(self.mask, population), evaluation))
+        mask = functools.partial(apply_mask, self.mask)
+        return MaskedState(self._kept_base.tell(state.base, mask(population), evaluation.map_gradient(mask)))
 
     def map_mean(self, state: MaskedState, fn: Callable[[Solution], Solution]) -> MaskedState:
         """Returns the state with the base's mean changed where the mask keeps it."""

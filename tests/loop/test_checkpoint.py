@@ -59,7 +59,8 @@ def test_scores_keep_their_order_and_seconds_go_on_after_a_resume(walk, tmp_path
     with pytest.raises(InterruptionError):
         zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, callback=interrupt_at(6), **WALK_RUN[3])
     resumed = zoo.run(*WALK_RUN[:3], checkpoint=tmp_path, **WALK_RUN[3])
-    assert list(resumed.scores) == list(walk.scores) == ["generation", "steps", "seconds", "objective"]
+    columns = ["generation", "steps", "seconds", "objective", "sigma", "step_norm", "condition_number"]
+    assert list(resumed.scores) == list(walk.scores) == columns
     assert list(resumed.curve()) == list(walk.curve())
     assert list(resumed.history) == list(walk.history)
     assert (np.diff(resumed.scores["seconds"]) > 0).all()

@@ -25,7 +25,7 @@ from tests.loop.examples import (
 
 
 def test_history(result):
-    assert list(result.history) == ["steps", "best_fitness", "mean_fitness"]
+    assert list(result.history) == ["steps", "best_fitness", "mean_fitness", "failed"]
     assert result.history["steps"].tolist() == [6 * (k + 1) for k in range(10)]
     assert result.num_generations == 10
     assert result.num_steps == 60
@@ -67,7 +67,8 @@ def test_every_scoring_sees_the_same_data():
 def test_curve(result):
     frame = result.curve()
     pd.testing.assert_frame_equal(frame, pd.DataFrame(result.scores))
-    assert list(frame) == ["generation", "steps", "seconds", "fitness"]
+    diagnosis = ["sigma", "step_norm", "condition_number"]
+    assert list(frame) == ["generation", "steps", "seconds", "fitness", *diagnosis]
     assert len(frame) == 6
 
 

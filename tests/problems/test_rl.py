@@ -489,7 +489,7 @@ def test_every_environment_can_be_evaluated_and_scored(id, fake_mnist, monkeypat
 
     state, evaluation, new_state, score = jax.eval_shape(evaluate, jax.random.key(0))
     assert spec(new_state) == spec(state)
-    assert spec(evaluation) == (((3,), np.float32), ((3,), bool), ((), np.int32), None)
+    assert spec(evaluation) == (((3,), np.float32), ((3,), bool), ((), np.int32), None, {}, None)
     assert spec(score) == {"return": ((), np.float32), "episode_length": ((), np.float32)}
 
 

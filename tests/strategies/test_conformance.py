@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import FAMILIES, IDS, Loop, generation, is_finite, samples, signature, start, with_settings
+from tests.the_loop import FAMILIES, IDS, Loop, generation, is_finite, samples, signature, start, told, with_settings
 from zoo.core.population import materialize
 
 SIZE = 6  # whole pairs, and whole triples
@@ -41,8 +41,8 @@ def swept(strategy, value):
 def ask_tell(strategy, state, key, fitness):
     """One generation with the given fitness, or the given function of the population."""
     population, state = strategy.ask(key, state, lambda x: jax.grad(quadratic)(x))
-    fitness = zoo.map_members(fitness, population) if callable(fitness) else fitness
-    return strategy.tell(state, population, fitness)
+    fitness = zoo.map_members(fitness, population) if callable(fitness) else jnp.asarray(fitness)
+    return strategy.tell(state, population, told(strategy, population, fitness, quadratic))
 
 
 def shapes_of(fn):
@@ -73,7 +73,7 @@ class Programs:
     def _generation(self, state, key, fitness):
         """One generation on `SOLUTION` with the given fitness: what was asked, the new state, its mean and std."""
         population, state = self.strategy.ask(key, state, jax.grad(quadratic))
-        state = self.strategy.tell(state, population, fitness)
+        state = self.strategy.tell(state, population, told(self.strategy, population, fitness, quadratic))
         return materialize(population), state, (self.strategy.mean(state), self.strategy.std(state))
 
     def _train(self, strategy, problem, loop, keys):
@@ -102,6 +102,10 @@ def state(programs, key):
 def test_runs_on_every_family_in_the_unchanged_loop(id, programs, family, key):
     """On unrolled problems; of the other families most strategies are told by shapes and dtypes."""
     strategy, (problem, solution) = programs.strategy, problem_and_solution(family)
+    if strategy.groups.sensitivity is not None and not problem.differentiable:
+        with pytest.raises(TypeError, match="follows the derivative of the inner state by the solution"):
+            jax.eval_shape(start, strategy, problem, key, solution)
+        return
     loop = jax.eval_shape(start, strategy, problem, key, solution)
     if strategy.takes_surrogate(loop.state) and not problem.differentiable:
         with pytest.raises(TypeError, match="needs a surrogate gradient, and this problem has none"):

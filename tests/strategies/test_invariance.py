@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import IDS
+from tests.the_loop import IDS, told
 
 SIZE = 6
 NUM_GENERATIONS = 5
@@ -56,8 +56,8 @@ def runs(id):
 
             population, state = strategy.ask(key, state, jax.grad(fn))
             fitness = zoo.map_members(fn, population)
-            told = jnp.where(transforms, jnp.exp(2 * fitness) - 7, fitness)
-            return strategy.tell(state, population, told), fitness
+            transformed = jnp.where(transforms, jnp.exp(2 * fitness) - 7, fitness)
+            return strategy.tell(state, population, told(strategy, population, transformed, fn)), fitness
 
         state = strategy.init(jax.random.key(0), moved({"a": jnp.zeros(3), "b": jnp.zeros(())}, shift))
         state, fitness = jax.lax.scan(body, state, jax.random.split(jax.random.key(1), NUM_GENERATIONS))

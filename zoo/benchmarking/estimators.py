@@ -20,6 +20,7 @@ from zoo.core.promotion import ravel
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
+from zoo.loop.compiled import ask_and_evaluate
 from zoo.loop.programs import Program
 from zoo.loop.progress import Compiling, progress_bar
 from zoo.registry import make_strategy, resolve
@@ -239,10 +240,8 @@ def _samples(
     def window(carry: tuple[Any, Any, _Sample], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         state, problem_state, total = carry
         key, is_counted = inputs
-        key_ask, key_evaluate = jax.random.split(key)
-        surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if strategy.takes_surrogate(state) else None
-        population, state = strategy.ask(key_ask, state, surrogate)
-        evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
+        asked = ask_and_evaluate(strategy, problem, jax.random.split(key), state, problem_state)
+        population, evaluation, state, problem_state = asked
         estimate = ravel(strategy.estimate(state, population, evaluation))[0]
         told = strategy.tell(state, population, evaluation)
         squared_norm = jnp.sum(jnp.square(estimate))

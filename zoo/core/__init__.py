@@ -26,12 +26,13 @@ from zoo.core.population import (
     take_member,
 )
 from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function, group_keys
+from zoo.core.sensitivity import Inner, Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, number, static
 from zoo.core.sharding import population_mesh
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
-from zoo.core.unrolled import Inner, UnrolledProblem
+from zoo.core.unrolled import UnrolledProblem
 from zoo.core.vectors import at_least_float32, scale_down, unit
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Population",
     "Problem",
     "PytreeDataclass",
+    "Sensitivity",
     "Solution",
     "State",
     "Statistics",

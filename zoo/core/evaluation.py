@@ -1,5 +1,6 @@
 """What a problem says of a population, and which members it evaluates together."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.population import Population, population_size
+from zoo.core.sensitivity import Sensitivity
+
+Aux = Mapping[str, jax.Array]
+"""What a problem says of each member beside its fitness, by name; see `Problem.fitness_and_aux`."""
 
 
 class Evaluation(NamedTuple):
@@ -19,12 +24,21 @@ class Evaluation(NamedTuple):
         steps: Scalar: how many problem steps this evaluation spent.
         repaired: `[population_size]` booleans, true where a wrapper changed the member after it was drawn, as bounds
             do, so that it is no sample of the search distribution; `None`: none was.
+        aux: What else the problem says of each member, by name, `[population_size, ...]` each.
+        gradient: An estimate of the derivative of each member's fitness by its solution, `[population_size, ...]` in
+            the structure of a solution, if the strategy's groups named a `Sensitivity`; otherwise `None`.
     """
 
     fitness: jax.Array
     done: jax.Array
     steps: jax.Array
     repaired: jax.Array | None = None
+    aux: Aux = {}  # noqa: RUF012 - nobody changes it
+    gradient: Population | None = None
+
+    def map_gradient(self, fn: Callable[[Population], Population]) -> "Evaluation":
+        """Returns the evaluation with its gradients, if it has any, changed by a function."""
+        return self if self.gradient is None else self._replace(gradient=fn(self.gradient))
 
 
 class Groups(NamedTuple):
@@ -35,11 +49,14 @@ class Groups(NamedTuple):
         parents: `[population_size]` integers: the member from whose inner state each member starts its next window, one
             of its own group. `None`: its own.
         whole_episodes: Whether an evaluation must unroll whole episodes, however long the problem's window is.
+        sensitivity: How the problem is to follow the derivatives of inner states by the solution, for
+            `Evaluation.gradient`. `None`: not at all.
     """
 
     ids: np.ndarray
     parents: np.ndarray | None = None
     whole_episodes: bool = False
+    sensitivity: Sensitivity | None = None
 
     @classmethod
     def of(cls, size: int, group_size: int | None = None) -> "Groups":
@@ -51,6 +68,17 @@ class Groups(NamedTuple):
         """
         group_size = group_size or size
         return cls(np.tile(np.arange(size // group_size, dtype=np.int32), group_size))
+
+
+def checked_aux(aux: Any) -> Aux:
+    """Returns what a problem says of a member, or of several, as JAX arrays by name.
+
+    Raises:
+        TypeError: If it is no dictionary of arrays by name.
+    """
+    if not isinstance(aux, Mapping) or not all(isinstance(name, str) for name in aux):
+        raise TypeError(f"aux must be a dictionary of arrays by name, got {aux!r:.200}.")
+    return {name: jnp.asarray(value, jnp.result_type(value)) for name, value in aux.items()}
 
 
 def checked_evaluation(evaluation: Any, population: Population, name: str) -> Evaluation:

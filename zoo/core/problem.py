@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.evaluation import Evaluation, Groups
+from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
 from zoo.core.population import map_members, population_size
+from zoo.core.sensitivity import Sensitivity, gradient_of_step
 from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_solution
 from zoo.core.surrogate import Surrogate, SurrogateGradient
@@ -29,11 +30,13 @@ class ProblemState(NamedTuple):
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
         members: `[num_groups]` one member of each group.
         statistics: See `Problem.init_statistics`.
+        sensitivity: How derivatives are followed, if the groups asked for it.
     """
 
     groups: jax.Array
     members: jax.Array
     statistics: Statistics
+    sensitivity: Sensitivity | None
 
 
 class Problem(PytreeDataclass, abc.ABC):
@@ -61,6 +64,22 @@ class Problem(PytreeDataclass, abc.ABC):
     @abc.abstractmethod
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Returns the scalar to minimise; `key` is shared by the members of a group."""
+
+    def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
+        """Returns the fitness, and what else there is to say of a solution: arrays by name, such as constraints.
+
+        Override it, beside `fitness`, to say something. Strategies do not use it unless they ask for it
+        (`Evaluation.aux`); a run keeps it, see `RunResult`.
+        """
+        return self.fitness(key, solution), {}
+
+    def init_aux(self, solution: Solution) -> Aux:
+        """Returns zeros in the shapes of what there is to say of one member."""
+        if type(self).fitness_and_aux is Problem.fitness_and_aux:  # nothing, and no need to trace the fitness
+            return {}
+        problem = self.with_statistics(self.init_statistics())
+        aux = jax.eval_shape(lambda: checked_aux(problem.fitness_and_aux(jax.random.key(0), solution)[1]))
+        return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns held-out metrics of a solution, scalars by name; one of them is the `headline`."""
@@ -119,11 +138,11 @@ class Problem(PytreeDataclass, abc.ABC):
             solution: The initial solution.
 
         Raises:
-            TypeError: If the groups are not concrete integers.
+            TypeError: If the groups are not concrete integers, or ask for derivatives that the problem has not.
         """
         del key, solution
-        check_groups(groups)
-        return ProblemState(*number_groups(groups), self.init_statistics())
+        check_groups(groups, differentiable=self.differentiable)
+        return ProblemState(*number_groups(groups), self.init_statistics(), groups.sensitivity)
 
     def surrogate_gradient(self, key: jax.Array, state: Any) -> Surrogate | None:
         """Returns a function from a solution to a surrogate gradient, or `None` if there is none.
@@ -164,13 +183,20 @@ class Problem(PytreeDataclass, abc.ABC):
         size = check_population_size(self, population, state.groups)
         problem = self.with_statistics(state.statistics)
         keys = group_keys(key, state.members.shape[0])
-        fitness = problem._map_members(problem.fitness, keys, population, state.groups)
+
+        def evaluate_one(key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux, Solution | None]:
+            if state.sensitivity is None:
+                return *problem.fitness_and_aux(key, solution), None
+            return gradient_of_step(state.sensitivity, key, problem.fitness_and_aux, solution)
+
+        fitness, aux, gradient = problem._map_members(evaluate_one, keys, population, state.groups)
         if getattr(fitness, "shape", None) != (size,):
             raise ValueError(
                 f"{type(self).__name__}.fitness must return a scalar, got "
                 f"{jax.tree.map(lambda f: f.shape[1:], fitness)} for one solution."
             )
-        return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32)), state
+        aux = checked_aux(aux)
+        return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32), None, aux, gradient), state
 
     def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
         """Returns the held-out metrics of a solution under the run's statistics.
@@ -201,6 +227,7 @@ class FunctionProblem(Problem):
         init_fn: `init_fn(key)` returns a random initial solution.
         data: Arrays that `fn` takes as arguments; as such they are not compiled into the program as constants.
         takes_key: Whether `fn` is random.
+        has_aux: Whether `fn` returns a pair, the fitness and a dictionary of what else there is to say.
     """
 
     fn: Callable[..., Any] = static()
@@ -208,6 +235,7 @@ class FunctionProblem(Problem):
     init_fn: Callable[[jax.Array], Solution] | None = static(default=None)
     data: tuple[Any, ...] = leaf(default=())
     takes_key: bool = static(default=False)
+    has_aux: bool = static(default=False)
 
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the given initial solution, or draws one with `init_fn`."""
@@ -215,8 +243,24 @@ class FunctionProblem(Problem):
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Calls the function."""
+        return self.fitness_and_aux(key, solution)[0]
+
+    def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
+        """Calls the function."""
         arguments = (key, solution) if self.takes_key else (solution,)
-        return jnp.asarray(self.fn(*arguments, *self.data))
+        result = self.fn(*arguments, *self.data)
+        if not self.has_aux:
+            return jnp.asarray(result), {}
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(
+                f"With has_aux=True the function must return a pair, the fitness and a dictionary of arrays by name, "
+                f"got {type(result).__name__}."
+            )
+        return jnp.asarray(result[0]), result[1]
+
+    def init_aux(self, solution: Solution) -> Aux:
+        """Returns zeros in the shapes of what the function says of one member."""
+        return super().init_aux(solution) if self.has_aux else {}
 
 
 def from_function(
@@ -225,6 +269,7 @@ def from_function(
     *,
     data: tuple[Any, ...] = (),
     takes_key: bool = False,
+    has_aux: bool = False,
     member_batch_size: int | None = None,
 ) -> FunctionProblem:
     """Makes a problem of a plain function.
@@ -236,6 +281,8 @@ def from_function(
         data: Large arrays belong here rather than in the function's closure, where they would be compiled in as
             constants.
         takes_key: Whether the function is random. The members of a group get the same key.
+        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of arrays by name that say more of the
+            solution, such as how far it violates a constraint. A run keeps them (`RunResult.aux`).
         member_batch_size: Evaluate at most this many members at a time.
 
     Raises:
@@ -247,15 +294,22 @@ def from_function(
     if not callable(fn):
         raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
     start = {"init_fn": solution} if callable(solution) else {"solution": check_solution(solution)}
-    return FunctionProblem(fn=fn, data=tuple(data), takes_key=takes_key, member_batch_size=member_batch_size, **start)
+    return FunctionProblem(
+        fn=fn, data=tuple(data), takes_key=takes_key, has_aux=has_aux, member_batch_size=member_batch_size, **start
+    )
 
 
-def check_groups(groups: Any) -> None:
-    """Raises a `TypeError` if `Problem.init` was given anything but groups."""
+def check_groups(groups: Any, *, differentiable: bool) -> None:
+    """Raises a `TypeError` if `Problem.init` was given anything but groups, or groups that it cannot serve."""
     if not isinstance(groups, Groups):
         raise TypeError(
             "Problem.init expects Groups, such as `strategy.groups` or `zoo.Groups.of(population_size)` for one group, "
             f"got {type(groups).__name__}."
+        )
+    if groups.sensitivity is not None and not differentiable:
+        raise TypeError(
+            "The strategy follows the derivative of the inner state by the solution, and this problem has none. Choose "
+            "a strategy that needs none, such as nres, or make the problem differentiable."
         )
 
 

@@ -13,28 +13,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.evaluation import Evaluation, Groups
-from zoo.core.population import map_members
+from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
+from zoo.core.population import map_members, take_member
 from zoo.core.problem import Problem, Statistics, check_groups, check_population_size, group_keys, number_groups
-from zoo.core.settings import PytreeDataclass, static
+from zoo.core.sensitivity import Carried, Inner, Sensitivity
+from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_solution
 from zoo.core.surrogate import Surrogate, SurrogateGradient
-
-Inner = Any
-"""Inner state of one member: a pytree of arrays."""
+from zoo.core.unroll import Place, Unroll, check_step, select, start, unroll
 
 
 class Window(PytreeDataclass):
-    """How many steps an evaluation unrolls; static, so part of the compiled program."""
+    """How an evaluation unrolls, as the groups asked for; part of the compiled program.
+
+    Attributes:
+        length: How many steps.
+        sensitivity: How the derivative of the inner states is followed; `None`: it is not.
+    """
 
     length: int = static(at_least=1)
+    sensitivity: Sensitivity | None = leaf(default=None)
 
 
 class UnrolledState(NamedTuple):
     """State of an unrolled problem.
 
     Attributes:
-        window: The problem's window, or its horizon if the strategy asked for whole episodes.
+        window: The problem's window, or its horizon if the strategy asked for whole episodes; and the sensitivity.
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
         members: `[num_groups]` one member of each group, that carries its inner state.
         parents: `[population_size]` the member from whose inner state each member goes on; `None`: its own.
@@ -42,6 +47,7 @@ class UnrolledState(NamedTuple):
         inner: `[population_size, ...]` inner states.
         time: `[population_size]` inner step each member is at.
         terminated: `[population_size]` whether the member's episode terminated before its horizon.
+        carried: `[population_size, ...]` what is carried of the inner states' derivatives, if anything is.
         pending_steps: Scalar: steps spent on staggering that no evaluation has counted yet.
     """
 
@@ -53,17 +59,13 @@ class UnrolledState(NamedTuple):
     inner: Inner
     time: jax.Array
     terminated: jax.Array
+    carried: Carried
     pending_steps: jax.Array
 
-
-class Unroll(NamedTuple):
-    """Where an unroll of one member ended."""
-
-    inner: Inner
-    time: jax.Array
-    terminated: jax.Array
-    loss: jax.Array  # sum over the steps taken
-    steps: jax.Array
+    @property
+    def places(self) -> Place:
+        """Where in their episodes the members are, `[population_size, ...]`."""
+        return Place(self.inner, self.time, self.terminated, self.carried)
 
 
 class UnrolledProblem(Problem):
@@ -128,16 +130,28 @@ class UnrolledProblem(Problem):
         """
         return statistics, inner
 
+    def aux(self, inner: Inner) -> Aux:
+        """Returns what there is to say of a member at the end of a window: arrays by name; by default nothing."""
+        del inner
+        return {}
+
+    def init_aux(self, solution: Solution) -> Aux:
+        """Returns zeros in the shapes of what there is to say of one member."""
+        if type(self).aux is UnrolledProblem.aux:
+            return {}
+        aux = jax.eval_shape(lambda: checked_aux(self.aux(self.reset(jax.random.key(0)))))
+        return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
+
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Returns the objective of one full episode (or of one window from the start, without a horizon)."""
         loss = self.rollout(key, solution).loss
         return loss / (self.horizon or self._window) if self.objective == "mean" else loss
 
-    def rollout(self, key: jax.Array, solution: Solution) -> "Unroll":
+    def rollout(self, key: jax.Array, solution: Solution) -> Unroll:
         """Unrolls one full episode (one window, without a horizon) from a fresh start."""
         key_reset, key_steps = jax.random.split(key)
         length = self.horizon or self._window
-        return self._unroll(key_steps, solution, *self._start(key_reset), length=length)
+        return self._unroll(key_steps, solution, start(self, key_reset, solution, None), length=length)
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns the mean full-episode objective of the solution over held-out starts."""
@@ -157,8 +171,9 @@ class UnrolledProblem(Problem):
 
         Raises:
             ValueError: If the strategy asks for whole episodes and the problem has no horizon.
+            TypeError: If the strategy asks for derivatives and the problem has none.
         """
-        check_groups(groups)
+        check_groups(groups, differentiable=self.differentiable)
         if groups.whole_episodes and self.horizon is None:
             raise ValueError(
                 f"The strategy evaluates whole episodes, and {type(self).__name__} has no horizon: its episode never "
@@ -173,24 +188,25 @@ class UnrolledProblem(Problem):
         statistics = self.init_statistics()
         problem = self.with_statistics(statistics)
         num_groups = members.shape[0]
-        inner, time, terminated = jax.vmap(problem._start)(group_keys(key_reset, num_groups))
-        problem._check_step(solution, jax.tree.map(lambda x: x[0], inner))
+        rule = groups.sensitivity
+        places = problem._starts(group_keys(key_reset, num_groups), solution, rule)
+        check_step(problem, solution, jax.tree.map(lambda x: x[0], places.inner))
         steps = jnp.zeros((), jnp.int32)
         if self._num_windows > 1 and num_groups > 1:
             phase = jnp.asarray(self._window * self._stagger(key_phase, num_groups), jnp.int32)
 
-            def warm_up(k: jax.Array, phase: jax.Array, *start: Any) -> Unroll:
-                return problem._unroll(k, solution, *start, length=phase)
+            def warm_up(k: jax.Array, phase: jax.Array, place: Place) -> Unroll:
+                return problem._unroll(k, solution, place, length=phase, rule=rule)
 
-            end = jax.vmap(warm_up)(group_keys(key_steps, num_groups), phase, inner, time, terminated)
-            # A terminated group keeps its place in the clock.
-            inner, time, terminated, steps = end.inner, phase, end.terminated, jnp.sum(end.steps, dtype=jnp.int32)
+            end = jax.vmap(warm_up)(group_keys(key_steps, num_groups), phase, places)
+            steps = jnp.sum(end.steps, dtype=jnp.int32)
             # Before the members of a group get copies of what it saw.
-            statistics, inner = self.pool_statistics(statistics, inner)
-        inner, time, terminated = jax.tree.map(lambda x: x[group_of], (inner, time, terminated))
-        return UnrolledState(
-            Window(length=self._window), group_of, members, parents, statistics, inner, time, terminated, steps
-        )
+            statistics, inner = self.pool_statistics(statistics, end.inner)
+            # A terminated group keeps its place in the clock.
+            places = end.place._replace(inner=inner, time=phase)
+        places = jax.tree.map(lambda x: x[group_of], places)
+        window = Window(length=self._window, sensitivity=rule)
+        return UnrolledState(window, group_of, members, parents, statistics, *places, pending_steps=steps)
 
     def surrogate_gradient(self, key: jax.Array, state: UnrolledState) -> Surrogate | None:
         """Returns the gradient of the next window's fitness, by backpropagation from each group's inner state."""
@@ -200,26 +216,24 @@ class UnrolledProblem(Problem):
             return None
         problem = self._as_started(state)
 
-        starts = (state.inner, state.time, state.terminated)
-
         def keys() -> jax.Array:
             return self._keys(key, state.members.shape[0])[0]
 
-        def fitness(x: Solution, k: jax.Array, *start: Any) -> jax.Array:
-            return problem._scale * problem._unroll(k, x, *start, length=problem._window).loss
+        def fitness(x: Solution, k: jax.Array, place: Place) -> jax.Array:
+            return problem._scale * problem._unroll(k, x, place, length=problem._window).loss
 
         def gradient(solution: Solution) -> Solution:
-            of_groups = jax.tree.map(lambda x: x[state.members], starts)
+            of_groups = jax.tree.map(lambda x: x[state.members], state.places)
 
             def mean_fitness(x: Solution) -> jax.Array:
-                return jnp.mean(jax.vmap(fitness, in_axes=(None, 0, 0, 0, 0))(x, keys(), *of_groups))
+                return jnp.mean(jax.vmap(fitness, in_axes=(None, 0, 0))(x, keys(), of_groups))
 
             return jax.grad(mean_fitness)(check_solution(solution))
 
         def members(population: Any) -> Any:
             parents = slice(None) if state.parents is None else state.parents
-            of_members = jax.tree.map(lambda x: x[parents], starts)
-            arguments = (population, keys()[state.groups], *of_members)
+            of_members = jax.tree.map(lambda x: x[parents], state.places)
+            arguments = (population, keys()[state.groups], of_members)
             return map_members(jax.grad(fitness), *arguments, batch_size=self.member_batch_size)
 
         return SurrogateGradient(gradient, members)
@@ -230,33 +244,31 @@ class UnrolledProblem(Problem):
         problem = self._as_started(state)
         num_groups = state.members.shape[0]
         keys, reset_keys = self._keys(key, num_groups)
-        starts = (state.inner, state.time, state.terminated)
+        rule, places = state.window.sensitivity, state.places
         if state.parents is not None:
-            starts = jax.tree.map(lambda x: x[state.parents], starts)
+            places = jax.tree.map(lambda x: x[state.parents], places)
 
-        def unroll(solution: Solution, *arguments: Any) -> Unroll:
-            key, *start = arguments if num_groups > 1 else (keys[0], *arguments)
-            return problem._unroll(key, solution, *start, length=problem._window)
+        def unroll_one(solution: Solution, place: Place, key: jax.Array = keys[0]) -> Unroll:
+            return problem._unroll(key, solution, place, length=problem._window, rule=rule)
 
-        members = (*starts,) if num_groups == 1 else (keys[state.groups], *starts)
-        end = map_members(unroll, population, *members, batch_size=self.member_batch_size)
+        members = (places,) if num_groups == 1 else (places, keys[state.groups])
+        end = map_members(unroll_one, population, *members, batch_size=self.member_batch_size)
+        aux = jax.vmap(lambda inner: checked_aux(self.aux(inner)))(end.inner)
         # A terminated member's clock runs on, so that partners end together.
         time = state.time + problem._window
         done = jnp.zeros(time.shape, bool) if self.horizon is None else time >= self.horizon
         statistics, inner = self.pool_statistics(state.statistics, end.inner)
+        places = end.place._replace(inner=inner, time=time)
         if self.horizon is not None:
             problem = problem.with_statistics(statistics)
-            fresh = jax.vmap(problem._start)(reset_keys)
+            fresh = problem._starts(reset_keys, take_member(population, 0), rule)
             fresh = jax.tree.map(lambda x: x[state.groups], fresh)
-            current = (inner, time, end.terminated)
-            inner, time, terminated = fresh if problem._num_windows == 1 else jax.vmap(_select)(done, fresh, current)
-        else:
-            terminated = end.terminated
+            places = fresh if problem._num_windows == 1 else jax.vmap(select)(done, fresh, places)
         steps = jnp.sum(end.steps, dtype=jnp.int32) + state.pending_steps
-        evaluation = Evaluation(problem._scale * end.loss, done, steps)
-        return evaluation, state._replace(
-            statistics=statistics, inner=inner, time=time, terminated=terminated, pending_steps=jnp.zeros((), jnp.int32)
-        )
+        gradient = None if rule is None else jax.tree.map(lambda g: g * problem._scale, end.gradient)
+        evaluation = Evaluation(problem._scale * end.loss, done, steps, aux=aux, gradient=gradient)
+        state = state._replace(**places._asdict(), statistics=statistics, pending_steps=jnp.zeros((), jnp.int32))
+        return evaluation, state
 
     @staticmethod
     def _keys(key: jax.Array, num_groups: int) -> jax.Array:
@@ -291,91 +303,18 @@ class UnrolledProblem(Problem):
             return 1.0 / self._window if self.objective == "mean" else 1.0
         return self._num_windows / self.horizon if self.objective == "mean" else float(self._num_windows)
 
-    def _start(self, key: jax.Array) -> tuple[Inner, jax.Array, jax.Array]:
-        """Returns inner state, time and terminated flag at the start of an episode."""
-        inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), self.reset(key))
-        return inner, jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    def _starts(self, keys: jax.Array, solution: Solution, rule: Sensitivity | None) -> Place:
+        return jax.vmap(start, in_axes=(None, 0, None, None))(self, keys, solution, rule)
 
     def _unroll(
         self,
         key: jax.Array,
         solution: Solution,
-        inner: Inner,
-        time: jax.Array,
-        terminated: jax.Array,
+        place: Place,
         *,
         length: int | jax.Array,
+        rule: Sensitivity | None = None,
     ) -> Unroll:
-        """Unrolls one member by `length` steps; it pauses once it terminated or reached the horizon."""
-        loss_dtype, terminates = self._probe_step(key, solution, inner)
         # Windows that tile the horizon end with it, so nobody pauses unless by terminating.
-        pauses = terminates or (self.horizon is not None and self.horizon % self._window != 0)
-
-        def is_active(carry: Unroll) -> jax.Array:
-            within = True if self.horizon is None else carry.time < self.horizon
-            return jnp.logical_and(~carry.terminated, within)
-
-        def advance(i: jax.Array, carry: Unroll) -> Unroll:
-            inner, loss, terminated = self.step(jax.random.fold_in(key, i), solution, carry.inner)
-            cost = self.step_cost(carry.inner)
-            steps = carry.steps if isinstance(cost, int) else carry.steps + cost.astype(jnp.int32)
-            loss = carry.loss + loss
-            if not pauses:
-                return carry._replace(inner=inner, loss=loss, steps=steps)
-            advanced = Unroll(inner, carry.time + 1, jnp.asarray(terminated, bool), loss, steps)
-            return _select(is_active(carry), advanced, carry)
-
-        start = Unroll(inner, time, terminated, jnp.zeros((), loss_dtype), jnp.zeros((), jnp.int32))
-        if not pauses:
-            end = jax.lax.fori_loop(0, length, advance, start)
-            end = end._replace(time=time + length)
-        elif self.differentiable and isinstance(length, int):  # reverse mode needs a fixed number of steps
-            end = jax.lax.fori_loop(0, length, advance, start)
-        else:  # stop as soon as nobody is active
-            _, end = jax.lax.while_loop(
-                lambda loop: (loop[0] < length) & is_active(loop[1]),
-                lambda loop: (loop[0] + 1, advance(*loop)),
-                (jnp.zeros((), jnp.int32), start),
-            )
-        cost = self.step_cost(inner)
-        # A constant cost need not be counted in the loop: the clock says how many steps were taken.
-        return end._replace(steps=(end.time - time) * cost) if isinstance(cost, int) else end
-
-    def _probe_step(self, key: jax.Array, solution: Solution, inner: Inner) -> tuple[Any, bool]:
-        """Returns the dtype of a step's loss, and whether a step may terminate the episode."""
-        never = []
-
-        def probe(*arguments: Any) -> Any:
-            result = self.step(*arguments)
-            never.append(result[2] is False)
-            return result
-
-        return jax.eval_shape(probe, key, solution, inner)[1].dtype, not never[0]
-
-    def _check_step(self, solution: Solution, inner: Inner) -> None:
-        """Says at trace time what is wrong with `step`."""
-        result = jax.eval_shape(self.step, jax.random.key(0), solution, inner)
-        name = f"{type(self).__name__}.step"
-        if not isinstance(result, tuple) or len(result) != 3:
-            raise TypeError(f"{name} must return (inner, loss, terminated), got {type(result).__name__}.")
-        new_inner, loss, terminated = result
-
-        def signature(tree: Any) -> Any:
-            leaves, structure = jax.tree.flatten(tree)
-            return structure, [(tuple(jnp.shape(x)), jnp.result_type(x)) for x in leaves]
-
-        if signature(new_inner) != signature(inner):
-            raise TypeError(
-                f"{name} must return an inner state of the structure, shapes and dtypes that `reset` returns: expected "
-                f"{signature(inner)}, got {signature(new_inner)}."
-            )
-        if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
-            raise TypeError(f"{name} must return a scalar floating-point loss, got {loss.dtype}{list(loss.shape)}.")
-        if terminated.shape != () or terminated.dtype != bool:
-            raise TypeError(
-                f"{name} must return a scalar boolean `terminated`, got {terminated.dtype}{list(terminated.shape)}."
-            )
-
-
-def _select(predicate: jax.Array, on_true: Any, on_false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), on_true, on_false)
+        pauses = self.horizon is not None and self.horizon % self._window != 0
+        return unroll(self, key, solution, place, length=length, pauses=pauses, rule=rule)

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core.population import take_member
+from zoo.core.evaluation import Aux, Evaluation
+from zoo.core.population import Population, repeat_solution, take_member
 from zoo.core.problem import Problem
 from zoo.core.sharding import keep_replicated
 from zoo.core.solution import Solution, check_solution
-from zoo.core.strategy import Strategy
+from zoo.core.strategy import State, Strategy
+from zoo.core.vectors import scale_down
 from zoo.loop.programs import Program
 
 SEGMENT = 1024
@@ -28,6 +30,8 @@ class Carry(NamedTuple):
     problem_state: Any
     best_solution: Solution
     best_fitness: jax.Array  # []
+    best_aux: Aux  # of the best solution
+    aux: Aux  # of the latest population, [population_size, ...] each
     generation: jax.Array  # []
     steps: jax.Array  # [] since the segment began
 
@@ -38,6 +42,23 @@ class Record(NamedTuple):
     best_fitness: jax.Array
     mean_fitness: jax.Array
     steps: jax.Array
+    failed: jax.Array  # the share of members whose fitness is not finite
+    aux: Aux  # means over the members, of what is a number
+
+
+class Mark(NamedTuple):
+    """Where a run was when it was last scored."""
+
+    mean: Solution
+    generation: jax.Array  # []
+
+
+class Diagnosis(NamedTuple):
+    """How a search is doing: numbers, one for each run."""
+
+    sigma: jax.Array
+    step_norm: jax.Array
+    condition_number: jax.Array
 
 
 class RunKeys(NamedTuple):
@@ -68,7 +89,9 @@ def start(
         problem_state = problem.init(key.problem, strategy.groups, initial)
         zero = jnp.zeros((), jnp.int32)
         best_fitness = jnp.asarray(jnp.inf, float)
-        return key, Carry(state, problem_state, strategy.mean(state), best_fitness, zero, zero)
+        aux = problem.init_aux(initial)
+        members = repeat_solution(aux, len(strategy.groups.ids))
+        return key, Carry(state, problem_state, strategy.mean(state), best_fitness, aux, members, zero, zero)
 
     return jax.vmap(start_one)(keys) if batched else start_one(keys)
 
@@ -125,7 +148,8 @@ def advance(
     keys = (jax.vmap(keys_of_segment) if batched else keys_of_segment)(key, carry.generation)
     carry = carry._replace(steps=jnp.zeros_like(carry.steps))
     fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
-    record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32))
+    aux = {name: fitness for name, x in carry.aux.items() if x.ndim == carry.steps.ndim + 1}
+    record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
     _, carry, record = jax.lax.while_loop(
         lambda loop: (loop[0] < SEGMENT) & jnp.any(is_active(loop[1])),
         body,
@@ -139,43 +163,90 @@ def generation_keys(key: jax.Array, generation: jax.Array | int) -> jax.Array:
     return jax.random.split(jax.random.fold_in(key, generation))
 
 
+def ask_and_evaluate(
+    strategy: Strategy,
+    problem: Problem,
+    keys: jax.Array | tuple[jax.Array, jax.Array],
+    state: State,
+    problem_state: Any,
+) -> tuple[Population, Evaluation, State, Any]:
+    """The loop that never changes, up to `tell`; `keys` are the two of a generation, to ask and to evaluate.
+
+    Returns:
+        The population, its evaluation, and the new states of the strategy and of the problem.
+    """
+    key_ask, key_evaluate = keys
+    # Not asked for unless used, so that a problem is free to raise when it has none to give.
+    takes_surrogate = strategy.takes_surrogate(state)
+    surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if takes_surrogate else None
+    population, state = strategy.ask(key_ask, state, surrogate)
+    evaluation, problem_state = problem.evaluate(key_evaluate, population, problem_state)
+    return population, evaluation, state, problem_state
+
+
 def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
     """The loop that never changes, one generation of it, and the bookkeeping of the best member."""
-    key_ask, key_evaluate = keys
-    surrogate = _surrogate(strategy, problem, key_evaluate, carry)
-    population, state = strategy.ask(key_ask, carry.state, surrogate)
-    evaluation, problem_state = problem.evaluate(key_evaluate, population, carry.problem_state)
+    asked = ask_and_evaluate(strategy, problem, keys, carry.state, carry.problem_state)
+    population, evaluation, state, problem_state = asked
     state = keep_replicated(strategy.tell(state, population, evaluation))
 
     fitness = jnp.asarray(evaluation.fitness, carry.best_fitness.dtype)
     fitness = keep_replicated(jnp.where(jnp.isnan(fitness), jnp.inf, fitness))
     index = jnp.argmin(fitness)
     better = fitness[index] < carry.best_fitness
-    best_solution = jax.tree.map(
-        lambda new, old: jnp.where(better, new, old), take_member(population, index), carry.best_solution
+    best_solution, best_aux = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old),
+        (take_member(population, index), take_member(evaluation.aux, index)),
+        (carry.best_solution, carry.best_aux),
     )
     is_finite = jnp.isfinite(fitness)
-    mean_fitness = jnp.sum(jnp.where(is_finite, fitness, 0)) / jnp.sum(is_finite).astype(fitness.dtype)
+    num_finite = jnp.sum(is_finite).astype(fitness.dtype)
+    mean_fitness = jnp.sum(jnp.where(is_finite, fitness, 0)) / num_finite
+    aux = {n: jnp.mean(x.astype(fitness.dtype)) for n, x in evaluation.aux.items() if x.ndim == 1}
     steps = jnp.asarray(evaluation.steps, jnp.int32)
     carry = Carry(
         state=state,
         problem_state=problem_state,
         best_solution=best_solution,
         best_fitness=jnp.minimum(fitness[index], carry.best_fitness),
+        best_aux=best_aux,
+        aux=evaluation.aux,
         generation=carry.generation + 1,
         steps=carry.steps + steps,
     )
-    return carry, Record(fitness[index], mean_fitness, steps)
+    return carry, Record(fitness[index], mean_fitness, steps, (len(fitness) - num_finite) / len(fitness), aux)
 
 
 @functools.partial(Program, repeats=False, static_argnames="batched")
-def score(strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, *, batched: bool) -> dict[str, jax.Array]:
-    """Scores the recommended solution on held-out data; `key` is the `score` of the `RunKeys`, the same in a run."""
+def score(
+    strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, before: Mark, *, batched: bool
+) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
+    """Scores the recommended solution on held-out data, and says how the search is doing.
 
-    def score_one(carry: Carry, key: jax.Array) -> dict[str, jax.Array]:
-        return problem.evaluate_score(key, strategy.mean(carry.state), carry.problem_state)
+    Args:
+        strategy: The strategy.
+        problem: The problem.
+        carry: The carry.
+        key: The `score` of the `RunKeys`, the same in a run.
+        before: Where the run was when it was last scored.
+        batched: Whether there are several runs.
 
-    return (jax.vmap(score_one) if batched else score_one)(carry, key)
+    Returns:
+        The score, the diagnosis, and where the run is.
+    """
+
+    def score_one(carry: Carry, key: jax.Array, before: Mark) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
+        # Copied, as the memory of the carry is reused.
+        mark = jax.tree.map(jnp.copy, Mark(strategy.mean(carry.state), carry.generation))
+        metrics = problem.evaluate_score(key, mark.mean, carry.problem_state)
+        moved = _norm(jax.tree.map(jnp.subtract, mark.mean, before.mean))
+        num_generations = jnp.maximum(mark.generation - before.generation, 1).astype(moved.dtype)
+        std = strategy.std(carry.state)
+        sigma = _norm(std) / jnp.sqrt(jnp.maximum(_count(std), 1).astype(moved.dtype))
+        diagnosis = Diagnosis(sigma, moved / num_generations, strategy.condition_number(carry.state))
+        return metrics, diagnosis, mark
+
+    return (jax.vmap(score_one) if batched else score_one)(carry, key, before)
 
 
 def forget_programs() -> None:
@@ -184,6 +255,11 @@ def forget_programs() -> None:
         program.forget()
 
 
-def _surrogate(strategy: Strategy, problem: Problem, key: jax.Array, carry: Carry) -> Any:
-    # Not asked for unless used, so that a problem is free to raise when it has none to give.
-    return problem.surrogate_gradient(key, carry.problem_state) if strategy.takes_surrogate(carry.state) else None
+def _norm(tree: Solution) -> jax.Array:
+    scaled, largest = scale_down(tree)
+    return largest * jnp.sqrt(sum(jnp.sum(x.astype(largest.dtype) ** 2) for x in jax.tree.leaves(scaled)))
+
+
+def _count(std: Solution) -> jax.Array:
+    """Returns how many parameters are searched."""
+    return jnp.sum(jnp.stack([jnp.sum(x > 0) for x in jax.tree.leaves(std)]))

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -19,11 +20,12 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
-from zoo.loop.log import CLOCK, Log
+from zoo.loop.log import NOT_METRICS, Log
 from zoo.loop.progress import Compiling, Progress, progress_bar
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
+_MIN_FLAT = 10  # generations of one fitness before there is a warning
 
 
 @dataclasses.dataclass
@@ -48,7 +50,7 @@ class Outcome:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics in `scores`."""
-        return [name for name in self.scores[0] if name not in CLOCK]
+        return [name for name in self.scores[0] if name not in NOT_METRICS]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +111,12 @@ class _Drive:
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
         self._batched = keys.ndim == 1
         num_seeds = len(keys) if self._batched else 1
-        self._log = Log(num_seeds)
         self._next_limit = 0
+        self._warned = False
         self._stopped = np.zeros(num_seeds, bool)
         self._compile(keys)
-        self._log.add_score(self._metrics, np.ones(num_seeds, bool))
+        self._log = Log(num_seeds, self._aux)
+        self._log.add_score(self._metrics, self._diagnosis, np.ones(num_seeds, bool))
         self._checkpointer = None
         if options.checkpoint is not None:
             identity = _identity(strategy, problem, keys, options.solution)
@@ -129,11 +132,10 @@ class _Drive:
             while self._next_limit < len(limits) and not self._stopped.all():
                 self._next_limit += 1
                 self._segment(limits[self._next_limit - 1])
-        mean = jax.vmap(self._strategy.mean) if self._batched else self._strategy.mean
         seeds = range(len(self._stopped))
         return Outcome(
             carry=self._carry,
-            mean=mean(self._carry.state),
+            mean=self._mean(),
             histories=[self._log.history(seed) for seed in seeds],
             scores=[self._log.scores(seed) for seed in seeds],
             seconds=self._log.seconds,
@@ -148,13 +150,15 @@ class _Drive:
         run_keys, carry = compiled.start(*arguments, keys, self._options.solution, batched=batched)
         advance = functools.partial(compiled.advance, batched=batched)
         nothing = np.zeros(len(self._stopped), np.int32)
-        carry, _ = advance(*arguments, carry, run_keys.generations, *_limits(nothing, nothing, batched))
+        carry, record = advance(*arguments, carry, run_keys.generations, *_limits(nothing, nothing, batched))
+        self._aux = tuple(record.aux)
+        mark = compiled.Mark(carry.best_solution, carry.generation)  # the mean, as long as nothing was evaluated
         settings = {"key": run_keys.score, "batched": batched}
-        score = compiled.score.choose(*arguments, carry, **settings)
+        score = compiled.score.choose(*arguments, carry, before=mark, **settings)
         self._score = functools.partial(score, *arguments, **settings)
         self._advance = lambda carry, *limits: advance(*arguments, carry, run_keys.generations, *limits)
-        self._carry = carry
-        self._metrics = jax.block_until_ready(self._score(carry))
+        self._carry, self._mark = carry, mark
+        self._score_carry()
         self._compile_seconds = time.perf_counter() - clock
         self._show(0, f"compiled in {self._compile_seconds:.1f} s")
 
@@ -166,10 +170,11 @@ class _Drive:
             self._carry = _placed(carry, self._carry, self._options.mesh)
         elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
             self._carry, record, meta = restored
-            self._log = Log.from_record(record, [*CLOCK, *self._metrics])
+            self._log = Log.from_record(record, self._metrics, self._aux)
             if meta["unit"] == budget.unit:
                 limits, self._next_limit = meta["limits"], meta["next_limit"]
         if self._log.generations.any():
+            self._mark = compiled.Mark(*jax.tree.map(jnp.copy, (self._mean(), self._carry.generation)))
             if limits != list(budget.limits):  # another budget: from where the run is
                 self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).max(), side="right"))
             self._stopped = self._reached()
@@ -182,11 +187,12 @@ class _Drive:
         if not advanced.any():  # one generation took the run past this limit already
             return
         options, log = self._options, self._log
-        self._metrics = jax.block_until_ready(self._score(self._carry))
-        log.add_score(self._metrics, advanced)
+        self._score_carry()
+        log.add_score(self._metrics, self._diagnosis, advanced)
         done = min(int(options.budget.done(log).min()), options.budget.limits[-1])
         self._show(done, _status(log, self._problem.headline))
         self._stopped = self._reached()
+        self._warn_if_flat()
         if options.observe is not None:
             options.observe(self._carry, self._metrics)
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
@@ -194,6 +200,33 @@ class _Drive:
         if self._checkpointer is not None:
             meta = {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
             self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
+
+    def _warn_if_flat(self) -> None:
+        """Warns once where fitness tells members apart no more, and much of the budget is left."""
+        if self._warned or self._stopped.all():
+            return
+        log, budget = self._log, self._options.budget
+        since, generation = log.flat_since(), int(log.generations.min())
+        is_early = 2 * budget.done(log).max() <= budget.limits[-1] and not self._batched
+        if generation - since < _MIN_FLAT or not (is_early or since == 0):
+            return
+        self._warned = True
+        fitness = log.history(0)["best_fitness"][-1]
+        warnings.warn(
+            f"All members have had the same fitness, {fitness:.7g}, since generation {since}, and the run is at "
+            f"{generation}: the strategy has nothing to go by. If this is not the goal, look at the problem, or search "
+            "with a larger sigma; if it is, target=... ends the run there.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _score_carry(self) -> None:
+        scored = self._score(self._carry, before=self._mark)
+        self._metrics, self._diagnosis, self._mark = jax.block_until_ready(scored)
+
+    def _mean(self) -> Solution:
+        mean = jax.vmap(self._strategy.mean) if self._batched else self._strategy.mean
+        return mean(self._carry.state)
 
     def _run_to(self, limit: int) -> None:
         """Runs generations up to a limit of the budget."""
@@ -270,4 +303,6 @@ def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log) -> Progres
         metrics=log.metrics(0),
         mean=gather(jax.tree.map(jnp.copy, strategy.mean(carry.state))),  # the carry's memory is reused
         best_fitness=float(carry.best_fitness),
+        diagnosis=log.diagnosis(0),
+        aux=gather(jax.tree.map(jnp.copy, carry.aux)),
     )

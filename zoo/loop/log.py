@@ -1,24 +1,36 @@
 """What the host knows about a run: how far it is, its history and its scores."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from zoo.loop.compiled import Record
+from zoo.loop.compiled import Diagnosis, Record
 
 CLOCK = ("generation", "steps", "seconds")
+NOT_METRICS = (*CLOCK, *Diagnosis._fields)
 """The columns of a score curve that are not metrics."""
 
 
-class Log:
-    """Generations, steps and seconds so far, the history of all generations, and the scores."""
+_HISTORY = ("best_fitness", "mean_fitness", "steps", "failed")
+"""What the history has a row of, besides the means of what a problem says of its members."""
 
-    def __init__(self, num_seeds: int):
+
+class Log:
+    """Generations, steps and seconds so far, the history of all generations, and the scores.
+
+    Args:
+        num_seeds: How many runs there are.
+        aux: Names of the numbers that the problem says of each member beside its fitness.
+    """
+
+    def __init__(self, num_seeds: int, aux: Iterable[str] = ()):
+        self._rows = (*_HISTORY, *(f"aux/{name}" for name in aux))
         self.generations = np.zeros(num_seeds, np.int64)
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
         self.idle = 0  # generations since anybody spent a step
-        self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]  # per seed: [3, generations]
+        self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]  # per seed: [rows, generations]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
 
     def add_generations(self, record: Record, generations: np.ndarray, seconds: float) -> None:
@@ -29,7 +41,8 @@ class Log:
             generations: `[num_seeds]` generations that each seed has done by now.
             seconds: Duration of the call.
         """
-        rows = [np.asarray(x).reshape(len(self.generations), -1) for x in record]
+        arrays = {**record._asdict(), **{f"aux/{name}": x for name, x in record.aux.items()}}
+        rows = [np.asarray(arrays[name]).reshape(len(self.generations), -1) for name in self._rows]
         generations = generations.reshape(-1).astype(np.int64)
         before = self.steps.copy()
         for seed, count in enumerate(generations - self.generations):
@@ -42,26 +55,37 @@ class Log:
         self.generations = generations
         self.seconds += seconds
 
-    def add_score(self, metrics: dict[str, Any], advanced: np.ndarray) -> None:
-        """Adds a scoring: a score per seed, by name; `advanced` says which seeds went on since the last one."""
-        row = {name: np.asarray(value, np.float64).reshape(-1) for name, value in metrics.items()}
+    def add_score(self, metrics: dict[str, Any], diagnosis: Diagnosis, advanced: np.ndarray) -> None:
+        """Adds a scoring: a score per seed, by name; `advanced` says which seeds went on since the last one.
+
+        Raises:
+            ValueError: If a metric has the name of another column.
+        """
+        if taken := set(metrics) & set(NOT_METRICS):
+            raise ValueError(f"The problem's score names metrics as other columns are: {sorted(taken)}. Rename them.")
+        row = {**metrics, **diagnosis._asdict()}
+        row = {name: np.asarray(value, np.float64).reshape(-1) for name, value in row.items()}
         seconds = np.full(len(advanced), self.seconds)
         clock = {"generation": self.generations.copy(), "steps": self.steps.copy(), "seconds": seconds}
         self._scores.append({**clock, **row, "_advanced": advanced.copy()})
 
     def metrics(self, seed: int) -> dict[str, float]:
         """Returns the latest score of a seed, by name."""
-        return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in CLOCK}
+        return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in NOT_METRICS}
+
+    def diagnosis(self, seed: int) -> dict[str, float]:
+        """Returns the latest diagnosis of a seed, by name, with the share of members that failed."""
+        scores, failed = self.scores(seed), self.history(seed)["failed"]
+        diagnosis = {name: float(scores[name][-1]) for name in Diagnosis._fields}
+        return {**diagnosis, "failed": float(failed[-1]) if len(failed) else 0.0}
 
     def history(self, seed: int) -> dict[str, np.ndarray]:
         """Returns arrays by name with an entry per generation of a seed."""
-        blocks = self._history[seed] or [np.zeros((3, 0))]
-        best_fitness, mean_fitness, steps = np.concatenate(blocks, axis=1)
-        return {
-            "steps": np.cumsum(steps.astype(np.int64)),
-            "best_fitness": best_fitness,
-            "mean_fitness": mean_fitness,
-        }
+        rows = dict(zip(self._rows, self._block(seed), strict=True))
+        return {"steps": np.cumsum(rows.pop("steps").astype(np.int64)), **rows}
+
+    def _block(self, seed: int) -> np.ndarray:
+        return np.concatenate(self._history[seed] or [np.zeros((len(self._rows), 0))], axis=1)
 
     def scores(self, seed: int) -> dict[str, np.ndarray]:
         """Returns arrays by name with an entry per scoring of a seed: the clock, and the metrics."""
@@ -69,11 +93,19 @@ class Log:
         names = [name for name in self._scores[0] if name != "_advanced"]
         return {name: np.asarray([row[name][seed] for row in rows]) for name in names}
 
+    def flat_since(self) -> int:
+        """Returns the generation since which all members of all runs have had one fitness, to single precision."""
+        flat = []
+        for seed in range(len(self._history)):
+            best, mean = self._block(seed)[:2]
+            differs = ~(np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) | (best != best[-1:])
+            flat.append(int(np.max(np.flatnonzero(differs), initial=-1)) + 1)
+        return max(flat)
+
     def record(self) -> dict[str, np.ndarray]:
         """Returns the log as arrays by name, for a checkpoint."""
         record = {f"score/{name}": np.stack([row[name] for row in self._scores]) for name in self._scores[0]}
-        for seed, blocks in enumerate(self._history):
-            record[f"history/{seed}"] = np.concatenate(blocks or [np.zeros((3, 0))], axis=1)
+        record |= {f"history/{seed}": self._block(seed) for seed in range(len(self._history))}
         return {
             **record,
             "generations": self.generations,
@@ -84,22 +116,22 @@ class Log:
     @classmethod
     def from_curves(cls, history: dict[str, np.ndarray], scores: dict[str, np.ndarray], seconds: float) -> "Log":
         """Returns the log of a run of one seed from what `history` and `scores` returned."""
-        log = cls(1)
+        log = cls(1, (name.removeprefix("aux/") for name in history if name.startswith("aux/")))
         steps = np.diff(history["steps"], prepend=0)
         log.generations[:], log.steps[:] = len(steps), steps.sum()
         log.seconds = seconds
-        log._history = [[np.stack([history["best_fitness"], history["mean_fitness"], steps.astype(np.float64)])]]
+        log._history = [[np.stack([{**history, "steps": steps.astype(np.float64)}[name] for name in log._rows])]]
         rows = range(len(scores["steps"]))
         log._scores = [{**{name: x[[k]] for name, x in scores.items()}, "_advanced": np.ones(1, bool)} for k in rows]
         return log
 
     @classmethod
-    def from_record(cls, record: dict[str, np.ndarray], names: list[str]) -> "Log":
-        """Returns the log that `record` stored, whose scores have these names."""
-        log = cls(len(record["generations"]))
+    def from_record(cls, record: dict[str, np.ndarray], metrics: Iterable[str], aux: Iterable[str]) -> "Log":
+        """Returns the log that `record` stored, with the names of the metrics and of what is said of members."""
+        log = cls(len(record["generations"]), aux)
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
         log.seconds = float(record["seconds"])
         log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]
-        columns = {name: record[f"score/{name}"] for name in (*names, "_advanced")}
+        columns = {name: record[f"score/{name}"] for name in (*CLOCK, *metrics, *Diagnosis._fields, "_advanced")}
         log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
         return log

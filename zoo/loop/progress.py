@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
+from zoo.core.evaluation import Aux
 from zoo.core.solution import Solution
 
 
@@ -19,6 +20,9 @@ class Progress:
         metrics: The latest score, by name.
         mean: The recommended solution.
         best_fitness: Lowest fitness of any member so far.
+        diagnosis: How the search is doing, by name: `sigma`, `step_norm`, `condition_number`, `failed`; see
+            `RunResult.scores` and `RunResult.history`.
+        aux: What the problem says of each member of the latest population, by name, `[population_size, ...]` each.
     """
 
     generation: int
@@ -27,6 +31,8 @@ class Progress:
     metrics: dict[str, float]
     mean: Solution
     best_fitness: float
+    diagnosis: dict[str, float]
+    aux: Aux
 
 
 class Compiling:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.evaluation import Aux
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
@@ -33,12 +34,18 @@ class RunResult:
         mean: The recommended solution, in the structure of the initial one.
         best_solution: The member with the lowest fitness seen. Where fitness is noisy it may owe that to luck.
         best_fitness: Its fitness.
+        best_aux: What else the problem said of it, by name; see `Problem.fitness_and_aux`.
+        aux: What the problem said of each member of the last population, by name, `[population_size, ...]` each.
         state: Final state of the strategy.
         problem_state: Final state of the problem, with the statistics it gathered.
         metrics: The final score of `mean`, by name.
-        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness` and `mean_fitness` of
-            the generation.
-        scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, and the metrics.
+        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness`, the
+            share of members that `failed` (their fitness is not finite), and means over the members of the numbers that
+            the problem says of each beside its fitness, `aux/<name>`.
+        scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, the metrics, and how the search
+            is doing: `sigma` (root mean square of the standard deviations that are not zero), `step_norm` (Euclidean
+            distance of the mean from that of the last scoring, over the generations between) and `condition_number` (of
+            the search distribution's covariance matrix).
         seconds: Time spent in the compiled loop; compilation and scoring apart.
         compile_seconds: Time spent compiling (close to zero when a program was already there).
         stopped_by: `"budget"`, `"target"` or `"callback"`.
@@ -50,6 +57,8 @@ class RunResult:
     mean: Solution
     best_solution: Solution
     best_fitness: float
+    best_aux: Aux
+    aux: Aux
     state: Any
     problem_state: Any
     metrics: dict[str, float]
@@ -81,6 +90,8 @@ class RunResult:
             problem_state=self.problem_state,
             best_solution=self.best_solution,
             best_fitness=jnp.asarray(self.best_fitness, float),
+            best_aux=self.best_aux,
+            aux=self.aux,
             generation=jnp.asarray(self.num_generations, jnp.int32),
             steps=jnp.zeros((), jnp.int32),
         )

@@ -101,6 +101,8 @@ def run(
         mean=outcome.mean,
         best_solution=outcome.carry.best_solution,
         best_fitness=float(outcome.carry.best_fitness),
+        best_aux=outcome.carry.best_aux,
+        aux=outcome.carry.aux,
         state=outcome.carry.state,
         problem_state=outcome.carry.problem_state,
         metrics={name: float(scores[name][-1]) for name in outcome.metrics},
@@ -138,6 +140,7 @@ def minimize(
     num_generations: int | None = None,
     data: tuple[Any, ...] = (),
     takes_key: bool = False,
+    has_aux: bool = False,
     **options: Any,
 ) -> RunResult:
     """Minimises a plain function of one solution.
@@ -151,6 +154,7 @@ def minimize(
         num_generations: Budget in generations, instead.
         data: Arrays handed to `fn` as arguments.
         takes_key: Whether `fn` takes a random key first.
+        has_aux: Whether `fn` returns a pair, the scalar and a dictionary of what else there is to say of the solution.
         **options: Those of `run`: `target` (stop when fn(mean) is at most this), `num_scores`, `callback`,
             `checkpoint`, `progress`, `mesh`. All others are settings of the strategy, such as `sigma`, if it is given
             by id.
@@ -166,7 +170,7 @@ def minimize(
     >>> [round(float(x), 3) for x in result.mean]
     [3.0, 3.0, 3.0, 3.0]
     """
-    problem = from_function(fn, solution, data=data, takes_key=takes_key)
+    problem = from_function(fn, solution, data=data, takes_key=takes_key, has_aux=has_aux)
     settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
     strategy = given_strategy(strategy, settings, "minimize", problem)
     if num_steps is None and num_generations is None:

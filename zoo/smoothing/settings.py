@@ -17,9 +17,9 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Settings:
-    """What `smooth` is told; its docstring describes the fields."""
+    """What `smooth` is told; `Smooth` describes the fields."""
 
-    fn: Callable[..., Any]
+    fn: Callable[..., Any] = dataclasses.field(kw_only=False)
     sigma: Any
     num_samples: int = 64
     antithetic: bool = True

@@ -14,7 +14,6 @@ References:
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,23 +26,8 @@ from zoo.smoothing.sigma import change_rate, find_sigma
 from zoo.smoothing.subspace import orthonormal_basis
 
 
-def smooth(
-    fn: Callable[..., Any],
-    *,
-    sigma: Any,
-    num_samples: int = 64,
-    antithetic: bool = True,
-    baseline: str | None = None,
-    sampler: str = "normal",
-    forward: str = "exact",
-    batched: bool = False,
-    subspace: Any = None,
-    batch_size: int | None = None,
-    target_rate: float = 0.7,
-    num_probes: int = 16,
-    sigma_range: tuple[float, float] = (1e-3, 1e3),
-    tolerance: float = 0.0,
-) -> "Smooth":
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Smooth(Settings):
     """Gives a function that autodiff cannot use a gradient: that of its Gaussian-smoothed version, estimated.
 
     The result is called as `soft(key, x, *args)`. Forward it is `fn(x, *args)`, one call and no samples. Backward, with
@@ -60,7 +44,7 @@ def smooth(
     does the same with one call per sample. A scalar objective over a whole batch has one joint draw, at about
     batch-size times the variance.
 
-    Args:
+    Attributes:
         fn: `fn(x, *args)` to a pytree of arrays, at least one of them floating-point, traceable by JAX; for a host
             function see `zoo.from_numpy`. Integer results have no gradient.
         sigma: Standard deviation of the perturbation, in units of x and the same for all of its entries: a positive
@@ -106,9 +90,6 @@ def smooth(
     averaged in single precision, but x + sigma eps is rounded. There is no forward mode, and
     differentiating twice goes through `fn` by autodiff.
 
-    Returns:
-        A `Smooth`, to be called as `soft(key, x, *args, sigma=None)`.
-
     Raises:
         TypeError: If `fn` is not callable.
         ValueError: If settings are out of range or contradict each other.
@@ -120,30 +101,9 @@ def smooth(
     >>> float(value), round(float(gradient), 1)  # exact: 0.737
     (0.0, 0.7)
     """
-    return Smooth(
-        fn=fn,
-        sigma=sigma,
-        num_samples=num_samples,
-        antithetic=antithetic,
-        baseline=baseline,
-        sampler=sampler,
-        forward=forward,
-        batched=batched,
-        subspace=subspace,
-        batch_size=batch_size,
-        target_rate=target_rate,
-        num_probes=num_probes,
-        sigma_range=sigma_range,
-        tolerance=tolerance,
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Smooth(Settings):
-    """A function with the gradient of its Gaussian-smoothed version; made by `smooth`, which describes the fields."""
 
     def __call__(self, key: jax.Array, x: Any, *args: Any, sigma: Any = None) -> Any:
-        """Returns `fn(x, *args)`, or the mean of its samples if `forward="mean"`; see `smooth` for the gradient.
+        """Returns `fn(x, *args)`, or the mean of its samples if `forward="mean"`; see the class for the gradient.
 
         Args:
             key: JAX random key, of the perturbations.
@@ -226,3 +186,7 @@ def _check_number(sigma: Any, method: str) -> Any:
             f"zoo.smooth: {method} starts from a number, got sigma={sigma!r}. Find one first: soft.find_sigma(key, x)."
         )
     return check_sigma(sigma)
+
+
+smooth = Smooth
+"""`zoo.smooth(fn, sigma=...)` reads as what it does."""

@@ -1,0 +1,96 @@
+"""DODGE: directional derivatives carried forward, along random directions that are held for a number of steps.
+
+Reference: Silver, Goyal, Danihelka, Hessel, van Hasselt 2022, "Learning by directional gradient descent".
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo.core import Groups, Inner, Sensitivity, Solution, normal_like, static
+from zoo.core.promotion import times
+from zoo.core.sensitivity import Step, float_leaves, of_floats
+from zoo.strategies.gradient.forward import ForwardStrategy
+
+
+class Tangent(NamedTuple):
+    """What is carried of a directional derivative."""
+
+    direction: Solution  # that the solution moves along in this period
+    total: Solution  # sum of the directions since the start of the episode
+    inner: list[jax.Array]  # how the floating-point leaves of the inner state move with it
+
+
+class Directional(Sensitivity):
+    """Carries the derivative of the inner state along a standard normal direction.
+
+    Attributes:
+        period: Steps of an episode after which another direction is drawn; `None`: never.
+    """
+
+    period: int | None = static(default=None, at_least=1)
+
+    def start(self, key: jax.Array, solution: Solution, inner: Inner) -> Tangent:
+        """Returns a direction, along which the inner state does not move yet."""
+        if self.period is None:
+            direction = total = _draw(key, solution)
+        else:  # the first step draws one
+            direction = total = jax.tree.map(jnp.zeros_like, solution)
+        return Tangent(direction, total, [jnp.zeros_like(x) for x in float_leaves(inner)])
+
+    def step(
+        self, key: jax.Array, step: Step, time: jax.Array, solution: Solution, inner: Inner, carried: Tangent
+    ) -> tuple[tuple[Inner, jax.Array, Any], Tangent, Solution]:
+        """Takes one step, and moves the tangent along with it."""
+        direction, total, tangent = carried
+        if self.period is not None:
+            is_new, drawn = time % self.period == 0, _draw(key, solution)
+            direction = jax.tree.map(lambda new, old: jnp.where(is_new, new, old), drawn, direction)
+            total = jax.tree.map(lambda sum, new: jnp.where(is_new, sum + new, sum), total, drawn)
+        fn = of_floats(step, inner)
+        moved = (direction, tangent)
+        _, (tangent, slope), out = jax.jvp(fn, (solution, float_leaves(inner)), moved, has_aux=True)
+        # A direction of an earlier period moved the inner state too, and is uncorrelated with the others.
+        gradient = jax.tree.map(lambda v: times(slope, v).astype(v.dtype), total)
+        return out, Tangent(direction, total, tangent), gradient
+
+
+class DODGE(ForwardStrategy):
+    """Deep online directional gradient estimate: a directional derivative times its direction.
+
+    The direction is standard normal, one for each worker. Unbiased for any period where the solution stands still: the
+    derivative of a loss is the sum over periods of J_k v_k, J_k that by the solution in period k; times the sum of the
+    directions v_k, whose means are zero and whose covariances are I, its mean is the sum of all J_k, the gradient.
+
+    Attributes:
+        period: Steps of an episode after which a worker draws another direction: 1 is the forward-mode limit of PES,
+            the whole episode that of NRES. `None`: one direction an episode.
+
+    References:
+        Silver et al. 2022, ICLR; with the name and the period as in Li et al. 2023, arXiv 2304.12180.
+    """
+
+    period: int | None = static(default=None, at_least=1)
+
+    @property
+    def sensitivity(self) -> Directional:
+        """The derivative along one direction."""
+        return Directional(period=self.period)
+
+
+class FullForward(DODGE):
+    """Forward gradient: a directional derivative of whole episodes, whatever the problem's window, times its direction.
+
+    References:
+        Baydin, Pearlmutter, Syme, Wood, Torr 2022, "Gradients without backpropagation", arXiv 2202.08587.
+    """
+
+    @property
+    def groups(self) -> Groups:
+        """Each worker by itself, its derivative followed, and whole episodes."""
+        return super().groups._replace(whole_episodes=True)
+
+
+def _draw(key: jax.Array, solution: Solution) -> Solution:
+    return jax.tree.map(lambda x: x[0], normal_like(key, solution, num_samples=1))

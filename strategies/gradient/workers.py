@@ -1,0 +1,48 @@
+"""What strategies share whose members are workers: all at the mean, each on an episode of its own."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.core import Groups, Population, Solution, State, Surrogate, repeat_solution, static
+from zoo.strategies.gradient.base import CANNOT_RESTART, DescentStrategy
+from zoo.strategies.gradient.optimizers import skip_non_finite
+
+
+class WorkerStrategy(DescentStrategy):
+    """Base of strategies that descend the mean of their workers' derivatives.
+
+    Where the gradient is not finite the step is left out.
+
+    Attributes:
+        population_size: Workers, all at the mean and each with its own data, start and phase. Steps are counted as they
+            are unrolled, whatever else a derivative takes.
+    """
+
+    population_size: int | None = static(default=16, at_least=1)
+
+    @property
+    def cannot_restart(self) -> str:
+        """Members go on from inner states."""
+        return CANNOT_RESTART
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer, without steps along gradients that are not finite."""
+        return skip_non_finite(super().transformation)
+
+    @property
+    def groups(self) -> Groups:
+        """Each worker by itself."""
+        return Groups.of(self._fixed_size, 1)
+
+    def std(self, state: State) -> Solution:
+        """Returns zero: nothing is sampled."""
+        return jax.tree.map(jnp.zeros_like, state.descent.mean)
+
+    def _init(self, key: jax.Array, solution: Solution) -> State:
+        return self.start(solution)
+
+    def _ask(self, key: jax.Array, state: State, surrogate: Surrogate | None) -> tuple[Population, State]:
+        mean = state.descent.mean
+        return repeat_solution(mean, self._num_members(mean)), state
