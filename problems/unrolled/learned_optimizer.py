@@ -17,6 +17,9 @@ from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
 
+_EPSILON = 1e-5  # of the authors' mlp_lopt.py; it damps features of small gradients
+
+
 class OptimizerNetwork(nn.Module):
     """The network, applied to every parameter of the inner model by itself.
 
@@ -46,7 +49,7 @@ class LearnedOptimizer(InnerTraining):
     """Learned optimizer: a per-parameter MLP that is meta-trained to lower held-out loss in an inner training run.
 
     For each parameter p the network sees its gradient, itself and its momenta, each divided by its root mean square
-    over the tensor, and the time; with outputs d, m the update is p <- p - step_size * d * exp(magnitude_scale * m).
+    over the tensor (sqrt(1e-5 + mean of squares)), and the time; with outputs d, m the update is p <- p - step_size * d * exp(magnitude_scale * m).
 
     Attributes:
         optimizer_hidden: Units of the hidden layers of the optimizer's network.
@@ -116,4 +119,4 @@ class LearnedOptimizer(InnerTraining):
 def _normalize(features: jax.Array) -> jax.Array:
     """Divides each of `[num_features, *shape]` by its root mean square; returns `[size, num_features]`."""
     flat = features.reshape(features.shape[0], -1)
-    return (flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=1, keepdims=True) + 1e-10)).T
+    return (flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=1, keepdims=True) + _EPSILON)).T
