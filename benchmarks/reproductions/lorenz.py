@@ -1,6 +1,9 @@
 """Lorenz (Li et al. 2023, arXiv 2304.12180): variance at the initial parameters, and training.
 
-Settings of the authors: 200 pairs (full ES 10), sigma 0.04, T = 2 000, W = 100, SGD.
+Settings of the authors for the ES estimators: 200 pairs (full ES 10), sigma 0.04, T = 2 000, W = 100, SGD, and their
+learning rates. What differs: all methods take 2 000 updates (the authors: PES and TBPTT 10 000, NRES and TES 5 000),
+TBPTT has 20 workers (200), BPTT the rate 1e-9 (1e-8, for 1 000 updates); there are 3 seeds (5), and the test is the
+smoothed loss.
 
 Run: python -m benchmarks.reproductions.lorenz
 """

@@ -16,7 +16,6 @@ from zoo.core import Solution, leaf, number, static
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
-
 _EPSILON = 1e-5  # of the authors' mlp_lopt.py; it damps features of small gradients
 
 
@@ -49,7 +48,8 @@ class LearnedOptimizer(InnerTraining):
     """Learned optimizer: a per-parameter MLP that is meta-trained to lower held-out loss in an inner training run.
 
     For each parameter p the network sees its gradient, itself and its momenta, each divided by its root mean square
-    over the tensor (sqrt(1e-5 + mean of squares)), and the time; with outputs d, m the update is p <- p - step_size * d * exp(magnitude_scale * m).
+    over the tensor (sqrt(1e-5 + mean of squares)), and the time. With outputs d, m the update is
+    p <- p - step_size * d * exp(magnitude_scale * m).
 
     Attributes:
         optimizer_hidden: Units of the hidden layers of the optimizer's network.

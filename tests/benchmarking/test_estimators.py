@@ -162,6 +162,7 @@ def test_without_a_sigma_the_reference_is_the_exact_gradient_else_the_smoothed_o
     np.testing.assert_allclose(tbptt.reference, gradient, rtol=1e-5)
     np.testing.assert_allclose(tbptt.mean, gradient, rtol=1e-5)
     np.testing.assert_array_equal(tbptt.reference_error, 0)
+    assert tbptt.reference_sigma is None
     np.testing.assert_allclose([tbptt.bias, tbptt.exact_bias], 0, atol=1e-6)
     np.testing.assert_allclose(tbptt.cosine, 1, rtol=1e-6)
     np.testing.assert_allclose(tbptt.total_variance, 0, atol=1e-5 * squared(gradient))
@@ -174,6 +175,7 @@ def test_without_a_sigma_the_reference_is_the_exact_gradient_else_the_smoothed_o
         assert np.all(error > 0)
         np.testing.assert_array_less(np.abs(statistics.reference - gradient - 3 * sigma**2), 4.5 * error)
         np.testing.assert_allclose(statistics.exact, gradient, rtol=1e-5)
+        assert statistics.reference_sigma == sigma
     np.testing.assert_allclose(smoothed.mean, gradient, rtol=1e-5)
     np.testing.assert_allclose(smoothed.exact_bias, 0, atol=1e-6)
     distance = 3 * 0.8**2 * np.sqrt(2)
@@ -433,6 +435,7 @@ def make_statistics(**values):
         bias=0.3,
         bias_by_chance=0.2,
         cosine=0.5,
+        reference_sigma=0.1,
         exact=zeros,
         exact_bias=0.1,
         steps_per_estimate=40.0,
@@ -466,6 +469,9 @@ def test_the_figure_has_a_panel_per_statistic_and_a_row_per_estimator():
     (by_chance,) = [line for line in axes[0].lines if len(line.get_xdata()) == 2]
     np.testing.assert_allclose(by_chance.get_xdata(), 0.2)
     np.testing.assert_allclose(by_chance.get_ydata(), [0, 1])
+    statistics["rtrl"] = make_statistics(reference_sigma=None)  # biases beside another reference do not compare
+    labels = [tick.get_text() for tick in zoo.plot_estimators(statistics).axes[0].get_yticklabels()]
+    assert labels[1:] == ["nres\n(beside: smoothed by 0.1)", "rtrl\n(beside: exact gradient)"]
 
 
 def test_the_figure_survives_zeros_and_is_saved(tmp_path):

@@ -42,8 +42,11 @@ class EstimatorStatistics:
         bias: Norm of the mean less the reference.
         bias_by_chance: What that norm would be about, without any bias, by the sampling errors of both.
         cosine: Mean cosine between an estimate and the reference.
+        reference_sigma: Standard deviation of the smoothing whose gradient the reference is; `None`: it is the exact
+            gradient, not smoothed. Bias and cosine of two estimators compare if this is the same.
         exact: Gradient of the objective by backpropagation through whole episodes, not smoothed; `None` if there is
-        none. exact_bias: Norm of the mean less the exact gradient.
+            none.
+        exact_bias: Norm of the mean less the exact gradient.
         steps_per_estimate: Problem steps that one estimate costs.
         seconds_per_estimate: Seconds that one estimate costs, many at a time, compilation apart.
         num_samples: Independent samples that were taken.
@@ -58,6 +61,7 @@ class EstimatorStatistics:
     bias: float
     bias_by_chance: float
     cosine: float
+    reference_sigma: float | None
     exact: Solution | None
     exact_bias: float | None
     steps_per_estimate: float
@@ -180,6 +184,7 @@ def estimator_statistics(
         bias=float(np.linalg.norm(mean - reference)),
         bias_by_chance=float(np.sqrt(error @ error + reference_error @ reference_error)),
         cosine=float(np.mean(np.asarray(samples.cosine, np.float64))),
+        reference_sigma=None if sigma is None else float(sigma),
         exact=exact,
         exact_bias=exact_bias,
         steps_per_estimate=float(np.mean(np.asarray(samples.steps, np.float64))),

@@ -145,7 +145,8 @@ def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
     """Draws bias, cosine and variance of several gradient estimators side by side.
 
     Args:
-        statistics: By name, as returned by `zoo.estimator_statistics` for one problem and solution.
+        statistics: By name, as returned by `zoo.estimator_statistics` for one problem and solution. Where they are
+            compared with different references, the names say with which.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -153,6 +154,10 @@ def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
     if not statistics:
         raise ValueError("plot_estimators expects the statistics of at least one estimator.")
     names, rows = list(statistics), list(statistics.values())
+    if len({row.reference_sigma for row in rows}) > 1:  # bias and cosine do not compare
+        of = [r.reference_sigma for r in rows]
+        references = ["exact gradient" if sigma is None else f"smoothed by {sigma:g}" for sigma in of]
+        names = [f"{name}\n(beside: {reference})" for name, reference in zip(names, references, strict=True)]
     panels = (
         ("bias (norm); tick: by chance", [row.bias for row in rows], None, "log"),
         ("cosine to the reference, mean", [row.cosine for row in rows], None, "linear"),
