@@ -347,7 +347,7 @@ def test_wrong_fitness(programs, population):
     for fitness in (np.ones(SIZE - 1), np.ones((SIZE, 1)), np.float32(1.0), np.ones(0)):
         with pytest.raises(ValueError, match=rf"expects fitness of shape \({SIZE},\)"):
             tell(fitness)
-    with pytest.raises(TypeError, match="expects an Evaluation or an array"):
+    with pytest.raises(TypeError, match="expects fitness values that are real numbers"):
         tell({"a": 1})
 
 

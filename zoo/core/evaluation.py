@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.fitness import as_fitness
 from zoo.core.population import Population, population_size
 from zoo.core.sensitivity import Sensitivity
 
@@ -91,14 +92,7 @@ def checked_evaluation(evaluation: Any, population: Population, name: str) -> Ev
     size = population_size(population)
     if not isinstance(evaluation, Evaluation):  # bare fitness: all done, one step a member
         evaluation = Evaluation(evaluation, jnp.ones(size, bool), jnp.asarray(size, jnp.int32))
-    fitness = evaluation.fitness
-    if not hasattr(fitness, "shape"):
-        try:
-            fitness = np.asarray(fitness, float)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{name}.tell expects an Evaluation or an array of fitness values, got {type(fitness).__name__}."
-            ) from None
+    fitness = as_fitness(evaluation.fitness, f"{name}.tell")
     if fitness.shape != (size,):
         raise ValueError(
             f"{name}.tell expects fitness of shape ({size},), one value per member of the "
@@ -106,7 +100,4 @@ def checked_evaluation(evaluation: Any, population: Population, name: str) -> Ev
         )
     if evaluation.done.shape != (size,):
         raise ValueError(f"{name}.tell expects evaluation.done of shape ({size},), got {evaluation.done.shape}.")
-    fitness = jnp.asarray(fitness)
-    if not jnp.issubdtype(fitness.dtype, jnp.floating):
-        fitness = fitness.astype(float)
     return evaluation._replace(fitness=jnp.where(jnp.isnan(fitness), jnp.inf, fitness))  # NaN counts as the worst

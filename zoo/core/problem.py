@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
+from zoo.core.fitness import as_fitness
 from zoo.core.population import map_members, population_size
 from zoo.core.sensitivity import Sensitivity, gradient_of_step
 from zoo.core.settings import PytreeDataclass, leaf, static
@@ -195,7 +196,7 @@ class Problem(PytreeDataclass, abc.ABC):
                 f"{type(self).__name__}.fitness must return a scalar, got "
                 f"{jax.tree.map(lambda f: f.shape[1:], fitness)} for one solution."
             )
-        aux = checked_aux(aux)
+        fitness, aux = as_fitness(fitness, f"{type(self).__name__}.evaluate"), checked_aux(aux)
         return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32), None, aux, gradient), state
 
     def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:

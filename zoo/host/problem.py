@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.evaluation import Evaluation
+from zoo.core.fitness import on_host
 from zoo.core.population import materialize
 from zoo.core.problem import Problem, check_population_size, group_keys
 from zoo.core.settings import leaf, static
@@ -261,6 +262,7 @@ class _Evaluator:
         fitness = np.concatenate([answer.fitness for answer in flat])
         errors = [answer.error for answer in flat if answer.error is not None]
         self._report(int(np.isnan(fitness).sum()), size, errors, in_population)
+        fitness = on_host(fitness, repr(self._function.name), jnp.result_type(float))
         return fitness, np.concatenate([answer.steps for answer in flat])
 
     def _map(self, solutions: Any, seeds: np.ndarray, parts: Sequence[slice]) -> list[Answer]:

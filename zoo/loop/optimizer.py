@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.fitness import on_host
 from zoo.core.population import Population, materialize
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
@@ -215,10 +216,7 @@ class Optimizer:
         return [np.asarray(x, like.dtype) for x, like in zip(columns, asked, strict=True)]
 
     def _checked_fitness(self, fitness: Any) -> np.ndarray:
-        try:
-            values = np.asarray(fitness, np.float64 if self._is_double else np.float32)
-        except (TypeError, ValueError):
-            raise TypeError(f"Optimizer.tell expects numbers as fitness, got {fitness!r:.100}.") from None
+        values = on_host(fitness, "Optimizer.tell", np.float64 if self._is_double else np.float32)
         if values.shape != (self.population_size,):
             raise ValueError(
                 f"Optimizer.tell expects fitness of shape ({self.population_size},), one number per member, got "
