@@ -8,7 +8,17 @@ import jax.numpy as jnp
 
 from zoo.core.promotion import promoted
 
-__all__ = ["SHAPINGS", "Shaping", "centered_ranks", "finite", "get_shaping", "ranks", "standardized", "utilities"]
+__all__ = [
+    "SHAPINGS",
+    "Shaping",
+    "centered_ranks",
+    "finite",
+    "get_shaping",
+    "ranks",
+    "standardized",
+    "unshaped",
+    "utilities",
+]
 
 Shaping = Callable[[jax.Array], jax.Array]
 
@@ -42,10 +52,18 @@ def centered_ranks(fitness: jax.Array) -> jax.Array:
 def standardized(fitness: jax.Array) -> jax.Array:
     """Returns finite fitness with mean zero and standard deviation one (zero if all values are equal)."""
     fitness = finite(fitness)
-    deviation = fitness - jnp.mean(fitness)
-    # The mean of equal values is not always that value: rounding would be divided by itself.
-    std = jnp.where(jnp.max(fitness) > jnp.min(fitness), jnp.std(fitness), 0)
+    fitness = _near_one(fitness)  # or sums would overflow
+    deviation = _near_one(fitness - jnp.mean(fitness))  # or squares would, or vanish
+    # The mean of equal values is not always that value, and rounding would be divided by itself. Its own mean is exact.
+    deviation = deviation - jnp.mean(deviation)
+    std = jnp.std(deviation)
     return jnp.where(std > 0, deviation / jnp.where(std > 0, std, 1), 0)
+
+
+def _near_one(x: jax.Array) -> jax.Array:
+    """Returns an array times a power of two, which rounds nothing, so that its largest entry is near one."""
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
+    return jnp.ldexp(x, -exponent)
 
 
 def finite(fitness: jax.Array) -> jax.Array:
@@ -87,10 +105,20 @@ def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
     return (cumulative[first + num_tied] - cumulative[first]) / num_tied.astype(table.dtype)
 
 
+def unshaped(fitness: jax.Array) -> jax.Array:
+    """Returns the fitness as it is, but what is not finite, or too large to be squared, replaced as by `finite`.
+
+    Penalties such as 1e30 are no larger than the worst fitness beside them then. They would end every update: its
+    squares are not finite.
+    """
+    limit = (float(jnp.finfo(fitness.dtype).max) / fitness.shape[0]) ** 0.5
+    return finite(jnp.where(jnp.abs(fitness) < limit, fitness, jnp.copysign(jnp.inf, fitness)))
+
+
 SHAPINGS: dict[str, Shaping] = {
     "centered_ranks": centered_ranks,
     "standardized": standardized,
-    "none": finite,
+    "none": unshaped,
 }
 
 

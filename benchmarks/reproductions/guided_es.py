@@ -139,7 +139,7 @@ def closed_form() -> None:
             def errors(alpha, beta, gradient=gradient, k=k, num_pairs=num_pairs):
                 strategy = GuidedES(population_size=2 * num_pairs, subspace_dims=k, alpha=alpha, beta=beta, sigma=1.0)
                 state = strategy.init(jax.random.key(0), jnp.zeros(n))
-                state = state._replace(directions=jnp.eye(k, n), generation=jnp.zeros((), jnp.int32))
+                state = state._replace(directions=jnp.eye(k, n))
 
                 def one(key):
                     population, asked = strategy.ask(key, state, lambda _: jnp.eye(n)[0])

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from zoo.core import Solution
@@ -45,26 +44,18 @@ def _by_name(name: str) -> Any:
 def step(
     transformation: optax.GradientTransformation, gradient: Solution, state: optax.OptState, solution: Solution
 ) -> tuple[Solution, optax.OptState]:
-    """Returns the solution after a step along a gradient, and the optimizer's state."""
+    """Returns the solution after a step along a gradient, and the optimizer's state.
+
+    A step along a gradient that is not finite is left out, and so is one whose squared norm is not, which optimizers
+    keep: they would never move again.
+    """
     with promotion_of_others():  # Adam, for one, raises a float to the power of an integer array
-        updates, state = transformation.update(gradient, state, solution)
-        return optax.apply_updates(solution, updates), state
+        updates, new_state = transformation.update(gradient, state, solution)
+        new = optax.apply_updates(solution, updates), new_state
+    usable = jnp.all(jnp.stack([jnp.all(has_finite_square(g)) for g in jax.tree.leaves(gradient)]))
+    return jax.tree.map(lambda after, before: jnp.where(usable, after, before), new, (solution, state))
 
 
 def has_finite_square(x: jax.Array) -> jax.Array:
-    """Whether each entry is finite, and small enough to be squared."""
-    return jnp.abs(x) < float(jnp.finfo(x.dtype).max) ** 0.5
-
-
-def skip_non_finite(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns the transformation, leaving out steps whose gradient is not finite, as one not sampled may be.
-
-    Nor is one let through whose square, which optimizers keep, would not be finite.
-    """
-
-    def mark_huge(updates: Any, params: Any = None) -> Any:
-        del params
-        return jax.tree.map(lambda g: jnp.where(has_finite_square(g), g, jnp.nan), updates)
-
-    finite = optax.apply_if_finite(transformation, max_consecutive_errors=np.iinfo(np.int32).max)
-    return optax.chain(optax.stateless(mark_huge), finite)
+    """Whether each entry is finite, and small enough that the sum of all squares is."""
+    return jnp.abs(x) < (float(jnp.finfo(x.dtype).max) / max(x.size, 1)) ** 0.5

@@ -12,7 +12,7 @@ from zoo.core import Evaluation, Population, Solution, State, Surrogate, number,
 from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.base import DescentState
 from zoo.strategies.gradient.subspace import Basis, SubspaceStrategy, combine, no_directions, orthonormal_basis, store
-from zoo.strategies.shaping import finite
+from zoo.strategies.shaping import unshaped
 
 
 class SelfGuidedESState(NamedTuple):
@@ -94,7 +94,7 @@ class SelfGuidedES(SubspaceStrategy):
 
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
         gradient = self.estimate(state, population, evaluation)
-        best = jnp.min(finite(evaluation.fitness).reshape(2, -1), axis=0)
+        best = jnp.min(unshaped(evaluation.fitness).reshape(2, -1), axis=0)
         best = best - jnp.min(best)  # means of equal values are equal then, whatever their number: on a plateau, zero
         inside, outside = (
             jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen, dtype=best.dtype), 1)

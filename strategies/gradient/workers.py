@@ -2,17 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from zoo.core import Groups, Population, Solution, State, Surrogate, repeat_solution, static
 from zoo.strategies.gradient.base import CANNOT_RESTART, DescentStrategy
-from zoo.strategies.gradient.optimizers import skip_non_finite
 
 
 class WorkerStrategy(DescentStrategy):
     """Base of strategies that descend the mean of their workers' derivatives.
-
-    Where the gradient is not finite the step is left out.
 
     Attributes:
         population_size: Workers, all at the mean and each with its own data, start and phase. Steps are counted as they
@@ -25,11 +21,6 @@ class WorkerStrategy(DescentStrategy):
     def cannot_restart(self) -> str:
         """Members go on from inner states."""
         return CANNOT_RESTART
-
-    @property
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimizer, without steps along gradients that are not finite."""
-        return skip_non_finite(super().transformation)
 
     @property
     def groups(self) -> Groups:

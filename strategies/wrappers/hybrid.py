@@ -91,7 +91,7 @@ class Hybrid(Wrapper):
 
     @property
     def _transformation(self) -> optax.GradientTransformation:
-        return optimizers.skip_non_finite(optimizers.transformation(self.optimizer, self.learning_rate))
+        return optimizers.transformation(self.optimizer, self.learning_rate)
 
     def _joined(self, state: HybridState, of_base: Callable[[Any], Solution], rest: Solution) -> Solution:
         return rest if state.base is None else self._part(state).join(of_base(state.base), rest)

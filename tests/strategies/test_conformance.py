@@ -273,6 +273,28 @@ def test_invalid_fitness_never_poisons_the_state(programs, state, key):
             assert is_finite(outcome), (value, some)
 
 
+def test_a_huge_penalty_never_freezes_the_search(programs, state, key):
+    """Finite fitness that cannot be squared leaves the state finite, and later generations still move something."""
+    finite = np.arange(SIZE, dtype=np.float32)
+    for value in (1e20, 1e30, -1e30, 3e38):
+        fitness = finite.copy()
+        fitness[[2, 5]] = value
+        _, told, outcome = programs.generation(state, key, fitness)
+        assert is_finite(outcome), value
+        for i, k in enumerate(jax.random.split(key, 3)):
+            _, later, outcome = programs.generation(told, k, finite - i - 1)
+            assert is_finite(outcome), value
+            assert not equal(later, told) or value < 0, value  # of a member so good no better one comes
+            told = later
+        if samples(programs.strategy) and value > 0:  # an optimizer's step is no smaller for it
+            steps = []
+            for start in (state, programs.generation(state, key, fitness)[1]):
+                _, _, (mean, _) = programs.generation(start, jax.random.fold_in(key, 7), finite - 9)
+                before = programs.strategy.mean(start)
+                steps.append(max(np.abs(mean[name] - before[name]).max() for name in mean))
+            assert steps[1] >= 0.05 * steps[0], (value, steps)
+
+
 def test_nan_counts_as_the_worst(programs, state, key):
     worst, nan = np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32)
     worst[3], nan[3] = np.inf, np.nan

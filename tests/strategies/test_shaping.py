@@ -39,6 +39,21 @@ def test_standardized():
     np.testing.assert_array_equal(shaping.standardized(jnp.ones(4)), np.zeros(4))
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e19, 1e30, 8e37])
+def test_standardized_over_the_whole_range_of_floats(scale):
+    fitness = np.array([1.0, 2.0, 0.5, 4.0]) * scale
+    expected = (fitness - fitness.mean()) / fitness.std()
+    np.testing.assert_allclose(shaping.standardized(jnp.array(fitness, jnp.float32)), expected, rtol=1e-5)
+    close = np.float32(1e9) + np.array([0, 64, 0], np.float32)  # which rounding of the mean would move
+    np.testing.assert_allclose(shaping.standardized(close), np.array([-1, 2, -1]) / np.sqrt(2), rtol=1e-6)
+
+
+def test_unshaped_fitness_can_be_squared():
+    shaped = shaping.unshaped(jnp.array([1e30, -3.0, 1e18, np.nan, -1e25, 2.0], jnp.float32))
+    np.testing.assert_allclose(shaped, np.array([1e18, -3, 1e18, 1e18, -3, 2], np.float32))
+    np.testing.assert_array_equal(shaping.unshaped(jnp.full(3, 1e30)), np.zeros(3))
+
+
 @pytest.mark.parametrize("value", [0.1, 0.7, -1e-30, 3e30])
 @pytest.mark.parametrize("size", [3, 10, 50])
 def test_equal_fitness_is_standardized_to_zero(value, size):
