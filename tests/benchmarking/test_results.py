@@ -18,7 +18,7 @@ from zoo.loop.provenance import make_metadata
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0):
     """A pair with the given headline scores, `[num_seeds, num_points]`; none if it failed."""
     info = {
-        "fingerprint": None if error else "0123",
+        "identity": None if error else {"what": {}},
         "strategy_settings": None if error else {"sigma": 0.1},
         "problem_settings": {},
         "headline": "score",

@@ -128,7 +128,7 @@ def test_a_run_stopped_by_its_callback_goes_on(result, tmp_path):
 
 
 def other_bowl(x):
-    return jnp.sum((x - 1) ** 2)
+    return jnp.sum((x - 2) ** 2)
 
 
 @pytest.mark.parametrize(

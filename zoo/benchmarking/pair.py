@@ -34,7 +34,7 @@ class Pair:
     Attributes:
         strategy: The strategy's label.
         problem: The problem's label.
-        info: JSON-able facts: `fingerprint`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
+        info: JSON-able facts: `identity`, `date`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
             `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went
             wrong).
         curve: Frame with the columns `CURVE_COLUMNS`.
@@ -143,7 +143,7 @@ def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], out
 def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, Any]) -> Pair:
     """Returns the pair of a strategy and a problem that could not be run."""
     failure = {
-        "fingerprint": None,
+        "identity": None,
         "strategy_settings": None,
         **info,
         "seconds": 0.0,

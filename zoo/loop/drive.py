@@ -19,9 +19,10 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
+from zoo.loop.identity import Identity, identify
 from zoo.loop.log import CLOCK, Log
 from zoo.loop.progress import Compiling, Progress, progress_bar
-from zoo.loop.provenance import describe_settings, describe_value, fingerprint
+from zoo.loop.provenance import describe_key, describe_value
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 
@@ -64,6 +65,7 @@ class Options:
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
             the carry is reused afterwards.
         checkpoint: The folder where progress is saved, and found.
+        accept_versions: Whether to go on from a checkpoint of another version of the zoo or of JAX.
         progress: The title of a progress bar; `None`: there is none.
         mesh: The devices that populations are split over. Where several processes share it, all of them drive the same
             run: each is handed what comes of it, the first writes checkpoints and shows progress.
@@ -76,6 +78,7 @@ class Options:
     callback: Callable[[Progress], bool | None] | None = None
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
     checkpoint: str | pathlib.Path | None = None
+    accept_versions: bool = False
     progress: str | None = None
     mesh: Mesh | None = None
 
@@ -84,6 +87,10 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
     """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
+    identity = None  # before anything is placed on devices, whose number does not count
+    if options.checkpoint is not None:
+        facts = {"keys": describe_key(keys), "initial_solution": describe_value(solution)}
+        identity = identify(strategy, problem, **facts)
     if options.mesh is not None:
         mesh = check_mesh(options.mesh)
         strategy, problem, keys, solution = replicate(mesh, (strategy, problem, keys, solution))
@@ -91,7 +98,7 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
     options = dataclasses.replace(options, solution=solution)
     title = options.progress if is_first_process(options.mesh) else None
     with context, progress_bar(title, options.budget.limits[-1], status=Compiling()) as show:
-        outcome = _Drive(strategy, problem, keys, options, show).run()
+        outcome = _Drive(strategy, problem, keys, options, identity, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -104,6 +111,7 @@ class _Drive:
         problem: Problem,
         keys: jax.Array,
         options: Options,
+        identity: Identity | None,
         show: Callable[[int, str], None],
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
@@ -115,9 +123,10 @@ class _Drive:
         self._compile(keys)
         self._log.add_score(self._metrics, np.ones(num_seeds, bool))
         self._checkpointer = None
-        if options.checkpoint is not None:
-            identity = _identity(strategy, problem, keys, options.solution)
-            self._checkpointer = Checkpointer(options.checkpoint, identity, options.mesh)
+        if options.checkpoint is not None and identity is not None:
+            self._checkpointer = Checkpointer(
+                options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions
+            )
         self._go_on()
 
     def run(self) -> Outcome:
@@ -243,18 +252,6 @@ def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> c
 def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:
     limits = (np.asarray(generation_limit, np.int32), np.asarray(step_limit, np.int32))
     return limits if batched else (limits[0].reshape(()), limits[1].reshape(()))
-
-
-def _identity(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None) -> str:
-    """Returns what tells the checkpoints of two runs apart: all but the budget."""
-    return fingerprint(
-        {
-            "strategy": describe_settings(strategy),
-            "problem": describe_settings(problem),
-            "keys": describe_value(keys),
-            "solution": describe_value(solution),
-        }
-    )
 
 
 def _status(log: Log, headline: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.core.keys import is_key
+from zoo.core.keys import as_key, is_key
 from zoo.core.settings import internal_fields
 
 
@@ -64,6 +64,30 @@ def describe_value(value: Any) -> Any:
     if type(value).__repr__ is object.__repr__:  # whose text is an address
         return {"class": type(value).__qualname__, **describe_value(getattr(value, "__dict__", {}))}
     return repr(value)
+
+
+def describe_key(key: jax.Array) -> Any:
+    """Returns a random key as JSON-able values, from which `key_from` makes it again: a seed, if it is made of one."""
+    generator, data = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
+    seed = functools.reduce(lambda number, word: number << 32 | word, data.ravel().tolist())
+    is_made = key.ndim == 0 and generator == str(jax.random.key_impl(jax.random.key(0))) and seed < 2**31
+    if is_made and np.array_equal(jax.random.key_data(jax.random.key(seed)), data):
+        return seed
+    return {"generator": generator, "data": data.tolist()}
+
+
+def key_from(described: Any) -> jax.Array:
+    """Returns the random key that `describe_key` described.
+
+    Raises:
+        ValueError: If it is the description of none.
+    """
+    try:
+        if not isinstance(described, dict):
+            return as_key(described)
+        return jax.random.wrap_key_data(np.asarray(described["data"], np.uint32), impl=described["generator"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"Expected a stored random key, a seed or a generator and data, got {described!r}.") from None
 
 
 def _describe_function(function: Any) -> str:

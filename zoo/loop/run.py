@@ -31,6 +31,7 @@ def run(
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: str | pathlib.Path | None = None,
+    accept_versions: bool = False,
     progress: bool = False,
     mesh: Mesh | None = None,
 ) -> RunResult:
@@ -52,7 +53,10 @@ def run(
         solution: Initial solution; default: `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
-            there resumes from it: the result is bit-identical to that of an uninterrupted run.
+            there resumes from it: the result is bit-identical to that of an uninterrupted run. The checkpoint of
+            another run is an error: one with other settings, data, key or code, precision or versions.
+        accept_versions: Whether to resume from a checkpoint of another version of the zoo or of JAX, or of code that
+            cannot be compared.
         progress: Whether to show a progress bar.
         mesh: Devices to split populations over, `zoo.population_mesh()`; the population size must be a multiple of
             their number. Results are those of one device, but for rounding. Default: one device. Where several
@@ -89,6 +93,7 @@ def run(
         start=before,
         callback=callback,
         checkpoint=checkpoint,
+        accept_versions=accept_versions,
         progress="run" if progress else None,
         mesh=mesh,
     )
@@ -152,8 +157,8 @@ def minimize(
         data: Arrays handed to `fn` as arguments.
         takes_key: Whether `fn` takes a random key first.
         **options: Those of `run`: `target` (stop when fn(mean) is at most this), `num_scores`, `callback`,
-            `checkpoint`, `progress`, `mesh`. All others are settings of the strategy, such as `sigma`, if it is given
-            by id.
+            `checkpoint`, `accept_versions`, `progress`, `mesh`. All others are settings of the strategy, such as
+            `sigma`, if it is given by id.
 
     Returns:
         A `RunResult`; `best_solution` and `mean` are in the structure of `solution`.
@@ -174,5 +179,5 @@ def minimize(
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
 
-_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "progress", "mesh")
+_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "accept_versions", "progress", "mesh")
 """What `minimize` hands on to `run`."""
