@@ -41,6 +41,10 @@ SetProblem = Annotated[
     typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
 ]
 Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+Versions = Annotated[
+    bool,
+    typer.Option("--accept-versions", help="Use what is there also if another version of the zoo or of JAX made it."),
+]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
 Devices = Annotated[int | None, typer.Option(help="Split each population over so many devices. Default: use one.")]
 
@@ -103,6 +107,7 @@ def run_command(
         pathlib.Path | None,
         typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
     ] = None,
+    accept_versions: Versions = False,
     devices: Devices = None,
     cache: Cache = True,
 ) -> None:
@@ -118,6 +123,7 @@ def run_command(
             num_generations=generations,
             target=target,
             checkpoint=None if out is None else out / "checkpoints",
+            accept_versions=accept_versions,
             progress=True,
             mesh=_mesh(devices),
         )
@@ -157,6 +163,8 @@ def benchmark_command(
         pathlib.Path,
         typer.Option(help="Folder for results, report and curves; finished pairs there are not rerun."),
     ] = pathlib.Path("results"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all pairs, also those that are there.")] = False,
+    accept_versions: Versions = False,
     executor: Annotated[
         str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
     ] = "local",
@@ -175,6 +183,8 @@ def benchmark_command(
             strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
             problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
             out=out,
+            fresh=fresh,
+            accept_versions=accept_versions,
             executor=executor,
             mesh=_mesh(devices),
         )
@@ -213,6 +223,7 @@ def tickets_command(
         pathlib.Path,
         typer.Option(help="Folder for tickets and figures; rounds that are finished there are not run again."),
     ] = pathlib.Path("tickets"),
+    accept_versions: Versions = False,
     cache: Cache = True,
 ) -> None:
     """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
@@ -230,6 +241,7 @@ def tickets_command(
             exclude=tuple(exclude or ()),
             weight_decay=weight_decay,
             out=out,
+            accept_versions=accept_versions,
         )
         headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"
         table = tickets.summary()

@@ -50,7 +50,7 @@ class _Walk:
         self.unseen: list[str] = []
         self._done: dict[int, tuple[Any, str]] = {}  # with the object, so that its address is not used again
         self._under_way: list[int] = []
-        self._inside: list[str] = []  # names of functions, for messages
+        self._inside: list[str] = []  # names of functions of the user's, for messages
 
     def digest(self, value: Any) -> str:
         if type(value) in _ATOMS:
@@ -114,16 +114,17 @@ class _Walk:
     def _function(self, function: types.FunctionType) -> Iterator[str]:
         code = function.__code__
         library = library_of_file(code.co_filename)
-        self._inside.append(function.__qualname__)
         yield from ("function", library or "")
         if library is None:
+            self._inside.append(function.__qualname__)
             yield from self._code(code, function.__globals__)
             yield self.digest({k: v for k, v in vars(function).items() if k != "__wrapped__"})
         else:
             yield from (code.co_qualname, hashlib.sha256(code.co_code).hexdigest())
         yield from map(self.digest, function.__closure__ or ())
         yield from map(self.digest, (function.__defaults__, function.__kwdefaults__))
-        self._inside.pop()
+        if library is None:
+            self._inside.pop()
 
     def _code(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
         """Yields instructions, by what they refer to and not by where that stands."""
@@ -205,7 +206,7 @@ class _Walk:
         yield from (self.digest([*(items or ())]), self.digest([*(pairs or ())]))
 
     def _not_seen(self, what: str) -> None:
-        self.unseen.append(f"{what}, which {self._inside[0]} uses" if self._inside else what)
+        self.unseen.append(f"{what}, which {self._inside[-1]} uses" if self._inside else what)
 
 
 _DESCRIPTORS = (

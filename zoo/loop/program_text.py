@@ -19,12 +19,14 @@ from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.core.surrogate import SurrogateGradient
+from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.host_code import digest_of_host_code
 from zoo.loop.once import once_per_object
 from zoo.loop.programs import jaxprs_in
 
 _MEMBERS = 4  # in two groups
 _GROUPS = Groups(np.arange(_MEMBERS) % 2)
+_OURS = (Problem.surrogate_gradient, UnrolledProblem.surrogate_gradient)
 _RESULT_NAME = re.compile(r'jax\.result_info = "[^"]*"')
 _DEFINITION = re.compile(r'func\.func (?:public |private )?@([\w.$-]+|"[^"]*")')
 _SYMBOL = re.compile(r'@([\w.$-]+|"[^"]*")')
@@ -118,8 +120,9 @@ def _differentiate(problem: Problem, keys: jax.Array, population: Any, solution:
     surrogate = problem.surrogate_gradient(keys[0], problem.init(keys[1], _GROUPS, solution))
     if surrogate is None:
         return None
-    members = surrogate.members(population) if isinstance(surrogate, SurrogateGradient) else None
-    return surrogate(solution), members
+    if not isinstance(surrogate, SurrogateGradient) or type(problem).surrogate_gradient in _OURS:
+        return surrogate(solution)  # that of members is the same function
+    return surrogate(solution), surrogate.members(population)
 
 
 @_jit
