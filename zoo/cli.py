@@ -15,6 +15,7 @@ from rich.markup import escape
 
 import zoo
 from zoo._version import __version__
+from zoo.loop.call import CHECKPOINTS, load_call, make_call
 from zoo.registry import catalogue, valid_settings
 
 if TYPE_CHECKING:
@@ -95,17 +96,21 @@ def list_command() -> None:
 
 @app.command("run")
 def run_command(
-    strategy: Annotated[str, typer.Argument(help="Id of a strategy, such as open_es.")],
-    problem: Annotated[str, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")],
+    strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es.")] = None,
+    problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget in problem steps.")] = None,
     generations: Annotated[int | None, typer.Option(help="Budget in generations.")] = None,
     target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
-    key: Seed = 0,
+    key: Annotated[int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.")] = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
+    ] = None,
+    resume: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder of a run to repeat or to go on with, by itself or to another budget."),
     ] = None,
     accept_versions: Versions = False,
     devices: Devices = None,
@@ -114,15 +119,28 @@ def run_command(
     """Run one strategy on one problem."""
     with _clear_errors():
         _keep_programs(cache)
-        made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+        budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target}
+        if resume is not None:
+            given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
+            given |= {"--set": settings, "--set-problem": problem_settings}
+            if any(value is not None for value in given.values()):
+                names = ", ".join(name for name, value in given.items() if value is not None)
+                raise ValueError(f"--resume takes a run as it is in its folder, so leave out {names}.")
+            call, checkpoints, budget = _stored_run(resume, budget)
+            made_strategy, made, made_key = make_call(call, None, None)
+            strategy, problem, out = call["strategy"]["id"], call["problem"]["id"], resume
+        elif strategy is None or problem is None:
+            raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
+        else:
+            made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+            made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
+            made_key, checkpoints = key or 0, None if out is None else out / CHECKPOINTS
         result = zoo.run(
-            zoo.make_strategy(strategy, problem=made, **_parse_settings(settings)),
+            made_strategy,
             made,
-            key,
-            num_steps=steps,
-            num_generations=generations,
-            target=target,
-            checkpoint=None if out is None else out / "checkpoints",
+            made_key,
+            **budget,
+            checkpoint=checkpoints,
             accept_versions=accept_versions,
             progress=True,
             mesh=_mesh(devices),
@@ -251,6 +269,18 @@ def tickets_command(
         for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
             figure.savefig(out / f"{name}.png", dpi=150)
         _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
+
+
+def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str, Any], pathlib.Path, dict[str, Any]]:
+    """Returns the call of a saved run, the folder of its checkpoints, and its budget with what is given instead."""
+    call, checkpoints = load_call(folder)
+    stored = call["budget"]
+    if budget["num_steps"] is not None or budget["num_generations"] is not None:
+        stored = {**stored, "num_steps": None, "num_generations": None}
+    if call["has_solution"]:
+        raise ValueError("This run began from a solution that was passed to it: go on with zoo.run(..., solution=...).")
+    changed = {name: value for name, value in budget.items() if value is not None}
+    return call, checkpoints, {**stored, **changed}
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:

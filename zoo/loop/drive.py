@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
 from zoo.loop.identity import Identity, identify
 from zoo.loop.log import CLOCK, Log
-from zoo.loop.progress import Compiling, Progress, progress_bar
+from zoo.loop.progress import Compiling, Progress, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_value
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
@@ -62,6 +64,7 @@ class Options:
         solution: The initial solution; `None`: the problem's.
         start: The carry and the log of a run of one seed that it goes on from; `None`: it begins.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
+        began: Called when the run begins or goes on: a checkpoint that is there is its own.
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
             the carry is reused afterwards.
         checkpoint: The folder where progress is saved, and found.
@@ -76,6 +79,7 @@ class Options:
     solution: Solution | None = None
     start: tuple[compiled.Carry, Log] | None = None
     callback: Callable[[Progress], bool | None] | None = None
+    began: Callable[[], None] | None = None
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
     checkpoint: str | pathlib.Path | None = None
     accept_versions: bool = False
@@ -89,7 +93,7 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
     solution = None if options.solution is None else check_solution(options.solution)
     identity = None  # before anything is placed on devices, whose number does not count
     if options.checkpoint is not None:
-        facts = {"keys": describe_key(keys), "initial_solution": describe_value(solution)}
+        facts = {"key": describe_key(keys), "initial_solution": describe_value(solution)}
         identity = identify(strategy, problem, **facts)
     if options.mesh is not None:
         mesh = check_mesh(options.mesh)
@@ -128,6 +132,8 @@ class _Drive:
                 options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions
             )
         self._go_on()
+        if options.began is not None and is_first_process(options.mesh):
+            options.began()
 
     def run(self) -> Outcome:
         """Runs to the end of the budget, or until it is stopped."""
@@ -176,6 +182,9 @@ class _Drive:
         elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
             self._carry, record, meta = restored
             self._log = Log.from_record(record, [*CLOCK, *self._metrics])
+            generation = self._log.generations.max()
+            line = f"goes on from generation {generation} in {self._options.checkpoint}/, saved {meta['date'][:10]}"
+            say(line, show=self._options.progress is not None and is_first_process(self._options.mesh))
             if meta["unit"] == budget.unit:
                 limits, self._next_limit = meta["limits"], meta["next_limit"]
         if self._log.generations.any():
@@ -201,7 +210,8 @@ class _Drive:
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
             self._stopped[:] = True
         if self._checkpointer is not None:
-            meta = {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
+            meta: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+            meta |= {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
             self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
 
     def _run_to(self, limit: int) -> None:

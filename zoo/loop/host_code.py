@@ -5,6 +5,7 @@ method with its class, `functools.partial`, `__wrapped__`, and the globals that 
 classes of libraries go by name and version. Comments and the names of functions and variables do not count.
 """
 
+import dataclasses
 import dis
 import hashlib
 import importlib.util
@@ -193,6 +194,13 @@ class _Walk:
 
     def _instance(self, value: Any) -> Iterator[str]:
         """Yields what pickling would write of an object: its class and its state."""
+        if is_of_library(type(value)) and hasattr(value, "host_code"):  # of the zoo: it knows what it runs
+            yield from (type(value).__qualname__, self.digest(value.host_code()))
+            return
+        if any(cls.__module__.startswith("flax.linen") for cls in type(value).__mro__):
+            fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]  # others count up
+            yield from ("flax", self.digest(type(value)), *(self.digest(getattr(value, name)) for name in fields))
+            return
         try:
             reduced = value.__reduce_ex__(4)
         except Exception:

@@ -73,7 +73,7 @@ class Identity:
             parts["versions"] = self.versions
         if not isinstance(there, Mapping) or not all(isinstance(there.get(part), Mapping) for part in parts):
             return ["what it is of is not said"]
-        found = [line for part, here in parts.items() for line in _compare(there[part], here)]
+        found = [line for part, here in parts.items() for line in compare(there[part], here)]
         if not accept_versions and (self.unseen or there.get("unseen")):
             found.append("what cannot be compared: " + "; ".join(self.unseen or there["unseen"]))
         return found
@@ -129,7 +129,7 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Returns in words which entries differ, with both values where they can be read."""
     found = []
     for name in dict.fromkeys([*here, *there]):
@@ -226,12 +226,13 @@ def _takes_surrogate(strategy: Strategy, problem: Problem, solution: Any) -> boo
 def _digest_of_leaves(instance: Any) -> str:
     """Returns a digest of arrays and numbers, with their dtypes."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(instance):
+    leaves: list[Any] = jax.tree.leaves(instance)
+    for leaf in leaves:
         if isinstance(leaf, np.generic | np.ndarray | jax.Array):
-            array = np.ascontiguousarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-            kind = jax.random.key_impl(leaf) if is_key(leaf) else array.dtype
-            digest.update(f"{kind} {array.shape}\n".encode())
-            digest.update(array.view(np.uint8) if array.size else b"")
+            value: Any = leaf
+            array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
+            kind = jax.random.key_impl(value) if is_key(value) else array.dtype
+            digest.update(f"{kind} {array.shape}\n".encode() + array.tobytes())
         else:
             digest.update(f"{type(leaf).__name__} {leaf!r}\n".encode())
     return f"#{digest.hexdigest()[:16]}"

@@ -13,6 +13,7 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.keys import as_key, is_key
@@ -85,7 +86,7 @@ def key_from(described: Any) -> jax.Array:
     try:
         if not isinstance(described, dict):
             return as_key(described)
-        return jax.random.wrap_key_data(np.asarray(described["data"], np.uint32), impl=described["generator"])
+        return jax.random.wrap_key_data(jnp.asarray(described["data"], jnp.uint32), impl=described["generator"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"Expected a stored random key, a seed or a generator and data, got {described!r}.") from None
 

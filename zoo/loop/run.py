@@ -1,5 +1,6 @@
 """Runs one strategy on one problem: `run`, and `minimize` for a plain function."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
+from zoo.loop.call import describe_call, save_call
 from zoo.loop.drive import Options, drive
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
@@ -76,12 +78,17 @@ def run(
     >>> result.best_fitness < 1e-6
     True
     """
+    given = (strategy, problem)
     if start is not None:
         strategy, problem, key = _as_in(start, strategy, problem, key, solution, checkpoint)
     if strategy is None or problem is None:
         raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
-    strategy, problem = resolve(strategy, problem)
     key = as_key(0 if key is None else key)
+    numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores, "target": target}
+    call = describe_call(strategy, problem, key, solution=solution, **numbers)
+    if start is not None:
+        call |= _call_of_start(start, *given)
+    strategy, problem = resolve(strategy, problem)
     budget = Budget.make(problem, num_generations, num_steps, num_scores)
     before = None if start is None else start.progress()
     if before is not None:
@@ -92,6 +99,7 @@ def run(
         solution=solution,
         start=before,
         callback=callback,
+        began=None if checkpoint is None else functools.partial(save_call, checkpoint, call),
         checkpoint=checkpoint,
         accept_versions=accept_versions,
         progress="run" if progress else None,
@@ -114,6 +122,7 @@ def run(
         seconds=outcome.seconds,
         compile_seconds=outcome.compile_seconds,
         stopped_by=outcome.stopped_by,
+        call=call,
     )
 
 
@@ -131,6 +140,16 @@ def _as_in(
         start.problem if problem is None else problem,
         start.key if key is None else key,
     )
+
+
+def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, Any]:
+    """Returns what a call has in common with that of the result that it goes on from."""
+    other = {"missing": "was changed on the way"}
+    return {
+        "strategy": start.call["strategy"] if strategy is None else other,
+        "problem": start.call["problem"] if problem is None else other,
+        "has_solution": start.call["has_solution"],
+    }
 
 
 def minimize(
