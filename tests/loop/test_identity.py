@@ -192,6 +192,34 @@ TRACED = {
         "2.0 * x",
         "3.0 * x",
     ),
+    "backward pass": (
+        """
+        @jax.custom_vjp
+        def loss(x): return jnp.sum(x)
+        loss.defvjp(lambda x: (loss(x), x), lambda x, g: (2.0 * g * x,))
+        problem, strategy = zoo.from_function(loss, jnp.zeros(3)), zoo.make_strategy("bptt", population_size=4)
+        """,
+        "2.0",
+        "3.0",
+    ),
+    "callback in a loop": (
+        """
+        host = zoo.from_numpy(lambda x: 2.0 * x, result=jax.ShapeDtypeStruct((), jnp.float32))
+        def loss(x): return jax.lax.fori_loop(0, 3, lambda i, y: y + host(y), x[0])
+        """,
+        "2.0",
+        "3.0",
+    ),
+    "groups of a strategy": (
+        """
+        class Mine(SNES):
+            @property
+            def groups(self): return zoo.Groups.of(4, 2)
+        strategy = Mine(population_size=4)
+        """,
+        "4, 2",
+        "4, 1",
+    ),
     "name of a metric": (
         """
         class Mine(zoo.Problem):
@@ -212,6 +240,42 @@ HOST = {
     "nested lambda": ("def fn(x): return (lambda y: np.sum(y) - 1.0)(x)", "1.0", "2.0"),
     "comprehension": ("def fn(x): return sum(y ** 2 for y in x if y < 2)", "y < 2", "y < 3"),
     "set": ("def fn(x): return np.sum(x) if len(x) in {3, 5} else 0.0", "{3, 5}", "{3, 6}"),
+    "name of an argument": ("def of(x, a=1, b=1): return x[0] * a / b\ndef fn(x): return of(x, a=2)", "a=2)", "b=2)"),
+    "network": (
+        """
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, x): return 2.0 * nn.Dense(1)(x)
+        net = Net()
+        def fn(x): return net.apply({"params": {"Dense_0": {"kernel": x[:, None], "bias": x[:1]}}}, x)[0]
+        """,
+        "2.0",
+        "3.0",
+    ),
+    "class of a class": (
+        """
+        class Meta(type):
+            @property
+            def center(self): return 1.0
+        class Task(metaclass=Meta): pass
+        def fn(x): return np.sum(x - Task.center)
+        """,
+        "1.0",
+        "2.0",
+    ),
+    "problem of its own": (
+        """
+        from zoo.host.problem import HostFunction, HostProblem
+        class Mine(HostProblem):
+            def initial_solution(self, key): return jnp.zeros(3)
+            @property
+            def host_function(self): return HostFunction(self.simulate)
+            def simulate(self, x): return np.sum(x - 1.0)
+        problem = Mine()
+        """,
+        "1.0",
+        "2.0",
+    ),
     "default": ("def fn(x, a=1.0): return np.sum(x) * a", "a=1.0", "a=2.0"),
     "keyword default": ("def fn(x, *, a=1.0): return np.sum(x) * a", "a=1.0", "a=2.0"),
     "global": ("center = 1.0\ndef fn(x): return np.sum((x - center) ** 2)", "center = 1.0", "center = 2.0"),
@@ -387,17 +451,19 @@ def test_a_function_that_calls_itself():
     assert differ(identity_of(source), identity_of(edited(source, "+", "-")))
 
 
-def all_facts():
-    """Returns the identities of all examples, as text."""
-    return json.dumps([identity_of(case(*each)[0]).facts() for each in CASES])
+def facts():
+    """Returns the identities of examples, as text."""
+    traced = ("closure over a function", "optimizer", "network", "method of a strategy", "callback in a loop")
+    sources = [TRACED[name][0] for name in traced] + [source for source, _, _ in HOST.values()]
+    return json.dumps([identity_of(source).facts() for source in sources])
 
 
 def test_it_is_the_same_in_another_process_with_another_hash_seed():
-    code = "from tests.loop.test_identity import all_facts; print(all_facts())"
+    code = "from tests.loop.test_identity import facts; print(facts())"
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == json.loads(all_facts())
+    assert json.loads(done.stdout) == json.loads(facts())
 
 
 def test_the_zoos_own_are_not_lowered(monkeypatch):
@@ -446,6 +512,7 @@ def test_a_program_that_cannot_be_traced_is_never_the_same():
     problem = zoo.from_function(lambda x: 1 / 0, jnp.zeros(3))
     one, other = (identify(SNES, problem.replace()) for _ in range(2))
     assert one.differences(other.facts(), accept_versions=True) == ["code of the problem"]
+    assert "FunctionProblem (ZeroDivisionError: " in differ(one, other)[1]
 
 
 def test_objects_that_refer_to_each_other():

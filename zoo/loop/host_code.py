@@ -30,6 +30,7 @@ _NOT_CODE = {
     *("__static_attributes__", "__weakref__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
 }
 _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_FILLERS = ("CACHE", "EXTENDED_ARG", "PUSH_NULL")
 _LOADS_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _ADDRESS = re.compile(r"\b0x[0-9a-f]+")
 
@@ -131,17 +132,17 @@ class _Walk:
         """Yields instructions, by what they refer to and not by where that stands."""
         arguments = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         yield from ("code", str(sys.version_info[:2]), str(arguments), code.co_exceptiontable.hex())
-        instructions = [each for each in dis.get_instructions(code) if each.opname not in ("CACHE", "PUSH_NULL")]
+        instructions = [each for each in dis.get_instructions(code) if each.opname not in _FILLERS]
         for number, each in enumerate(instructions):
             yield each.opname
             if each.opname in _LOADS_GLOBAL:
                 yield self._global(each.argval, names, instructions[number + 1 :])
             elif each.opname == "IMPORT_NAME":
                 yield from self._module(_absolute(each.argval, instructions[number - 2].argval, names))
-            elif isinstance(each.argval, types.CodeType):
-                yield from self._code(each.argval, names)
-            elif each.opcode in dis.hasconst:
-                yield self.digest(each.argval)
+            elif each.opcode in dis.hasconst and each.arg is not None:
+                constant = code.co_consts[each.arg]
+                is_code = isinstance(constant, types.CodeType)
+                yield from self._code(constant, names) if is_code else (self.digest(constant),)
             elif each.opcode in dis.hasname:
                 yield each.argval
             else:
@@ -188,7 +189,7 @@ class _Walk:
             if is_of_library(each):
                 yield from ("library", str(library_of_module(each.__module__)), each.__module__, each.__qualname__)
                 continue
-            yield "class"
+            yield from ("class", self.digest(type(each)))
             for name in sorted(vars(each).keys() - _NOT_CODE):
                 yield from (name, self.digest(vars(each)[name]))
 
@@ -197,7 +198,7 @@ class _Walk:
         if is_of_library(type(value)) and hasattr(value, "host_code"):  # of the zoo: it knows what it runs
             yield from (type(value).__qualname__, self.digest(value.host_code()))
             return
-        if any(cls.__module__.startswith("flax.linen") for cls in type(value).__mro__):
+        if dataclasses.is_dataclass(value) and any(c.__module__ == "flax.linen.module" for c in type(value).__mro__):
             fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]  # others count up
             yield from ("flax", self.digest(type(value)), *(self.digest(getattr(value, name)) for name in fields))
             return

@@ -38,7 +38,7 @@ from zoo.host.problem import HostProblem
 from zoo.loop.libraries import digest_of_sources, is_of_library
 from zoo.loop.once import once_per_object
 from zoo.loop.program_text import ProgramText, text_of_gradient, text_of_problem, text_of_strategy
-from zoo.loop.provenance import describe_value, fingerprint
+from zoo.loop.provenance import describe_numbers, describe_value, fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +109,6 @@ def identify(strategy: Strategy, problem: Problem, **facts: Any) -> Identity:
     return Identity(what, describe_numbers(), _versions(), unseen)
 
 
-def describe_numbers() -> dict[str, Any]:
-    """Returns what of JAX's settings decides numbers."""
-    config: Any = jax.config  # whose type does not list its entries
-    generator = str(config.jax_default_prng_impl)
-    return {
-        "precision": 64 if config.jax_enable_x64 else 32,
-        "matmul precision": str(config.jax_default_matmul_precision or "default"),
-        "generator": generator if config.jax_threefry_partitionable else f"{generator}, not partitionable",
-    }
-
-
 def _versions() -> dict[str, Any]:
     return {
         "zoo": __version__,
@@ -172,7 +161,7 @@ def _identify(instance: Any, kind: str, text: ProgramText | None) -> dict[str, A
 def _unseen(text: ProgramText | None) -> list[str]:
     """Returns what of a program cannot be seen, warning of it once."""
     for each in () if text is None else text.unseen:
-        if each not in _said:
+        if text.digest and each not in _said:  # else it fails when it is run, and says so
             _said.add(each)
             warnings.warn(
                 f"{each[:1].upper()}{each[1:]} cannot be compared with what it is in another process, so that results "

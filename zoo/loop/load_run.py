@@ -14,7 +14,8 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.call import make_call
 from zoo.loop.checkpoint import load_tree
-from zoo.loop.identity import compare, describe_numbers
+from zoo.loop.identity import compare
+from zoo.loop.provenance import describe_numbers
 from zoo.loop.result import ARRAYS, TREES, RunResult, numbered_leaves
 from zoo.registry import resolve
 

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import jax
-
 from zoo.core.about import about
+from zoo.loop.provenance import describe_numbers
 
 T = TypeVar("T")
 
 
 def once_per_object(instance: Any, what: str, make: Callable[[], T]) -> T:
-    """Returns what `make` returns for an object that does not change, called once in each precision."""
-    config: Any = jax.config  # whose type does not list its entries
-    known, name = about(instance), (what, config.jax_enable_x64)
+    """Returns what `make` returns for an object that does not change, called once for each of JAX's precisions."""
+    known, name = about(instance), (what, *describe_numbers().values())
     if name not in known:
         known[name] = make()
     return known[name]

@@ -56,15 +56,16 @@ def text_of_strategy(strategy: Strategy, solution: Solution) -> ProgramText:
 
 
 def _lower(function: Any, instance: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> ProgramText:
-    """Returns that of a jitted function's program. One that cannot be traced fails when it is run, and says so."""
+    """Returns that of a jitted function's program."""
     try:
         traced = function.trace(instance, *arguments(instance))
         try:
             lowered = traced.lower(lowering_platforms=("cpu",))
         except (NotImplementedError, ValueError):  # a program for another device alone
             lowered = traced.lower()
-    except Exception:
-        return ProgramText("")
+    except Exception as error:
+        message = str(error).partition("\n")[0]
+        return ProgramText("", (f"the program of {type(instance).__name__} ({type(error).__name__}: {message})",))
     host, unseen = digest_of_host_code([*_callbacks(traced.jaxpr)])
     metrics = sorted(lowered.out_info[-1]) if function is _evaluate else []
     parts = (_without_names(lowered.as_text()), host, metrics)

@@ -105,6 +105,17 @@ def _describe_function(function: Any) -> str:
     return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"
 
 
+def describe_numbers() -> dict[str, Any]:
+    """Returns what of JAX's settings decides numbers."""
+    config: Any = jax.config  # whose type does not list its entries
+    generator = str(config.jax_default_prng_impl)
+    return {
+        "precision": 64 if config.jax_enable_x64 else 32,
+        "matmul precision": str(config.jax_default_matmul_precision or "default"),
+        "generator": generator if config.jax_threefry_partitionable else f"{generator}, not partitionable",
+    }
+
+
 def fingerprint(description: Any) -> str:
     """Returns a short hash of a JSON-able description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]

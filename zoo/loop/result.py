@@ -15,9 +15,8 @@ from zoo.core.strategy import Strategy
 from zoo.loop.checkpoint import save_tree
 from zoo.loop.compiled import Carry
 from zoo.loop.files import write_text
-from zoo.loop.identity import describe_numbers
 from zoo.loop.log import Log
-from zoo.loop.provenance import describe_settings, make_metadata
+from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
 
 if TYPE_CHECKING:
     import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
