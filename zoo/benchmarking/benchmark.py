@@ -21,7 +21,6 @@ from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
-from zoo.loop.identity import Identity, identify
 from zoo.loop.once import once_per_object
 from zoo.loop.progress import say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
@@ -261,9 +260,7 @@ def _finished(
             pair = Pair.load(path)
             if pair.info["error"]:
                 continue
-            differences = Identity(**task.info["identity"]).differences(
-                pair.info["identity"], accept_versions=accept_versions
-            )
+            differences = task.identify().differences(pair.info["identity"], accept_versions=accept_versions)
             if differences:
                 other.append("; ".join(differences))
             else:
@@ -291,11 +288,10 @@ def _info(
     strategy: Strategy, problem: Problem, budget: Budget, num_seeds: int, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     facts = {"num_steps": budget.limits[-1], "num_scores": len(budget.limits), "num_seeds": num_seeds}
-    identity = identify(strategy, problem, **facts, key=metadata["key"], targets=check_targets(problem))
     start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return {
         "date": metadata["date"],
-        "identity": identity.facts(),
+        "key": metadata["key"],
         "strategy_settings": describe_settings(strategy),
         "problem_settings": once_per_object(problem, "settings", lambda: describe_settings(problem)),
         **facts,

@@ -46,6 +46,7 @@ def write_report(
         f"{metadata['date']}; {metadata['num_seeds']} seeds; key {metadata['key']}; "
         f"{metadata['device']['count']} x {metadata['device']['kind']}; "
         + ", ".join(f"{name} {version}" for name, version in metadata["versions"].items() if version)
+        + (f"; XLA_FLAGS {metadata['xla_flags']}" if metadata.get("xla_flags") else "")
         + (f"; commit {metadata['git_commit']}" if metadata.get("git_commit") else "")
         + ".",
         "",

@@ -60,8 +60,10 @@ def make_call(
 
 
 def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
-    """Writes a call into a folder of checkpoints."""
-    write_text(pathlib.Path(folder) / _FILE, json.dumps(call, indent=1))
+    """Writes a call into a folder of checkpoints, if it is not there: nothing is written where a run is finished."""
+    path, text = pathlib.Path(folder) / _FILE, json.dumps(call, indent=1)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
 def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -122,7 +123,7 @@ def fingerprint(description: Any) -> str:
 
 
 def _describe_environment() -> dict[str, Any]:
-    """Returns versions, device and git commit."""
+    """Returns versions, device, the compiler's flags and git commit."""
     packages = ("es-zoo", "jax", "jaxlib", "flax", "optax", "gymnax", "bbobax", "numpy")
     versions = {}
     for package in packages:
@@ -134,6 +135,7 @@ def _describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git_commit": _git_commit(),
     }
 

@@ -191,6 +191,6 @@ def _join_folder(
         complaint = f"The tickets in {folder} are of another ladder"
         identity.check(there.get("identity"), complaint, accept_versions=accept_versions)
         criteria = [*there["criteria"], *(c for c in metadata["criteria"] if c not in there["criteria"])]
-        metadata = {**metadata, "criteria": criteria}
+        metadata = {**metadata, "date": there.get("date"), "criteria": criteria}
     save_metadata(folder, metadata)
     return metadata
