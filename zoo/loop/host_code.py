@@ -195,6 +195,7 @@ class _Walk:
 
     def _instance(self, value: Any) -> Iterator[str]:
         """Yields what pickling would write of an object: its class and its state."""
+        reduce = value.__reduce_ex__
         if is_of_library(type(value)) and hasattr(value, "host_code"):  # of the zoo: it knows what it runs
             yield from (type(value).__qualname__, self.digest(value.host_code()))
             return
@@ -203,7 +204,7 @@ class _Walk:
             yield from ("flax", self.digest(type(value)), *(self.digest(getattr(value, name)) for name in fields))
             return
         try:
-            reduced = value.__reduce_ex__(4)
+            reduced = reduce(4)
         except Exception:
             self._not_seen(f"an object of type {type(value).__module__}.{type(value).__qualname__}")
             return

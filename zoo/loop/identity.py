@@ -160,7 +160,9 @@ def _identify(instance: Any, kind: str, text: ProgramText | None) -> dict[str, A
 
 def _unseen(text: ProgramText | None) -> list[str]:
     """Returns what of a program cannot be seen, warning of it once."""
-    for each in () if text is None else text.unseen:
+    if text is None:
+        return []
+    for each in text.unseen:
         if text.digest and each not in _said:  # else it fails when it is run, and says so
             _said.add(each)
             warnings.warn(
@@ -168,7 +170,7 @@ def _unseen(text: ProgramText | None) -> list[str]:
                 "kept now will not be used again, unless accept_versions=True.",
                 stacklevel=2,
             )
-    return [] if text is None else list(text.unseen)
+    return list(text.unseen)
 
 
 def _needs_text(instance: Any) -> bool:
