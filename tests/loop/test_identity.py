@@ -276,6 +276,17 @@ HOST = {
         "1.0",
         "2.0",
     ),
+    "cached property": (
+        """
+        class Task:
+            @functools.cached_property
+            def center(self): return 1.0
+            def value(self, x): return np.sum(x - self.center)
+        fn = Task().value
+        """,
+        "1.0",
+        "2.0",
+    ),
     "default": ("def fn(x, a=1.0): return np.sum(x) * a", "a=1.0", "a=2.0"),
     "keyword default": ("def fn(x, *, a=1.0): return np.sum(x) * a", "a=1.0", "a=2.0"),
     "global": ("center = 1.0\ndef fn(x): return np.sum((x - center) ** 2)", "center = 1.0", "center = 2.0"),
@@ -506,6 +517,23 @@ def test_what_cannot_be_seen_is_said_once_and_never_the_same():
     assert len(warned) == 1
     assert "lock" in differ(one, other)[0]
     assert one.differences(other.facts(), accept_versions=True) == []
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "open('/dev/null')",
+        "__import__('ctypes').CDLL(None)",
+        "np.frompyfunc(lambda a, b: a + b, 2, 1)",
+        "functools.reduce(lambda inner, _: (inner,), range(5000), None)",
+        "type('Any', (), {'__getattr__': lambda self, name: type(self)()})()",
+    ],
+    ids=["file", "library", "ufunc", "deep", "any attribute"],
+)
+@pytest.mark.filterwarnings("ignore:.*cannot be compared")
+def test_what_cannot_be_walked_over(thing):
+    module = execute(f"thing = {thing}\ndef fn(x): return thing")
+    assert digest_of_host_code(module.fn)[1]
 
 
 def test_a_program_that_cannot_be_traced_is_never_the_same():

@@ -260,7 +260,7 @@ def _finished(
             pair = Pair.load(path)
             if pair.info["error"]:
                 continue
-            differences = task.identify().differences(pair.info["identity"], accept_versions=accept_versions)
+            differences = task.identify().differences(pair.info.get("identity"), accept_versions=accept_versions)
             if differences:
                 other.append("; ".join(differences))
             else:
@@ -272,7 +272,7 @@ def _reuse_lines(folder: pathlib.Path, pairs: Mapping[int, Pair], other: Sequenc
     """Returns what is said of pairs that are there: a line for those that are used, and one for each difference."""
     lines = []
     if pairs:
-        dates = sorted({str(pair.info["date"])[:10] for pair in pairs.values()})
+        dates = sorted({str(pair.info.get("date"))[:10] for pair in pairs.values()})
         computed = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         lines = [f"{_count(len(pairs))} reused from {folder}/, computed {computed}"]
     for difference, count in collections.Counter(other).items():

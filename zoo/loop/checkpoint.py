@@ -90,7 +90,7 @@ class Checkpointer:
             return None
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         complaint = f"The checkpoint in {self.folder} is of another run"
-        self.identity.check(meta["identity"], complaint, accept_versions=self._accept_versions)
+        self.identity.check(meta.get("identity"), complaint, accept_versions=self._accept_versions)
         args = ocp.args.Composite(carry=ocp.args.StandardRestore(carry), record=ocp.args.StandardRestore())
         restored = self._manager.restore(step, args=args)
         record = {name: np.asarray(value) for name, value in restored.record.items()}

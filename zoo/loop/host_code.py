@@ -5,8 +5,10 @@ method with its class, `functools.partial`, `__wrapped__`, and the globals that 
 classes of libraries go by name and version. Comments and the names of functions and variables do not count.
 """
 
+import copyreg
 import dataclasses
 import dis
+import functools
 import hashlib
 import importlib.util
 import pathlib
@@ -40,8 +42,8 @@ def digest_of_host_code(values: Any) -> tuple[str, list[str]]:
     walk = _Walk()
     try:
         digest = walk.digest(values)
-    except RecursionError:
-        digest, walk.unseen = "", ["objects that are nested too deeply"]
+    except Exception as error:  # objects may do anything when they are looked at, or be nested too deeply
+        digest, walk.unseen = "", [f"what host code uses ({type(error).__name__}: {error})"]
     return digest, list(dict.fromkeys(walk.unseen))
 
 
@@ -70,9 +72,13 @@ class _Walk:
             yield from self._array(value)
         elif type(value) in (tuple, list):
             yield type(value).__name__
-            yield from map(self.digest, value)
+            plain = all(type(each) in _ATOMS for each in value)
+            yield from (repr(value),) if plain else map(self.digest, value)
         elif type(value) is dict:
             yield "dict"
+            if all(type(x) in _ATOMS for pair in value.items() for x in pair):
+                yield repr(value)
+                return
             for key, each in value.items():
                 yield self.digest(key)
                 yield self.digest(each)
@@ -90,6 +96,8 @@ class _Walk:
             yield from ("builtin", value.__name__, self.digest(value.__self__))
         elif isinstance(value, property):
             yield from ("property", *map(self.digest, (value.fget, value.fset, value.fdel)))
+        elif isinstance(value, functools.cached_property):
+            yield from ("property", self.digest(value.func))
         elif isinstance(value, (staticmethod, classmethod)):
             yield from (type(value).__name__, self.digest(value.__func__))
         elif isinstance(value, type):
@@ -100,8 +108,12 @@ class _Walk:
             yield from ("library", str(library_of_module(value.__module__)), value.__module__, value.__qualname__)
         elif hasattr(value, "__wrapped__"):
             yield from (type(value).__qualname__, self.digest(value.__wrapped__))
-        elif isinstance(value, _DESCRIPTORS):
+        elif isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):  # of a slot
             yield value.__name__
+        elif isinstance(value, _METHODS_IN_C):
+            yield value.__qualname__
+            if not is_of_library(value.__objclass__):
+                self._not_seen(f"the method {value.__qualname__}")
         else:
             yield from self._instance(value)
 
@@ -195,6 +207,7 @@ class _Walk:
 
     def _instance(self, value: Any) -> Iterator[str]:
         """Yields what pickling would write of an object: its class and its state."""
+        table = copyreg.dispatch_table.get(type(value))
         reduce = value.__reduce_ex__
         if is_of_library(type(value)) and hasattr(value, "host_code"):  # of the zoo: it knows what it runs
             yield from (type(value).__qualname__, self.digest(value.host_code()))
@@ -204,12 +217,17 @@ class _Walk:
             yield from ("flax", self.digest(type(value)), *(self.digest(getattr(value, name)) for name in fields))
             return
         try:
-            reduced = reduce(4)
+            if any(cls.__module__.partition(".")[0] in _OPAQUE for cls in type(value).__mro__):
+                raise TypeError
+            reduced: Any = reduce(4) if table is None else table(value)
         except Exception:
             self._not_seen(f"an object of type {type(value).__module__}.{type(value).__qualname__}")
             return
         if isinstance(reduced, str):
-            yield from ("global", str(library_of_module(type(value).__module__)), reduced)
+            where = str(getattr(value, "__module__", None) or type(value).__module__)
+            yield from ("global", where, reduced, str(library_of_module(where)))
+            if library_of_module(where) is None or getattr(sys.modules.get(where), reduced, None) is not value:
+                self._not_seen(f"{reduced}, an object of type {type(value).__module__}.{type(value).__qualname__}")
             return
         function, arguments, state, items, pairs = (*reduced[:5], *(None,) * (5 - len(reduced[:5])))
         yield from ("instance", *map(self.digest, (function, arguments, state)))
@@ -219,13 +237,8 @@ class _Walk:
         self.unseen.append(f"{what}, which {self._inside[-1]} uses" if self._inside else what)
 
 
-_DESCRIPTORS = (
-    types.MemberDescriptorType,
-    types.GetSetDescriptorType,
-    types.WrapperDescriptorType,
-    types.MethodDescriptorType,
-    types.ClassMethodDescriptorType,
-)
+_METHODS_IN_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+_OPAQUE = ("ctypes", "_ctypes", "cffi", "_cffi_backend")  # whose state is an address
 
 
 def _absolute(name: str, level: int, names: dict[str, Any]) -> str:

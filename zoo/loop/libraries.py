@@ -42,9 +42,9 @@ def library_of_module(name: str) -> str | None:
 
 def is_of_library(value: Any) -> bool:
     """Whether a function or a class is what a library, or the zoo, has under its name."""
-    name = getattr(value, "__qualname__", None)
-    module = sys.modules.get(getattr(value, "__module__", None) or "")
-    if name is None or module is None or library_of_module(module.__name__) is None:
+    name, where = getattr(value, "__qualname__", None), getattr(value, "__module__", None)
+    module = sys.modules.get(where) if isinstance(where, str) else None
+    if not isinstance(name, str) or module is None or library_of_module(module.__name__) is None:
         return False
     found: Any = module
     for part in name.split("."):

@@ -71,10 +71,10 @@ def describe_value(value: Any) -> Any:
 def describe_key(key: jax.Array) -> Any:
     """Returns a random key as JSON-able values, from which `key_from` makes it again: a seed, if it is made of one."""
     generator, data = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
-    seed = functools.reduce(lambda number, word: number << 32 | word, data.ravel().tolist())
-    is_made = key.ndim == 0 and generator == str(jax.random.key_impl(jax.random.key(0))) and seed < 2**31
-    if is_made and np.array_equal(jax.random.key_data(jax.random.key(seed)), data):
-        return seed
+    if key.ndim == 0 and generator == str(jax.random.key_impl(jax.random.key(0))):
+        seed = functools.reduce(lambda number, word: number << 32 | word, data.tolist())
+        if seed < 2**31 and np.array_equal(jax.random.key_data(jax.random.key(seed)), data):
+            return seed
     return {"generator": generator, "data": data.tolist()}
 
 
