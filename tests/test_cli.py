@@ -229,6 +229,19 @@ def test_nothing_of_the_table_is_cut_off(tmp_path):
             assert part in result.stdout
 
 
+def test_benchmark_says_what_it_uses_again(tmp_path):
+    command = [*BENCHMARK, *SMALL, "--out", tmp_path]
+    assert "pair" not in call(*command).stderr
+    assert f"1 pair reused from {tmp_path}/, computed " in call(*command).stderr
+    assert "pair" not in call(*command, "--fresh").stderr
+    (path,) = tmp_path.rglob("pair.json")
+    info = json.loads(path.read_text())
+    info["identity"]["versions"]["zoo"] = "0"
+    path.write_text(json.dumps(info))
+    assert "1 pair reused" in call(*command, "--accept-versions").stderr
+    assert f"computed again, for it is another there: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
+
+
 def test_benchmark_where_everything_fails(monkeypatch, tmp_path):
     monkeypatch.delenv("ZOO_DATA", raising=False)
     result = call("benchmark", "-s", "random_search", "-p", "supervised/mnist", "--steps", 10, "--out", tmp_path)
