@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import zoo
 import zoo.cli
 from tests.benchmarking.test_results import make_pair, make_results
+from tests.loop.examples import assert_same_run
 
 BALL = ["blackbox/sphere", "--set-problem", "num_dims=2", "--set", "population_size=4"]
 RUN = ["run", "random_search", *BALL]
@@ -136,17 +137,51 @@ def test_run_into_a_folder_and_go_on(tmp_path):
     result = call(*RUN, "--generations", 4, "--out", out)
     assert result.exit_code == 0, result.output
     assert f"saved in {out}" in result.stdout.replace("\n", "")
-    assert zoo.load_run(out)["history"].generation.tolist() == [0, 1, 2, 3]
+    assert zoo.load_run(out).num_generations == 4
     result = call(*RUN, "--generations", 6, "--out", out)
     assert result.exit_code == 0, result.output
     assert "6 generations, 24 steps" in result.stdout
     expected = zoo.run(search(), ball(), num_generations=6)
-    loaded = zoo.load_run(out)
-    assert loaded["metrics"] == expected.metrics
-    assert loaded["history"].best_fitness.tolist() == expected.history["best_fitness"].tolist()
-    assert loaded["curve"].generation.tolist() == expected.scores["generation"].tolist()
+    assert_same_run(zoo.load_run(out), expected)
     # Another run does not go on there.
-    assert_error(call(*RUN, "--generations", 6, "--out", out, "--key", 1), "another run", str(out))
+    assert_error(
+        call(*RUN, "--generations", 6, "--out", out, "--key", 1), "another run: key: 0 there, 1 here", str(out)
+    )
+
+
+def test_resume_a_run_from_its_folder_alone(tmp_path):
+    """One that was killed, to its end; and on to another budget."""
+
+    def killed(progress):
+        if progress.generation >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        zoo.run(search(), ball(), 3, num_generations=6, checkpoint=tmp_path / "checkpoints", callback=killed)
+    result = call("run", "--resume", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "random_search on blackbox/sphere: fitness" in result.stdout
+    expected = zoo.run(search(), ball(), 3, num_generations=6)
+    assert_same_run(zoo.load_run(tmp_path), expected)
+    result = call("run", "--resume", tmp_path, "--generations", 8)
+    assert re.match(r"goes on from generation 6 in .*/checkpoints/, saved \d{4}-\d\d-\d\d", result.stderr)
+    assert zoo.load_run(tmp_path).num_generations == 8
+    # A result without checkpoints is computed once more.
+    expected.save(tmp_path / "saved")
+    assert call("run", "--resume", tmp_path / "saved").exit_code == 0
+    assert_same_run(zoo.load_run(tmp_path / "saved"), expected)
+
+
+def test_resume_says_what_is_wrong(tmp_path):
+    assert_error(call("run", "--resume", tmp_path), "No run in", str(tmp_path))
+    wrong = "leave out strategy, problem, --key, --set, --set-problem"
+    assert_error(call(*RUN, "--resume", tmp_path, "--key", 1), wrong)
+    assert_error(call("run", "snes"), "a strategy and a problem, or --resume")
+    (tmp_path / "run.json").write_text('{"call": 3}')
+    assert_error(call("run", "--resume", tmp_path), "run.json is damaged")
+    problem = zoo.from_function(lambda x: (x**2).sum(), jax.numpy.zeros(2))
+    zoo.run(search(), problem, num_generations=1).save(tmp_path)
+    assert_error(call("run", "--resume", tmp_path), "The problem of this run is no row of the registry")
 
 
 def test_benchmark(tmp_path):
@@ -192,6 +227,19 @@ def test_nothing_of_the_table_is_cut_off(tmp_path):
     for row in results.summary().itertuples():
         for part in (row.strategy, row.problem, f"{row.score:.4g}", f"{row.low:.4g}", f"{row.high:.4g}"):
             assert part in result.stdout
+
+
+def test_benchmark_says_what_it_uses_again(tmp_path):
+    command = [*BENCHMARK, *SMALL, "--out", tmp_path]
+    assert "pair" not in call(*command).stderr
+    assert f"1 pair reused from {tmp_path}/, computed " in call(*command).stderr
+    assert "pair" not in call(*command, "--fresh").stderr
+    (path,) = tmp_path.rglob("pair.json")
+    info = json.loads(path.read_text())
+    info["identity"]["versions"]["zoo"] = "0"
+    path.write_text(json.dumps(info))
+    assert "1 pair reused" in call(*command, "--accept-versions").stderr
+    assert f"computed again, for it is another there: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
 
 
 def test_benchmark_where_everything_fails(monkeypatch, tmp_path):

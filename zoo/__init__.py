@@ -19,8 +19,9 @@ from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python
+from zoo.loop.load_run import load_run
 from zoo.loop.optimizer import Optimizer
-from zoo.loop.result import RunResult, load_run
+from zoo.loop.result import RunResult
 from zoo.loop.run import minimize, run
 from zoo.registry import (
     list_problems,

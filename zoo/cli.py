@@ -15,6 +15,7 @@ from rich.markup import escape
 
 import zoo
 from zoo._version import __version__
+from zoo.loop.call import CHECKPOINTS, load_call, make_call
 from zoo.registry import catalogue, valid_settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ SetProblem = Annotated[
     typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
 ]
 Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+Versions = Annotated[
+    bool,
+    typer.Option("--accept-versions", help="Use what is there also if another version of the zoo or of JAX made it."),
+]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
 Devices = Annotated[int | None, typer.Option(help="Split each population over so many devices. Default: use one.")]
 
@@ -91,33 +96,52 @@ def list_command() -> None:
 
 @app.command("run")
 def run_command(
-    strategy: Annotated[str, typer.Argument(help="Id of a strategy, such as open_es.")],
-    problem: Annotated[str, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")],
+    strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es.")] = None,
+    problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget in problem steps.")] = None,
     generations: Annotated[int | None, typer.Option(help="Budget in generations.")] = None,
     target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
-    key: Seed = 0,
+    key: Annotated[int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.")] = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
     out: Annotated[
         pathlib.Path | None,
         typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
     ] = None,
+    resume: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder of a run to repeat or to go on with, by itself or to another budget."),
+    ] = None,
+    accept_versions: Versions = False,
     devices: Devices = None,
     cache: Cache = True,
 ) -> None:
     """Run one strategy on one problem."""
     with _clear_errors():
         _keep_programs(cache)
-        made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+        budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target}
+        if resume is not None:
+            given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
+            given |= {"--set": settings, "--set-problem": problem_settings}
+            if any(value is not None for value in given.values()):
+                names = ", ".join(name for name, value in given.items() if value is not None)
+                raise ValueError(f"--resume takes a run as it is in its folder, so leave out {names}.")
+            call, checkpoints, budget = _stored_run(resume, budget)
+            made_strategy, made, made_key = make_call(call, None, None)
+            strategy, problem, out = call["strategy"]["id"], call["problem"]["id"], resume
+        elif strategy is None or problem is None:
+            raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
+        else:
+            made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+            made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
+            made_key, checkpoints = key or 0, None if out is None else out / CHECKPOINTS
         result = zoo.run(
-            zoo.make_strategy(strategy, problem=made, **_parse_settings(settings)),
+            made_strategy,
             made,
-            key,
-            num_steps=steps,
-            num_generations=generations,
-            target=target,
-            checkpoint=None if out is None else out / "checkpoints",
+            made_key,
+            **budget,
+            checkpoint=checkpoints,
+            accept_versions=accept_versions,
             progress=True,
             mesh=_mesh(devices),
         )
@@ -157,6 +181,8 @@ def benchmark_command(
         pathlib.Path,
         typer.Option(help="Folder for results, report and curves; finished pairs there are not rerun."),
     ] = pathlib.Path("results"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all pairs, also those that are there.")] = False,
+    accept_versions: Versions = False,
     executor: Annotated[
         str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
     ] = "local",
@@ -175,6 +201,8 @@ def benchmark_command(
             strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
             problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
             out=out,
+            fresh=fresh,
+            accept_versions=accept_versions,
             executor=executor,
             mesh=_mesh(devices),
         )
@@ -213,6 +241,7 @@ def tickets_command(
         pathlib.Path,
         typer.Option(help="Folder for tickets and figures; rounds that are finished there are not run again."),
     ] = pathlib.Path("tickets"),
+    accept_versions: Versions = False,
     cache: Cache = True,
 ) -> None:
     """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
@@ -230,6 +259,7 @@ def tickets_command(
             exclude=tuple(exclude or ()),
             weight_decay=weight_decay,
             out=out,
+            accept_versions=accept_versions,
         )
         headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"
         table = tickets.summary()
@@ -239,6 +269,18 @@ def tickets_command(
         for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
             figure.savefig(out / f"{name}.png", dpi=150)
         _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
+
+
+def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str, Any], pathlib.Path, dict[str, Any]]:
+    """Returns the call of a saved run, the folder of its checkpoints, and its budget with what is given instead."""
+    call, checkpoints = load_call(folder)
+    stored = call["budget"]
+    if budget["num_steps"] is not None or budget["num_generations"] is not None:
+        stored = {**stored, "num_steps": None, "num_generations": None}
+    if call["has_solution"]:
+        raise ValueError("This run began from a solution that was passed to it: go on with zoo.run(..., solution=...).")
+    changed = {name: value for name, value in budget.items() if value is not None}
+    return call, checkpoints, {**stored, **changed}
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from zoo.core.about import about
 from zoo.core.problem import Problem
 from zoo.core.settings import internal_fields
 from zoo.core.strategy import Strategy
@@ -149,6 +150,7 @@ class Registry:
             raise TypeError(
                 f"The factory of {self.kind} {id!r} returned {type(made).__name__}, not a zoo.{self.base.__name__}."
             )
+        about(made)[_RECIPE] = {"id": id, "settings": settings, "for_problem": False}
         return made
 
     def factory(self, id: str) -> tuple[Any, str | None]:
@@ -229,6 +231,7 @@ def _show(default: Any) -> str:
     return getattr(default, "__qualname__", None) or repr(default)
 
 
+_RECIPE = "recipe"
 _strategies = Registry("strategy", Strategy, STRATEGIES, "zoo.strategies")
 _problems = Registry("problem", Problem, PROBLEMS, "zoo.problems")
 
@@ -255,8 +258,17 @@ def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -
     if not isinstance(problem, Problem):
         raise TypeError(f"make_strategy expects problem to be a zoo.Problem, got {type(problem).__name__}.")
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    settings = complete_settings(id, settings, problem.suggestions, solution)
-    return _strategies.make(id, settings).for_solution(solution)
+    completed = complete_settings(id, settings, problem.suggestions, solution)
+    made = _strategies.make(id, completed).for_solution(solution)
+    about(made)[_RECIPE] = {"id": id, "settings": settings, "for_problem": True}
+    return made
+
+
+def recipe(item: str | Strategy | Problem) -> dict[str, Any] | None:
+    """Returns the id and the settings that a strategy or a problem was made by; `None`: it was not, or was changed."""
+    if isinstance(item, str):
+        return {"id": item, "settings": {}, "for_problem": True}
+    return about(item).get(_RECIPE)
 
 
 def given_strategy(strategy: str | Strategy, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:

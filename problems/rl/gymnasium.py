@@ -156,6 +156,14 @@ class Episodes(NamedTuple):
     def __name__(self) -> str:
         return f"rl/gymnasium/{pickle.loads(self.spec).id}"
 
+    def host_code(self) -> Any:
+        """Returns what tells it from others: with the class or the function that makes the environment."""
+        spec = pickle.loads(self.spec)
+        creator = spec.entry_point
+        if isinstance(creator, str):
+            creator = importlib.import_module("gymnasium.envs.registration").load_env_creator(creator)
+        return (creator, vars(spec), *self[1:])
+
     def __call__(self, seeds: np.ndarray, population: Any) -> tuple[np.ndarray, np.ndarray]:
         """Plays `num_episodes` episodes of each member; the seed of the member is that of all its randomness."""
         shape = len(seeds), self.num_episodes

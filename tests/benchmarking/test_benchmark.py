@@ -15,6 +15,7 @@ from zoo.benchmarking.results import CURVE_COLUMNS
 
 TRACES = []
 SWITCHES = {"interrupt": False, "fail": False}
+TRACES_TO_COMPARE = 2  # of a function, to tell whether it is the one that results are there of
 
 
 def random_start(key):
@@ -377,18 +378,18 @@ def test_finished_pairs_are_not_computed_again(tmp_path):
         return count_traces(lambda: zoo.benchmark(strategies, problems, out=tmp_path, **{**TINY, **settings}))
 
     traced, first = call()
-    assert traced > 0
+    assert traced > TRACES_TO_COMPARE
     saved = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("pair.json")}
     assert len(saved) == 2
     traced, second = call()
-    assert traced == 0
+    assert traced == TRACES_TO_COMPARE
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
     pd.testing.assert_frame_equal(second.curves, first.curves, check_exact=True)
     assert [pair.info for pair in second.pairs] == [pair.info for pair in first.pairs]
 
     # Another setting of one strategy: its pair alone is computed again.
     traced, third = call(sigma=0.2)
-    assert traced > 0
+    assert traced > TRACES_TO_COMPARE
     changed = [path for path in saved if path.stat().st_mtime_ns != saved[path]]
     assert ["other" in str(path) for path in changed] == [True]
     assert third.scores("search", "bowl").tolist() == first.scores("search", "bowl").tolist()
@@ -490,3 +491,61 @@ def test_programs_are_dropped_now_and_then(monkeypatch):
     results = zoo.benchmark({"search": SEARCH}, problems, **TINY)
     assert not len(results.failures)
     assert zoo.loop.compiled.advance.num_programs == 1
+
+
+# Another program
+
+
+def scaled(factor):
+    """Returns the same function by name and place, with another constant."""
+    names = {"jnp": jnp}
+    exec(compile(f"def scaled(x):\n    return {factor} * jnp.sum(x**2)", "user_code.py", "exec"), names)
+    return names["scaled"]
+
+
+def test_another_function_of_the_same_name_is_computed_again(tmp_path, capsys):
+    def call(factor, **settings):
+        problems = {"scaled": zoo.from_function(scaled(factor), jnp.ones(2)), "bowl": BOWL}
+        return zoo.benchmark({"search": SEARCH}, problems, out=tmp_path, **{**TINY, "progress": True, **settings})
+
+    first = call(1.0)
+    assert "pair" not in capsys.readouterr().err
+    edited = call(2.0)
+    assert edited.scores("search", "scaled").tolist() == [2 * x for x in first.scores("search", "scaled")]
+    today = edited.metadata["date"][:10]
+    assert capsys.readouterr().err.splitlines() == [
+        f"1 pair reused from {tmp_path}/, computed {today}",
+        f"1 pair in {tmp_path}/ computed again, for it is another there: code of the problem",
+    ]
+    before = saved_at(tmp_path)
+    call(2.0, fresh=True)
+    assert all(saved_at(tmp_path)[name] > before[name] for name in before)
+    assert capsys.readouterr().err == ""
+
+
+def test_pairs_of_another_version_are_computed_again_unless_they_are_accepted(tmp_path, caplog):
+    def call(**settings):
+        return zoo.benchmark({"search": SEARCH}, {"bowl": BOWL}, out=tmp_path, **{**TINY, **settings})
+
+    call()
+    (path,) = tmp_path.rglob("pair.json")
+    info = json.loads(path.read_text())
+    info["identity"]["versions"]["jax"] = "0.1"
+    path.write_text(json.dumps(info))
+    with caplog.at_level("INFO", logger="zoo"):
+        call(accept_versions=True)
+        assert path.read_text() == json.dumps(info)
+        call()
+    assert f"another there: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
+    assert json.loads(path.read_text())["identity"]["versions"]["jax"] == jax.__version__
+
+
+def test_pairs_of_another_precision_are_computed_again(tmp_path):
+    def call():
+        problem = zoo.make_problem("blackbox/sphere", num_dims=2)
+        return zoo.benchmark({"search": SEARCH}, {"ball": problem}, out=tmp_path, **TINY)
+
+    call()
+    with jax.enable_x64(True):
+        double = call().pair("search", "ball").solution["mean"]
+    assert double.dtype == np.float64

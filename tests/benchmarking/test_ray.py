@@ -57,7 +57,7 @@ def key_data(leaf):
 def assert_same(results, expected):
     """Asserts that all is equal but the seconds."""
     assert [(p.strategy, p.problem) for p in results.pairs] == [(p.strategy, p.problem) for p in expected.pairs]
-    clock = ("seconds", "compile_seconds")
+    clock = ("date", "seconds", "compile_seconds")
     for pair, other in zip(results.pairs, expected.pairs, strict=True):
         assert {k: v for k, v in pair.info.items() if k not in clock} == {
             k: v for k, v in other.info.items() if k not in clock
@@ -149,7 +149,7 @@ def test_workers_that_die_and_errors(tmp_path):
     assert traces["unlucky"] == traces["good"] + 1
     assert "worker that computed this pair died" in errors["deadly"]
     assert errors["wrong"] == "RuntimeError: out of luck"
-    assert traces["wrong"] == 1  # it would fail again
+    assert traces["wrong"] == 2  # to compare it and to run it, once: it would fail again
     assert "in fail" in results.pair("search", "wrong").info["traceback"]
     plain = zoo.benchmark({"search": SEARCH}, {"plain": make_problem(square)}, **TINY).scores("search", "plain")
     for name in ("good", "unlucky"):
@@ -159,7 +159,7 @@ def test_workers_that_die_and_errors(tmp_path):
     switch.touch()
     results, traces = benchmark()
     assert results.failures.problem.tolist() == ["wrong"]
-    assert traces["good"] == traces["unlucky"] == 0
+    assert traces["good"] == traces["unlucky"] == 2  # to see that they are the same
     assert traces["deadly"] > 0
     np.testing.assert_array_equal(results.scores("search", "deadly"), plain)
 
@@ -175,6 +175,30 @@ def test_what_cannot_travel_fails_alone(tmp_path):
         {"strategy": "search", "problem": "picky", "error": "TypeError: not today"}
     ]
     assert [pair.problem for pair in results.pairs] == ["picky", "square"]
+
+
+def test_what_a_worker_computed_is_used_again(tmp_path, caplog):
+    """Functions and classes that were sent to it count as those that are here."""
+    factor = 2.0
+
+    class Task:
+        shift = 1.0
+
+        def __call__(self, x):
+            return float(np.sum(shifted(x) * factor))
+
+    def shifted(x):
+        return x - Task.shift
+
+    problems = {
+        "traced": make_problem(lambda x: jnp.sum(x - factor)),
+        "host": zoo.from_python(Task(), np.zeros(3)),
+    }
+    with caplog.at_level("INFO", logger="zoo"):
+        on_ray({"search": SEARCH}, problems, out=tmp_path)
+        assert not caplog.messages
+        zoo.benchmark({"search": SEARCH}, problems, out=tmp_path, **TINY)
+    assert caplog.messages[0].startswith("2 pairs reused from ")
 
 
 def test_an_interrupt_keeps_what_is_finished_and_ends_the_rest(tmp_path, monkeypatch):

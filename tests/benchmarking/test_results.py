@@ -1,6 +1,7 @@
 """Results: frames, statistics, ranks, figures, reports, and the folder that holds them."""
 
 import json
+import os
 import re
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from zoo.loop.provenance import make_metadata
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0):
     """A pair with the given headline scores, `[num_seeds, num_points]`; none if it failed."""
     info = {
-        "fingerprint": None if error else "0123",
+        "identity": None if error else {"what": {}},
         "strategy_settings": None if error else {"sigma": 0.1},
         "problem_settings": {},
         "headline": "score",
@@ -409,6 +410,7 @@ def test_report(results, tmp_path):
     ranks = text.partition("## Mean rank over problems")[2]
     assert re.findall(r"\| (\w) \| ([\d.]+) \|", ranks) == [("a", "1.50"), ("b", "1.50"), ("c", "3.00")]
     assert "5 seeds; key 0" in text
+    assert f"XLA_FLAGS {os.environ['XLA_FLAGS']}" in text
     assert f"jax {results.metadata['versions']['jax']}" in text
     for pair in results.pairs:
         assert f"- {pair.strategy} on {pair.problem}: `" in text

@@ -8,12 +8,14 @@ import sys
 import time
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import zoo
-from tests.loop.examples import BOWL, BUDGET, NOISY, PAIRS, SEARCH, SNES, Walk, assert_same_run, attempt
+from tests.loop.examples import BOWL, BUDGET, NOISY, PAIRS, SEARCH, SNES, Walk, assert_same_run, attempt, bowl
+from zoo.loop import identity
 
 
 class InterruptionError(Exception):
@@ -129,7 +131,7 @@ def test_a_run_stopped_by_its_callback_goes_on(result, tmp_path):
 
 
 def other_bowl(x):
-    return jnp.sum((x - 1) ** 2)
+    return jnp.sum((x - 2) ** 2)
 
 
 @pytest.mark.parametrize(
@@ -203,3 +205,31 @@ def test_killed_while_writing_checkpoints(tmp_path):
     resumed = zoo.run("snes", "blackbox/sphere", 3, checkpoint=tmp_path, callback=seen.append, **budget)
     assert [p.generation for p in seen] == list(range(reached + 2, reached + 21, 2))
     assert_same_run(resumed, zoo.run("snes", "blackbox/sphere", 3, **budget))
+
+
+def test_an_edited_function_is_another_run(tmp_path):
+    for factor in (1.0, 2.0):
+        names = {"jnp": jnp}
+        exec(compile(f"def fn(x):\n    return {factor} * jnp.sum(x**2)", "user_code.py", "exec"), names)
+        call = (SNES, zoo.from_function(names["fn"], jnp.ones(3)))
+        if factor == 1.0:
+            zoo.run(*call, checkpoint=tmp_path, **BUDGET)
+        else:
+            with pytest.raises(ValueError, match=r"is of another run: code of the problem\. Choose another folder"):
+                zoo.run(*call, checkpoint=tmp_path, **BUDGET)
+
+
+def test_another_precision_is_another_run(finished):
+    with jax.enable_x64(True):
+        problem = zoo.from_function(bowl, jnp.zeros(3, jnp.float32))
+        with pytest.raises(ValueError, match=r"another run: .*precision: 32 there, 64 here"):
+            zoo.run(SNES, problem, 0, checkpoint=finished, accept_versions=True, **BUDGET)
+
+
+def test_another_version_is_another_run_unless_it_is_accepted(finished, monkeypatch):
+    monkeypatch.setattr(identity, "__version__", "99")
+    with pytest.raises(ValueError, match=rf"zoo: {zoo.__version__} there, 99 here\. .*accept_versions=True"):
+        zoo.run(SNES, BOWL, 0, checkpoint=finished, **BUDGET)
+    seen = []
+    zoo.run(SNES, BOWL, 0, checkpoint=finished, accept_versions=True, callback=seen.append, **BUDGET)
+    assert seen == []

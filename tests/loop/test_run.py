@@ -1,5 +1,7 @@
 """One run: what it returns, keys and what is given, saving; and the same for plain functions."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,11 @@ from tests.loop.examples import (
     BOWL,
     BUDGET,
     NOISY,
+    PAIRS,
     SEARCH,
     SNES,
     TRACES,
+    Walk,
     assert_same,
     assert_same_run,
     attempt,
@@ -209,31 +213,26 @@ def test_a_run_with_other_numbers_is_not_traced_again(result):
 
 def test_save_and_load(walk, tmp_path):
     walk.save(tmp_path / "run")
-    loaded = zoo.load_run(str(tmp_path / "run"))
-    for name in ("mean", "best_solution"):
-        saved = jax.tree.map(np.asarray, getattr(walk, name))
-        assert_same(loaded[name], saved)
-    assert_same(loaded["statistics"], jax.tree.map(np.asarray, walk.problem_state.statistics))
-    pd.testing.assert_frame_equal(loaded["curve"], walk.curve(), check_exact=True)
-    history = loaded["history"]
-    assert history.pop("generation").tolist() == list(range(12))
-    pd.testing.assert_frame_equal(history, pd.DataFrame(walk.history), check_exact=True)
-    assert loaded["metrics"] == walk.metrics
-    assert loaded["best_fitness"] == walk.best_fitness
-    assert loaded["stopped_by"] == "budget"
-    assert loaded["seconds"] == walk.seconds
-    assert loaded["strategy"]["population_size"] == 4
-    assert loaded["problem"]["hazard"] == 0.3
-    assert loaded["versions"]["jax"] == jax.__version__
+    loaded = zoo.load_run(str(tmp_path / "run"), Walk(), PAIRS)
+    assert_same_run(loaded, walk)
+    assert (loaded.seconds, loaded.compile_seconds) == (walk.seconds, walk.compile_seconds)
+    assert loaded.strategy == walk.strategy
+    assert_same(loaded.key, walk.key)
+    pd.testing.assert_frame_equal(loaded.curve(), walk.curve(), check_exact=True)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["strategy"]["population_size"] == 4
+    assert facts["problem"]["hazard"] == 0.3
+    assert facts["versions"]["jax"] == jax.__version__
+    assert facts["call"]["key"] == 0
+    # And it goes on.
+    further = {"num_generations": 14, "num_scores": 7}
+    assert_same_run(zoo.run(start=loaded, **further), zoo.run(PAIRS, Walk(), 0, **further))
 
 
 def test_save_replaces(result, walk, tmp_path):
     walk.save(tmp_path)
     result.save(tmp_path)
-    loaded = zoo.load_run(tmp_path)
-    assert loaded["metrics"] == result.metrics
-    assert_same(loaded["mean"], np.asarray(result.mean))
-    assert len(loaded["curve"]) == len(result.curve())
+    assert_same_run(zoo.load_run(tmp_path, BOWL, SNES), result)
 
 
 def test_nothing_to_load(tmp_path):

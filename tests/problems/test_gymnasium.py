@@ -1,6 +1,7 @@
 """Gymnasium environments: against a loop of one environment by hand, and what is said of those that will not do."""
 
 import sys
+import types
 
 import gymnasium
 import jax
@@ -10,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 import zoo
+from zoo.loop.identity import identify
 from zoo.problems.networks import FunctionNetwork
 from zoo.problems.rl.gymnasium import GymnasiumProblem
 
@@ -182,3 +184,34 @@ def test_unsupported_spaces(kwargs, message):
             zoo.make_problem("rl/gymnasium/ZooTest/Unsupported-v0")
     finally:
         del gymnasium.registry["ZooTest/Unsupported-v0"]
+
+
+MINE = """
+import gymnasium, numpy as np
+
+class Mine(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, True, False, {}
+"""
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_another_environment_under_the_same_id_is_another_program(by_name, monkeypatch):
+    def identity_of(source):
+        module = types.ModuleType("user_environments")
+        exec(source, vars(module))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.delitem(gymnasium.registry, "ZooTest/Mine-v0", raising=False)
+        gymnasium.register("ZooTest/Mine-v0", "user_environments:Mine" if by_name else module.Mine)
+        return identify(zoo.make_strategy("snes", population_size=4), zoo.make_problem("rl/gymnasium/ZooTest/Mine-v0"))
+
+    one, again, other = (identity_of(source) for source in (MINE, MINE, MINE.replace("1.0, True", "2.0, True")))
+    assert one.differences(again.facts()) == []
+    assert one.differences(other.facts()) == ["code of the problem"]
+    assert one.unseen == []

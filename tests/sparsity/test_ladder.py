@@ -12,6 +12,7 @@ import pytest
 
 import zoo
 from tests.the_loop import initial_solution
+from zoo.loop import identity
 from zoo.sparsity.ladder import lottery_tickets, save_round
 
 CRITERIA = ["snr", "magnitude", "random"]
@@ -288,10 +289,19 @@ def test_what_is_finished_is_not_computed_again(ladder, folder, advanced, capsys
 )
 def test_a_folder_of_another_ladder(changes, ladder, folder, advanced):
     facts = (folder / "tickets.json").read_text()
-    with pytest.raises(ValueError, match=r"of another ladder .* Choose another folder"):
+    with pytest.raises(ValueError, match=r"of another ladder: .* Choose another folder"):
         climb(**changes, out=folder)
     assert advanced == []
     assert (folder / "tickets.json").read_text() == facts
+
+
+def test_a_folder_of_another_version(ladder, folder, advanced, monkeypatch, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.setattr(identity, "__version__", "99")
+    with pytest.raises(ValueError, match=r"of another ladder: zoo: .* there, 99 here\..* --accept-versions"):
+        climb(out=tmp_path / "copy")
+    assert equal(climb(out=tmp_path / "copy", accept_versions=True).rounds, ladder.rounds)
+    assert advanced == []
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -1,16 +1,16 @@
 """Compares strategies on problems with one call."""
 
+import collections
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo._version import __version__
 from zoo.benchmarking.pair import Pair, PairTask, failed_pair, pair_folder
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
@@ -21,7 +21,9 @@ from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
-from zoo.loop.provenance import describe_settings, describe_value, fingerprint, make_metadata
+from zoo.loop.once import once_per_object
+from zoo.loop.progress import say
+from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import make_problem, make_strategy
 
 Settings = Mapping[str, Any]
@@ -46,6 +48,8 @@ def benchmark(
     executor: str = "local",
     ray_options: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
+    fresh: bool = False,
+    accept_versions: bool = False,
     progress: bool = True,
 ) -> Results:
     """Runs every strategy on every problem, all seeds of a pair in one compiled program.
@@ -62,8 +66,9 @@ def benchmark(
             They apply to strategies given by id. What stays open is filled in from the problem's suggestions.
         problem_settings: Settings by problem label, for problems given by id.
         num_scores: Points of a learning curve, besides the initial solution.
-        out: Folder that each pair is saved to as soon as it is finished. Pairs already there, with the same settings,
-            are not computed again.
+        out: Folder that each pair is saved to as soon as it is finished. Pairs already there are not computed again, if
+            they have the same settings, data, key and code, precision and versions of the zoo and of JAX. One line
+            says how many there are and what differs in the others; without progress bars it goes to the logger "zoo".
         executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
             Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
             must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
@@ -73,6 +78,9 @@ def benchmark(
             GPU for each pair by `{"num_gpus": 1}`.
         mesh: Devices to split each population over, for the local executor; see `zoo.run`. Where several processes
             share it, all of them make this call and get the results; the first alone writes and reads `out`.
+        fresh: Whether to compute all pairs, also those that are in `out`.
+        accept_versions: Whether pairs will do that other versions of the zoo or of JAX computed, or code that cannot be
+            compared.
         progress: Whether to show progress bars.
 
     Returns:
@@ -99,7 +107,7 @@ def benchmark(
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
     written = folder if is_first_process(mesh) else None
-    metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
+    metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
@@ -118,8 +126,11 @@ def benchmark(
             continue
         info = _info(strategy, problem, budget, num_seeds, metadata)
         missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
-    if folder is not None:
-        pairs |= from_first_process(mesh, functools.partial(_finished, folder, missing))
+    if folder is not None and not fresh:
+        there, other = from_first_process(mesh, functools.partial(_finished, folder, missing, accept_versions))
+        pairs |= there
+        for line in _reuse_lines(folder, there, other):
+            say(line, show=progress and is_first_process(mesh))
         missing = {number: task for number, task in missing.items() if number not in pairs}
     if written is not None and pairs:
         results().save_metadata(written)
@@ -238,35 +249,51 @@ def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **con
     return spec
 
 
-def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
-    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
-    pairs = {}
+def _finished(
+    folder: pathlib.Path, tasks: Mapping[int, PairTask], accept_versions: bool
+) -> tuple[dict[int, Pair], list[str]]:
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail; and what differs in others."""
+    pairs, other = {}, []
     for number, task in tasks.items():
         path = pair_folder(folder, task.strategy_label, task.problem_label)
         if (path / "pair.json").is_file():
             pair = Pair.load(path)
-            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
+            if pair.info["error"]:
+                continue
+            differences = task.identify().differences(pair.info.get("identity"), accept_versions=accept_versions)
+            if differences:
+                other.append("; ".join(differences))
+            else:
                 pairs[number] = pair
-    return pairs
+    return pairs, other
+
+
+def _reuse_lines(folder: pathlib.Path, pairs: Mapping[int, Pair], other: Sequence[str]) -> list[str]:
+    """Returns what is said of pairs that are there: a line for those that are used, and one for each difference."""
+    lines = []
+    if pairs:
+        dates = sorted({str(pair.info.get("date"))[:10] for pair in pairs.values()})
+        computed = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        lines = [f"{_count(len(pairs))} reused from {folder}/, computed {computed}"]
+    for difference, count in collections.Counter(other).items():
+        lines.append(f"{_count(count)} in {folder}/ computed again, for it is another there: {difference}")
+    return lines
+
+
+def _count(number: int) -> str:
+    return f"{number} pair{'' if number == 1 else 's'}"
 
 
 def _info(
     strategy: Strategy, problem: Problem, budget: Budget, num_seeds: int, metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    facts = {
-        "strategy_settings": describe_settings(strategy),
-        "problem_settings": describe_settings(problem),
-        "num_steps": budget.limits[-1],
-        "num_scores": len(budget.limits),
-        "num_seeds": num_seeds,
-    }
-    identity = {**facts, "key": metadata["key"], "version": __version__}
-    targets = check_targets(problem)
-    if targets is not None:  # without them, a pair is what it was before there were any
-        identity["targets"] = targets
+    facts = {"num_steps": budget.limits[-1], "num_scores": len(budget.limits), "num_seeds": num_seeds}
     start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return {
-        "fingerprint": fingerprint(identity),
+        "date": metadata["date"],
+        "key": metadata["key"],
+        "strategy_settings": describe_settings(strategy),
+        "problem_settings": once_per_object(problem, "settings", lambda: describe_settings(problem)),
         **facts,
         "num_dims": num_dims(start),
         "headline": problem.headline,

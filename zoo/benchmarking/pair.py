@@ -16,13 +16,14 @@ import jax
 import pandas as pd
 from jax.sharding import Mesh
 
-from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, record_runtimes
+from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, check_targets, record_runtimes
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import load_tree, save_tree
 from zoo.loop.drive import Options, Outcome, drive
 from zoo.loop.files import replaced_folder
+from zoo.loop.identity import Identity, identify
 
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
 
@@ -34,9 +35,9 @@ class Pair:
     Attributes:
         strategy: The strategy's label.
         problem: The problem's label.
-        info: JSON-able facts: `fingerprint`, `strategy_settings`, `problem_settings`, `headline`, `maximize`,
-            `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what went
-            wrong).
+        info: JSON-able facts: `identity`, `date`, `key`, `strategy_settings`, `problem_settings`, `headline`,
+            `maximize`, `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what
+            went wrong).
         curve: Frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
         runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
@@ -103,11 +104,17 @@ class PairTask:
     def compute(self, progress: str | None = None) -> Pair:
         """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
         try:
+            info = {**self.info, "identity": self.identify().facts()}
             options = Options(budget=self.budget, progress=progress, mesh=self.mesh)
             outcome = drive(self.strategy, self.problem, self.keys, options)
-            return _pair(self.strategy_label, self.problem_label, self.problem, self.info, outcome)
+            return _pair(self.strategy_label, self.problem_label, self.problem, info, outcome)
         except Exception as error:
             return self.failed(error)
+
+    def identify(self) -> Identity:
+        """Returns what tells it from other pairs; it is found out where the pair is computed, by its versions."""
+        facts = {name: self.info[name] for name in ("num_steps", "num_scores", "num_seeds", "key")}
+        return identify(self.strategy, self.problem, **facts, targets=check_targets(self.problem))
 
     def failed(self, error: Exception) -> Pair:
         """Returns the pair as one that failed."""
@@ -143,7 +150,7 @@ def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], out
 def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, Any]) -> Pair:
     """Returns the pair of a strategy and a problem that could not be run."""
     failure = {
-        "fingerprint": None,
+        "identity": None,
         "strategy_settings": None,
         **info,
         "seconds": 0.0,

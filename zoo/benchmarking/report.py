@@ -40,13 +40,13 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(path.parent / f"{name}.png", dpi=120)
-    key = metadata["key"]["sha256"] if isinstance(metadata["key"], dict) else metadata["key"]
     lines = [
         "# Benchmark",
         "",
-        f"{metadata['date']}; {metadata['num_seeds']} seeds; key {key}; "
+        f"{metadata['date']}; {metadata['num_seeds']} seeds; key {metadata['key']}; "
         f"{metadata['device']['count']} x {metadata['device']['kind']}; "
         + ", ".join(f"{name} {version}" for name, version in metadata["versions"].items() if version)
+        + (f"; XLA_FLAGS {metadata['xla_flags']}" if metadata.get("xla_flags") else "")
         + (f"; commit {metadata['git_commit']}" if metadata.get("git_commit") else "")
         + ".",
         "",

@@ -68,6 +68,9 @@ class HostFunction:
         """Name of the function, for messages."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
+    def __reduce__(self) -> Any:
+        return HostFunction, (self.fn, self.result, self.vectorized)  # without what was found out by calls
+
     def __call__(self, *args: Any) -> Any:
         """Returns `fn(*args)` as JAX arrays."""
         args = jax.tree.map(jnp.asarray, args)

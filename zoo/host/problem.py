@@ -229,10 +229,14 @@ class _Evaluator:
 
     def __init__(self, function: HostFunction, num_processes: int, timeout: float | None):
         self._function = function
+        self._num_processes = num_processes
         self._timeout = timeout
         self._num_chunks = max(num_processes, 1)
         self._pool = ProcessPool(function.fn, num_processes) if num_processes else None
         self._succeeded = self._warned = False
+
+    def __reduce__(self) -> Any:
+        return _Evaluator, (self._function, self._num_processes, self._timeout)  # without processes and what they did
 
     def __call__(self, solutions: Any, seeds: np.ndarray, *, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
         """Returns fitness and steps, `[num_members]` each, of solutions stacked along a leading axis."""

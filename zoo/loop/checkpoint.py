@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from zoo.core.keys import is_key
 from zoo.core.sharding import from_first_process, gather
+from zoo.loop.identity import Identity
 
 
 class Checkpointer:
@@ -19,6 +20,7 @@ class Checkpointer:
     Args:
         folder: Where the checkpoints go; created if missing.
         identity: What tells the run from others.
+        accept_versions: Whether to go on from what another version of the zoo or of JAX saved.
         mesh: The mesh that the run is on. Of several processes that share it, which all make the same calls, the first
             writes and reads for all.
 
@@ -26,9 +28,17 @@ class Checkpointer:
         ValueError: If the folder is a file, or holds the checkpoint of another run.
     """
 
-    def __init__(self, folder: str | pathlib.Path, identity: str, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        identity: Identity,
+        mesh: Mesh | None = None,
+        *,
+        accept_versions: bool = False,
+    ):
         self.folder = pathlib.Path(folder).resolve()
         self.identity = identity
+        self._accept_versions = accept_versions
         self._mesh = mesh
         self._manager: Any = None
         from_first_process(mesh, self._open)
@@ -53,7 +63,7 @@ class Checkpointer:
         items = args.Composite(
             carry=args.StandardSave(jax.tree.map(np.asarray, carry)),
             record=args.StandardSave(record),
-            meta=args.JsonSave({"identity": self.identity, **meta}),
+            meta=args.JsonSave({"identity": self.identity.facts(), **meta}),
         )
         self._manager.save(step, args=items, force=True)
 
@@ -79,11 +89,8 @@ class Checkpointer:
         if step is None:
             return None
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        if meta["identity"] != self.identity:
-            raise ValueError(
-                f"The checkpoint in {self.folder} is of another run (other settings, key or initial solution). "
-                "Choose another folder, or delete this one to start anew."
-            )
+        complaint = f"The checkpoint in {self.folder} is of another run"
+        self.identity.check(meta.get("identity"), complaint, accept_versions=self._accept_versions)
         args = ocp.args.Composite(carry=ocp.args.StandardRestore(carry), record=ocp.args.StandardRestore())
         restored = self._manager.restore(step, args=args)
         record = {name: np.asarray(value) for name, value in restored.record.items()}

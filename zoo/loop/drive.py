@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import pathlib
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,10 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
+from zoo.loop.identity import Identity, identify
 from zoo.loop.log import NOT_METRICS, Log
-from zoo.loop.progress import Compiling, Progress, progress_bar
-from zoo.loop.provenance import describe_settings, describe_value, fingerprint
+from zoo.loop.progress import Compiling, Progress, progress_bar, say
+from zoo.loop.provenance import describe_key, describe_value
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 _MIN_FLAT = 10  # generations of one fitness before there is a warning
@@ -63,9 +66,11 @@ class Options:
         solution: The initial solution; `None`: the problem's.
         start: The carry and the log of a run of one seed that it goes on from; `None`: it begins.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
+        began: Called when the run begins or goes on: a checkpoint that is there is its own.
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
             the carry is reused afterwards.
         checkpoint: The folder where progress is saved, and found.
+        accept_versions: Whether to go on from a checkpoint of another version of the zoo or of JAX.
         progress: The title of a progress bar; `None`: there is none.
         mesh: The devices that populations are split over. Where several processes share it, all of them drive the same
             run: each is handed what comes of it, the first writes checkpoints and shows progress.
@@ -76,8 +81,10 @@ class Options:
     solution: Solution | None = None
     start: tuple[compiled.Carry, Log] | None = None
     callback: Callable[[Progress], bool | None] | None = None
+    began: Callable[[], None] | None = None
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
     checkpoint: str | pathlib.Path | None = None
+    accept_versions: bool = False
     progress: str | None = None
     mesh: Mesh | None = None
 
@@ -86,6 +93,10 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
     """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
+    identity = None  # before anything is placed on devices, whose number does not count
+    if options.checkpoint is not None:
+        facts = {"key": describe_key(keys), "initial_solution": describe_value(solution)}
+        identity = identify(strategy, problem, **facts)
     if options.mesh is not None:
         mesh = check_mesh(options.mesh)
         strategy, problem, keys, solution = replicate(mesh, (strategy, problem, keys, solution))
@@ -93,7 +104,7 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
     options = dataclasses.replace(options, solution=solution)
     title = options.progress if is_first_process(options.mesh) else None
     with context, progress_bar(title, options.budget.limits[-1], status=Compiling()) as show:
-        outcome = _Drive(strategy, problem, keys, options, show).run()
+        outcome = _Drive(strategy, problem, keys, options, identity, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -106,6 +117,7 @@ class _Drive:
         problem: Problem,
         keys: jax.Array,
         options: Options,
+        identity: Identity | None,
         show: Callable[[int, str], None],
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
@@ -118,10 +130,13 @@ class _Drive:
         self._log = Log(num_seeds, self._aux)
         self._log.add_score(self._metrics, self._diagnosis, np.ones(num_seeds, bool))
         self._checkpointer = None
-        if options.checkpoint is not None:
-            identity = _identity(strategy, problem, keys, options.solution)
-            self._checkpointer = Checkpointer(options.checkpoint, identity, options.mesh)
+        if options.checkpoint is not None and identity is not None:
+            self._checkpointer = Checkpointer(
+                options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions
+            )
         self._go_on()
+        if options.began is not None and is_first_process(options.mesh):
+            options.began()
 
     def run(self) -> Outcome:
         """Runs to the end of the budget, or until it is stopped."""
@@ -171,6 +186,9 @@ class _Drive:
         elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
             self._carry, record, meta = restored
             self._log = Log.from_record(record, self._metrics, self._aux)
+            generation = self._log.generations.max()
+            line = f"goes on from generation {generation} in {self._options.checkpoint}/, saved {meta['date'][:10]}"
+            say(line, show=self._options.progress is not None and is_first_process(self._options.mesh))
             if meta["unit"] == budget.unit:
                 limits, self._next_limit = meta["limits"], meta["next_limit"]
         if self._log.generations.any():
@@ -198,7 +216,8 @@ class _Drive:
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
             self._stopped[:] = True
         if self._checkpointer is not None:
-            meta = {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
+            meta: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+            meta |= {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
             self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
 
     def _warn_if_flat(self) -> None:
@@ -276,18 +295,6 @@ def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> c
 def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:
     limits = (np.asarray(generation_limit, np.int32), np.asarray(step_limit, np.int32))
     return limits if batched else (limits[0].reshape(()), limits[1].reshape(()))
-
-
-def _identity(strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None) -> str:
-    """Returns what tells the checkpoints of two runs apart: all but the budget."""
-    return fingerprint(
-        {
-            "strategy": describe_settings(strategy),
-            "problem": describe_settings(problem),
-            "keys": describe_value(keys),
-            "solution": describe_value(solution),
-        }
-    )
 
 
 def _status(log: Log, headline: str) -> str:

@@ -95,13 +95,14 @@ def _largest_array(jaxpr: Any) -> int:
     """Returns how many numbers the largest array that a program computes has."""
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
     sizes = (getattr(x.aval, "size", 0) for equation in jaxpr.eqns for x in equation.outvars)
-    inner = (_largest_array(x) for equation in jaxpr.eqns for x in _jaxprs_in(tuple(equation.params.values())))
+    inner = (_largest_array(x) for equation in jaxpr.eqns for x in jaxprs_in(tuple(equation.params.values())))
     return max((0, *sizes, *inner))
 
 
-def _jaxprs_in(parameters: Any) -> Iterator[Any]:
+def jaxprs_in(parameters: Any) -> Iterator[Any]:
+    """Yields the programs among the parameters of an operation."""
     for parameter in parameters:
         if isinstance(parameter, ClosedJaxpr | Jaxpr):
             yield parameter
         elif isinstance(parameter, tuple | list):
-            yield from _jaxprs_in(parameter)
+            yield from jaxprs_in(parameter)

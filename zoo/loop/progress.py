@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -33,6 +35,14 @@ class Progress:
     best_fitness: float
     diagnosis: dict[str, float]
     aux: Aux
+
+
+def say(line: str, *, show: bool) -> None:
+    """Prints a line beside progress bars, or hands it to the logger "zoo"."""
+    if show:
+        print(line, file=sys.stderr)
+    else:
+        logging.getLogger("zoo").info(line)
 
 
 class Compiling:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -13,9 +14,10 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.keys import is_key
+from zoo.core.keys import as_key, is_key
 from zoo.core.settings import internal_fields
 
 
@@ -66,6 +68,30 @@ def describe_value(value: Any) -> Any:
     return repr(value)
 
 
+def describe_key(key: jax.Array) -> Any:
+    """Returns a random key as JSON-able values, from which `key_from` makes it again: a seed, if it is made of one."""
+    generator, data = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
+    if key.ndim == 0 and generator == str(jax.random.key_impl(jax.random.key(0))):
+        seed = functools.reduce(lambda number, word: number << 32 | word, data.tolist())
+        if seed < 2**31 and np.array_equal(jax.random.key_data(jax.random.key(seed)), data):
+            return seed
+    return {"generator": generator, "data": data.tolist()}
+
+
+def key_from(described: Any) -> jax.Array:
+    """Returns the random key that `describe_key` described.
+
+    Raises:
+        ValueError: If it is the description of none.
+    """
+    try:
+        if not isinstance(described, dict):
+            return as_key(described)
+        return jax.random.wrap_key_data(jnp.asarray(described["data"], jnp.uint32), impl=described["generator"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"Expected a stored random key, a seed or a generator and data, got {described!r}.") from None
+
+
 def _describe_function(function: Any) -> str:
     """Returns a function's name; with a hash of what it does where the name does not tell, as for a lambda."""
     name = f"{function.__module__}:{function.__qualname__}"
@@ -80,13 +106,24 @@ def _describe_function(function: Any) -> str:
     return f"{name}#{fingerprint([*state, describe_value(function.__kwdefaults__)])}"
 
 
+def describe_numbers() -> dict[str, Any]:
+    """Returns what of JAX's settings decides numbers."""
+    config: Any = jax.config  # whose type does not list its entries
+    generator = str(config.jax_default_prng_impl)
+    return {
+        "precision": 64 if config.jax_enable_x64 else 32,
+        "matmul precision": str(config.jax_default_matmul_precision or "default"),
+        "generator": generator if config.jax_threefry_partitionable else f"{generator}, not partitionable",
+    }
+
+
 def fingerprint(description: Any) -> str:
     """Returns a short hash of a JSON-able description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _describe_environment() -> dict[str, Any]:
-    """Returns versions, device and git commit."""
+    """Returns versions, device, the compiler's flags and git commit."""
     packages = ("es-zoo", "jax", "jaxlib", "flax", "optax", "gymnax", "bbobax", "numpy")
     versions = {}
     for package in packages:
@@ -98,6 +135,7 @@ def _describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "git_commit": _git_commit(),
     }
 

@@ -13,14 +13,18 @@ from zoo.core.evaluation import Aux
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
-from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.checkpoint import save_tree
 from zoo.loop.compiled import Carry
 from zoo.loop.files import write_text
 from zoo.loop.log import Log
-from zoo.loop.provenance import describe_settings, make_metadata
+from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
 
 if TYPE_CHECKING:
     import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
+
+ARRAYS = "arrays"
+TREES = ("mean", "best_solution", "best_aux", "aux", "state", "problem_state")
+"""What a folder holds as arrays: leaves by their number, as their structure is that of the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class RunResult:
         seconds: Time spent in the compiled loop; compilation and scoring apart.
         compile_seconds: Time spent compiling (close to zero when a program was already there).
         stopped_by: `"budget"`, `"target"` or `"callback"`.
+        call: How it was called, as JSON-able facts.
     """
 
     strategy: Strategy
@@ -67,6 +72,7 @@ class RunResult:
     seconds: float
     compile_seconds: float
     stopped_by: str
+    call: dict[str, Any]
 
     @property
     def score(self) -> float:
@@ -104,21 +110,18 @@ class RunResult:
         return pd.DataFrame(self.scores)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves solutions, statistics, curves and settings to a folder; `zoo.load_run` reads them back."""
+        """Saves solutions, states, curves and settings to a folder; `zoo.load_run` reads them back."""
         import pandas as pd
 
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tree = {
-            "mean": self.mean,
-            "best_solution": self.best_solution,
-            "statistics": getattr(self.problem_state, "statistics", ()),
-        }
-        save_tree(folder / "solution", tree)
+        save_tree(folder / ARRAYS, {name: numbered_leaves(getattr(self, name)) for name in TREES})
         self.curve().to_csv(folder / "curve.csv", index=False)
         pd.DataFrame(self.history).to_csv(folder / "history.csv", index_label="generation")
         facts = {
             **make_metadata(),
+            "numbers": describe_numbers(),
+            "call": self.call,
             "strategy": describe_settings(self.strategy),
             "problem": describe_settings(self.problem),
             "metrics": self.metrics,
@@ -130,20 +133,6 @@ class RunResult:
         write_text(folder / "run.json", json.dumps(facts, indent=1))
 
 
-def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
-    """Loads what `RunResult.save` wrote.
-
-    Returns:
-        The facts of `run.json`, and `mean`, `best_solution` and `statistics` (nested dicts of arrays), `curve` and
-        `history` (frames).
-
-    Raises:
-        FileNotFoundError: If the folder holds no run.
-    """
-    import pandas as pd
-
-    folder = pathlib.Path(folder)
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
-    frames = {name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in ("curve", "history")}
-    return {**json.loads((folder / "run.json").read_text()), **load_tree(folder / "solution"), **frames}
+def numbered_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by their number, as text that sorts like it."""
+    return {f"{number:06d}": leaf for number, leaf in enumerate(jax.tree.leaves(tree))}

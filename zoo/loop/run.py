@@ -1,5 +1,6 @@
 """Runs one strategy on one problem: `run`, and `minimize` for a plain function."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
+from zoo.loop.call import describe_call, save_call
 from zoo.loop.drive import Options, drive
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
@@ -31,6 +33,7 @@ def run(
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: str | pathlib.Path | None = None,
+    accept_versions: bool = False,
     progress: bool = False,
     mesh: Mesh | None = None,
 ) -> RunResult:
@@ -52,7 +55,10 @@ def run(
         solution: Initial solution; default: `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
-            there resumes from it: the result is bit-identical to that of an uninterrupted run.
+            there resumes from it: the result is bit-identical to that of an uninterrupted run. The checkpoint of
+            another run is an error: one with other settings, data, key or code, precision or versions.
+        accept_versions: Whether to resume from a checkpoint of another version of the zoo or of JAX, or of code that
+            cannot be compared.
         progress: Whether to show a progress bar.
         mesh: Devices to split populations over, `zoo.population_mesh()`; the population size must be a multiple of
             their number. Results are those of one device, but for rounding. Default: one device. Where several
@@ -72,12 +78,17 @@ def run(
     >>> result.best_fitness < 1e-6
     True
     """
+    given = (strategy, problem)
     if start is not None:
         strategy, problem, key = _as_in(start, strategy, problem, key, solution, checkpoint)
     if strategy is None or problem is None:
         raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
-    strategy, problem = resolve(strategy, problem)
     key = as_key(0 if key is None else key)
+    numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores, "target": target}
+    call = describe_call(strategy, problem, key, solution=solution, **numbers)
+    if start is not None:
+        call |= _call_of_start(start, *given)
+    strategy, problem = resolve(strategy, problem)
     budget = Budget.make(problem, num_generations, num_steps, num_scores)
     before = None if start is None else start.progress()
     if before is not None:
@@ -88,7 +99,9 @@ def run(
         solution=solution,
         start=before,
         callback=callback,
+        began=None if checkpoint is None else functools.partial(save_call, checkpoint, call),
         checkpoint=checkpoint,
+        accept_versions=accept_versions,
         progress="run" if progress else None,
         mesh=mesh,
     )
@@ -111,6 +124,7 @@ def run(
         seconds=outcome.seconds,
         compile_seconds=outcome.compile_seconds,
         stopped_by=outcome.stopped_by,
+        call=call,
     )
 
 
@@ -128,6 +142,16 @@ def _as_in(
         start.problem if problem is None else problem,
         start.key if key is None else key,
     )
+
+
+def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, Any]:
+    """Returns what a call has in common with that of the result that it goes on from."""
+    other = {"missing": "was changed on the way"}
+    return {
+        "strategy": start.call["strategy"] if strategy is None else other,
+        "problem": start.call["problem"] if problem is None else other,
+        "has_solution": start.call["has_solution"],
+    }
 
 
 def minimize(
@@ -156,8 +180,8 @@ def minimize(
         takes_key: Whether `fn` takes a random key first.
         has_aux: Whether `fn` returns a pair, the scalar and a dictionary of what else there is to say of the solution.
         **options: Those of `run`: `target` (stop when fn(mean) is at most this), `num_scores`, `callback`,
-            `checkpoint`, `progress`, `mesh`. All others are settings of the strategy, such as `sigma`, if it is given
-            by id.
+            `checkpoint`, `accept_versions`, `progress`, `mesh`. All others are settings of the strategy, such as
+            `sigma`, if it is given by id.
 
     Returns:
         A `RunResult`; `best_solution` and `mean` are in the structure of `solution`.
@@ -178,5 +202,5 @@ def minimize(
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
 
-_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "progress", "mesh")
+_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "accept_versions", "progress", "mesh")
 """What `minimize` hands on to `run`."""

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo._version import __version__
 from zoo.core.keys import as_key
 from zoo.core.masks import kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
@@ -15,7 +14,8 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.drive import Options, drive
-from zoo.loop.provenance import describe_settings, describe_value, fingerprint
+from zoo.loop.identity import Identity, identify
+from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import as_problem, make_strategy
 from zoo.sparsity.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
 
@@ -33,6 +33,7 @@ def lottery_tickets(
     exclude: str | tuple[str, ...] = (),
     weight_decay: float = 0.0,
     out: str | pathlib.Path | None = None,
+    accept_versions: bool = False,
     progress: bool = True,
 ) -> Tickets:
     """Finds lottery tickets: trains, prunes and rewinds round by round, with all seeds in one compiled program.
@@ -53,6 +54,8 @@ def lottery_tickets(
         weight_decay: As in `lottery`.
         out: Folder that each round is saved to. What is finished there is not computed again: an interrupted ladder
             resumes exactly, and one of more rounds or criteria goes on.
+        accept_versions: Whether to go on from what other versions of the zoo or of JAX computed, or code that cannot be
+            compared.
         progress: Whether to show progress bars.
 
     Returns:
@@ -94,15 +97,14 @@ def lottery_tickets(
     # All are made, and a generation is traced, before anything runs or is written, so that a mistake shows at once.
     lotteries: dict[str, Any] = {c: make_strategy("lottery", problem=problem, score=c, **settings) for c in criteria}
     jax.eval_shape(_first_generation, lotteries[criteria[0]], problem, keys[0])
-    facts = {
-        "strategy_settings": {**describe_settings(next(iter(lotteries.values()))), "score": None},
-        "problem_settings": describe_settings(problem),
-        "key": describe_value(key),
-        "num_seeds": int(num_seeds),
-        "version": __version__,
-    }
+    facts = {"key": describe_key(key), "num_seeds": int(num_seeds)}
+    lottery = next(iter(lotteries.values()))
+    identity = identify(lottery.replace(score="snr"), problem, **facts)  # for all criteria
     metadata = {
-        "fingerprint": fingerprint(facts),
+        **make_metadata(),
+        "identity": identity.facts(),
+        "strategy_settings": {**describe_settings(lottery), "score": None},
+        "problem_settings": describe_settings(problem),
         **facts,
         "criteria": criteria,
         "exclude": list(lotteries[criteria[0]].exclude),
@@ -111,12 +113,14 @@ def lottery_tickets(
     }
     folder = None if out is None else pathlib.Path(out)
     if folder is not None:
-        metadata = _join_folder(folder, metadata)
+        metadata = _join_folder(folder, metadata, identity, accept_versions=accept_versions)
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
     for number, (criterion, lottery) in enumerate(lotteries.items(), 1):
         title = f"tickets by {criterion} ({number}/{len(criteria)})" if progress else None
-        rounds[criterion], solutions[criterion] = _climb(lottery, problem, keys, budget, criterion, folder, title)
+        rounds[criterion], solutions[criterion] = _climb(
+            lottery, problem, keys, budget, criterion, folder, title, accept_versions=accept_versions
+        )
     return Tickets(rounds, solutions, metadata)
 
 
@@ -128,6 +132,8 @@ def _climb(
     criterion: str,
     folder: pathlib.Path | None,
     title: str | None,
+    *,
+    accept_versions: bool,
 ) -> tuple[list[Round], Any]:
     """Returns the rounds of one criterion, and the initial solutions."""
     rounds = [] if folder is None else load_rounds(folder, criterion, problem)
@@ -148,7 +154,9 @@ def _climb(
             save_round(folder, criterion, number, each)
 
     checkpoint = None if folder is None else folder / criterion / "checkpoints"
-    options = Options(budget=budget, observe=observe, checkpoint=checkpoint, progress=title)
+    options = Options(
+        budget=budget, observe=observe, checkpoint=checkpoint, accept_versions=accept_versions, progress=title
+    )
     outcome = drive(lottery, problem, keys, options)
     if len(rounds) < len(budget.limits):
         raise _missing_rounds(folder, criterion)
@@ -167,7 +175,9 @@ def _missing_rounds(folder: pathlib.Path | None, criterion: str) -> ValueError:
     )
 
 
-def _join_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def _join_folder(
+    folder: pathlib.Path, metadata: dict[str, Any], identity: Identity, *, accept_versions: bool
+) -> dict[str, Any]:
     """Writes the facts into the folder, along with the criteria that are there already, and returns them.
 
     Raises:
@@ -178,14 +188,9 @@ def _join_folder(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, An
     path = folder / "tickets.json"
     if path.is_file():
         there = load_metadata(folder)
-        if there.get("fingerprint") != metadata["fingerprint"]:
-            names = ("strategy_settings", "problem_settings", "key", "num_seeds", "version")
-            other = [name for name in names if there.get(name) != metadata[name]]
-            raise ValueError(
-                f"The tickets in {folder} are of another ladder (other {', '.join(other)}). Choose another folder, or "
-                "delete this one to start anew."
-            )
+        complaint = f"The tickets in {folder} are of another ladder"
+        identity.check(there.get("identity"), complaint, accept_versions=accept_versions)
         criteria = [*there["criteria"], *(c for c in metadata["criteria"] if c not in there["criteria"])]
-        metadata = {**metadata, "criteria": criteria}
+        metadata = {**metadata, "date": there.get("date"), "criteria": criteria}
     save_metadata(folder, metadata)
     return metadata

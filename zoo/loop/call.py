@@ -1,0 +1,133 @@
+"""How a run was called, as JSON: enough to make it again, if its strategy and its problem are rows of the registry.
+
+Only ids, numbers and text are stored. A folder may come from anywhere, and names no function that is then called.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.core.problem import Problem
+from zoo.core.strategy import Strategy
+from zoo.loop.files import write_text
+from zoo.loop.provenance import describe_key, key_from
+from zoo.registry import make_problem, make_strategy, recipe
+
+CHECKPOINTS = "checkpoints"
+"""The subfolder of a run's folder for its checkpoints."""
+_FILE = "call.json"
+
+
+def describe_call(
+    strategy: str | Strategy, problem: str | Problem, key: jax.Array, *, solution: Any, **budget: Any
+) -> dict[str, Any]:
+    """Returns how a run was called, as JSON-able facts.
+
+    Args:
+        strategy: The strategy, or its id.
+        problem: The problem, or its id.
+        key: The random key.
+        solution: The initial solution that was given, which is not stored.
+        **budget: The numbers `num_generations`, `num_steps`, `num_scores` and `target`, or `None`.
+    """
+    numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in budget.items()}
+    made_of = {"strategy": _describe_recipe(recipe(strategy)), "problem": _describe_recipe(recipe(problem))}
+    return {**made_of, "key": describe_key(key), "has_solution": solution is not None, "budget": numbers}
+
+
+def make_call(
+    call: Any, strategy: str | Strategy | None, problem: str | Problem | None
+) -> tuple[str | Strategy, str | Problem, jax.Array]:
+    """Returns strategy, problem and key of a stored call, unless they are given.
+
+    Raises:
+        ValueError: If one is not given and cannot be made, or the call is damaged.
+    """
+    try:
+        if problem is None:
+            id, settings, _ = _stored_recipe(call, "problem")
+            problem = make_problem(id, **settings)
+        if strategy is None:
+            id, settings, for_problem = _stored_recipe(call, "strategy")
+            of = problem if isinstance(problem, Problem) else make_problem(problem)
+            strategy = make_strategy(id, problem=of if for_problem else None, **settings)
+        return strategy, problem, key_from(call["key"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"The stored call of this run is damaged or of another version: {error}.") from error
+
+
+def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
+    """Writes a call into a folder of checkpoints, if it is not there: nothing is written where a run is finished."""
+    path, text = pathlib.Path(folder) / _FILE, json.dumps(call, indent=1)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
+def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
+    """Returns the call of the run in a folder, finished or interrupted, and the folder of its checkpoints.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    checkpoints = folder if (folder / _FILE).is_file() else folder / CHECKPOINTS
+    for path, name in ((checkpoints / _FILE, None), (folder / "run.json", "call")):
+        if not path.is_file():
+            continue
+        try:
+            stored = json.loads(path.read_text())
+            call = stored if name is None else stored[name]
+            budget = call["budget"]
+            if set(budget) == {"num_generations", "num_steps", "num_scores", "target"}:
+                return call, checkpoints
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            pass
+        raise ValueError(f"{path} is damaged, or of another version: it does not say how the run was called.")
+    raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json or {CHECKPOINTS}/{_FILE} there.")
+
+
+def _describe_recipe(made_of: dict[str, Any] | None) -> dict[str, Any]:
+    if made_of is None:
+        return {"missing": "is no row of the registry with its settings, or was changed after it was made"}
+    try:
+        settings = {name: _encode(value) for name, value in made_of["settings"].items()}
+    except TypeError as error:
+        return {"missing": f"has settings that are neither numbers nor text ({error})"}
+    return {"id": made_of["id"], "settings": settings, "for_problem": made_of["for_problem"]}
+
+
+def _stored_recipe(call: Any, kind: str) -> tuple[str, dict[str, Any], bool]:
+    """Returns id, settings, and whether what is left open is filled in from the problem."""
+    stored = call[kind]
+    if "missing" in stored:
+        raise ValueError(
+            f"The {kind} of this run {stored['missing']}, so it cannot be made from the folder alone. Pass it from "
+            f"Python: zoo.load_run(folder, {kind}=...), or zoo.run(..., checkpoint=...) to go on."
+        )
+    settings = {name: _decode(value) for name, value in stored["settings"].items()}
+    return str(stored["id"]), settings, stored["for_problem"]
+
+
+def _encode(value: Any) -> Any:
+    """Returns a value as JSON that tells tuples from lists."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if type(value) in (tuple, list):
+        return {type(value).__name__: [_encode(each) for each in value]}
+    if type(value) is dict and all(isinstance(name, str) for name in value):
+        return {"dict": {name: _encode(each) for name, each in value.items()}}
+    raise TypeError(f"of type {type(value).__name__}")
+
+
+def _decode(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {name: _decode(each) for name, each in content.items()}
+    return (tuple if kind == "tuple" else list)(_decode(each) for each in content)

@@ -1,0 +1,79 @@
+"""Whose code something is: the user's, the zoo's, or that of an installed library, which goes by its version."""
+
+import functools
+import hashlib
+import importlib.metadata
+import pathlib
+import sys
+import sysconfig
+from typing import Any
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_FOLDERS = tuple(sorted({str(pathlib.Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")}))
+_SITE = ("site-packages", "dist-packages")
+_ONLY_SHOWS = {"__main__.py", "cli.py", "plot.py", "report.py", "statistics.py", "tables.py"}  # and computes no number
+
+
+@functools.cache
+def library_of_file(filename: str) -> str | None:
+    """Returns library and version of a source file, "zoo" for one of the zoo; `None` if it is the user's."""
+    if filename.startswith("<frozen"):
+        return "python"
+    path = pathlib.PurePath(filename)
+    if any(path.is_relative_to(folder) for folder in _our_folders()):
+        return "zoo"
+    for number, part in enumerate(path.parts[:-1]):
+        if part in _SITE:
+            return _distribution(path.parts[number + 1].partition(".")[0])
+    return "python" if filename.startswith(_FOLDERS) else None
+
+
+def library_of_module(name: str) -> str | None:
+    """Returns library and version of a module by its name, "zoo" for one of the zoo; `None` if it is the user's."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names and top != "__main__":
+        return "python"
+    module = sys.modules.get(name)
+    if module is None or name == "__main__":
+        return None
+    filename = getattr(module, "__file__", None)
+    return None if filename is None else library_of_file(filename)
+
+
+def is_of_library(value: Any) -> bool:
+    """Whether a function or a class is what a library, or the zoo, has under its name."""
+    name, where = getattr(value, "__qualname__", None), getattr(value, "__module__", None)
+    module = sys.modules.get(where) if isinstance(where, str) else None
+    if not isinstance(name, str) or module is None or library_of_module(module.__name__) is None:
+        return False
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+@functools.cache
+def digest_of_sources() -> str:
+    """Returns a digest of the zoo's source files: in a checkout they change without the version."""
+    digest, files = hashlib.sha256(), {}
+    for path in (path for folder in _our_folders() for path in folder.rglob("*.py") if path.name not in _ONLY_SHOWS):
+        files[path.relative_to(_ROOT if path.is_relative_to(_ROOT) else _ROOT.parent).as_posix()] = path
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\n".encode() + path.read_bytes())
+    return f"#{digest.hexdigest()[:16]}"
+
+
+@functools.cache
+def _our_folders() -> tuple[pathlib.Path, ...]:
+    """Returns where the zoo lies: in a checkout strategies and problems lie beside it."""
+    parts = (_ROOT / "strategies", _ROOT / "problems")
+    return (_ROOT, *(part if part.is_dir() else _ROOT.parent / part.name for part in parts))
+
+
+@functools.cache
+def _distribution(top: str) -> str:
+    try:
+        return f"{top} {importlib.metadata.version(top)}"
+    except importlib.metadata.PackageNotFoundError:
+        names = importlib.metadata.packages_distributions().get(top, [])
+        return " ".join([top, *(importlib.metadata.version(name) for name in sorted(set(names)))])
