@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zoo._version import __version__
-from zoo.benchmarking.pair import Pair, PairTask, failed_pair, pair_folder
+from zoo.benchmarking.pair import Pair, PairTask, failed_pair
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
 from zoo.core.keys import as_key
@@ -21,6 +22,8 @@ from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
+from zoo.loop.files import DamagedError, named_once
+from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint, make_metadata
 from zoo.registry import make_problem, make_strategy
 
@@ -63,7 +66,7 @@ def benchmark(
         problem_settings: Settings by problem label, for problems given by id.
         num_scores: Points of a learning curve, besides the initial solution.
         out: Folder that each pair is saved to as soon as it is finished. Pairs already there, with the same settings,
-            are not computed again.
+            are not computed again; a damaged one is, and a warning names it. One process at a time may use it.
         executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
             Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
             must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
@@ -79,7 +82,8 @@ def benchmark(
         `Results`. A pair that fails is recorded with its error; it does not lose the others.
 
     Raises:
-        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, or a mesh is for Ray.
+        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is for Ray, or
+            the folder cannot be written or is in use.
         TypeError: If a setting is unknown.
         ModuleNotFoundError: If Ray is asked for and not installed.
 
@@ -94,11 +98,8 @@ def benchmark(
         raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
     num_seeds, key = int(num_seeds), as_key(key)
     folder = None if out is None else pathlib.Path(out)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"benchmark(out=...) needs a folder, but {folder} is a file.")
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
-    written = folder if is_first_process(mesh) else None
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 
@@ -113,23 +114,31 @@ def benchmark(
         if isinstance(problem, Exception):
             facts = {"headline": "score", "maximize": False}
             pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
-            if written is not None:
-                pairs[number].save(written)
             continue
         info = _info(strategy, problem, budget, num_seeds, metadata)
         missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
-    if folder is not None:
-        pairs |= from_first_process(mesh, functools.partial(_finished, folder, missing))
-        missing = {number: task for number, task in missing.items() if number not in pairs}
-    if written is not None and pairs:
-        results().save_metadata(written)
-    if missing:
-        with contextlib.closing(compute(missing, progress)) as finished:
-            for number, pair in finished:
-                pairs[number] = pair
-                if written is not None:
-                    pair.save(written)
-                    results().save_metadata(written)
+    with contextlib.ExitStack() as stack:
+        written = None
+        if folder is not None:
+            lock = stack.enter_context(FolderLock(folder, "benchmark(out=...)", mesh))
+            found = from_first_process(mesh, functools.partial(_finished, folder, missing))
+            missing = {number: task for number, task in missing.items() if number not in found}
+            if missing:
+                lock.check_writable()
+            if lock.is_writable and is_first_process(mesh):
+                written = folder
+                for pair in pairs.values():
+                    pair.save(folder)
+            pairs |= found
+        if written is not None and pairs:
+            results().save_metadata(written)
+        if missing:
+            with contextlib.closing(compute(missing, progress)) as finished:
+                for number, pair in finished:
+                    pairs[number] = pair
+                    if written is not None:
+                        pair.save(written)
+                        results().save_metadata(written)
     return results()
 
 
@@ -239,14 +248,20 @@ def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **con
 
 
 def _finished(folder: pathlib.Path, tasks: Mapping[int, PairTask]) -> dict[int, Pair]:
-    """Returns the saved pairs, by number, that are those of the tasks and did not fail."""
-    pairs = {}
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail; warns of damaged ones."""
+    pairs, damaged = {}, []
     for number, task in tasks.items():
-        path = pair_folder(folder, task.strategy_label, task.problem_label)
-        if (path / "pair.json").is_file():
-            pair = Pair.load(path)
-            if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
-                pairs[number] = pair
+        try:
+            pair = Pair.load(folder, task.strategy_label, task.problem_label)
+        except FileNotFoundError:
+            continue
+        except DamagedError as error:
+            damaged.append(error)
+            continue
+        if pair.info["fingerprint"] == task.info["fingerprint"] and not pair.info["error"]:
+            pairs[number] = pair
+    if damaged:
+        warnings.warn(f"Computed again: {named_once(damaged)}", stacklevel=2)
     return pairs
 
 

@@ -6,6 +6,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
+from zoo.loop.files import checked
 from zoo.loop.log import CLOCK, Log
 from zoo.loop.progress import Compiling, Progress, progress_bar
 from zoo.loop.provenance import describe_settings, describe_value, fingerprint
@@ -90,8 +92,14 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
         context = jax.set_mesh(mesh)
     options = dataclasses.replace(options, solution=solution)
     title = options.progress if is_first_process(options.mesh) else None
-    with context, progress_bar(title, options.budget.limits[-1], status=Compiling()) as show:
-        outcome = _Drive(strategy, problem, keys, options, show).run()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(context)
+        checkpointer = None
+        if options.checkpoint is not None:
+            identity = _identity(strategy, problem, keys, options.solution)
+            checkpointer = stack.enter_context(Checkpointer(options.checkpoint, identity, options.mesh))
+        show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
+        outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -104,9 +112,11 @@ class _Drive:
         problem: Problem,
         keys: jax.Array,
         options: Options,
+        checkpointer: Checkpointer | None,
         show: Callable[[int, str], None],
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
+        self._checkpointer = checkpointer
         self._batched = keys.ndim == 1
         num_seeds = len(keys) if self._batched else 1
         self._log = Log(num_seeds)
@@ -114,21 +124,14 @@ class _Drive:
         self._stopped = np.zeros(num_seeds, bool)
         self._compile(keys)
         self._log.add_score(self._metrics, np.ones(num_seeds, bool))
-        self._checkpointer = None
-        if options.checkpoint is not None:
-            identity = _identity(strategy, problem, keys, options.solution)
-            self._checkpointer = Checkpointer(options.checkpoint, identity, options.mesh)
         self._go_on()
 
     def run(self) -> Outcome:
         """Runs to the end of the budget, or until it is stopped."""
-        with contextlib.ExitStack() as stack:
-            if self._checkpointer is not None:
-                stack.callback(self._checkpointer.close)
-            limits = self._options.budget.limits
-            while self._next_limit < len(limits) and not self._stopped.all():
-                self._next_limit += 1
-                self._segment(limits[self._next_limit - 1])
+        limits = self._options.budget.limits
+        while self._next_limit < len(limits) and not self._stopped.all():
+            self._next_limit += 1
+            self._segment(limits[self._next_limit - 1])
         mean = jax.vmap(self._strategy.mean) if self._batched else self._strategy.mean
         seeds = range(len(self._stopped))
         return Outcome(
@@ -164,15 +167,25 @@ class _Drive:
         if self._options.start is not None:
             carry, self._log = self._options.start
             self._carry = _placed(carry, self._carry, self._options.mesh)
-        elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
-            self._carry, record, meta = restored
-            self._log = Log.from_record(record, [*CLOCK, *self._metrics])
+        elif self._checkpointer is not None and (restored := self._restored(self._checkpointer)) is not None:
+            self._carry, self._log, meta = restored
             if meta["unit"] == budget.unit:
                 limits, self._next_limit = meta["limits"], meta["next_limit"]
         if self._log.generations.any():
             if limits != list(budget.limits):  # another budget: from where the run is
                 self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).max(), side="right"))
             self._stopped = self._reached()
+
+    def _restored(self, checkpointer: Checkpointer) -> tuple[compiled.Carry, Log, dict[str, Any]] | None:
+        """Returns the carry, the log and the facts of a checkpoint, if there is one."""
+
+        def read(record: dict[str, np.ndarray], meta: dict[str, Any]) -> Log:
+            _, limits, next_limit = checked(meta, unit=str, limits=list, next_limit=int)
+            if not 0 <= next_limit <= len(limits):
+                raise ValueError(f"It is past limit {next_limit} of {len(limits)}.")
+            return Log.from_record(record, [*CLOCK, *self._metrics])
+
+        return checkpointer.restore(self._carry, read)
 
     def _segment(self, limit: int) -> None:
         """Runs until the next scoring, scores, and tells everybody."""
@@ -199,6 +212,8 @@ class _Drive:
         """Runs generations up to a limit of the budget."""
         budget, log = self._options.budget, self._log
         while np.any(~self._stopped & (budget.done(log) < limit)):
+            if self._checkpointer is not None:
+                self._checkpointer.check_writable()
             generation_limit, step_limit = budget.limits_of_call(log, limit)
             clock = time.perf_counter()
             limits = _limits(np.where(self._stopped, 0, generation_limit), step_limit, self._batched)

@@ -95,8 +95,23 @@ class Log:
 
     @classmethod
     def from_record(cls, record: dict[str, np.ndarray], names: list[str]) -> "Log":
-        """Returns the log that `record` stored, whose scores have these names."""
-        log = cls(len(record["generations"]))
+        """Returns the log that `record` stored, whose scores have these names.
+
+        Raises:
+            ValueError: If its parts do not fit together.
+            KeyError: If one is missing.
+        """
+        num_seeds = len(record["generations"])
+        lengths = {seed: record[f"history/{seed}"].shape for seed in range(num_seeds)}
+        scores = {record[f"score/{name}"].shape for name in (*names, "_advanced")}
+        if (
+            record["steps"].shape != (num_seeds,)
+            or record["seconds"].shape != ()
+            or lengths != {seed: (3, count) for seed, count in enumerate(record["generations"])}
+            or scores != {(len(record["score/steps"]), num_seeds)}
+        ):
+            raise ValueError("The parts of the record of a run do not fit together.")
+        log = cls(num_seeds)
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
         log.seconds = float(record["seconds"])
         log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]

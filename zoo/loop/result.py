@@ -1,9 +1,11 @@
 """What a run came to, and how it is saved and loaded."""
 
 import dataclasses
-import json
+import functools
+import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,10 @@ import numpy as np
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
-from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.archive import archive, load_archive
 from zoo.loop.compiled import Carry
-from zoo.loop.files import write_text
+from zoo.loop.files import damage_of, opened, read_parts, write_parts
+from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_settings, make_metadata
 
@@ -93,19 +96,25 @@ class RunResult:
         return pd.DataFrame(self.scores)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves solutions, statistics, curves and settings to a folder; `zoo.load_run` reads them back."""
+        """Saves solutions, statistics, curves and settings to a folder; `zoo.load_run` reads them back.
+
+        What is there is replaced as a whole: at any moment there is the old run or this one.
+
+        Raises:
+            ValueError: If the folder cannot be written, or another process is using it.
+        """
         import pandas as pd
 
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tree = {
             "mean": self.mean,
             "best_solution": self.best_solution,
             "statistics": getattr(self.problem_state, "statistics", ()),
         }
-        save_tree(folder / "solution", tree)
-        self.curve().to_csv(folder / "curve.csv", index=False)
-        pd.DataFrame(self.history).to_csv(folder / "history.csv", index_label="generation")
+        frames = {
+            "curve.csv": self.curve().to_csv(index=False),
+            "history.csv": pd.DataFrame(self.history).to_csv(index_label="generation"),
+        }
         facts = {
             **make_metadata(),
             "strategy": describe_settings(self.strategy),
@@ -116,7 +125,10 @@ class RunResult:
             "compile_seconds": self.compile_seconds,
             "stopped_by": self.stopped_by,
         }
-        write_text(folder / "run.json", json.dumps(facts, indent=1))
+        parts = {name: functools.partial(_write_text, text) for name, text in frames.items()}
+        with FolderLock(folder, "RunResult.save") as lock:
+            lock.check_writable()
+            write_parts(folder, "run.json", facts, {**parts, "solution.npz": archive(tree)})
 
 
 def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
@@ -128,11 +140,27 @@ def load_run(folder: str | pathlib.Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If the folder holds no run.
+        ValueError: If a file of it is damaged.
     """
+    folder = pathlib.Path(folder)
+    if not os.path.lexists(folder / "run.json"):
+        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
+    return read_parts(folder, "run.json", functools.partial(_read_run, folder))
+
+
+def _read_run(folder: pathlib.Path, facts: dict[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     import pandas as pd
 
-    folder = pathlib.Path(folder)
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
-    frames = {name: pd.read_csv(folder / f"{name}.csv", float_precision="round_trip") for name in ("curve", "history")}
-    return {**json.loads((folder / "run.json").read_text()), **load_tree(folder / "solution"), **frames}
+    frames = {}
+    for name in ("curve", "history"):
+        with opened(folder / f"{name}.csv", digests.get(f"{name}.csv", "")) as file:
+            frames[name] = pd.read_csv(file, float_precision="round_trip")
+    tree, _ = load_archive(folder / "solution.npz", digests.get("solution.npz", ""))
+    with damage_of(folder / "solution.npz"):
+        if {*tree} != {"mean", "best_solution", "statistics"}:
+            raise ValueError("it has no solutions")
+    return {**facts, **tree, **frames}
+
+
+def _write_text(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())

@@ -52,7 +52,8 @@ def run(
         solution: Initial solution; default: `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
-            there resumes from it: the result is bit-identical to that of an uninterrupted run.
+            there resumes from it: the result is bit-identical to that of an uninterrupted run. Of a damaged one, the
+            one before it. One process at a time may use the folder.
         progress: Whether to show a progress bar.
         mesh: Devices to split populations over, `zoo.population_mesh()`; the population size must be a multiple of
             their number. Results are those of one device, but for rounding. Default: one device. Where several
@@ -63,8 +64,8 @@ def run(
         A `RunResult`.
 
     Raises:
-        ValueError: If a budget is invalid or spent, the checkpoint is another run's, the population cannot be divided,
-            or the result to start from does not fit.
+        ValueError: If a budget is invalid or spent, the checkpoint is another run's, its folder cannot be written or is
+            in use, the population cannot be divided, or the result to start from does not fit.
         TypeError: If the strategy does not fit the problem, or there is none.
 
     >>> import zoo
