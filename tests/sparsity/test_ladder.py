@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import zoo
+from tests.faults import read_only, snapshot
 from tests.the_loop import initial_solution
 from zoo.sparsity.ladder import lottery_tickets, save_round
 
@@ -332,6 +333,19 @@ def test_a_folder_of_something_else(content, tmp_path):
     with pytest.raises(ValueError, match=r"is damaged: .* Or it is none of this library"):
         climb(out=tmp_path)
     assert (tmp_path / "tickets.json").read_text() == content
+
+
+def test_where_nothing_can_be_written(ladder, folder, advanced, monkeypatch):
+    """What is finished is read; what is not shows before anything is computed."""
+    read_only(monkeypatch)
+    before = snapshot(folder)
+    again = climb(out=folder)
+    assert equal((again.rounds, again.solutions), (ladder.rounds, ladder.solutions))
+    for changes in ({"num_rounds": 5}, {"out": folder / "new"}):
+        with pytest.raises(ValueError, match=r"lottery_tickets\(out=...\) needs to write in .*Read-only file system"):
+            climb(**{"out": folder, **changes})
+    assert advanced == []
+    assert snapshot(folder) == before
 
 
 def test_rounds_that_are_missing_or_damaged(ladder, folder, advanced):

@@ -87,7 +87,7 @@ def _array(data: bytes, name: str) -> np.ndarray:
 
 def _as_json(tree: Any, leaves: list[np.ndarray]) -> Any:
     """Returns a pytree as dicts and lists of the numbers of its leaves, which are added to the list."""
-    children = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree and x is not None)
+    children = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
     if [path for path, _ in children] == [()]:
         leaves.append(np.asarray(jax.random.key_data(tree) if is_key(tree) else tree, order="C"))
         return len(leaves) - 1

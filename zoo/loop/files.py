@@ -24,7 +24,7 @@ T = TypeVar("T")
 Write = Callable[[BinaryIO], object]
 """Writes the contents of a file."""
 
-_MAX_BYTES = 2**28  # of a JSON file, to be read whole
+_MAX_BYTES = 2**26  # of a JSON file, to be read whole
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
@@ -116,11 +116,11 @@ def replaced_files(files: Mapping[pathlib.Path, Write | None]) -> Iterator[dict[
             if write is not None:
                 digests[path.name] = _write_beside(path, write)
         _sync_folders(files)
-        yield digests
     except BaseException:
         for path in files:
             remove(beside(path))
         raise
+    yield digests  # if the block fails they stay, as the index may have been replaced by then
     for path, write in files.items():
         if write is None:
             remove(path)

@@ -1,0 +1,123 @@
+"""Damaged and hostile folders of benchmarks: what is not as it was written is left out, and named."""
+
+import pandas as pd
+import pytest
+
+import zoo
+from tests.benchmarking.test_results import curves_to, make_pair, make_results
+from tests.benchmarking.test_runtimes import timed_pair
+from tests.faults import MARKUP, Sandbox, damages, files_of, gathered, hostile_values, some_hostile_files
+from zoo.loop.files import DamagedError, beside, remove
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "benchmark"
+    timed = timed_pair("a", "p", [1.0], [[5.0], [NAN]], [40, 50])
+    failed = make_pair("b", "p", [], error="ValueError: no")
+    make_results(timed, failed, make_pair("c", "p", curves_to(3.0, 4.0))).save(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_flush(monkeypatch):
+    """Nothing is lost with power here, and flushing to the disk is slow."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
+@pytest.fixture
+def sandbox(saved, tmp_path):
+    return Sandbox(tmp_path, saved)
+
+
+def test_whatever_is_damaged_is_named_and_the_rest_is_used(saved, sandbox):
+    names = files_of(saved)
+    assert len(names) == 1 + 4 + 2 + 3  # benchmark.json, and those of the pairs
+    whole = zoo.Results.load(saved)
+    sandbox.reset()
+    for name in names:
+        for fault, damage in damages(sandbox, name).items():
+            sandbox.reset(name)
+            damage(sandbox.thing / name)
+            with gathered() as messages:
+                results = None
+                results = zoo.Results.load(sandbox.thing)
+            assert len(messages) == 1, (name, fault, messages)
+            assert name in messages[0], (name, fault, messages)
+            if results is None:
+                assert name == "benchmark.json"
+                continue
+            (label,) = {"a", "b", "c"} - {pair.strategy for pair in results.pairs}
+            assert f"p__{label}/" in name
+            assert results.final.value.sum() == whole.final.value[whole.final.strategy != label].sum()
+        sandbox.reset(name)
+    sandbox.check()
+
+
+def test_hostile_contents_reach_nothing_outside(saved, sandbox):
+    values = hostile_values(sandbox)
+    sandbox.reset()
+    for name in files_of(saved):
+        for number, write in enumerate(some_hostile_files(saved / name, values)):
+            write(sandbox.thing / name)
+            with gathered():
+                results = zoo.Results.load(sandbox.thing)
+                results.save(sandbox.folder / "saved")
+                if number % 10 == 0:
+                    results.summary()
+            sandbox.reset(name)
+    sandbox.check()
+
+
+def test_links_are_not_followed_where_it_is_written(saved, sandbox):
+    """Links to folders and files elsewhere, at every place that is written."""
+    results = zoo.Results.load(saved)
+    files = [path.relative_to(saved) for path in sorted(saved.rglob("*")) if path.is_file()]
+    pictures = [type(saved)(name) for name in ("report.md", "curves_p.png")]
+    folders = [files[-1].parents[1]], [files[-1].parent]
+    for places in (files, [beside(path) for path in files], *folders, pictures):
+        for target in ("copy", "round_00.npz", "none"):
+            sandbox.reset()
+            for place in places:
+                remove(sandbox.thing / place)
+                (sandbox.thing / place).symlink_to(sandbox.outside / target)
+            results.save(sandbox.thing)
+            if places == pictures and target == "round_00.npz":
+                results.report(sandbox.thing)
+            assert zoo.Results.load(sandbox.thing).curves.equals(results.curves)
+    sandbox.check()
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_labels_are_text_in_a_report(tmp_path):
+    label = f"{MARKUP} $\\frac$"
+    results = make_results(make_pair(label, label, curves_to(1.0, 2.0)), make_pair("b", label, [], error=MARKUP))
+    results.pairs[0].info["strategy_settings"] = {"name": MARKUP}
+    results.save(tmp_path)
+    text = zoo.Results.load(tmp_path).report(tmp_path).read_text()
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\[red\\]\\`\\|" in text
+    assert "\n# x" not in text
+    assert text.count("`") == 2 * len(results.pairs) + text.count("\\`")
+
+
+def test_what_was_written_beside_its_place_is_found(saved, sandbox):
+    """Killed after the index was replaced, and before the others took their places."""
+    whole = zoo.Results.load(saved)
+    sandbox.reset()
+    for path in sandbox.thing.rglob("curve.csv"):
+        path.rename(beside(path))
+        path.write_text("old")
+    with gathered() as messages:
+        pd.testing.assert_frame_equal(zoo.Results.load(sandbox.thing).curves, whole.curves, check_exact=True)
+    assert messages == []
+
+
+def test_the_index_of_a_benchmark_says_what_to_do(saved, sandbox):
+    sandbox.reset()
+    (sandbox.thing / "benchmark.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"benchmark\(\.\.\., out=.*\) writes it again and keeps finished pairs"):
+        zoo.Results.load(sandbox.thing)
