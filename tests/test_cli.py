@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import zoo
 import zoo.cli
 from tests.benchmarking.test_results import make_pair, make_results
+from tests.faults import read_only
 
 BALL = ["blackbox/sphere", "--set-problem", "num_dims=2", "--set", "population_size=4"]
 RUN = ["run", "random_search", *BALL]
@@ -192,6 +193,33 @@ def test_nothing_of_the_table_is_cut_off(tmp_path):
     for row in results.summary().itertuples():
         for part in (row.strategy, row.problem, f"{row.score:.4g}", f"{row.low:.4g}", f"{row.high:.4g}"):
             assert part in result.stdout
+
+
+def test_labels_are_text(tmp_path):
+    label = "[red]x[/wrong]\x1b[31m\n|"
+    make_results(make_pair(label, label, [[2.0], [1.0]]), make_pair("b", label, [], error=label)).save(tmp_path)
+    result = call("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "[red]x[/wrong]" in result.stdout
+    assert "failed: b on [red]x[/wrong]" in result.stderr
+
+
+def test_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """What is finished is shown; what is not ends in one line before anything is computed."""
+    make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
+    finished = [*RUN, "--generations", 4, "--out", tmp_path / "run"]
+    assert call(*finished).exit_code == 0
+    read_only(monkeypatch)
+    for args, shown in ((("report", tmp_path / "benchmark"), "1.5"), (finished, "4 generations")):
+        result = call(*args)
+        assert result.exit_code == 0, result.output
+        assert shown in result.stdout
+        assert "not written: " in result.stderr
+        assert "Read-only file system" in result.stderr
+    monkeypatch.setattr("zoo.loop.compiled.start", None)
+    for command in (RUN, BENCHMARK):
+        assert_error(call(*command, "--out", tmp_path / "new", "--no-cache"), "needs to write in", "Read-only file sys")
 
 
 def test_benchmark_where_everything_fails(monkeypatch, tmp_path):
