@@ -283,6 +283,7 @@ def test_labels_that_look_like_something_else_survive(labels, tmp_path):
         (("é", "p"), ("è", "p")),
         (("++", "p"), ("**", "p")),
         (("a.tmp", "p"), ("a", "p")),
+        (("a" * 1000, "p" * 1000), ("a" * 999 + "b", "p" * 1000)),
     ],
 )
 def test_pairs_with_similar_labels_do_not_overwrite_each_other(one, other, tmp_path):

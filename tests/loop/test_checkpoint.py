@@ -170,7 +170,10 @@ def test_a_checkpoint_needs_a_folder(tmp_path):
 
 
 def test_the_newest_two_checkpoints_are_kept(finished):
-    assert sorted(path.name for path in finished.glob("*.npz")) == ["00000008.npz", "00000010.npz"]
+    assert sorted(path.name for path in finished.glob("*.npz")) == [
+        "checkpoint_00000008.npz",
+        "checkpoint_00000010.npz",
+    ]
 
 
 KILLED_RUN = """
@@ -180,7 +183,7 @@ zoo.run("snes", "blackbox/sphere", 3, num_generations=100_000, num_scores=50_000
 
 
 def newest_checkpoint(folder: pathlib.Path) -> int:
-    return max((int(path.stem) for path in folder.glob("[0-9]*.npz")), default=0)
+    return max((int(path.stem.removeprefix("checkpoint_")) for path in folder.glob("checkpoint_*.npz")), default=0)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

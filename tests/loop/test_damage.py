@@ -19,7 +19,7 @@ from zoo.loop.archive import archive, load_archive
 from zoo.loop.files import DamagedError, beside, read_json, remove, write_file, write_json, write_parts
 from zoo.loop.lock import FolderLock, UnwritableError
 
-NEWEST, BEFORE = "00000010.npz", "00000008.npz"
+NEWEST, BEFORE = "checkpoint_00000010.npz", "checkpoint_00000008.npz"
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +70,17 @@ def test_without_any_good_checkpoint_a_run_starts_anew(result, checkpoints, tmp_
     shutil.copytree(checkpoints, tmp_path, dirs_exist_ok=True)
     for name in (BEFORE, NEWEST):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "99999999.npz").write_bytes(b"")
+    (tmp_path / "checkpoint_99999999.npz").write_bytes(b"")  # is not the newest for ever
+    (tmp_path / "20240101.npz").write_text("mine")
     with gathered() as messages:
         assert_same_run(zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET), result)
     assert len(messages) == 1
     assert all(name in messages[0] for name in (BEFORE, NEWEST, "So the run starts anew."))
-    assert files_of(tmp_path) == [BEFORE, NEWEST]  # and the one of the far future is not taken for the newest
+    assert files_of(tmp_path) == [
+        "20240101.npz",
+        BEFORE,
+        NEWEST,
+    ]
 
 
 def test_hostile_checkpoints(result, checkpoints, tmp_path):

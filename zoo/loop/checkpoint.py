@@ -20,6 +20,7 @@ from zoo.loop.lock import FolderLock
 T = TypeVar("T")
 
 _KEPT = 2
+_PREFIX = "checkpoint_"  # files of other names may be somebody's
 
 
 class Checkpointer:
@@ -138,12 +139,13 @@ def drop_checkpoints(folder: pathlib.Path, *, after: int) -> None:
 
 def _checkpoints(folder: pathlib.Path) -> list[int]:
     """Returns the generations of the checkpoints in a folder, in order."""
-    numbers = [int(path.stem) for path in folder.glob("*.npz") if path.stem.isdecimal()]
+    names = (path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.npz"))
+    numbers = [int(name) for name in names if name.isdecimal()]
     return sorted(step for step in numbers if os.path.lexists(_path(folder, step)))
 
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
-    return folder / f"{step:08d}.npz"
+    return folder / f"{_PREFIX}{step:08d}.npz"
 
 
 def _pack(tree: Any) -> Any:

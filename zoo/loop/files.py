@@ -223,14 +223,19 @@ def below(root: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def make_below(root: pathlib.Path, *names: str) -> pathlib.Path:
-    """Makes a folder below another, which may be missing too; a file or a link on the way was damage, and goes."""
+    """Makes a folder below another, which may be missing too.
+
+    A link on the way was damage, and goes. So may be a file; but as it may be somebody's, it is renamed.
+    """
     root.mkdir(parents=True, exist_ok=True)
     path = root
     for name in names:
         path = path / checked_name(name)
-        if path.is_symlink() or not path.is_dir():
-            remove(path)
-            path.mkdir()
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists() and not path.is_dir():
+            path.replace(path.with_name(f"{name}.old"))
+        path.mkdir(exist_ok=True)
     return path
 
 

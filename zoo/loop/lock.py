@@ -1,7 +1,9 @@
 """The right to write into a folder, which one process has at a time."""
 
 import contextlib
+import os
 import pathlib
+import stat
 import tempfile
 from typing import Self
 
@@ -70,7 +72,7 @@ class FolderLock:
             return error
         path = self._folder / _NAME
         try:
-            if path.is_symlink() or (path.exists() and not path.is_file()):
+            if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
                 remove(path)  # so that no file elsewhere is taken for the lock
             self._stack.enter_context(filelock.FileLock(path, timeout=0))
             with tempfile.TemporaryFile(dir=self._folder) as file:  # the lock alone might be somebody else's to write

@@ -385,6 +385,23 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
     """
     folder, problem = pathlib.Path(folder), as_problem(problem)
     metadata, number = load_metadata(folder)
+    while True:
+        tickets, lost = _load_tickets(folder, problem, metadata, number)
+        before = number
+        metadata, number = load_metadata(folder)
+        if number == before:  # nobody has put others there meanwhile
+            break
+    if lost:
+        warnings.warn(f"Left out, with what follows on it: {named_once(lost)}", stacklevel=2)
+    if not tickets.rounds:
+        raise FileNotFoundError(f"No finished round of tickets in {folder}.")
+    return tickets
+
+
+def _load_tickets(
+    folder: pathlib.Path, problem: Problem, metadata: dict[str, Any], number: str
+) -> tuple[Tickets, list[DamagedError]]:
+    """Returns the tickets of that number, and what is damaged."""
     lost: list[DamagedError] = []
     rounds, solutions = {}, {}
     for criterion in metadata["criteria"]:
@@ -395,11 +412,7 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
             if _num_seeds(found[0].mask) != _num_seeds(solution) or metadata["headline"] not in found[0].metrics:
                 raise DamagedError(path, "it does not fit what is beside it.")
             rounds[criterion], solutions[criterion] = found, solution
-    if lost:
-        warnings.warn(f"Left out, with what follows on it: {named_once(lost)}", stacklevel=2)
-    if not rounds:
-        raise FileNotFoundError(f"No finished round of tickets in {folder}.")
-    return Tickets(rounds, solutions, metadata)
+    return Tickets(rounds, solutions, metadata), lost
 
 
 def save_metadata(folder: pathlib.Path, metadata: dict[str, Any], number: str) -> None:
@@ -478,13 +491,13 @@ def load_rounds(
     return rounds
 
 
-def _find(path: pathlib.Path, number: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _find(path: pathlib.Path, number: str) -> tuple[Any, dict[str, Any]] | None:
     """Returns what is in the file of that number, at its place or beside it; `None` if there is none."""
     damage: DamagedError | None = None
     for place in (path, beside(path)):
         try:
             stored, facts = load_archive(place)
-            if facts.get("number") == number and isinstance(stored, dict):
+            if facts.get("number") == number:
                 return stored, facts
         except FileNotFoundError:
             continue
@@ -522,7 +535,7 @@ def _mask_like(solution: Solution) -> Mask:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), solution)
 
 
-def _fit(path: pathlib.Path, stored: dict[str, Any], like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
+def _fit(path: pathlib.Path, stored: Any, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
     """Returns stored leaves as pytrees of the given structures, whose arrays have so many further leading axes.
 
     Raises:
@@ -530,7 +543,7 @@ def _fit(path: pathlib.Path, stored: dict[str, Any], like: dict[str, Any], *, nu
     """
     trees = {}
     for name, tree in like.items():
-        leaves = stored.get(name, [])
+        leaves = stored.get(name, []) if isinstance(stored, dict) else None
         if not isinstance(leaves, list) or not all(isinstance(x, np.ndarray) and x.ndim >= num_axes for x in leaves):
             raise DamagedError(path, f"it has no arrays of {name}.")
         expected, structure = jax.tree.flatten(tree)
