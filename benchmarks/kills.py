@@ -24,8 +24,8 @@ KILLS_PER_FOLDER = 5
 
 
 def run(folder: pathlib.Path) -> Any:
-    """A run of 400 checkpoints."""
-    result = zoo.run("cma_es", "blackbox/sphere", 3, num_generations=1_200, num_scores=400, checkpoint=folder)
+    """A run of 200 checkpoints."""
+    result = zoo.run("cma_es", "blackbox/sphere", 3, num_generations=600, num_scores=200, checkpoint=folder)
     result.save(folder / "result")
     curves = {name: x for name, x in result.scores.items() if name != "seconds"}
     return result.state, result.best_solution, result.history, curves
