@@ -179,9 +179,9 @@ def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
     """
     try:
         return _load_sparse(path, params)
-    except (FileNotFoundError, ValueError):
-        raise
     except Exception as error:  # NumPy may raise anything over bytes that are not of its format
+        if isinstance(error, FileNotFoundError) or str(path) in str(error):
+            raise
         raise ValueError(f"{path} is damaged, or no sparse network: {error or type(error).__name__}.") from error
 
 

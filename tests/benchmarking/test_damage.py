@@ -6,7 +6,8 @@ import pytest
 import zoo
 from tests.benchmarking.test_results import curves_to, make_pair, make_results
 from tests.benchmarking.test_runtimes import timed_pair
-from tests.faults import MARKUP, Sandbox, damages, files_of, gathered, hostile_values, some_hostile_files
+from tests.faults import MARKUP, Sandbox, damages, files_of, gathered, hostile_values, snapshot, some_hostile_files
+from zoo.benchmarking.pair import file_name
 from zoo.loop.files import DamagedError, beside, remove
 
 NAN = float("nan")
@@ -54,6 +55,36 @@ def test_whatever_is_damaged_is_named_and_the_rest_is_used(saved, sandbox):
             assert results.final.value.sum() == whole.final.value[whole.final.strategy != label].sum()
         sandbox.reset(name)
     sandbox.check()
+
+
+def test_damaged_pairs_are_computed_again(tmp_path):
+    """They are named in one warning; the others are not touched, and their labels may be anything."""
+    search = zoo.make_strategy("random_search", population_size=4)
+    labels = ["a", "b/../../x", "c", "d", "e"]
+    settings = {"num_seeds": 2, "num_steps": 8, "num_scores": 1, "progress": False, "out": tmp_path}
+
+    def compute():
+        return zoo.benchmark({"s": search}, dict.fromkeys(labels, zoo.make_problem("blackbox/sphere")), **settings)
+
+    results = compute()
+    a, b, c, d, e = (tmp_path / "pairs" / f"{file_name(label)}__s" for label in labels)
+    text = (a / "curve.csv").read_text()
+    (a / "curve.csv").write_text(text[: text.rindex("1,2,")])  # one seed less, and well-formed
+    (b / "solution.npz").write_bytes(b"")
+    (c / "pair.json").write_text("{}")
+    remove(d)
+    d.write_text("somebody's")
+    (tmp_path / "benchmark.json").write_text("")
+    before = snapshot(e)
+    with gathered() as messages:
+        again = compute()
+    (message,) = messages
+    for path in (a / "curve.csv", b / "solution.npz", c / "pair.json", d):
+        assert f"{path} is damaged" in message or f"{path}/pair.json is damaged" in message
+    assert snapshot(e) == before
+    for other in (again, zoo.Results.load(tmp_path)):
+        assert other.final.drop(columns="seconds").equals(results.final.drop(columns="seconds"))
+    assert d.with_name(f"{d.name}.old").read_text() == "somebody's"
 
 
 def test_hostile_contents_reach_nothing_outside(saved, sandbox):

@@ -189,6 +189,19 @@ def test_interrupted_while_a_folder_is_replaced(when, is_killed, tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "index.json"]
 
 
+def test_contents_are_flushed_before_they_are_relied_on(tmp_path, monkeypatch):
+    """A file before it is renamed, and the names in a folder afterwards, or a loss of power might undo it."""
+    events = []
+    replace = pathlib.Path.replace
+    monkeypatch.setattr("os.fsync", lambda file: events.append(pathlib.Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    monkeypatch.setattr(
+        pathlib.Path, "replace", lambda old, new: events.append((old.name, new.name)) or replace(old, new)
+    )
+    write_parts(tmp_path, "index", {}, {"a": lambda file: file.write(b"1")})
+    folder, index, part = tmp_path.name, (".index.new", "index"), (".a.new", "a")
+    assert events == [".a.new", folder, ".index.new", folder, index, folder, part, folder]
+
+
 # Archives
 
 
