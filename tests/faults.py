@@ -111,7 +111,7 @@ def damages(sandbox: Sandbox, name: str) -> dict[str, Callable[[pathlib.Path], o
 def hostile_values(sandbox: Sandbox) -> list[Any]:
     outside = str(sandbox.outside)
     paths = ["..", "../outside", "../../outside", outside, f"{outside}/round_00", "", ".", "con\x00"]
-    return [*paths, MARKUP, None, -1, 10**30, 1e308, True, [], {}, [10**9] * 9, "O"]
+    return [*paths, MARKUP, None, -1, 10**9, 10**30, 1e308, True, [], {}, [10**9] * 9, "O"]
 
 
 def hostile_jsons(facts: Any, values: list[Any]) -> Iterator[Any]:

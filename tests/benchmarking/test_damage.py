@@ -1,5 +1,7 @@
 """Damaged and hostile folders of benchmarks: what is not as it was written is left out, and named."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ import zoo
 from tests.benchmarking.test_results import curves_to, make_pair, make_results
 from tests.benchmarking.test_runtimes import timed_pair
 from tests.faults import MARKUP, Sandbox, damages, files_of, gathered, hostile_values, snapshot, some_hostile_files
-from zoo.benchmarking.pair import file_name
+from zoo.benchmarking.pair import Pair, file_name
 from zoo.loop.files import DamagedError, beside, remove
 
 NAN = float("nan")
@@ -85,6 +87,13 @@ def test_damaged_pairs_are_computed_again(tmp_path):
     for other in (again, zoo.Results.load(tmp_path)):
         assert other.final.drop(columns="seconds").equals(results.final.drop(columns="seconds"))
     assert d.with_name(f"{d.name}.old").read_text() == "somebody's"
+
+
+def test_seeds_that_were_promised_are_counted(tmp_path):
+    pair = make_pair("a", "p", curves_to(1.0, 2.0))
+    dataclasses.replace(pair, curve=pair.curve[pair.curve.seed == 0]).save(tmp_path)
+    with pytest.raises(DamagedError, match=r"curve.csv is damaged: it does not have the rows of 2 seeds"):
+        Pair.load(tmp_path, "a", "p")
 
 
 def test_hostile_contents_reach_nothing_outside(saved, sandbox):

@@ -140,9 +140,9 @@ def test_a_saved_run_takes_the_place_of_links(result, saved, tmp_path):
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-@pytest.mark.parametrize("when", range(9))
+@pytest.mark.parametrize("when", range(20))
 def test_interrupted_while_a_folder_is_replaced(when, is_killed, tmp_path, monkeypatch):
-    """At every call of the system that changes a name, the old folder is there as a whole, or the new one.
+    """At every call of the system that changes a name or flushes, the old folder is there as a whole, or the new one.
 
     An interrupt may tidy up, whoever is killed does not.
     """
@@ -176,6 +176,7 @@ def test_interrupted_while_a_folder_is_replaced(when, is_killed, tmp_path, monke
         return killing
 
     with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", counted(lambda file: None))
         for name in ("replace", "unlink"):
             patch.setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
         try:
@@ -239,9 +240,8 @@ def test_numbers_in_json_may_be_anything(tmp_path, monkeypatch):
 # Two processes
 
 HOLD = """
-import pathlib, sys
-from zoo.loop.lock import FolderLock
-with FolderLock(pathlib.Path(sys.argv[1]), "a test"):
+import filelock, sys
+with filelock.FileLock(sys.argv[1] + "/.lock"):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -313,6 +313,46 @@ def test_what_is_finished_is_read_where_nothing_can_be_written(result, checkpoin
     again = zoo.benchmark([SNES], {"bowl": BOWL}, **settings)
     assert again.curves.equals(zoo.Results.load(tmp_path).curves)
     assert [snapshot(folder) for folder in (checkpoints, saved, tmp_path)] == before
+
+
+def test_a_disk_that_fills_up_is_named_and_loses_nothing(result, tmp_path, monkeypatch):
+    def full(_file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, callback=lambda progress: progress.generation >= 4, **BUDGET)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*checkpoint_00000006.npz"):
+            zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET)
+    assert files_of(tmp_path) == ["checkpoint_00000002.npz", "checkpoint_00000004.npz"]
+    assert_same_run(zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET), result)
+
+
+@pytest.mark.parametrize("name", ["loop", "x" * 300])
+def test_folders_that_cannot_be(name, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for use in (
+        lambda folder: zoo.run(SNES, BOWL, 0, checkpoint=folder, **BUDGET),
+        lambda folder: zoo.benchmark([SNES], {"b": BOWL}, num_steps=6, num_seeds=1, out=folder, progress=False),
+        lambda folder: zoo.sparsity.tickets.Tickets({}, {}, {}).save(folder),
+    ):
+        with pytest.raises(ValueError, match=r"needs to write in|is a file"):
+            use(tmp_path / name)
+
+
+def test_a_folder_stays_where_it_was_when_a_problem_goes_elsewhere(tmp_path, monkeypatch):
+    def wander(_progress_or_solution):
+        os.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    zoo.run(SNES, BOWL, 0, checkpoint="run", callback=wander, **BUDGET)
+    monkeypatch.chdir(tmp_path)
+    problem = zoo.from_function(wander, jnp.zeros(3))  # which fails, as that is no fitness
+    zoo.benchmark([SNES], {"b": problem}, num_steps=6, num_seeds=1, out="benchmark", progress=False)
+    assert pathlib.Path.cwd().name == "elsewhere"
+    assert not list(pathlib.Path.cwd().iterdir())
+    assert (tmp_path / "benchmark" / "pairs" / "b__SNES" / "pair.json").is_file()
 
 
 def test_a_full_disk_is_found_out_first(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def benchmark(
     if isinstance(num_seeds, bool) or not isinstance(num_seeds, (int, np.integer)) or num_seeds < 1:
         raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
     num_seeds, key = int(num_seeds), as_key(key)
-    folder = None if out is None else pathlib.Path(out)
+    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_value(key))

@@ -203,7 +203,7 @@ def _read_pair(
 
 
 def _check_seeds(seeds: Any, num_seeds: int) -> None:
-    if sorted(seeds.unique()) != list(range(num_seeds)):
+    if seeds.nunique() != num_seeds or not seeds.between(0, num_seeds - 1).all():  # there may be no room for a range
         raise ValueError(f"it does not have the rows of {num_seeds} seeds")
 
 

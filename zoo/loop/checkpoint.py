@@ -34,7 +34,7 @@ class Checkpointer:
     """
 
     def __init__(self, folder: str | pathlib.Path, identity: str, mesh: Mesh | None = None):
-        self.folder = pathlib.Path(folder).resolve()
+        self.folder = pathlib.Path(folder).absolute()
         self.identity = identity
         self._mesh = mesh
         self._lock = FolderLock(self.folder, "run(checkpoint=...)", mesh)

@@ -217,8 +217,9 @@ def below(root: pathlib.Path, *names: str) -> pathlib.Path:
     path = root
     for name in names:
         path = path / checked_name(name)
-        if path.is_symlink():
-            raise DamagedError(path, "it is a link.")
+        with damage_of(path):
+            if path.is_symlink():
+                raise ValueError("it is a link")
     return path
 
 
@@ -283,12 +284,16 @@ def _write_beside(path: pathlib.Path, write: Write) -> str:
     """Writes a file beside its place and returns its checksum."""
     place = beside(path)
     remove(place)  # left behind by a process that was killed; or a link, which writing would follow
-    with place.open("x+b") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with place.open("x+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk has no name
+        raise
 
 
 def _sync_folders(files: Iterable[pathlib.Path]) -> None:

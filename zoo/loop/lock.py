@@ -41,7 +41,7 @@ class FolderLock:
         """Locks the folder.
 
         Raises:
-            ValueError: If it is a file, or another process has it.
+            ValueError: If it is a file, another process has it, or it is missing and cannot be made.
         """
         self._error = from_first_process(self._mesh, self._enter)
         return self
@@ -69,6 +69,9 @@ class FolderLock:
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"{self._what} needs a folder, but {self._folder} is a file.") from error
         except OSError as error:
+            self._error = error
+            if not os.path.isdir(self._folder):  # so there is nothing to be read either
+                self.check_writable()
             return error
         path = self._folder / _NAME
         try:

@@ -126,7 +126,7 @@ def lottery_tickets(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-    folder = None if out is None else pathlib.Path(out)
+    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
     with contextlib.ExitStack() as stack:
