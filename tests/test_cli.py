@@ -216,6 +216,7 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
         assert shown in result.stdout
         assert "not written: " in result.stderr
+        assert "report.md" not in result.stdout
         assert "Read-only file system" in result.stderr
     monkeypatch.setattr("zoo.loop.compiled.start", None)
     for command in (RUN, BENCHMARK):

@@ -267,9 +267,11 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
             f"[red]failed:[/] {escape(plain_text('{strategy} on {problem}: {error}'.format(**failure)))}",
             soft_wrap=True,
         )
-    report = folder / "report.md"
+    report = None
     with _unless_read_only():
         report = results.report(folder)
+    if report is None:
+        return
     pictures = ", ".join(sorted(path.name for path in report.parent.glob("curves_*.png")))
     if len(results.runtimes):
         pictures += "\nruntimes runtime_ecdf.png, data_profile.png"
