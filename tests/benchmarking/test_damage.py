@@ -89,6 +89,14 @@ def test_damaged_pairs_are_computed_again(tmp_path):
     assert d.with_name(f"{d.name}.old").read_text() == "somebody's"
 
 
+@pytest.mark.parametrize("facts", [{"num_dims": 0}, {"num_dims": 10**400}, {"seconds": 10**400}, {"num_seeds": 10**12}])
+def test_numbers_that_nothing_can_be_computed_with(facts, tmp_path):
+    pair = timed_pair("a", "p", [1.0], [[5.0], [NAN]], [40, 50])
+    dataclasses.replace(pair, info={**pair.info, **facts}).save(tmp_path)
+    with pytest.raises(DamagedError):
+        Pair.load(tmp_path, "a", "p")
+
+
 def test_seeds_that_were_promised_are_counted(tmp_path):
     pair = make_pair("a", "p", curves_to(1.0, 2.0))
     dataclasses.replace(pair, curve=pair.curve[pair.curve.seed == 0]).save(tmp_path)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 
@@ -196,8 +197,9 @@ def _read_pair(
                 float_precision="round_trip",
                 dtype={"seed": int, "target": float, "steps": float, "budget": int},
             )
-            checked(info, num_dims=int)
             _check_seeds(runtimes.seed, num_seeds)
+            if checked(info, num_dims=int)[0] < 1 or not np.isfinite(runtimes.target).all():
+                raise ValueError("it has no targets, or no dimensions")
             pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem, RUNTIME_COLUMNS))
     return pair
 

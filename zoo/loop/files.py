@@ -186,7 +186,9 @@ def checked_name(name: object) -> str:
 
 
 def checked(facts: Mapping[str, Any], **types: Any) -> list[Any]:
-    """Returns facts by name, if they are of the types promised; of numbers, `float` means either kind.
+    """Returns facts by name, if they are of the types promised.
+
+    `float` means whole numbers too. Whole numbers have to fit in 64 bits.
 
     Raises:
         ValueError: If one is missing or of another type.
@@ -199,6 +201,8 @@ def checked(facts: Mapping[str, Any], **types: Any) -> list[Any]:
         allowed = (int, float) if type is float else type
         if not isinstance(value, allowed) or (isinstance(value, bool) and type in (int, float)):
             raise ValueError(f"{name!r} is of type {value.__class__.__name__}.")
+        if type in (int, float) and isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError(f"{name!r} is too large a number.")
         values.append(value)
     return values
 
