@@ -144,6 +144,15 @@ def test_killed_while_tickets_take_the_place_of_others(when, tickets, tmp_path, 
     identical(loaded.solutions, (tickets if is_new else old).solutions)
 
 
+def test_half_a_file_that_somebody_left_beside_is_no_damage(tickets, saved, sandbox):
+    sandbox.reset()
+    for name in ("round_03.npz", "round_02.npz", "solution.npz"):
+        beside(sandbox.thing / "snr" / name).write_bytes((saved / "snr" / "round_00.npz").read_bytes()[:300])
+    with gathered() as messages:
+        identical(zoo.load_tickets(sandbox.thing, PROBLEM).rounds, tickets.rounds)
+    assert messages == []
+
+
 def test_rounds_of_others_are_not_taken_for_those_of_the_tickets(tickets, saved, sandbox):
     """Such as those that somebody copied there."""
     sandbox.reset()

@@ -502,7 +502,8 @@ def _find(path: pathlib.Path, number: str) -> tuple[Any, dict[str, Any]] | None:
         except FileNotFoundError:
             continue
         except DamagedError as error:
-            damage = damage or error
+            if place == path:  # beside it, whoever was killed may have left half a file
+                damage = error
     if damage is not None:
         raise damage
     return None
