@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 import zoo
 import zoo.cli
 from tests.benchmarking.test_results import make_pair, make_results
+from tests.faults import read_only
 from tests.loop.examples import assert_same_run
+from zoo.loop.files import read_json, write_json
 
 BALL = ["blackbox/sphere", "--set-problem", "num_dims=2", "--set", "population_size=4"]
 RUN = ["run", "random_search", *BALL]
@@ -235,11 +237,39 @@ def test_benchmark_says_what_it_uses_again(tmp_path):
     assert f"1 pair reused from {tmp_path}/, computed " in call(*command).stderr
     assert "pair" not in call(*command, "--fresh").stderr
     (path,) = tmp_path.rglob("pair.json")
-    info = json.loads(path.read_text())
+    info = read_json(path)
     info["identity"]["versions"]["zoo"] = "0"
-    path.write_text(json.dumps(info))
+    write_json(path, info)
     assert "1 pair reused" in call(*command, "--accept-versions").stderr
     assert f"computed again, for it is another there: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
+
+
+def test_labels_are_text(tmp_path):
+    label = "[red]x[/wrong]\x1b[31m\n|"
+    make_results(make_pair(label, label, [[2.0], [1.0]]), make_pair("b", label, [], error=label)).save(tmp_path)
+    result = call("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "[red]x[/wrong]" in result.stdout
+    assert "failed: b on [red]x[/wrong]" in result.stderr
+
+
+def test_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """What is finished is shown; what is not ends in one line before anything is computed."""
+    make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
+    finished = [*RUN, "--generations", 4, "--out", tmp_path / "run"]
+    assert call(*finished).exit_code == 0
+    read_only(monkeypatch)
+    for args, shown in ((("report", tmp_path / "benchmark"), "1.5"), (finished, "4 generations")):
+        result = call(*args)
+        assert result.exit_code == 0, result.output
+        assert shown in result.stdout
+        assert "not written: " in result.stderr
+        assert "report.md" not in result.stdout
+        assert "Read-only file system" in result.stderr
+    monkeypatch.setattr("zoo.loop.compiled.start", None)
+    for command in (RUN, BENCHMARK):
+        assert_error(call(*command, "--out", tmp_path / "new", "--no-cache"), "needs to write in", "Read-only file sys")
 
 
 def test_benchmark_where_everything_fails(monkeypatch, tmp_path):

@@ -357,7 +357,7 @@ def test_import_is_cheap():
         import sys
         import zoo
         heavy = ("zoo.strategies", "zoo.problems", "pandas", "scipy.stats", "matplotlib", "gymnax", "bbobax",
-                 "orbax.checkpoint", "quax", "sklearn", "typer")
+                 "quax", "sklearn", "typer")
         print([name for name in heavy if name in sys.modules])
         print(sorted(set(zoo.__all__) - set(dir(zoo))))
         zoo.make_strategy("random_search")

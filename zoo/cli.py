@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from rich.markup import escape
 import zoo
 from zoo._version import __version__
 from zoo.loop.call import CHECKPOINTS, load_call, make_call
+from zoo.loop.files import below, write_file
+from zoo.loop.text import plain_text
 from zoo.registry import catalogue, valid_settings
 
 if TYPE_CHECKING:
@@ -67,6 +70,15 @@ def _clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _err.print("interrupted; what was finished is saved")
         raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _unless_read_only() -> Iterator[None]:
+    """Says that nothing was written where nothing can be: what is there already has been shown."""
+    try:
+        yield
+    except OSError as error:
+        _err.print(f"[dim]not written: {escape(plain_text(error))}[/]", soft_wrap=True, highlight=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -134,7 +146,7 @@ def run_command(
         else:
             made = zoo.make_problem(problem, **_parse_settings(problem_settings))
             made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
-            made_key, checkpoints = key or 0, None if out is None else out / CHECKPOINTS
+            made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
         result = zoo.run(
             made_strategy,
             made,
@@ -146,7 +158,8 @@ def run_command(
             mesh=_mesh(devices),
         )
         if out is not None:
-            result.save(out)
+            with _unless_read_only():
+                result.save(out)
         metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
         _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
         _out.print(
@@ -266,8 +279,9 @@ def tickets_command(
         table["kept"] = [f"{100 * kept:.3g} %" for kept in table["kept"]]
         table[tickets.criteria] = table[tickets.criteria].map("{:.4g}".format)
         _print_table(table, title=f"{headline} ({direction} is better), mean over {seeds} seeds, by criterion")
-        for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
-            figure.savefig(out / f"{name}.png", dpi=150)
+        with _unless_read_only():
+            for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
+                write_file(out / f"{name}.png", functools.partial(figure.savefig, format="png", dpi=150))
         _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
 
 
@@ -292,10 +306,14 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
             _print_table(table, title="expected running time to a target, in problem steps (seeds that reached it)")
     for failure in results.failures.to_dict("records"):
         _err.print(
-            f"[red]failed:[/] {failure['strategy']} on {failure['problem']}: {escape(failure['error'])}",
+            f"[red]failed:[/] {escape(plain_text('{strategy} on {problem}: {error}'.format(**failure)))}",
             soft_wrap=True,
         )
-    report = results.report(folder)
+    report = None
+    with _unless_read_only():
+        report = results.report(folder)
+    if report is None:
+        return
     pictures = ", ".join(sorted(path.name for path in report.parent.glob("curves_*.png")))
     if len(results.runtimes):
         pictures += "\nruntimes runtime_ecdf.png, data_profile.png"
@@ -305,14 +323,14 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
 def _print_table(frame: "pd.DataFrame", title: str | None = None) -> None:
     """Prints a frame whose first column is the problem, said once for all its rows."""
     if title is not None:
-        _out.print(f"\n{title}", style="bold", highlight=False)
+        _out.print(f"\n{escape(plain_text(title))}", style="bold", highlight=False)
     table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
     for column in frame.columns:
         justify = "left" if column in ("problem", "strategy", "metric") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(escape(plain_text(column)), justify=justify, overflow="fold")
     previous = None
     for row in frame.itertuples(index=False):
-        cells = [str(cell) for cell in row]
+        cells = [escape(plain_text(cell)) for cell in row]
         if previous is not None and cells[0] != previous:
             table.add_section()
         cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]

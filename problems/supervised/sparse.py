@@ -175,9 +175,21 @@ def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
         params: Parameters of the plain network, whose structure, shapes and dtypes are used.
 
     Raises:
-        ValueError: If the file holds other leaves, or other shapes.
+        ValueError: If the file holds other leaves, or other shapes, or is damaged.
     """
-    with np.load(path) as file:
+    try:
+        return _load_sparse(path, params)
+    except Exception as error:  # NumPy may raise anything over bytes that are not of its format
+        if isinstance(error, FileNotFoundError) or str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is damaged, or no sparse network: {error or type(error).__name__}.") from error
+
+
+def _load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
+    largest = sum(x.size * (x.dtype.itemsize + 8) + 2**16 for x in jax.tree.leaves(params))
+    with np.load(path, allow_pickle=False) as file:
+        if sum(entry.file_size for entry in file.zip.infolist()) > largest:
+            raise ValueError(f"{path} holds more than the network has.")
         arrays = dict(file)
     names = {name.partition(":")[2] for name in arrays}
     if names != set(_leaves(params)):
@@ -186,11 +198,12 @@ def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
     def restore(key_path: Any, x: Any) -> jax.Array:
         name = _name(key_path)
         dense = arrays.get(f"dense:{name}")
+        shape = tuple(arrays[f"shape:{name}"].tolist()) if dense is None else dense.shape
+        if shape != x.shape:
+            raise ValueError(f"{path} holds {name} of shape {shape}, but the network's is {x.shape}.")
         if dense is None:
-            dense = np.zeros(arrays[f"shape:{name}"], arrays[f"values:{name}"].dtype)
+            dense = np.zeros(shape, arrays[f"values:{name}"].dtype)
             dense.reshape(-1)[arrays[f"indices:{name}"]] = arrays[f"values:{name}"]
-        if dense.shape != x.shape:
-            raise ValueError(f"{path} holds {name} of shape {dense.shape}, but the network's is {x.shape}.")
         return jnp.asarray(dense, x.dtype)
 
     return jax.tree_util.tree_map_with_path(restore, params)

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import ray
 
 import zoo
+from zoo.benchmarking import ray_executor
 from zoo.core.keys import is_key
 
 SEARCH = zoo.make_strategy("random_search", population_size=4)
@@ -21,9 +23,8 @@ TINY = {"num_seeds": 2, "num_steps": 8, "num_scores": 2, "progress": False}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_executor._cluster(ray):
+        yield
 
 
 def on_ray(strategies, problems, **settings):
@@ -67,6 +68,21 @@ def assert_same(results, expected):
             pd.testing.assert_frame_equal(*frames, check_exact=True)
         solution, other_solution = jax.tree.map(key_data, (pair.solution, other.solution))
         jax.tree.map(np.testing.assert_array_equal, solution, other_solution)
+
+
+def test_other_machines_cannot_reach_it():
+    """Of the processes that Ray started all listen to this machine alone, workers included."""
+    ray.get(ray.remote(square).remote(2.0))
+    processes = psutil.Process().children(recursive=True)
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
+    assert {ip.removeprefix("::ffff:") for _, ip in listening} == {"127.0.0.1"}
+    assert ray_executor._CLUSTERS not in os.environ
 
 
 def test_same_results_in_the_same_order(tmp_path):

@@ -1,6 +1,5 @@
 """Runtimes to targets, expected running times, runtime distributions and data profiles."""
 
-import json
 from typing import ClassVar
 
 import jax
@@ -14,6 +13,7 @@ from tests.benchmarking.test_results import make_pair, make_results
 from zoo.benchmarking.pair import Pair
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, _steps_to_targets, check_targets
 from zoo.benchmarking.tables import format_ert
+from zoo.loop.files import read_json, write_json
 
 NAN = float("nan")
 TINY = {"num_seeds": 3, "num_steps": 400, "num_scores": 4, "progress": False}
@@ -193,9 +193,9 @@ def test_a_folder_from_before_there_were_runtimes(tmp_path):
     strategy = {"s": zoo.make_strategy("random_search", population_size=4)}
     zoo.benchmark(strategy, dict.fromkeys(problems, problems["plain"]), out=tmp_path, **TINY)
     for path in tmp_path.rglob("pair.json"):
-        info = json.loads(path.read_text())
+        info = read_json(path)
         del info["num_dims"]
-        path.write_text(json.dumps(info))
+        write_json(path, info)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("pair.json")}
     old = zoo.Results.load(tmp_path)
     assert len(old.runtimes) == 0

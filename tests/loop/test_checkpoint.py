@@ -167,13 +167,16 @@ def test_a_checkpoint_needs_a_folder(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     for path in (file, file / "below"):
-        with pytest.raises(ValueError, match=r"Checkpoints need a folder, but .* is a file"):
+        with pytest.raises(ValueError, match=r"run\(checkpoint=\.\.\.\) needs a folder, but .* is a file"):
             zoo.run(SNES, BOWL, checkpoint=path, **BUDGET)
     assert file.read_text() == "mine"
 
 
 def test_the_newest_two_checkpoints_are_kept(finished):
-    assert sorted(int(path.name) for path in finished.iterdir() if path.name.isdigit()) == [8, 10]
+    assert sorted(path.name for path in finished.glob("*.npz")) == [
+        "checkpoint_00000008.npz",
+        "checkpoint_00000010.npz",
+    ]
 
 
 KILLED_RUN = """
@@ -183,7 +186,7 @@ zoo.run("snes", "blackbox/sphere", 3, num_generations=100_000, num_scores=50_000
 
 
 def newest_checkpoint(folder: pathlib.Path) -> int:
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+    return max((int(path.stem.removeprefix("checkpoint_")) for path in folder.glob("checkpoint_*.npz")), default=0)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

@@ -1,5 +1,8 @@
 """Sparse networks: exactly the highest scores of each layer are kept, whatever they are."""
 
+import itertools
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import zoo
+from tests.faults import gathered, hostile_arrays, write_zip
 from zoo.problems.networks import CNN, MLP
 from zoo.problems.supervised.sparse import SparseNetwork, load_sparse, num_kept, top_masks
 
@@ -127,6 +131,27 @@ def test_export_and_load(tmp_path):
         load_sparse(tmp_path / "model.npz", CNN((2,), 10).init(jax.random.key(0), INPUTS))
     with pytest.raises(ValueError, match=r"kernel of shape \(64, 12\), but the network's is \(64, 13\)|bias of shape"):
         load_sparse(tmp_path / "model.npz", MLP((13, 10)).init(jax.random.key(0), INPUTS))
+
+
+def test_a_damaged_or_hostile_file_is_named(tmp_path):
+    sparse, params = make(0.1)
+    path = tmp_path / "model.npz"
+    sparse.export(params, path)
+    plain, data = sparse.network.init(jax.random.key(9), INPUTS), path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    for damaged in (data[: len(data) // 2], b"", bytes(500), data[:-100] + bytes(100)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.npz is damaged, or no sparse network"):
+            load_sparse(path, plain)
+    write_zip(path, {**entries, "x.npy": bytes(2**24)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"model\.npz holds more than the network has"):
+        load_sparse(path, plain)
+    for name, array in itertools.product(entries, hostile_arrays()):
+        write_zip(path, {**entries, name: array})
+        with gathered() as messages:
+            load_sparse(path, plain)
+        assert all("model.npz" in message for message in messages), (name, messages)  # or they are other numbers
 
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, "half", True])

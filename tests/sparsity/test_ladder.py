@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import zoo
+from tests.faults import read_only, snapshot
 from tests.the_loop import initial_solution
 from zoo.loop import identity
 from zoo.sparsity.ladder import lottery_tickets, save_round
@@ -214,18 +215,17 @@ def test_an_interrupted_ladder_resumes_exactly(when, ladder, advanced, monkeypat
     """Interrupted around the writing of a round; after it, and before the checkpoint."""
     criteria = ["magnitude", "random"]
 
-    def interrupted(folder, criterion, number, each):
+    def interrupted(folder, criterion, number, *rest):
         is_here = (criterion, number) == ("random", 1)
         if is_here and when == "before":
             raise KeyboardInterrupt
         if is_here and when == "within":
-            patch.setattr("zoo.sparsity.tickets.save_tree", full_disk)
-        save_round(folder, criterion, number, each)
+            patch.setattr("os.fsync", full_disk)
+        save_round(folder, criterion, number, *rest)
         if is_here:
             raise KeyboardInterrupt
 
-    def full_disk(folder, tree):
-        (folder / "half").mkdir(parents=True)
+    def full_disk(file):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
@@ -340,12 +340,33 @@ def test_mistakes_show_before_anything_runs(changes, error, message, advanced, t
 @pytest.mark.parametrize("content", ["", "[]", '{"some": "thing"}'])
 def test_a_folder_of_something_else(content, tmp_path):
     (tmp_path / "tickets.json").write_text(content)
-    with pytest.raises(ValueError, match="is damaged, or none of this library"):
+    with pytest.raises(ValueError, match=r"is damaged: .* Or it is none of this library"):
         climb(out=tmp_path)
+    assert (tmp_path / "tickets.json").read_text() == content
 
 
-def test_rounds_that_are_missing(ladder, folder):
-    """The checkpoint is past them."""
-    shutil.rmtree(folder / CRITERIA[0] / "round_01")
-    with pytest.raises(ValueError, match=r"Rounds are missing in .* Delete the subfolder"):
-        climb(out=folder)
+def test_where_nothing_can_be_written(ladder, folder, advanced, monkeypatch):
+    """What is finished is read; what is not shows before anything is computed."""
+    read_only(monkeypatch)
+    before = snapshot(folder)
+    again = climb(out=folder)
+    assert equal((again.rounds, again.solutions), (ladder.rounds, ladder.solutions))
+    for changes in ({"num_rounds": 5}, {"out": folder / "new"}):
+        with pytest.raises(ValueError, match=r"lottery_tickets\(out=...\) needs to write in .*Read-only file system"):
+            climb(**{"out": folder, **changes})
+    assert advanced == []
+    assert snapshot(folder) == before
+
+
+def test_rounds_that_are_missing_or_damaged(ladder, folder, advanced):
+    """The checkpoint is past them. What is before them is not computed again where a checkpoint is left."""
+    (folder / "snr" / "round_03.npz").unlink()
+    (folder / "random" / "round_00.npz").write_bytes(b"")
+    (folder / "random" / "solution.npz").write_bytes(b"")
+    (folder / "tickets.json").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"tickets.json is damaged.*round_00.npz is damaged.*solution.npz") as caught:
+        again = climb(out=folder)
+    assert len(caught) == 1
+    assert advanced == [("snr", 12), *(("random", generation) for generation in (3, 6, 9, 12))]
+    for tickets in (again, zoo.load_tickets(folder, DIGITS)):
+        assert equal((tickets.rounds, tickets.solutions), (ladder.rounds, ladder.solutions))

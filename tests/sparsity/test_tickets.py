@@ -1,7 +1,6 @@
 """Tickets: what is saved and read back, trained and scored, permuted and drawn anew."""
 
 import dataclasses
-import json
 from typing import NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import zoo
 from tests.the_loop import initial_solution
 from zoo.core.masks import full_mask, keep_best, prunable_leaves
 from zoo.core.solution import check_solution
-from zoo.sparsity.tickets import Round, Ticket, Tickets
+from zoo.sparsity.tickets import Round, Ticket, Tickets, save_metadata
 from zoo.strategies.distribution.snes import SNES
 
 DIGITS = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=16)
@@ -219,7 +218,7 @@ def test_nothing_there(tmp_path):
     for load in (zoo.load_ticket, zoo.load_tickets):
         with pytest.raises(FileNotFoundError, match="There are no lottery tickets in"):
             load(tmp_path / "none", Sheet())
-    (tmp_path / "tickets.json").write_text(json.dumps({"criteria": ["snr"]}))
+    save_metadata(tmp_path, {"criteria": ["snr"], "headline": "fitness", "maximize": False}, "1")
     with pytest.raises(FileNotFoundError, match="No finished round"):
         zoo.load_tickets(tmp_path, Sheet())
 

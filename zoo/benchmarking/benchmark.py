@@ -4,6 +4,7 @@ import collections
 import contextlib
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo.benchmarking.pair import Pair, PairTask, failed_pair, pair_folder
+from zoo.benchmarking.pair import Pair, PairTask, failed_pair
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
 from zoo.core.keys import as_key
@@ -21,6 +22,8 @@ from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import forget_programs
+from zoo.loop.files import DamagedError, named_once
+from zoo.loop.lock import FolderLock
 from zoo.loop.once import once_per_object
 from zoo.loop.progress import say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
@@ -69,6 +72,7 @@ def benchmark(
         out: Folder that each pair is saved to as soon as it is finished. Pairs already there are not computed again, if
             they have the same settings, data, key and code, precision and versions of the zoo and of JAX. One line
             says how many there are and what differs in the others; without progress bars it goes to the logger "zoo".
+            A damaged pair is computed again, and a warning names it. One process at a time may use the folder.
         executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
             Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
             must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
@@ -87,7 +91,8 @@ def benchmark(
         `Results`. A pair that fails is recorded with its error; it does not lose the others.
 
     Raises:
-        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, or a mesh is for Ray.
+        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is for Ray, or
+            the folder cannot be written or is in use.
         TypeError: If a setting is unknown.
         ModuleNotFoundError: If Ray is asked for and not installed.
 
@@ -101,12 +106,9 @@ def benchmark(
     if isinstance(num_seeds, bool) or not isinstance(num_seeds, (int, np.integer)) or num_seeds < 1:
         raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
     num_seeds, key = int(num_seeds), as_key(key)
-    folder = None if out is None else pathlib.Path(out)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"benchmark(out=...) needs a folder, but {folder} is a file.")
+    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
-    written = folder if is_first_process(mesh) else None
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
     tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
 
@@ -121,26 +123,35 @@ def benchmark(
         if isinstance(problem, Exception):
             facts = {"headline": "score", "maximize": False}
             pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
-            if written is not None:
-                pairs[number].save(written)
             continue
         info = _info(strategy, problem, budget, num_seeds, metadata)
         missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
-    if folder is not None and not fresh:
-        there, other = from_first_process(mesh, functools.partial(_finished, folder, missing, accept_versions))
-        pairs |= there
-        for line in _reuse_lines(folder, there, other):
-            say(line, show=progress and is_first_process(mesh))
-        missing = {number: task for number, task in missing.items() if number not in pairs}
-    if written is not None and pairs:
-        results().save_metadata(written)
-    if missing:
-        with contextlib.closing(compute(missing, progress)) as finished:
-            for number, pair in finished:
-                pairs[number] = pair
-                if written is not None:
-                    pair.save(written)
-                    results().save_metadata(written)
+    with contextlib.ExitStack() as stack:
+        written = None
+        if folder is not None:
+            lock = stack.enter_context(FolderLock(folder, "benchmark(out=...)", mesh))
+            there, other = {}, []
+            if not fresh:
+                there, other = from_first_process(mesh, functools.partial(_finished, folder, missing, accept_versions))
+            for line in _reuse_lines(folder, there, other):
+                say(line, show=progress and is_first_process(mesh))
+            missing = {number: task for number, task in missing.items() if number not in there}
+            if missing:
+                lock.check_writable()
+            if lock.is_writable and is_first_process(mesh):
+                written = folder
+                for pair in pairs.values():
+                    pair.save(folder)
+            pairs |= there
+        if written is not None and pairs:
+            results().save_metadata(written)
+        if missing:
+            with contextlib.closing(compute(missing, progress)) as finished:
+                for number, pair in finished:
+                    pairs[number] = pair
+                    if written is not None:
+                        pair.save(written)
+                        results().save_metadata(written)
     return results()
 
 
@@ -252,19 +263,28 @@ def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **con
 def _finished(
     folder: pathlib.Path, tasks: Mapping[int, PairTask], accept_versions: bool
 ) -> tuple[dict[int, Pair], list[str]]:
-    """Returns the saved pairs, by number, that are those of the tasks and did not fail; and what differs in others."""
-    pairs, other = {}, []
+    """Returns the saved pairs, by number, that are those of the tasks and did not fail; and what differs in others.
+
+    Of damaged pairs there is a warning.
+    """
+    pairs, other, damaged = {}, [], []
     for number, task in tasks.items():
-        path = pair_folder(folder, task.strategy_label, task.problem_label)
-        if (path / "pair.json").is_file():
-            pair = Pair.load(path)
-            if pair.info["error"]:
-                continue
-            differences = task.identify().differences(pair.info.get("identity"), accept_versions=accept_versions)
-            if differences:
-                other.append("; ".join(differences))
-            else:
-                pairs[number] = pair
+        try:
+            pair = Pair.load(folder, task.strategy_label, task.problem_label)
+        except FileNotFoundError:
+            continue
+        except DamagedError as error:
+            damaged.append(error)
+            continue
+        if pair.info["error"]:
+            continue
+        differences = task.identify().differences(pair.info.get("identity"), accept_versions=accept_versions)
+        if differences:
+            other.append("; ".join(differences))
+        else:
+            pairs[number] = pair
+    if damaged:
+        warnings.warn(f"Computed again: {named_once(damaged)}", stacklevel=2)
     return pairs, other
 
 

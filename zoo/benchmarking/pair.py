@@ -1,30 +1,43 @@
 """One strategy on one problem, all seeds: the task to compute it, and what came of it, in memory and in a folder.
 
-The folder has `pair.json` (settings, times, error), `curve.csv`, `solution/` (final means and statistics of all seeds)
-and, where the problem has targets, `runtimes.csv`. It is written at once or not at all.
+The folder has `pair.json` (settings, times, error, checksums of the other files), `curve.csv`, `solution.npz` (final
+means and statistics of all seeds) and, where the problem has targets, `runtimes.csv`. It is replaced as a whole.
 """
 
 import dataclasses
+import functools
 import hashlib
-import json
 import pathlib
 import re
 import traceback
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, check_targets, record_runtimes
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
+from zoo.loop.archive import archive, load_archive
 from zoo.loop.budget import Budget
-from zoo.loop.checkpoint import load_tree, save_tree
 from zoo.loop.drive import Options, Outcome, drive
-from zoo.loop.files import replaced_folder
+from zoo.loop.files import (
+    Write,
+    below,
+    checked,
+    damage_of,
+    make_below,
+    opened,
+    read_parts,
+    write_parts,
+)
 from zoo.loop.identity import Identity, identify
 
+_MAX_NAME = 100  # characters of a label in the name of a file, of which there may be two in one
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
 
 
@@ -52,35 +65,26 @@ class Pair:
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the pair into the folder of a benchmark."""
-        with replaced_folder(pair_folder(folder, self.strategy, self.problem)) as new:
-            # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
-            self.curve.drop(columns=["strategy", "problem"]).to_csv(new / "curve.csv", index=False)
-            if len(self.runtimes):
-                self.runtimes.drop(columns=["strategy", "problem"]).to_csv(new / "runtimes.csv", index=False)
-            if self.solution is not None:
-                save_tree(new / "solution", self.solution)
-            info = {"strategy": self.strategy, "problem": self.problem, **self.info}
-            (new / "pair.json").write_text(json.dumps(info, indent=1))
+        # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
+        parts = {
+            "curve.csv": _csv(self.curve),
+            "runtimes.csv": _csv(self.runtimes) if len(self.runtimes) else None,
+            "solution.npz": None if self.solution is None else archive(self.solution),
+        }
+        info = {"strategy": self.strategy, "problem": self.problem, **self.info}
+        place = make_below(folder, "pairs", _folder_name(self.strategy, self.problem))
+        write_parts(place, "pair.json", info, parts)
 
     @classmethod
-    def load(cls, folder: pathlib.Path) -> "Pair":
-        """Reads what `save` wrote, from the pair's own folder."""
-        info = json.loads((folder / "pair.json").read_text())
-        strategy, problem = info.pop("strategy"), info.pop("problem")
-        curve = pd.read_csv(
-            folder / "curve.csv",
-            float_precision="round_trip",
-            dtype={"metric": str},
-            keep_default_na=False,
-            na_values={"value": [""]},
-        )
-        pair = cls(strategy, problem, info, _labelled(curve, strategy, problem))
-        if (folder / "solution").is_dir():
-            pair = dataclasses.replace(pair, solution=load_tree(folder / "solution"))
-        if (folder / "runtimes.csv").is_file():
-            runtimes = pd.read_csv(folder / "runtimes.csv", float_precision="round_trip", dtype={"steps": float})
-            pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem))
-        return pair
+    def load(cls, folder: pathlib.Path, strategy: str, problem: str) -> "Pair":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: If the benchmark in this folder has no such pair.
+            DamagedError: If what is there is not what was written.
+        """
+        place = below(folder, "pairs", _folder_name(strategy, problem))
+        return read_parts(place, "pair.json", functools.partial(_read_pair, place, strategy, problem))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,14 +125,14 @@ class PairTask:
         return failed_pair(self.strategy_label, self.problem_label, error, self.info)
 
 
-def pair_folder(folder: pathlib.Path, strategy: str, problem: str) -> pathlib.Path:
-    """Returns where a pair of a benchmark is saved."""
-    return folder / "pairs" / f"{file_name(problem)}__{file_name(strategy)}"
+def _folder_name(strategy: str, problem: str) -> str:
+    """Returns the name of the folder in which a pair is saved."""
+    return f"{file_name(problem)}__{file_name(strategy)}"
 
 
 def file_name(label: str) -> str:
     """Returns a label as a file name; two labels never share one."""
-    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)
+    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)[:_MAX_NAME]
     return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
@@ -161,7 +165,60 @@ def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, A
     return Pair(strategy, problem, failure, pd.DataFrame(columns=list(CURVE_COLUMNS)))
 
 
-def _labelled(frame: pd.DataFrame, strategy: str, problem: str) -> pd.DataFrame:
+def _csv(frame: pd.DataFrame) -> Write:
+    text = frame.drop(columns=["strategy", "problem"]).to_csv(index=False)
+    return lambda file: file.write(text.encode())
+
+
+def _read_pair(
+    folder: pathlib.Path, strategy: str, problem: str, info: dict[str, Any], digests: Mapping[str, str]
+) -> Pair:
+    """Reads a pair whose `pair.json` was read, and checks that all is there that it promises."""
+    with damage_of(folder / "pair.json"):
+        if [info.pop("strategy"), info.pop("problem")] != [strategy, problem]:
+            raise ValueError("it is that of another pair")
+        headline, _, error = checked(info, headline=str, maximize=bool, error=(str, types.NoneType))
+        checked(info, identity=(dict, types.NoneType), seconds=float, compile_seconds=float)
+        num_seeds = checked(info, num_seeds=int)[0] if error is None else 0
+    with opened(folder / "curve.csv", digests.get("curve.csv", "")) as file:
+        curve = pd.read_csv(
+            file,
+            float_precision="round_trip",
+            dtype={"seed": int, "generation": int, "steps": int, "seconds": float, "metric": str, "value": float},
+            keep_default_na=False,
+            na_values={"value": [""]},
+        )
+        _check_seeds(curve.seed[curve.metric == headline], num_seeds)
+        curve = _labelled(curve, strategy, problem, CURVE_COLUMNS)
+    pair = Pair(strategy, problem, info, curve)
+    if "solution.npz" in digests:
+        solution, _ = load_archive(folder / "solution.npz", digests["solution.npz"])
+        with damage_of(folder / "solution.npz"):
+            if {*solution} != {"mean", "statistics"} or any(len(x) != num_seeds for x in jax.tree.leaves(solution)):
+                raise ValueError(f"it is not of {num_seeds} seeds")
+        pair = dataclasses.replace(pair, solution=solution)
+    if "runtimes.csv" in digests:
+        with opened(folder / "runtimes.csv", digests["runtimes.csv"]) as file:
+            runtimes = pd.read_csv(
+                file,
+                float_precision="round_trip",
+                dtype={"seed": int, "target": float, "steps": float, "budget": int},
+            )
+            _check_seeds(runtimes.seed, num_seeds)
+            if checked(info, num_dims=int)[0] < 1 or not np.isfinite(runtimes.target).all():
+                raise ValueError("it has no targets, or no dimensions")
+            pair = dataclasses.replace(pair, runtimes=_labelled(runtimes, strategy, problem, RUNTIME_COLUMNS))
+    return pair
+
+
+def _check_seeds(seeds: Any, num_seeds: int) -> None:
+    if seeds.nunique() != num_seeds or not seeds.between(0, num_seeds - 1).all():  # there may be no room for a range
+        raise ValueError(f"it does not have the rows of {num_seeds} seeds")
+
+
+def _labelled(frame: pd.DataFrame, strategy: str, problem: str, columns: Sequence[str]) -> pd.DataFrame:
+    if ["strategy", "problem", *frame.columns] != list(columns):
+        raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
     frame.insert(0, "strategy", pd.Series([strategy] * len(frame), dtype=str))
     frame.insert(1, "problem", pd.Series([problem] * len(frame), dtype=str))
     return frame

@@ -41,11 +41,12 @@ def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
             axis.set_xlabel(label)
             axis.set_xlim(left=0)
             axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
-            axis.set_title(name, fontsize="medium")
+            axis.set_title(name, fontsize="medium", parse_math=False)
             axis.grid(alpha=0.3)
             if finished:
                 direction = "higher is better" if finished[0].info["maximize"] else "lower is better"
-                axis.set_ylabel(f"{finished[0].info['headline']} ({direction})", fontsize="small")
+                label = f"{finished[0].info['headline']} ({direction})"
+                axis.set_ylabel(label, fontsize="small", parse_math=False)
                 if not finished[0].info["maximize"] and spans_decades(axis):
                     axis.set_yscale("log")
             else:
@@ -114,7 +115,7 @@ def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
     """Adds a legend by label above the axes, or beside them if it is long."""
     if handles:
         is_long = len(handles) > 12  # above the axes it would take more room than they do
-        figure.legend(
+        legend = figure.legend(
             handles.values(),
             handles.keys(),
             loc="outside right upper" if is_long else "outside upper center",
@@ -122,6 +123,8 @@ def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
             frameon=False,
             fontsize="small" if is_long else None,
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a label may have dollar signs
 
 
 def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -178,6 +181,6 @@ def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
         axis.set_title(title, fontsize="medium")
         axis.grid(alpha=0.3)
     axes[0].plot([row.bias_by_chance for row in rows], heights, "k|", markersize=18, markeredgewidth=2)
-    axes[0].set_yticks(heights, names)
+    axes[0].set_yticks(heights, names, parse_math=False)
     axes[0].invert_yaxis()
     return figure

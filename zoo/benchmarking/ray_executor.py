@@ -8,6 +8,7 @@ another file system.
 import contextlib
 import dataclasses
 import itertools
+import os
 import pickle
 import warnings
 from collections.abc import Generator, Iterator, Mapping
@@ -19,6 +20,7 @@ from zoo.benchmarking.pair import Pair, PairTask
 from zoo.host import pickling
 from zoo.loop.progress import progress_bar
 
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's name for whether other machines may join
 _MAX_RETRIES = 2  # of a pair whose worker died
 # What changes numbers must be in the workers as it is here; the platform must not.
 _JAX_SETTINGS = (
@@ -127,11 +129,36 @@ def _cluster(ray: Any) -> Iterator[None]:
         return
     with warnings.catch_warnings():  # Ray forks only to start other programs, which JAX's threads do not mind
         warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
-        ray.init(log_to_driver=False, include_dashboard=False)
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False)
+        else:
+            _start(ray)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any) -> None:
+    """Starts a cluster of this machine alone, whose ports other machines cannot reach.
+
+    On Linux, Ray lets other machines join, and listens to all of them: whoever reaches its ports may run code here.
+    Told that there are no clusters, as on other systems, it listens to this machine.
+    """
+    if _CLUSTERS in os.environ:  # somebody has decided
+        ray.init(address="local", log_to_driver=False, include_dashboard=False)
+        return
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False  # read when Ray was imported
+    os.environ[_CLUSTERS] = "0"  # for the processes that it starts
+    try:
+        ray.init(address="local", log_to_driver=False, include_dashboard=False)
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[_CLUSTERS]
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if addresses != {"127.0.0.1"}:
+        warnings.warn(f"Ray listens to other machines, at {', '.join(addresses)}.", stacklevel=2)
 
 
 def _runtime_env(options: Mapping[str, Any]) -> dict[str, Any]:

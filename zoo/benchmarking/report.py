@@ -1,5 +1,6 @@
 """The Markdown report of a benchmark."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zoo.benchmarking.pair import Pair, file_name
-from zoo.benchmarking.tables import format_ert, format_summary, markdown_table
+from zoo.benchmarking.tables import format_ert, format_summary, markdown_table, markdown_text
+from zoo.loop.files import write_file, write_text
 
 
 def write_report(
@@ -39,16 +41,18 @@ def write_report(
         path = path / "report.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(path.parent / f"{name}.png", dpi=120)
+        write_file(path.parent / f"{name}.png", functools.partial(figure.savefig, format="png", dpi=120))
     lines = [
         "# Benchmark",
         "",
-        f"{metadata['date']}; {metadata['num_seeds']} seeds; key {metadata['key']}; "
-        f"{metadata['device']['count']} x {metadata['device']['kind']}; "
-        + ", ".join(f"{name} {version}" for name, version in metadata["versions"].items() if version)
-        + (f"; XLA_FLAGS {metadata['xla_flags']}" if metadata.get("xla_flags") else "")
-        + (f"; commit {metadata['git_commit']}" if metadata.get("git_commit") else "")
-        + ".",
+        markdown_text(
+            f"{metadata['date']}; {metadata['num_seeds']} seeds; key {metadata['key']}; "
+            f"{metadata['device']['count']} x {metadata['device']['kind']}; "
+            + ", ".join(f"{name} {version}" for name, version in metadata["versions"].items() if version)
+            + (f"; XLA_FLAGS {metadata['xla_flags']}" if metadata.get("xla_flags") else "")
+            + (f"; commit {metadata['git_commit']}" if metadata.get("git_commit") else "")
+            + "."
+        ),
         "",
         "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
         "interval. Seconds: all seeds together, compilation and scoring apart.",
@@ -56,8 +60,14 @@ def write_report(
     for problem in summary.problem.unique():
         rows = summary.query("problem == @problem")
         picture = f"curves_{file_name(problem)}.png"
-        lines += ["", f"## {problem}", "", markdown_table(format_summary(rows).drop(columns="problem")), ""]
-        lines += [f"![learning curves on {problem}]({picture})"]
+        lines += [
+            "",
+            f"## {markdown_text(problem)}",
+            "",
+            markdown_table(format_summary(rows).drop(columns="problem")),
+            "",
+        ]
+        lines += [f"![learning curves on {markdown_text(problem)}]({picture})"]
     ranks = pd.DataFrame(summary.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
     table = pd.DataFrame({"strategy": ranks.strategy, "mean rank": ranks["rank"].map("{:.2f}".format)})
     lines += ["", "## Mean rank over problems", "", markdown_table(table)]
@@ -77,7 +87,9 @@ def write_report(
         lines += ["", "## Failed", "", markdown_table(failures)]
     lines += ["", "## Settings", ""]
     for pair in pairs:
-        settings = pair.info["strategy_settings"]
-        lines.append(f"- {pair.strategy} on {pair.problem}: `{json.dumps(settings)}`")
-    path.write_text("\n".join(lines) + "\n")
+        settings = json.dumps(pair.info.get("strategy_settings"))
+        for mark in "`<":  # which would end the code, or begin a tag
+            settings = settings.replace(mark, f"\\u{ord(mark):04x}")
+        lines.append(f"- {markdown_text(pair.strategy)} on {markdown_text(pair.problem)}: `{settings}`")
+    write_text(path, "\n".join(lines) + "\n")
     return path

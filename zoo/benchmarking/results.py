@@ -5,18 +5,19 @@ problem; see `pair.py`.
 """
 
 import functools
-import json
 import pathlib
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name, pair_folder
+from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
-from zoo.loop.files import write_text
+from zoo.loop.files import DamagedError, checked, damage_of, named_once, read_json, write_json
+from zoo.loop.lock import FolderLock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -213,33 +214,60 @@ class Results:
         return plot_data_profile(self.pairs, self._check_runtimes(), target)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves everything to a folder; pairs already there under the same labels are replaced."""
+        """Saves everything to a folder; pairs already there under the same labels are replaced.
+
+        Raises:
+            ValueError: If the folder cannot be written, or another process is using it.
+        """
         folder = pathlib.Path(folder)
-        self.save_metadata(folder)
-        for pair in self.pairs:
-            pair.save(folder)
+        with FolderLock(folder, "Results.save") as lock:
+            lock.check_writable()
+            for pair in self.pairs:
+                pair.save(folder)
+            self.save_metadata(folder)
 
     def save_metadata(self, folder: pathlib.Path) -> None:
-        """Writes `benchmark.json`, with the order of the pairs."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes `benchmark.json`, with the order of the pairs, into a folder that is there."""
         order = [[pair.strategy, pair.problem] for pair in self.pairs]
-        write_text(folder / "benchmark.json", json.dumps({**self.metadata, "pairs": order}, indent=1))
+        write_json(folder / "benchmark.json", {**self.metadata, "pairs": order})
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> "Results":
-        """Loads what `save` (or `benchmark(..., out=folder)`) wrote.
+        """Loads what `save` (or `benchmark(..., out=folder)`) wrote, as far as it is there.
+
+        Pairs that are damaged or missing are left out, and one warning names them.
 
         Raises:
             FileNotFoundError: If the folder holds no benchmark.
+            ValueError: If `benchmark.json` is damaged.
         """
         folder = pathlib.Path(folder)
         path = folder / "benchmark.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"No benchmark in {folder.absolute()}: expected a file benchmark.json there.")
-        metadata = json.loads(path.read_text())
-        order = metadata.pop("pairs")
-        folders = [pair_folder(folder, strategy, problem) for strategy, problem in order]
-        return cls([Pair.load(pair) for pair in folders if (pair / "pair.json").is_file()], metadata)
+        try:
+            metadata = read_json(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"No benchmark in {folder.absolute()}: expected a file benchmark.json there."
+            ) from None
+        except DamagedError as error:
+            raise DamagedError(
+                path, f"{error.reason} benchmark(..., out={str(folder)!r}) writes it again and keeps finished pairs."
+            ) from None
+        with damage_of(path):
+            order = _read_order(metadata)
+        pairs, lost = [], []
+        for strategy, problem in order:
+            try:
+                pairs.append(Pair.load(folder, strategy, problem))
+            except DamagedError as error:
+                lost.append(error)
+            except FileNotFoundError as error:
+                lost.append(DamagedError(pathlib.Path(error.filename), "it is missing."))
+        if lost:
+            warnings.warn(
+                f"Left out, and computed again by benchmark(..., out={str(folder)!r}): {named_once(lost)}", stacklevel=2
+            )
+        return cls(pairs, metadata)
 
     def report(self, path: str | pathlib.Path) -> pathlib.Path:
         """Writes a Markdown report with its pictures beside it.
@@ -259,3 +287,19 @@ class Results:
             ert = self.ert()
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
         return write_report(pathlib.Path(path), self.metadata, self.pairs, summary, ert, self.failures, figures)
+
+
+def _read_order(metadata: dict[str, Any]) -> list[list[str]]:
+    """Takes the labels of the pairs out of what `benchmark.json` holds.
+
+    Raises:
+        ValueError: If it does not hold what was written.
+    """
+    (order,) = checked(metadata, pairs=list)
+    device, _, _, _ = checked(metadata, device=dict, versions=dict, date=str, num_seeds=int)
+    checked(device, count=int, kind=str)
+    if not all(isinstance(labels, list) and list(map(type, labels)) == [str, str] for labels in order):
+        raise ValueError("its pairs have no labels.")
+    if len({tuple(labels) for labels in order}) < len(order):
+        raise ValueError("a pair is there twice.")
+    return metadata.pop("pairs")

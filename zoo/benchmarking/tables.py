@@ -1,9 +1,13 @@
 """Results as tables of short text, for a terminal and for Markdown."""
 
+import html
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from zoo.loop.text import plain_text
 
 
 def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
@@ -45,11 +49,17 @@ def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
     return [pd.DataFrame(each) for each in rows.values()]
 
 
+def markdown_text(value: object) -> str:
+    """Returns text on one line that Markdown and HTML show as it is: labels and errors may hold anything."""
+    text = re.sub(r"([\\`*\[\]|])", r"\\\1", plain_text(value))
+    return html.escape(text, quote=False)
+
+
 def markdown_table(frame: pd.DataFrame) -> str:
     """Returns a frame as a Markdown table."""
 
     def row(cells: Any) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
     return "\n".join(
         [

@@ -4,6 +4,7 @@ Only ids, numbers and text are stored. A folder may come from anywhere, and name
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
-from zoo.loop.files import write_text
+from zoo.loop.files import DamagedError, damage_of, read_json, write_json
 from zoo.loop.provenance import describe_key, key_from
 from zoo.registry import make_problem, make_strategy, recipe
 
@@ -61,9 +62,13 @@ def make_call(
 
 def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
     """Writes a call into a folder of checkpoints, if it is not there: nothing is written where a run is finished."""
-    path, text = pathlib.Path(folder) / _FILE, json.dumps(call, indent=1)
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)
+    path = pathlib.Path(folder) / _FILE
+    try:
+        there = read_json(path)
+    except (FileNotFoundError, DamagedError):
+        there = None
+    if there != json.loads(json.dumps(call)):
+        write_json(path, call)
 
 
 def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
@@ -71,22 +76,19 @@ def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is damaged.
+        DamagedError: If it is damaged.
     """
     folder = pathlib.Path(folder)
-    checkpoints = folder if (folder / _FILE).is_file() else folder / CHECKPOINTS
+    checkpoints = folder if os.path.lexists(folder / _FILE) else folder / CHECKPOINTS
     for path, name in ((checkpoints / _FILE, None), (folder / "run.json", "call")):
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
-        try:
-            stored = json.loads(path.read_text())
+        stored = read_json(path)
+        with damage_of(path):
             call = stored if name is None else stored[name]
-            budget = call["budget"]
-            if set(budget) == {"num_generations", "num_steps", "num_scores", "target"}:
-                return call, checkpoints
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-            pass
-        raise ValueError(f"{path} is damaged, or of another version: it does not say how the run was called.")
+            if set(call["budget"]) != {"num_generations", "num_steps", "num_scores", "target"}:
+                raise ValueError("it does not say how the run was called.")
+            return call, checkpoints
     raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json or {CHECKPOINTS}/{_FILE} there.")
 
 

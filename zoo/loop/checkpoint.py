@@ -1,8 +1,10 @@
-"""Checkpoints through orbax: written to a temporary folder and renamed, so that a kill leaves the previous one."""
+"""Checkpoints: a file each, the newest two kept, so that of a damaged one the other is left."""
 
-import logging
+import os
 import pathlib
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +12,27 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zoo.core.keys import is_key
-from zoo.core.sharding import from_first_process, gather
+from zoo.core.sharding import from_first_process, gather, is_first_process
+from zoo.loop.archive import archive, load_archive
+from zoo.loop.files import DamagedError, checked, damage_of, named_once, remove, write_file
 from zoo.loop.identity import Identity
+from zoo.loop.lock import FolderLock
+
+T = TypeVar("T")
+
+_KEPT = 2
+_PREFIX = "checkpoint_"  # files of other names may be somebody's
 
 
 class Checkpointer:
-    """Saves and restores the progress of one run, the newest two checkpoints kept.
+    """Saves and restores the progress of one run, the newest two checkpoints kept. It is used in a `with` block.
 
     Args:
-        folder: Where the checkpoints go; created if missing.
+        folder: Where the checkpoints go; created if missing, and locked in the block.
         identity: What tells the run from others.
         accept_versions: Whether to go on from what another version of the zoo or of JAX saved.
         mesh: The mesh that the run is on. Of several processes that share it, which all make the same calls, the first
             writes and reads for all.
-
-    Raises:
-        ValueError: If the folder is a file, or holds the checkpoint of another run.
     """
 
     def __init__(
@@ -36,42 +43,61 @@ class Checkpointer:
         *,
         accept_versions: bool = False,
     ):
-        self.folder = pathlib.Path(folder).resolve()
+        self.folder = pathlib.Path(folder).absolute()
         self.identity = identity
         self._accept_versions = accept_versions
         self._mesh = mesh
-        self._manager: Any = None
-        from_first_process(mesh, self._open)
+        self._lock = FolderLock(self.folder, "run(checkpoint=...)", mesh)
 
-    def _open(self) -> None:
-        ocp = _orbax()
+    def __enter__(self) -> Self:
+        """Opens the folder.
+
+        Raises:
+            ValueError: If it is a file, or another process has it, or it can neither be written nor has checkpoints.
+        """
+        self._lock.__enter__()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ValueError(f"Checkpoints need a folder, but {self.folder} is a file.") from error
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, create=False, multiprocessing_options=_this_process()
-        )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+            if not from_first_process(self._mesh, lambda: _checkpoints(self.folder)):
+                self.check_writable()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.__exit__()
+
+    def check_writable(self) -> None:
+        """Raises a `ValueError` if nothing can be saved."""
+        self._lock.check_writable()
 
     def save(self, step: int, carry: Any, record: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Saves the device state, the record so far and JSON-able facts about the run."""
         carry = gather(_pack(carry))
-        if self._manager is None:
+        if not is_first_process(self._mesh):
             return
-        args = _orbax().args
-        items = args.Composite(
-            carry=args.StandardSave(jax.tree.map(np.asarray, carry)),
-            record=args.StandardSave(record),
-            meta=args.JsonSave({"identity": self.identity.facts(), **meta}),
-        )
-        self._manager.save(step, args=items, force=True)
+        tree = {"carry": jax.tree.leaves(carry), "record": record}
+        write_file(_path(self.folder, step), archive(tree, {"identity": self.identity.facts(), **meta}))
+        steps = _checkpoints(self.folder)
+        for other in steps:
+            if other > step or other in steps[: steps.index(step) + 1 - _KEPT]:  # a later one was damaged
+                remove(_path(self.folder, other))
 
-    def restore(self, carry: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]] | None:
-        """Returns the newest checkpoint, or None; `carry` gives structure, dtypes and placement."""
+    def restore(
+        self, carry: Any, read: Callable[[dict[str, np.ndarray], dict[str, Any]], T]
+    ) -> tuple[Any, T, dict[str, Any]] | None:
+        """Returns the newest checkpoint that is not damaged, or None.
+
+        Args:
+            carry: Structure, dtypes and placement of the device state.
+            read: What the record is read with, given the facts too. What it raises means that they are damaged.
+
+        Raises:
+            ValueError: If the checkpoint is that of another run.
+        """
         packed = _pack(carry)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), packed)
-        restored = from_first_process(self._mesh, lambda: self._restore(abstract))
+        like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(packed)]
+        restored = from_first_process(self._mesh, lambda: self._restore(like, read))
         if restored is None:
             return None
 
@@ -79,47 +105,56 @@ class Checkpointer:
             # Where nothing is split an array is left free to be anywhere: the program was compiled for such.
             return jnp.asarray(x) if self._mesh is None else jax.device_put(x, old.sharding)
 
-        stored, record, meta = restored
+        leaves, record, meta = restored
+        stored = jax.tree.unflatten(jax.tree.structure(packed), leaves)
         return _unpack(jax.tree.map(place, stored, packed), carry), record, meta
 
-    def _restore(self, carry: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]] | None:
+    def _restore(self, like: list[Any], read: Callable[..., T]) -> tuple[list[np.ndarray], T, dict[str, Any]] | None:
         """Returns what is stored, in NumPy arrays."""
-        ocp = _orbax()
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        damaged, found = [], None
+        for step in reversed(_checkpoints(self.folder)):
+            try:
+                found = self._load(_path(self.folder, step), like, read)
+                break
+            except DamagedError as error:
+                damaged.append(error)
+        if damaged:
+            way_out = "the run goes on from the one before" if found is not None else "the run starts anew"
+            warnings.warn(f"{named_once(damaged)} So {way_out}.", stacklevel=2)
+        return found
+
+    def _load(
+        self, path: pathlib.Path, like: list[Any], read: Callable[..., T]
+    ) -> tuple[list[np.ndarray], T, dict[str, Any]]:
+        tree, meta = load_archive(path)
         complaint = f"The checkpoint in {self.folder} is of another run"
-        self.identity.check(meta.get("identity"), complaint, accept_versions=self._accept_versions)
-        args = ocp.args.Composite(carry=ocp.args.StandardRestore(carry), record=ocp.args.StandardRestore())
-        restored = self._manager.restore(step, args=args)
-        record = {name: np.asarray(value) for name, value in restored.record.items()}
-        return jax.tree.map(np.asarray, restored.carry), record, meta
-
-    def close(self) -> None:
-        """Releases what orbax holds."""
-        if self._manager is not None:
-            self._manager.close()
-
-
-def save_tree(folder: str | pathlib.Path, tree: Any) -> None:
-    """Saves a pytree of arrays to a folder, replacing what is there."""
-    with _orbax().StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:
-        tree = jax.tree.map(np.asarray, _pack(tree))
-        checkpointer.save(pathlib.Path(folder).resolve(), {"tree": tree}, force=True)
+        with damage_of(path):
+            leaves, record, identity = checked({**tree, **meta}, carry=list, record=dict, identity=dict)
+            expected = [(x.shape, x.dtype) for x in like]
+            is_alike = [(np.shape(x), np.asarray(x).dtype) for x in leaves] == expected
+        self.identity.check(identity, complaint, accept_versions=self._accept_versions)
+        if not is_alike:
+            raise ValueError(f"{complaint}: other arrays. Choose another folder, or delete this one to start anew.")
+        with damage_of(path):
+            return leaves, read(record, meta), meta
 
 
-def load_tree(folder: str | pathlib.Path) -> Any:
-    """Loads what `save_tree` saved: dicts and lists of NumPy arrays.
+def drop_checkpoints(folder: pathlib.Path, *, after: int) -> None:
+    """Removes the checkpoints of more than so many generations."""
+    for step in _checkpoints(folder):
+        if step > after:
+            remove(_path(folder, step))
 
-    Raises:
-        FileNotFoundError: If there is nothing at this place.
-    """
-    path = pathlib.Path(folder).resolve()
-    if not path.is_dir():
-        raise FileNotFoundError(f"No saved solution at {path}.")
-    with _orbax().StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:
-        return jax.tree.map(np.asarray, checkpointer.restore(path)["tree"])
+
+def _checkpoints(folder: pathlib.Path) -> list[int]:
+    """Returns the generations of the checkpoints in a folder, in order."""
+    names = (path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.npz"))
+    numbers = [int(name) for name in names if name.isdecimal()]
+    return sorted(step for step in numbers if os.path.lexists(_path(folder, step)))
+
+
+def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder / f"{_PREFIX}{step:08d}.npz"
 
 
 def _pack(tree: Any) -> Any:
@@ -133,18 +168,3 @@ def _unpack(tree: Any, like: Any) -> Any:
         tree,
         like,
     )
-
-
-def _this_process() -> Any:
-    """Returns the options with which orbax waits for no other process."""
-    process = jax.process_index()
-    return _orbax().options.MultiprocessingOptions(primary_host=process, active_processes={process})
-
-
-def _orbax() -> Any:
-    # Imported when needed, so that `import zoo` stays cheap. Orbax reports every save, and warns of each restore
-    # without a target structure, which is meant here.
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    return ocp

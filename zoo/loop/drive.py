@@ -22,7 +22,8 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
-from zoo.loop.identity import Identity, identify
+from zoo.loop.files import checked
+from zoo.loop.identity import identify
 from zoo.loop.log import NOT_METRICS, Log
 from zoo.loop.progress import Compiling, Progress, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_value
@@ -103,8 +104,15 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
         context = jax.set_mesh(mesh)
     options = dataclasses.replace(options, solution=solution)
     title = options.progress if is_first_process(options.mesh) else None
-    with context, progress_bar(title, options.budget.limits[-1], status=Compiling()) as show:
-        outcome = _Drive(strategy, problem, keys, options, identity, show).run()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(context)
+        checkpointer = None
+        if options.checkpoint is not None and identity is not None:
+            checkpointer = stack.enter_context(
+                Checkpointer(options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions)
+            )
+        show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
+        outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -117,10 +125,11 @@ class _Drive:
         problem: Problem,
         keys: jax.Array,
         options: Options,
-        identity: Identity | None,
+        checkpointer: Checkpointer | None,
         show: Callable[[int, str], None],
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
+        self._checkpointer = checkpointer
         self._batched = keys.ndim == 1
         num_seeds = len(keys) if self._batched else 1
         self._next_limit = 0
@@ -129,24 +138,19 @@ class _Drive:
         self._compile(keys)
         self._log = Log(num_seeds, self._aux)
         self._log.add_score(self._metrics, self._diagnosis, np.ones(num_seeds, bool))
-        self._checkpointer = None
-        if options.checkpoint is not None and identity is not None:
-            self._checkpointer = Checkpointer(
-                options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions
-            )
         self._go_on()
-        if options.began is not None and is_first_process(options.mesh):
-            options.began()
 
     def run(self) -> Outcome:
         """Runs to the end of the budget, or until it is stopped."""
-        with contextlib.ExitStack() as stack:
+        limits = self._options.budget.limits
+        if self._next_limit < len(limits) and not self._stopped.all():  # or nothing is written
             if self._checkpointer is not None:
-                stack.callback(self._checkpointer.close)
-            limits = self._options.budget.limits
-            while self._next_limit < len(limits) and not self._stopped.all():
-                self._next_limit += 1
-                self._segment(limits[self._next_limit - 1])
+                self._checkpointer.check_writable()
+            if self._options.began is not None and is_first_process(self._options.mesh):
+                self._options.began()
+        while self._next_limit < len(limits) and not self._stopped.all():
+            self._next_limit += 1
+            self._segment(limits[self._next_limit - 1])
         seeds = range(len(self._stopped))
         return Outcome(
             carry=self._carry,
@@ -183,9 +187,8 @@ class _Drive:
         if self._options.start is not None:
             carry, self._log = self._options.start
             self._carry = _placed(carry, self._carry, self._options.mesh)
-        elif self._checkpointer is not None and (restored := self._checkpointer.restore(self._carry)) is not None:
-            self._carry, record, meta = restored
-            self._log = Log.from_record(record, self._metrics, self._aux)
+        elif self._checkpointer is not None and (restored := self._restored(self._checkpointer)) is not None:
+            self._carry, self._log, meta = restored
             generation = self._log.generations.max()
             line = f"goes on from generation {generation} in {self._options.checkpoint}/, saved {meta['date'][:10]}"
             say(line, show=self._options.progress is not None and is_first_process(self._options.mesh))
@@ -196,6 +199,17 @@ class _Drive:
             if limits != list(budget.limits):  # another budget: from where the run is
                 self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).max(), side="right"))
             self._stopped = self._reached()
+
+    def _restored(self, checkpointer: Checkpointer) -> tuple[compiled.Carry, Log, dict[str, Any]] | None:
+        """Returns the carry, the log and the facts of a checkpoint, if there is one."""
+
+        def read(record: dict[str, np.ndarray], meta: dict[str, Any]) -> Log:
+            _, limits, next_limit, _ = checked(meta, unit=str, limits=list, next_limit=int, date=str)
+            if not 0 <= next_limit <= len(limits):
+                raise ValueError(f"It is past limit {next_limit} of {len(limits)}.")
+            return Log.from_record(record, self._metrics, self._aux)
+
+        return checkpointer.restore(self._carry, read)
 
     def _segment(self, limit: int) -> None:
         """Runs until the next scoring, scores, and tells everybody."""

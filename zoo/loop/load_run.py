@@ -1,8 +1,9 @@
 """Reads back what `RunResult.save` wrote."""
 
 import functools
-import json
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,14 +13,14 @@ import numpy as np
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
+from zoo.loop.archive import load_archive
 from zoo.loop.call import make_call
-from zoo.loop.checkpoint import load_tree
+from zoo.loop.files import checked, damage_of, opened, read_parts
 from zoo.loop.identity import compare
+from zoo.loop.log import NOT_METRICS
 from zoo.loop.provenance import describe_numbers
-from zoo.loop.result import ARRAYS, TREES, RunResult, numbered_leaves
+from zoo.loop.result import ARRAYS, TREES, RunResult
 from zoo.registry import resolve
-
-_SCALARS = ("metrics", "best_fitness", "seconds", "compile_seconds", "stopped_by")
 
 
 def load_run(
@@ -45,15 +46,21 @@ def load_run(
             or the problem is left out and cannot be made.
     """
     folder = pathlib.Path(folder)
-    path = folder / "run.json"
-    if not path.is_file():
+    if not os.path.lexists(folder / "run.json"):
         raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
-    try:
-        facts = json.loads(path.read_text())
-        call, numbers = facts["call"], dict(facts["numbers"])
-        scalars = {name: facts[name] for name in _SCALARS}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged, or of another version. Choose another folder.") from None
+    return read_parts(folder, "run.json", functools.partial(_read_run, folder, problem, strategy))
+
+
+def _read_run(
+    folder: pathlib.Path,
+    problem: str | Problem | None,
+    strategy: str | Strategy | None,
+    facts: dict[str, Any],
+    digests: Mapping[str, str],
+) -> RunResult:
+    with damage_of(folder / "run.json"):
+        call, numbers, metrics = checked(facts, call=dict, numbers=dict, metrics=dict)
+        values = checked(facts, best_fitness=float, seconds=float, compile_seconds=float, stopped_by=str)
     if differences := compare(numbers, describe_numbers()):
         raise ValueError(
             f"The run in {folder} was computed with other numbers: {'; '.join(differences)}. Set JAX as it was, for "
@@ -64,22 +71,28 @@ def load_run(
     start = functools.partial(compiled.start, batched=False)
     _, carry = jax.eval_shape(start, made_strategy, made_problem, key, None)
     like = {"mean": carry.best_solution, **{name: getattr(carry, name) for name in TREES[1:]}}
-    trees = _read_trees(folder, like, key)
+    read_curve = functools.partial(_read_curve, folder, digests=digests)
     return RunResult(
         strategy=made_strategy,
         problem=made_problem,
         key=key,
-        **trees,
-        history=_read_curve(folder / "history.csv", {"best_fitness", "mean_fitness", "steps"}),
-        scores=_read_curve(folder / "curve.csv", {"generation", "steps", "seconds", *scalars["metrics"]}),
-        **scalars,
+        **_read_trees(folder, digests, like, key),
+        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "steps", "failed"}),
+        scores=read_curve("curve.csv", {*NOT_METRICS, *metrics}),
+        metrics=metrics,
+        **dict(zip(("best_fitness", "seconds", "compile_seconds", "stopped_by"), values, strict=True)),
         call=call,
     )
 
 
-def _read_trees(folder: pathlib.Path, like: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+def _read_trees(
+    folder: pathlib.Path, digests: Mapping[str, str], like: dict[str, Any], key: jax.Array
+) -> dict[str, Any]:
     """Reads pytrees of given structures; random keys in them are of the generator of `key`."""
-    stored, trees = load_tree(folder / ARRAYS), {}
+    stored, _ = load_archive(folder / ARRAYS, digests.get(ARRAYS, ""))
+    with damage_of(folder / ARRAYS):
+        stored = dict(zip(TREES, checked(stored, **dict.fromkeys(TREES, list)), strict=True))
+    trees = {}
 
     def restore(array: Any, like: Any) -> jax.Array:
         is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
@@ -87,10 +100,10 @@ def _read_trees(folder: pathlib.Path, like: dict[str, Any], key: jax.Array) -> d
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(key)) if is_key else array
 
     for name, tree in like.items():
-        leaves, there = jax.tree.leaves(tree), stored.get(name, {})
-        if sorted(there) != sorted(numbered_leaves(tree)):
+        leaves, there = jax.tree.leaves(tree), stored[name]
+        if len(there) != len(leaves):
             raise ValueError(_other_shapes(folder, name, f"{len(leaves)} arrays", f"{len(there)}"))
-        restored = [restore(there[number], x) for number, x in sorted(numbered_leaves(tree).items())]
+        restored = [restore(array, x) for array, x in zip(there, leaves, strict=True)]
         shapes, expected = ([(x.shape, str(x.dtype)) for x in each] for each in (restored, leaves))
         if shapes != expected:
             raise ValueError(_other_shapes(folder, name, f"arrays {expected}", str(shapes)))
@@ -105,15 +118,14 @@ def _other_shapes(folder: pathlib.Path, name: str, expected: str, there: str) ->
     )
 
 
-def _read_curve(path: pathlib.Path, columns: set[str]) -> dict[str, np.ndarray]:
+def _read_curve(
+    folder: pathlib.Path, name: str, columns: set[str], *, digests: Mapping[str, str]
+) -> dict[str, np.ndarray]:
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(path, float_precision="round_trip")
-        whole = [name for name in frame if name in ("generation", "steps")]
-        frame = frame.astype({name: np.int64 if name in whole else np.float64 for name in frame})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}. The run cannot be loaded.") from error
-    if not columns <= set(frame):
-        raise ValueError(f"{path} is damaged: it should have columns {sorted(columns)}, and has {list(frame)}.")
-    return {str(name): frame[name].to_numpy() for name in frame if path.stem == "curve" or name != "generation"}
+    with opened(folder / name, digests.get(name, "")) as file:
+        frame = pd.read_csv(file, float_precision="round_trip")
+        frame = frame.astype({x: np.int64 if x in ("generation", "steps") else np.float64 for x in frame})
+        if not columns <= set(frame):
+            raise ValueError(f"it should have columns {sorted(columns)}, and has {list(frame)}.")
+    return {str(x): frame[x].to_numpy() for x in frame if name == "curve.csv" or x != "generation"}

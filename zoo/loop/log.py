@@ -127,11 +127,27 @@ class Log:
 
     @classmethod
     def from_record(cls, record: dict[str, np.ndarray], metrics: Iterable[str], aux: Iterable[str]) -> "Log":
-        """Returns the log that `record` stored, with the names of the metrics and of what is said of members."""
-        log = cls(len(record["generations"]), aux)
+        """Returns the log that `record` stored, with the names of the metrics and of what is said of members.
+
+        Raises:
+            ValueError: If its parts do not fit together.
+            KeyError: If one is missing.
+        """
+        names = (*CLOCK, *metrics, *Diagnosis._fields, "_advanced")
+        num_seeds = len(record["generations"])
+        log = cls(num_seeds, aux)
+        lengths = {seed: record[f"history/{seed}"].shape for seed in range(num_seeds)}
+        scores = {record[f"score/{name}"].shape for name in names}
+        if (
+            record["steps"].shape != (num_seeds,)
+            or record["seconds"].shape != ()
+            or lengths != {seed: (len(log._rows), count) for seed, count in enumerate(record["generations"])}
+            or scores != {(len(record["score/steps"]), num_seeds)}
+        ):
+            raise ValueError("The parts of the record of a run do not fit together.")
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
         log.seconds = float(record["seconds"])
         log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]
-        columns = {name: record[f"score/{name}"] for name in (*CLOCK, *metrics, *Diagnosis._fields, "_advanced")}
+        columns = {name: record[f"score/{name}"] for name in names}
         log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
         return log

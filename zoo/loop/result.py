@@ -1,9 +1,9 @@
 """What a run came to, and how it is saved and loaded."""
 
 import dataclasses
-import json
+import functools
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,19 @@ from zoo.core.evaluation import Aux
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
-from zoo.loop.checkpoint import save_tree
+from zoo.loop.archive import archive
 from zoo.loop.compiled import Carry
-from zoo.loop.files import write_text
+from zoo.loop.files import write_parts
+from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
 
 if TYPE_CHECKING:
     import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
 
-ARRAYS = "arrays"
-TREES = ("mean", "best_solution", "best_aux", "aux", "state", "problem_state")
-"""What a folder holds as arrays: leaves by their number, as their structure is that of the run."""
+ARRAYS = "arrays.npz"
+TREES: tuple[str, ...] = ("mean", "best_solution", "best_aux", "aux", "state", "problem_state")
+"""What a folder holds as arrays: lists of leaves, as their structure is that of the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +111,20 @@ class RunResult:
         return pd.DataFrame(self.scores)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves solutions, states, curves and settings to a folder; `zoo.load_run` reads them back."""
+        """Saves solutions, states, curves and settings to a folder; `zoo.load_run` reads them back.
+
+        What is there is replaced as a whole: at any moment there is the old run or this one.
+
+        Raises:
+            ValueError: If the folder cannot be written, or another process is using it.
+        """
         import pandas as pd
 
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tree(folder / ARRAYS, {name: numbered_leaves(getattr(self, name)) for name in TREES})
-        self.curve().to_csv(folder / "curve.csv", index=False)
-        pd.DataFrame(self.history).to_csv(folder / "history.csv", index_label="generation")
+        frames = {
+            "curve.csv": self.curve().to_csv(index=False),
+            "history.csv": pd.DataFrame(self.history).to_csv(index_label="generation"),
+        }
         facts = {
             **make_metadata(),
             "numbers": describe_numbers(),
@@ -130,9 +137,12 @@ class RunResult:
             "compile_seconds": self.compile_seconds,
             "stopped_by": self.stopped_by,
         }
-        write_text(folder / "run.json", json.dumps(facts, indent=1))
+        trees = {name: jax.tree.leaves(getattr(self, name)) for name in TREES}
+        parts = {name: functools.partial(_write_text, text) for name, text in frames.items()}
+        with FolderLock(folder, "RunResult.save") as lock:
+            lock.check_writable()
+            write_parts(folder, "run.json", facts, {**parts, ARRAYS: archive(trees)})
 
 
-def numbered_leaves(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a pytree by their number, as text that sorts like it."""
-    return {f"{number:06d}": leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
+def _write_text(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())

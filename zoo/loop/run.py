@@ -55,8 +55,9 @@ def run(
         solution: Initial solution; default: `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
-            there resumes from it: the result is bit-identical to that of an uninterrupted run. The checkpoint of
-            another run is an error: one with other settings, data, key or code, precision or versions.
+            there resumes from it: the result is bit-identical to that of an uninterrupted run. Of a damaged one, the
+            one before it. The checkpoint of another run is an error: one with other settings, data, key or code,
+            precision or versions. One process at a time may use the folder.
         accept_versions: Whether to resume from a checkpoint of another version of the zoo or of JAX, or of code that
             cannot be compared.
         progress: Whether to show a progress bar.
@@ -69,8 +70,8 @@ def run(
         A `RunResult`.
 
     Raises:
-        ValueError: If a budget is invalid or spent, the checkpoint is another run's, the population cannot be divided,
-            or the result to start from does not fit.
+        ValueError: If a budget is invalid or spent, the checkpoint is another run's, its folder cannot be written or is
+            in use, the population cannot be divided, or the result to start from does not fit.
         TypeError: If the strategy does not fit the problem, or there is none.
 
     >>> import zoo

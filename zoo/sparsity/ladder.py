@@ -1,6 +1,9 @@
 """The ladder of lottery tickets: train, prune, rewind, round by round, for several criteria and seeds."""
 
+import contextlib
+import dataclasses
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +16,23 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
+from zoo.loop.checkpoint import drop_checkpoints
 from zoo.loop.drive import Options, drive
+from zoo.loop.files import DamagedError, below, make_below, named_once
 from zoo.loop.identity import Identity, identify
-from zoo.loop.provenance import describe_key, describe_settings, make_metadata
+from zoo.loop.lock import FolderLock
+from zoo.loop.provenance import describe_key, describe_settings, fingerprint, make_metadata
 from zoo.registry import as_problem, make_strategy
-from zoo.sparsity.tickets import Round, Tickets, load_metadata, load_rounds, save_metadata, save_round, save_solutions
+from zoo.sparsity.tickets import (
+    Round,
+    Tickets,
+    load_metadata,
+    load_rounds,
+    load_solutions,
+    save_metadata,
+    save_round,
+    save_solutions,
+)
 
 
 def lottery_tickets(
@@ -53,7 +68,8 @@ def lottery_tickets(
         exclude: Leaves that are never pruned, as in `lottery`; biases never are.
         weight_decay: As in `lottery`.
         out: Folder that each round is saved to. What is finished there is not computed again: an interrupted ladder
-            resumes exactly, and one of more rounds or criteria goes on.
+            resumes exactly, and one of more rounds or criteria goes on. A damaged round is computed again, and a
+            warning names it. One process at a time may use the folder.
         accept_versions: Whether to go on from what other versions of the zoo or of JAX computed, or code that cannot be
             compared.
         progress: Whether to show progress bars.
@@ -62,7 +78,8 @@ def lottery_tickets(
         `Tickets`.
 
     Raises:
-        ValueError: If a setting is invalid, or the folder has tickets of other settings.
+        ValueError: If a setting is invalid, or the folder has tickets of other settings, cannot be written, or is in
+            use.
         TypeError: If the strategy does not fit the problem.
 
     References:
@@ -111,17 +128,48 @@ def lottery_tickets(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-    folder = None if out is None else pathlib.Path(out)
-    if folder is not None:
-        metadata = _join_folder(folder, metadata, identity, accept_versions=accept_versions)
+    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
-    for number, (criterion, lottery) in enumerate(lotteries.items(), 1):
-        title = f"tickets by {criterion} ({number}/{len(criteria)})" if progress else None
-        rounds[criterion], solutions[criterion] = _climb(
-            lottery, problem, keys, budget, criterion, folder, title, accept_versions=accept_versions
-        )
+    with contextlib.ExitStack() as stack:
+        there: dict[str, _Folder] = {}
+        if folder is not None:
+            lock = stack.enter_context(FolderLock(folder, "lottery_tickets(out=...)"))
+            metadata, there = _join_folder(folder, metadata, identity, problem, lock, accept_versions=accept_versions)
+            if any(len(each.rounds) < num_rounds for each in there.values()):
+                lock.check_writable()
+        for count, (criterion, lottery) in enumerate(lotteries.items(), 1):
+            title = f"tickets by {criterion} ({count}/{len(criteria)})" if progress else None
+            saved = there.get(criterion)
+            climbed = _climb(lottery, problem, keys, budget, saved, title, accept_versions=accept_versions)
+            rounds[criterion], solutions[criterion] = climbed
     return Tickets(rounds, solutions, metadata)
+
+
+@dataclasses.dataclass
+class _Folder:
+    """Where a criterion is saved, and what of it is there."""
+
+    folder: pathlib.Path  # of the ladder
+    criterion: str
+    number: str
+    rounds: list[Round]
+    has_solutions: bool
+    is_writable: bool
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        names = (self.criterion, "checkpoints")
+        return make_below(self.folder, *names) if self.is_writable else below(self.folder, *names)
+
+    def save_solutions(self, solutions: Any) -> None:
+        """Saves the initial solutions, if they are not there."""
+        if not self.has_solutions and self.is_writable:
+            save_solutions(self.folder, self.criterion, solutions, self.number)
+            self.has_solutions = True
+
+    def save_round(self, round: int, each: Round) -> None:
+        save_round(self.folder, self.criterion, round, each, self.number)
 
 
 def _climb(
@@ -129,14 +177,16 @@ def _climb(
     problem: Problem,
     keys: jax.Array,
     budget: Budget,
-    criterion: str,
-    folder: pathlib.Path | None,
+    there: _Folder | None,
     title: str | None,
     *,
     accept_versions: bool,
 ) -> tuple[list[Round], Any]:
     """Returns the rounds of one criterion, and the initial solutions."""
-    rounds = [] if folder is None else load_rounds(folder, criterion, problem)
+    rounds = [] if there is None else there.rounds
+    if there is not None and there.is_writable:
+        # What is missing is run again, from a checkpoint before it or from the beginning.
+        drop_checkpoints(there.checkpoints, after=len(rounds) * lottery.generations_per_round)
 
     def observe(carry: compiled.Carry, metrics: dict[str, jax.Array]) -> None:
         state, number = carry.state, int(carry.state.round[0])
@@ -144,24 +194,21 @@ def _climb(
         first = jax.tree.map(lambda x: x[0], state.mask)  # the other seeds keep as many
         kept = kept_fraction(first, prunable_leaves(first, lottery.exclude))
         each = Round(*jax.device_get(arrays), kept=kept)
-        if number > len(rounds):
-            raise _missing_rounds(folder, criterion)
-        del rounds[number:]  # of a ladder that was interrupted between a round and its checkpoint
-        rounds.append(each)
-        if folder is not None:
-            if number == 0:
-                save_solutions(folder, criterion, state.solution)
-            save_round(folder, criterion, number, each)
+        # Those after it may be there already, from before an interruption.
+        rounds[number : number + 1] = [each]
+        if there is not None:
+            there.save_solutions(state.solution)
+            there.save_round(number, each)
 
-    checkpoint = None if folder is None else folder / criterion / "checkpoints"
+    checkpoint = None if there is None else there.checkpoints
     options = Options(
         budget=budget, observe=observe, checkpoint=checkpoint, accept_versions=accept_versions, progress=title
     )
     outcome = drive(lottery, problem, keys, options)
-    if len(rounds) < len(budget.limits):
-        raise _missing_rounds(folder, criterion)
-    del rounds[len(budget.limits) :]  # of a longer ladder that is there already
-    return rounds, jax.device_get(outcome.carry.state.solution)
+    solutions = jax.device_get(outcome.carry.state.solution)
+    if there is not None:
+        there.save_solutions(solutions)
+    return rounds[: len(budget.limits)], solutions
 
 
 def _first_generation(lottery: Strategy, problem: Problem, key: jax.Array) -> Any:
@@ -169,28 +216,45 @@ def _first_generation(lottery: Strategy, problem: Problem, key: jax.Array) -> An
     return compiled.generation(lottery, problem, carry, compiled.generation_keys(keys.generations, 0))
 
 
-def _missing_rounds(folder: pathlib.Path | None, criterion: str) -> ValueError:
-    return ValueError(
-        f"Rounds are missing in {folder} that its checkpoint is past. Delete the subfolder {criterion!r} to start anew."
-    )
-
-
 def _join_folder(
-    folder: pathlib.Path, metadata: dict[str, Any], identity: Identity, *, accept_versions: bool
-) -> dict[str, Any]:
-    """Writes the facts into the folder, along with the criteria that are there already, and returns them.
+    folder: pathlib.Path,
+    metadata: dict[str, Any],
+    identity: Identity,
+    problem: Problem,
+    lock: FolderLock,
+    *,
+    accept_versions: bool,
+) -> tuple[dict[str, Any], dict[str, _Folder]]:
+    """Writes the facts into the folder, along with the criteria that are there already.
 
     Raises:
-        ValueError: If the folder is a file, or has tickets of another ladder.
+        ValueError: If the folder has tickets of another ladder, or something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"lottery_tickets(out=...) needs a folder, but {folder} is a file.")
-    path = folder / "tickets.json"
-    if path.is_file():
-        there = load_metadata(folder)
+    damaged: list[DamagedError] = []
+    number, criteria = fingerprint(identity.facts()), metadata["criteria"]
+    facts = None
+    try:
+        facts, number = load_metadata(folder)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        damaged.append(error)
+    if facts is not None:
         complaint = f"The tickets in {folder} are of another ladder"
-        identity.check(there.get("identity"), complaint, accept_versions=accept_versions)
-        criteria = [*there["criteria"], *(c for c in metadata["criteria"] if c not in there["criteria"])]
-        metadata = {**metadata, "date": there.get("date"), "criteria": criteria}
-    save_metadata(folder, metadata)
-    return metadata
+        identity.check(facts.get("identity"), complaint, accept_versions=accept_versions)
+        criteria_there = list(dict.fromkeys([*facts["criteria"], *criteria]))
+        metadata = {**metadata, "date": facts.get("date"), "criteria": criteria_there}
+    there = {}
+    for criterion in criteria:
+        rounds = load_rounds(folder, criterion, problem, number, damaged)
+        solutions = load_solutions(folder, criterion, problem, number, damaged)
+        there[criterion] = _Folder(folder, criterion, number, rounds, solutions is not None, lock.is_writable)
+    if facts is None and damaged and not any(each.rounds for each in there.values()):
+        raise ValueError(
+            f"{damaged[0]} Or it is none of this library. Choose another folder, or delete this one to start anew."
+        )
+    if damaged:
+        warnings.warn(f"Computed again, as far as it is missing: {named_once(damaged)}", stacklevel=3)
+    if lock.is_writable:
+        save_metadata(folder, metadata, number)
+    return metadata, there

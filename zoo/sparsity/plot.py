@@ -84,7 +84,7 @@ def plot_layers(frame: pd.DataFrame) -> Figure:
                 handles[str(layer)] = _draw_over_seeds(axis, group, "layer_kept", num_seeds, color=color)
         ends = [rows.kept.min(), rows.kept.max()]
         (handles["all alike"],) = axis.plot(ends, ends, "--", color="gray", linewidth=1, zorder=1)
-        axis.set_title(str(criterion), fontsize="medium")
+        axis.set_title(str(criterion), fontsize="medium", parse_math=False)
         _label_kept(axis, rows.kept)
     _scale_log(axes[0], "y", frame.layer_kept, unit=0.01)  # which the other panels share
     axes[0].set_ylabel("weights kept in the layer (%)")
@@ -234,7 +234,7 @@ def _scale_log(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *,
 
 
 def _label_metric(axis: Axes, metric: str, maximize: bool, *, scale: str | None = None) -> None:
-    axis.set_ylabel(f"{metric} ({'higher' if maximize else 'lower'} is better)")
+    axis.set_ylabel(f"{metric} ({'higher' if maximize else 'lower'} is better)", parse_math=False)
     axis.grid(alpha=0.3)
     if scale is None and not maximize and spans_decades(axis):
         axis.set_yscale("log")

@@ -1,8 +1,8 @@
 """Lottery tickets: which weights of a network are kept, and from where they are trained.
 
-A folder of tickets has `tickets.json` (what trained them on what), and for each criterion `solution/` (the initial
-solutions) and `round_00/`, `round_01/`, ... with masks, means and statistics of all seeds. A round is written at once
-or not at all.
+A folder of tickets has `tickets.json` (what trained them on what, and their number), and for each criterion
+`solution.npz` (the initial solutions) and `round_00.npz`, `round_01.npz`, ... with masks, means and statistics of all
+seeds. All of these files have that number, so that those of other tickets are not taken for them.
 
 Reference: Lange, Sprekeler 2023, "Lottery Tickets in Evolutionary Optimization: On Sparse Backpropagation-Free
 Trainability", arXiv 2306.00045; Frankle, Carbin 2019, "The Lottery Ticket Hypothesis", arXiv 1803.03635.
@@ -10,9 +10,9 @@ Trainability", arXiv 2306.00045; Frankle, Carbin 2019, "The Lottery Ticket Hypot
 
 import dataclasses
 import functools
-import json
+import hashlib
 import pathlib
-import shutil
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jax
@@ -25,9 +25,26 @@ from zoo.core.masks import Mask, apply_mask, kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import Strategy
-from zoo.loop.checkpoint import load_tree, save_tree
+from zoo.loop.archive import archive, load_archive
 from zoo.loop.compiled import run_keys
-from zoo.loop.files import replaced_folder, write_text
+from zoo.loop.files import (
+    DamagedError,
+    Write,
+    below,
+    beside,
+    checked,
+    checked_name,
+    damage_of,
+    make_below,
+    named_once,
+    read_json,
+    remove,
+    replaced_files,
+    write_file,
+    write_json,
+)
+from zoo.loop.lock import FolderLock
+from zoo.loop.provenance import fingerprint
 from zoo.loop.result import RunResult
 from zoo.loop.run import run
 from zoo.registry import as_problem, make_strategy
@@ -167,10 +184,17 @@ class Ticket:
         }
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the ticket to a folder, replacing what is there; `zoo.load_ticket` reads it back."""
+        """Saves the ticket to a folder, in place of one that is there; `zoo.load_ticket` reads it back.
+
+        Raises:
+            ValueError: If the folder cannot be written, or another process is using it.
+        """
+        folder = pathlib.Path(folder)
         facts = {"kept": self.kept, "metrics": self.metrics, "info": self.info, "is_trained": self.mean is not None}
         trees = {"mask": self.mask, "solution": self.solution, "mean": self.mean, "statistics": self.statistics}
-        _write(pathlib.Path(folder), facts, trees)
+        with FolderLock(folder, "Ticket.save") as lock:
+            lock.check_writable()
+            write_file(folder / "ticket.npz", _archive(facts, trees))
 
     def _untrained(self, **changes: Any) -> Self:
         return dataclasses.replace(self, mean=None, statistics=(), metrics={}, **changes)
@@ -296,14 +320,26 @@ class Tickets:
         return plot_layers(self.layers)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the tickets to a folder, replacing what is there; `zoo.load_tickets` reads them back."""
+        """Saves the tickets to a folder, in place of those there; `zoo.load_tickets` reads them back.
+
+        Raises:
+            ValueError: If the folder cannot be written, another process is using it, or a criterion cannot be the name
+                of a folder.
+        """
         folder = pathlib.Path(folder)
-        save_metadata(folder, {**self.metadata, "criteria": self.criteria})
-        for criterion, rounds in self.rounds.items():
-            shutil.rmtree(folder / criterion, ignore_errors=True)  # which may have more rounds
-            save_solutions(folder, criterion, self.solutions[criterion])
-            for number, each in enumerate(rounds):
-                save_round(folder, criterion, number, each)
+        number = fingerprint([self.metadata, [_digest(self.solutions), _digest(self.rounds)]])
+        with FolderLock(folder, "Tickets.save") as lock:
+            lock.check_writable()
+            writes: dict[pathlib.Path, Write | None] = {}
+            for criterion, rounds in self.rounds.items():
+                place = make_below(folder, criterion)
+                writes |= dict.fromkeys(_round_files(place))  # there may be more of them
+                writes[place / "solution.npz"] = _solutions_archive(self.solutions[criterion], number)
+                writes |= {_round_file(place, r): _round_archive(each, number) for r, each in enumerate(rounds)}
+            with replaced_files(writes):
+                save_metadata(folder, {**self.metadata, "criteria": self.criteria}, number)
+            for criterion in self.rounds:
+                remove(folder / criterion / "checkpoints")  # they are those of other tickets
 
 
 def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
@@ -318,17 +354,26 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
         ValueError: If the problem's network has other shapes.
     """
     folder, problem = pathlib.Path(folder), as_problem(problem)
-    facts = json.loads(_read(folder / "facts.json"))
+    path = folder / "ticket.npz"
+    try:
+        stored, facts = load_archive(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There are no lottery tickets in {folder}: no {path.name} is there.") from None
+    with damage_of(path):
+        kept, metrics, info, is_trained = checked(facts, kept=float, metrics=dict, info=dict, is_trained=bool)
+        checked(metrics, **dict.fromkeys(metrics, float))
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    like = {"mask": solution, "solution": solution, "mean": None, "statistics": ()}
-    if facts["is_trained"]:
+    like = {"mask": _mask_like(solution), "solution": solution, "mean": None, "statistics": ()}
+    if is_trained:
         like |= {"mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
-    trees = _read_trees(folder, like, num_axes=0)
-    return Ticket(kept=facts["kept"], metrics=facts["metrics"], info=facts["info"], **trees)
+    trees = _fit(path, stored, like, num_axes=0)
+    return Ticket(kept=kept, metrics=metrics, info=info, **trees)
 
 
 def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
     """Loads the tickets that `lottery_tickets(out=...)` or `Tickets.save` saved, as far as there are.
+
+    From a round that is damaged on, those of its criterion are left out, and one warning names it.
 
     Args:
         folder: Where they are.
@@ -336,99 +381,202 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
 
     Raises:
         FileNotFoundError: If there are no tickets.
-        ValueError: If the problem's network has other shapes.
+        ValueError: If the problem's network has other shapes, or `tickets.json` is damaged.
     """
     folder, problem = pathlib.Path(folder), as_problem(problem)
-    metadata = load_metadata(folder)
-    criteria = [c for c in metadata["criteria"] if (folder / c / "round_00").is_dir()]
-    rounds = {c: load_rounds(folder, c, problem) for c in criteria}
-    solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    like = {"solution": solution}
-    solutions = {c: _read_trees(folder / c / "solution", like, num_axes=1)["solution"] for c in criteria}
-    if not rounds:
+    metadata, number = load_metadata(folder)
+    while True:
+        tickets, lost = _load_tickets(folder, problem, metadata, number)
+        before = number
+        metadata, number = load_metadata(folder)
+        if number == before:  # nobody has put others there meanwhile
+            break
+    if lost:
+        warnings.warn(f"Left out, with what follows on it: {named_once(lost)}", stacklevel=2)
+    if not tickets.rounds:
         raise FileNotFoundError(f"No finished round of tickets in {folder}.")
-    return Tickets(rounds, solutions, metadata)
+    return tickets
 
 
-def save_metadata(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Writes the facts about a ladder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "tickets.json", json.dumps(metadata, indent=1))
+def _load_tickets(
+    folder: pathlib.Path, problem: Problem, metadata: dict[str, Any], number: str
+) -> tuple[Tickets, list[DamagedError]]:
+    """Returns the tickets of that number, and what is damaged."""
+    lost: list[DamagedError] = []
+    rounds, solutions = {}, {}
+    for criterion in metadata["criteria"]:
+        found = load_rounds(folder, criterion, problem, number, lost)
+        solution = load_solutions(folder, criterion, problem, number, lost) if found else None
+        if solution is not None:
+            path = _round_file(folder / criterion, 0)
+            if _num_seeds(found[0].mask) != _num_seeds(solution) or metadata["headline"] not in found[0].metrics:
+                raise DamagedError(path, "it does not fit what is beside it.")
+            rounds[criterion], solutions[criterion] = found, solution
+    return Tickets(rounds, solutions, metadata), lost
 
 
-def load_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    """Reads the facts about a ladder.
+def save_metadata(folder: pathlib.Path, metadata: dict[str, Any], number: str) -> None:
+    """Writes the facts about a ladder, and the number that its files have."""
+    write_json(folder / "tickets.json", {"number": number, **metadata})
+
+
+def load_metadata(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+    """Reads the facts about a ladder, and the number that its files have.
 
     Raises:
         FileNotFoundError: If there are none.
-        ValueError: If they are damaged, or something else.
+        DamagedError: If they are damaged, or something else.
     """
+    path = folder / "tickets.json"
     try:
-        metadata = json.loads(_read(folder / "tickets.json"))
-        _ = metadata["criteria"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(
-            f"{folder / 'tickets.json'} is damaged, or none of this library. Choose another folder."
-        ) from None
-    return metadata
+        metadata = read_json(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There are no lottery tickets in {folder}: no {path.name} is there.") from None
+    with damage_of(path):
+        criteria, number = checked(metadata, criteria=list, number=str)
+        for criterion in criteria:
+            checked_name(criterion)
+        checked(metadata, headline=str, maximize=bool)
+    del metadata["number"]
+    return metadata, number
 
 
-def save_solutions(folder: pathlib.Path, criterion: str, solutions: Solution) -> None:
+def save_solutions(folder: pathlib.Path, criterion: str, solutions: Solution, number: str) -> None:
     """Writes the initial solutions of a ladder."""
-    _write(folder / criterion / "solution", {}, {"solution": solutions})
+    write_file(make_below(folder, criterion) / "solution.npz", _solutions_archive(solutions, number))
 
 
-def save_round(folder: pathlib.Path, criterion: str, number: int, each: Round) -> None:
+def save_round(folder: pathlib.Path, criterion: str, round: int, each: Round, number: str) -> None:
     """Writes a round of a ladder."""
-    facts = {"kept": each.kept, "metrics": {name: np.asarray(x, float).tolist() for name, x in each.metrics.items()}}
-    trees = {"mask": each.mask, "mean": each.mean, "statistics": each.statistics}
-    _write(folder / criterion / f"round_{number:02d}", facts, trees)
+    write_file(_round_file(make_below(folder, criterion), round), _round_archive(each, number))
 
 
-def load_rounds(folder: pathlib.Path, criterion: str, problem: Problem) -> list[Round]:
-    """Reads the rounds of a ladder, from the first one as far as they are there."""
+def load_solutions(
+    folder: pathlib.Path, criterion: str, problem: Problem, number: str, damaged: list[DamagedError]
+) -> Solution | None:
+    """Reads the initial solutions of a ladder, if they are there; damage is added to the list."""
+    try:
+        path = below(folder, criterion) / "solution.npz"
+        if (found := _find(path, number)) is None:
+            return None
+        like = {"solution": jax.eval_shape(problem.initial_solution, jax.random.key(0))}
+        return _fit(path, found[0], like, num_axes=1)["solution"]
+    except DamagedError as error:
+        damaged.append(error)
+        return None
+
+
+def load_rounds(
+    folder: pathlib.Path, criterion: str, problem: Problem, number: str, damaged: list[DamagedError]
+) -> list[Round]:
+    """Reads the rounds of a ladder, from the first one as far as they are there; damage is added to the list."""
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
-    like = {"mask": solution, "mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
-    rounds = []
-    while (path := folder / criterion / f"round_{len(rounds):02d}").is_dir():
-        facts = json.loads(_read(path / "facts.json"))
-        metrics = {name: np.asarray(values) for name, values in facts["metrics"].items()}
-        rounds.append(Round(**_read_trees(path, like, num_axes=1), metrics=metrics, kept=facts["kept"]))
+    like = {"mask": _mask_like(solution), "mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
+    rounds: list[Round] = []
+    try:
+        place = below(folder, criterion)
+        while (found := _find(path := _round_file(place, len(rounds)), number)) is not None:
+            stored, facts = found
+            with damage_of(path):
+                kept, metrics = checked(facts, kept=float, metrics=dict)
+                metrics = {name: np.asarray(values, float) for name, values in metrics.items()}
+                if any(values.ndim != 1 for values in metrics.values()):
+                    raise ValueError("it has no score for each seed")
+            rounds.append(Round(**_fit(path, stored, like, num_axes=1), metrics=metrics, kept=kept))
+            if _num_seeds(rounds[-1]._replace(kept=())) != _num_seeds(rounds[0].mask):
+                rounds.pop()
+                raise DamagedError(path, "it is not of the same seeds as the others.")
+    except DamagedError as error:
+        damaged.append(error)
     return rounds
 
 
-def _write(folder: pathlib.Path, facts: dict[str, Any], trees: dict[str, Any]) -> None:
-    """Writes JSON-able facts and pytrees, whose leaves are stored in their order: their structure is the problem's."""
-    leaves = {name: {f"{i:04d}": x for i, x in enumerate(jax.tree.leaves(tree))} for name, tree in trees.items()}
-    with replaced_folder(folder) as new:
-        save_tree(new / "arrays", {name: each for name, each in leaves.items() if each})
-        (new / "facts.json").write_text(json.dumps(facts, indent=1))
+def _find(path: pathlib.Path, number: str) -> tuple[Any, dict[str, Any]] | None:
+    """Returns what is in the file of that number, at its place or beside it; `None` if there is none."""
+    damage: DamagedError | None = None
+    for place in (path, beside(path)):
+        try:
+            stored, facts = load_archive(place)
+            if facts.get("number") == number:
+                return stored, facts
+        except FileNotFoundError:
+            continue
+        except DamagedError as error:
+            if place == path:  # beside it, whoever was killed may have left half a file
+                damage = error
+    if damage is not None:
+        raise damage
+    return None
 
 
-def _read_trees(folder: pathlib.Path, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
-    """Reads pytrees of the given structures, whose arrays have so many further leading axes.
+def _round_file(folder: pathlib.Path, round: int) -> pathlib.Path:
+    return folder / f"round_{round:02d}.npz"
+
+
+def _round_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return list(folder.glob("round_*.npz"))
+
+
+def _round_archive(each: Round, number: str) -> Write:
+    metrics = {name: np.asarray(x, float).tolist() for name, x in each.metrics.items()}
+    trees = {"mask": each.mask, "mean": each.mean, "statistics": each.statistics}
+    return _archive({"number": number, "kept": each.kept, "metrics": metrics}, trees)
+
+
+def _solutions_archive(solutions: Solution, number: str) -> Write:
+    return _archive({"number": number}, {"solution": solutions})
+
+
+def _archive(facts: dict[str, Any], trees: dict[str, Any]) -> Write:
+    """Returns what writes facts and pytrees, as lists of leaves: their structure is the problem's."""
+    return archive({name: jax.tree.leaves(tree) for name, tree in trees.items()}, facts)
+
+
+def _mask_like(solution: Solution) -> Mask:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), solution)
+
+
+def _fit(path: pathlib.Path, stored: Any, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
+    """Returns stored leaves as pytrees of the given structures, whose arrays have so many further leading axes.
 
     Raises:
-        ValueError: If the number of leaves or a shape differs.
+        ValueError: If the number of leaves, a shape or the kind of a dtype differs.
     """
-    stored, trees = load_tree(folder / "arrays"), {}
+    trees = {}
     for name, tree in like.items():
-        leaves = [x for _, x in sorted(stored.get(name, {}).items())]
+        leaves = stored.get(name, []) if isinstance(stored, dict) else None
+        if not isinstance(leaves, list) or not all(isinstance(x, np.ndarray) and x.ndim >= num_axes for x in leaves):
+            raise DamagedError(path, f"it has no arrays of {name}.")
         expected, structure = jax.tree.flatten(tree)
         shapes, there = [np.shape(x) for x in expected], [x.shape[num_axes:] for x in leaves]
-        if shapes != there:
+        kinds = [[_kind(x.dtype) for x in each] for each in (expected, leaves)]
+        if shapes != there or kinds[0] != kinds[1]:
             raise ValueError(
-                f"The tickets in {folder} are those of another network: the problem has {name} of shapes {shapes}, "
-                f"there are {there}. Load them with the problem that they were trained on."
+                f"The tickets in {path.parent} are those of another network: the problem has {name} of shapes {shapes} "
+                f"and kinds {kinds[0]}, in {path.name} there are {there} and {kinds[1]}. Load them with the problem "
+                "that they were trained on."
             )
         trees[name] = jax.tree.unflatten(structure, leaves)
     return trees
 
 
-def _read(path: pathlib.Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no lottery tickets in {path.parent}: no {path.name} is there.")
-    return path.read_text()
+def _num_seeds(tree: Any) -> set[int]:
+    """Returns the lengths of the leading axes of all arrays, which should be one number."""
+    return {len(x) for x in jax.tree.leaves(tree)}
+
+
+def _kind(dtype: Any) -> str:
+    """Returns what a number is, whatever its precision."""
+    kinds = {"bool": jnp.bool_, "integer": jnp.integer, "real": jnp.floating, "complex": jnp.complexfloating}
+    return next(name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind))
+
+
+def _digest(tree: Any) -> str:
+    """Returns a hash of all arrays of a pytree."""
+    digest = hashlib.sha256()
+    for x in map(np.asarray, jax.tree.leaves(tree)):
+        digest.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
+    return digest.hexdigest()
 
 
 def _check_fits(mask: Mask, problem: Problem) -> None:

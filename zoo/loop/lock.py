@@ -1,0 +1,91 @@
+"""The right to write into a folder, which one process has at a time."""
+
+import contextlib
+import os
+import pathlib
+import stat
+import tempfile
+from typing import Self
+
+import filelock
+from jax.sharding import Mesh
+
+from zoo.core.sharding import from_first_process
+from zoo.loop.files import remove
+
+_NAME = ".lock"
+
+
+class UnwritableError(OSError, ValueError):
+    """Nothing can be written in a folder; the message names it."""
+
+
+class FolderLock:
+    """Makes a folder, and keeps other processes from writing into it while the block lasts.
+
+    A folder that cannot be written, because its disk is read-only or full or it is another user's, can be entered too:
+    what is in it may be all that is needed. `check_writable` says so before anything is computed.
+
+    Args:
+        folder: The folder.
+        what: What needs it, for messages, such as `"benchmark(out=...)"`.
+        mesh: Of several processes that share a mesh, which all make the same calls, the first locks for all.
+    """
+
+    def __init__(self, folder: pathlib.Path, what: str, mesh: Mesh | None = None):
+        self._folder, self._what, self._mesh = folder, what, mesh
+        self._stack = contextlib.ExitStack()
+        self._error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        """Locks the folder.
+
+        Raises:
+            ValueError: If it is a file, another process has it, or it is missing and cannot be made.
+        """
+        self._error = from_first_process(self._mesh, self._enter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether anything can be written in the folder."""
+        return self._error is None
+
+    def check_writable(self) -> None:
+        """Raises an `UnwritableError` if nothing can be written in the folder."""
+        if self._error is not None:
+            raise UnwritableError(
+                f"{self._what} needs to write in {self._folder}, and cannot: {self._error.strerror or self._error}. "
+                "Choose another folder, or make room in this one."
+            ) from self._error
+
+    def _enter(self) -> OSError | None:
+        """Returns why nothing can be written, if so."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"{self._what} needs a folder, but {self._folder} is a file.") from error
+        except OSError as error:
+            self._error = error
+            if not os.path.isdir(self._folder):  # so there is nothing to be read either
+                self.check_writable()
+            return error
+        path = self._folder / _NAME
+        try:
+            if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
+                remove(path)  # so that no file elsewhere is taken for the lock
+            self._stack.enter_context(filelock.FileLock(path, timeout=0))
+            with tempfile.TemporaryFile(dir=self._folder) as file:  # the lock alone might be somebody else's to write
+                file.write(bytes(4096))
+        except filelock.Timeout:
+            raise ValueError(
+                f"Another process is using {self._folder.absolute()}. Wait until it is done, or choose another folder "
+                f"for {self._what}."
+            ) from None
+        except OSError as error:
+            self._stack.close()
+            return error
+        return None
