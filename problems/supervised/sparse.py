@@ -6,6 +6,7 @@ evolution strategy while the weights follow the gradient (`hybrid`), as in Lenc,
 """
 
 import dataclasses
+import io
 import math
 import numbers
 import pathlib
@@ -190,6 +191,8 @@ def _load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
     with np.load(path, allow_pickle=False) as file:
         if sum(entry.file_size for entry in file.zip.infolist()) > largest:
             raise ValueError(f"{path} holds more than the network has.")
+        for name in file.zip.namelist():
+            _check_size(io.BytesIO(file.zip.read(name)))
         arrays = dict(file)
     names = {name.partition(":")[2] for name in arrays}
     if names != set(_leaves(params)):
@@ -202,11 +205,20 @@ def _load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
         if shape != x.shape:
             raise ValueError(f"{path} holds {name} of shape {shape}, but the network's is {x.shape}.")
         if dense is None:
-            dense = np.zeros(shape, arrays[f"values:{name}"].dtype)
-            dense.reshape(-1)[arrays[f"indices:{name}"]] = arrays[f"values:{name}"]
+            values = arrays[f"values:{name}"]
+            dense = np.zeros(shape, values.dtype)
+            dense.reshape(-1)[arrays[f"indices:{name}"]] = values
         return jnp.asarray(dense, x.dtype)
 
     return jax.tree_util.tree_map_with_path(restore, params)
+
+
+def _check_size(entry: io.BytesIO) -> None:
+    """Raises a `ValueError` if an array is not as large as its header says: NumPy takes that much memory first."""
+    np.lib.format.read_magic(entry)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
+    if dtype.itemsize > 16 or math.prod(shape) * dtype.itemsize != len(entry.getbuffer()) - entry.tell():
+        raise ValueError(f"an array of shape {shape} and {dtype} has another size")
 
 
 def num_kept(num_blocks: int, density: float) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 import zoo
 from zoo.benchmarking.results import CURVE_COLUMNS
+from zoo.loop.files import read_json, write_json
 
 TRACES = []
 SWITCHES = {"interrupt": False, "fail": False}
@@ -529,15 +530,16 @@ def test_pairs_of_another_version_are_computed_again_unless_they_are_accepted(tm
 
     call()
     (path,) = tmp_path.rglob("pair.json")
-    info = json.loads(path.read_text())
+    info = read_json(path)
     info["identity"]["versions"]["jax"] = "0.1"
-    path.write_text(json.dumps(info))
+    write_json(path, info)
+    before = path.read_bytes()
     with caplog.at_level("INFO", logger="zoo"):
         call(accept_versions=True)
-        assert path.read_text() == json.dumps(info)
+        assert path.read_bytes() == before
         call()
     assert f"another there: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
-    assert json.loads(path.read_text())["identity"]["versions"]["jax"] == jax.__version__
+    assert read_json(path)["identity"]["versions"]["jax"] == jax.__version__
 
 
 def test_pairs_of_another_precision_are_computed_again(tmp_path):
