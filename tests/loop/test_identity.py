@@ -220,6 +220,30 @@ TRACED = {
         "4, 2",
         "4, 1",
     ),
+    "rule by which a strategy follows derivatives": (
+        """
+        from zoo.strategies.gradient.rtrl import RTRL, Jacobian
+        class Rule(Jacobian):
+            def step(self, *args):
+                out, carried, gradient = super().step(*args)
+                return out, carried, jax.tree.map(lambda g: 1.0 * g, gradient)
+        class Mine(RTRL):
+            @property
+            def sensitivity(self): return Rule()
+        strategy = Mine(population_size=2)
+        """,
+        "1.0 * g",
+        "2.0 * g",
+    ),
+    "name of what is said of members": (
+        """
+        def loss(x): return jnp.sum(x), {"violation": x[0]}
+        problem = zoo.from_function(loss, jnp.zeros(3), has_aux=True)
+        del loss
+        """,
+        "violation",
+        "excess",
+    ),
     "name of a metric": (
         """
         class Mine(zoo.Problem):

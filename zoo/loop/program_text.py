@@ -16,6 +16,7 @@ import numpy as np
 from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import materialize
 from zoo.core.problem import Problem
+from zoo.core.sensitivity import Sensitivity
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.core.surrogate import SurrogateGradient
@@ -67,8 +68,8 @@ def _lower(function: Any, instance: Any, arguments: Callable[[Any], tuple[Any, .
         message = str(error).partition("\n")[0]
         return ProgramText("", (f"the program of {type(instance).__name__} ({type(error).__name__}: {message})",))
     host, unseen = digest_of_host_code([*_callbacks(traced.jaxpr)])
-    metrics = sorted(lowered.out_info[-1]) if function is _evaluate else []
-    parts = (_without_names(lowered.as_text()), host, metrics)
+    names = [sorted(lowered.out_info[-1]), sorted(lowered.out_info[2].aux)] if function is _evaluate else []
+    parts = (_without_names(lowered.as_text()), host, names)
     return ProgramText(hashlib.sha256(repr(parts).encode()).hexdigest()[:16], tuple(unseen))
 
 
@@ -132,8 +133,23 @@ def _search(strategy: Strategy, keys: jax.Array, solution: Solution) -> Any:
     state = strategy.init(keys[0], solution)
     surrogate = SurrogateGradient(lambda x: x, materialize) if strategy.takes_surrogate(state) else None
     population, asked = strategy.ask(keys[1], state, surrogate)
-    size = len(strategy.groups.ids)
+    size, rule = len(strategy.groups.ids), strategy.groups.sensitivity
     fitness = jax.random.normal(keys[2], (size,))
     evaluation = Evaluation(fitness, jax.random.bernoulli(keys[3], 0.5, (size,)), jax.numpy.int32(size))
+    followed = None
+    if rule is not None:
+        followed = _follow(rule, keys[4], solution)
+        evaluation = evaluation._replace(gradient=materialize(population))
     told = strategy.tell(asked, population, evaluation)
-    return state, population, asked, told, strategy.mean(told), strategy.std(told), strategy.groups
+    return state, population, asked, told, strategy.mean(told), strategy.std(told), strategy.groups, followed
+
+
+def _follow(rule: Sensitivity, key: jax.Array, solution: Solution) -> Any:
+    """Takes a step of a made-up episode, whose inner state has the structure of the solution."""
+
+    def step(solution: Solution, inner: Solution) -> tuple[Solution, jax.Array, bool]:
+        inner = jax.tree.map(lambda x, y: x * y, solution, inner)
+        return inner, jax.tree.leaves(inner)[0].sum(), False
+
+    carried = rule.start(key, solution, solution)
+    return carried, rule.step(key, step, jax.numpy.int32(1), solution, solution, carried)
