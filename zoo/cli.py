@@ -157,9 +157,11 @@ def run_command(
             progress=True,
             mesh=_mesh(devices),
         )
+        is_saved = False
         if out is not None:
             with _unless_read_only():
                 result.save(out)
+                is_saved = True
         metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
         _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
         _out.print(
@@ -168,7 +170,7 @@ def run_command(
             f"stopped by {result.stopped_by}",
             highlight=False,
         )
-        if out is not None:
+        if is_saved:
             _out.print(f"saved in {out}", highlight=False)
 
 

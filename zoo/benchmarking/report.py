@@ -68,9 +68,10 @@ def write_report(
             "",
         ]
         lines += [f"![learning curves on {markdown_text(problem)}]({picture})"]
-    ranks = pd.DataFrame(summary.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
+    counted = summary.assign(rank=summary["rank"].fillna(summary.groupby("problem").strategy.transform("size")))
+    ranks = pd.DataFrame(counted.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
     table = pd.DataFrame({"strategy": ranks.strategy, "mean rank": ranks["rank"].map("{:.2f}".format)})
-    lines += ["", "## Mean rank over problems", "", markdown_table(table)]
+    lines += ["", "## Mean rank over problems", "", "A failed pair counts as the last.", "", markdown_table(table)]
     if ert is not None:
         lines += [
             "",

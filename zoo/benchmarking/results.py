@@ -121,8 +121,8 @@ class Results:
 
         Returns:
             Columns: `metric`, `score` (interquartile mean over seeds), `low` and `high` (its bootstrap 95 % confidence
-            interval), `rank` on the problem (1 is best; failed pairs last), `num_seeds`, `steps` (mean over seeds),
-            `seconds` (of all seeds together, compilation and scoring apart) and `compile_seconds`.
+            interval), `rank` on the problem (1 is best; failed pairs have none, and are last), `num_seeds`, `steps`
+            (mean over seeds), `seconds` (of all seeds together, compilation and scoring apart) and `compile_seconds`.
 
         Raises:
             ValueError: If there are no pairs.
@@ -155,8 +155,9 @@ class Results:
             )
         frame = pd.DataFrame(rows)
         sign = frame.problem.map({pair.problem: -1 if pair.info["maximize"] else 1 for pair in self.pairs})
-        rank = (frame.score * sign).groupby(frame.problem).rank(method="min", na_option="bottom").astype(int)
-        frame.insert(6, "rank", rank)
+        has_failed = pd.Series([pair.info["error"] is not None for pair in self.pairs])
+        rank = (frame.score * sign)[~has_failed].groupby(frame.problem).rank(method="min", na_option="bottom")
+        frame.insert(6, "rank", rank.reindex(frame.index).astype("Int64"))
         return frame.sort_values(["problem", "rank"], kind="stable").reset_index(drop=True)
 
     def plot(self, problem: str | None = None) -> "Figure":

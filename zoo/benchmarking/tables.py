@@ -15,7 +15,7 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "problem": summary.problem,
-            "rank": summary["rank"].astype(str),
+            "rank": ["" if pd.isna(rank) else str(rank) for rank in summary["rank"]],
             "strategy": summary.strategy,
             "metric": summary.metric,
             "score": ["failed" if np.isnan(score) else _short(score) for score in summary.score],
