@@ -109,10 +109,11 @@ def unshaped(fitness: jax.Array) -> jax.Array:
     """Returns the fitness as it is, but what is not finite, or too large to be squared, replaced as by `finite`.
 
     Penalties such as 1e30 are no larger than the worst fitness beside them then. They would end every update: its
-    squares are not finite.
+    squares are not finite. Where all fitness is that large, it is the scale of the problem, and is kept.
     """
     limit = (float(jnp.finfo(fitness.dtype).max) / fitness.shape[0]) ** 0.5
-    return finite(jnp.where(jnp.abs(fitness) < limit, fitness, jnp.copysign(jnp.inf, fitness)))
+    is_small = jnp.abs(fitness) < limit
+    return finite(jnp.where(is_small | ~jnp.any(is_small), fitness, jnp.copysign(jnp.inf, fitness)))
 
 
 SHAPINGS: dict[str, Shaping] = {

@@ -133,8 +133,12 @@ def test_one_warning_where_fitness_is_constant():
     with pytest.warns(RuntimeWarning, match="same fitness, 1, since generation 0, and the run is at 12") as record:
         zoo.run(SNES, flat, num_generations=48, num_scores=16)
     assert len(record) == 1
+    plateau = zoo.from_function(lambda x: jnp.maximum(jnp.sum((x - 1) ** 2), 20.0), jnp.full(3, 4.0))
+    with pytest.warns(RuntimeWarning, match=r"same fitness, 20, since generation [1-9]"):
+        zoo.run(SNES, plateau, num_generations=200, num_scores=20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        zoo.run(zoo.make_strategy("cma_es"), BOWL, num_generations=1000, num_scores=10)  # which has converged
         zoo.run(SNES, flat, num_generations=8, num_scores=4)  # too few to tell
         zoo.run(SNES, flat, num_generations=48, num_scores=16, target=1.0)  # which is the goal
         zoo.run(SNES, BOWL, **BUDGET)

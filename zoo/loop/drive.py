@@ -30,6 +30,7 @@ from zoo.loop.provenance import describe_key, describe_value
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 _MIN_FLAT = 10  # generations of one fitness before there is a warning
+_CONVERGED = 1e-3  # of the first sigma, where one fitness for all is what a search comes to
 
 
 @dataclasses.dataclass
@@ -235,13 +236,15 @@ class _Drive:
             self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
 
     def _warn_if_flat(self) -> None:
-        """Warns once where fitness tells members apart no more, and much of the budget is left."""
+        """Warns once where fitness never told members apart, or does so no more though they still are apart."""
         if self._warned or self._stopped.all():
             return
         log, budget = self._log, self._options.budget
         since, generation = log.flat_since(), int(log.generations.min())
         is_early = 2 * budget.done(log).max() <= budget.limits[-1] and not self._batched
-        if generation - since < _MIN_FLAT or not (is_early or since == 0):
+        sigma = log.scores(0)["sigma"]
+        has_converged = sigma[-1] <= _CONVERGED * sigma[0]
+        if generation - since < _MIN_FLAT or not (since == 0 or (is_early and not has_converged)):
             return
         self._warned = True
         fitness = log.history(0)["best_fitness"][-1]
