@@ -13,8 +13,18 @@ def unit(vector: Solution) -> Solution:
     """Returns a vector, in the structure of a solution, at length one; zero if it is zero or not finite."""
     scaled, largest = scale_down(vector)
     is_usable = jnp.isfinite(largest) & (largest > 0)
-    norm = jnp.sqrt(sum(jnp.sum(x.astype(largest.dtype) ** 2) for x in jax.tree.leaves(scaled)))
-    return jax.tree.map(lambda x: jnp.where(is_usable, x / jnp.where(is_usable, norm, 1).astype(x.dtype), 0), scaled)
+    length = _root_of_squares(scaled, largest.dtype)
+    return jax.tree.map(lambda x: jnp.where(is_usable, x / jnp.where(is_usable, length, 1).astype(x.dtype), 0), scaled)
+
+
+def norm(vector: Solution) -> jax.Array:
+    """Returns the Euclidean norm of a vector in the structure of a solution. Its squares may be beyond the floats."""
+    scaled, largest = scale_down(vector)
+    return largest * _root_of_squares(scaled, largest.dtype)
+
+
+def _root_of_squares(vector: Solution, dtype: Any) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(x.astype(dtype) ** 2) for x in jax.tree.leaves(vector)))
 
 
 def scale_down(vector: Solution) -> tuple[Solution, jax.Array]:

@@ -16,7 +16,7 @@ from zoo.core.problem import Problem
 from zoo.core.sharding import keep_replicated
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import State, Strategy
-from zoo.core.vectors import scale_down
+from zoo.core.vectors import norm
 from zoo.loop.programs import Program
 
 SEGMENT = 1024
@@ -239,10 +239,10 @@ def score(
         # Copied, as the memory of the carry is reused.
         mark = jax.tree.map(jnp.copy, Mark(strategy.mean(carry.state), carry.generation))
         metrics = problem.evaluate_score(key, mark.mean, carry.problem_state)
-        moved = _norm(jax.tree.map(jnp.subtract, mark.mean, before.mean))
+        moved = norm(jax.tree.map(jnp.subtract, mark.mean, before.mean))
         num_generations = jnp.maximum(mark.generation - before.generation, 1).astype(moved.dtype)
         std = strategy.std(carry.state)
-        sigma = _norm(std) / jnp.sqrt(jnp.maximum(_count(std), 1).astype(moved.dtype))
+        sigma = norm(std) / jnp.sqrt(jnp.maximum(_count(std), 1).astype(moved.dtype))
         diagnosis = Diagnosis(sigma, moved / num_generations, strategy.condition_number(carry.state))
         return metrics, diagnosis, mark
 
@@ -253,11 +253,6 @@ def forget_programs() -> None:
     """Drops the compiled loops of all strategies and problems: thousands of them exhaust a process's memory maps."""
     for program in (start, advance, score):
         program.forget()
-
-
-def _norm(tree: Solution) -> jax.Array:
-    scaled, largest = scale_down(tree)
-    return largest * jnp.sqrt(sum(jnp.sum(x.astype(largest.dtype) ** 2) for x in jax.tree.leaves(scaled)))
 
 
 def _count(std: Solution) -> jax.Array:

@@ -30,7 +30,8 @@ class Log:
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
         self.idle = 0  # generations since anybody spent a step
-        self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]  # per seed: [rows, generations]
+        # Per seed: blocks of [rows, generations], none of them empty.
+        self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
 
     def add_generations(self, record: Record, generations: np.ndarray, seconds: float) -> None:
@@ -75,9 +76,10 @@ class Log:
 
     def diagnosis(self, seed: int) -> dict[str, float]:
         """Returns the latest diagnosis of a seed, by name, with the share of members that failed."""
-        scores, failed = self.scores(seed), self.history(seed)["failed"]
+        scores, history = self.scores(seed), self._history[seed]
         diagnosis = {name: float(scores[name][-1]) for name in Diagnosis._fields}
-        return {**diagnosis, "failed": float(failed[-1]) if len(failed) else 0.0}
+        failed = history[-1][self._rows.index("failed"), -1] if history else 0.0
+        return {**diagnosis, "failed": float(failed)}
 
     def history(self, seed: int) -> dict[str, np.ndarray]:
         """Returns arrays by name with an entry per generation of a seed."""
@@ -95,12 +97,18 @@ class Log:
 
     def flat_since(self) -> int:
         """Returns the generation since which all members of all runs have had one fitness, to single precision."""
-        flat = []
-        for seed in range(len(self._history)):
-            best, mean = self._block(seed)[:2]
-            differs = ~(np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) | (best != best[-1:])
-            flat.append(int(np.max(np.flatnonzero(differs), initial=-1)) + 1)
-        return max(flat)
+        return max(self._flat_since(seed) for seed in range(len(self._history)))
+
+    def _flat_since(self, seed: int) -> int:
+        since = int(self.generations[seed])
+        for block in reversed(self._history[seed]):  # back to the last that was not
+            best, mean = block[:2]
+            latest = self._history[seed][-1][0, -1]
+            differs = ~(np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) | (best != latest)
+            since -= len(best)
+            if differs.any():
+                return since + int(np.flatnonzero(differs)[-1]) + 1
+        return since
 
     def record(self) -> dict[str, np.ndarray]:
         """Returns the log as arrays by name, for a checkpoint."""
@@ -120,7 +128,8 @@ class Log:
         steps = np.diff(history["steps"], prepend=0)
         log.generations[:], log.steps[:] = len(steps), steps.sum()
         log.seconds = seconds
-        log._history = [[np.stack([{**history, "steps": steps.astype(np.float64)}[name] for name in log._rows])]]
+        block = np.stack([{**history, "steps": steps.astype(np.float64)}[name] for name in log._rows])
+        log._history = [[block] if block.size else []]
         rows = range(len(scores["steps"]))
         log._scores = [{**{name: x[[k]] for name, x in scores.items()}, "_advanced": np.ones(1, bool)} for k in rows]
         return log
@@ -147,7 +156,8 @@ class Log:
             raise ValueError("The parts of the record of a run do not fit together.")
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
         log.seconds = float(record["seconds"])
-        log._history = [[record[f"history/{seed}"]] for seed in range(len(log.steps))]
+        blocks = [record[f"history/{seed}"] for seed in range(len(log.steps))]
+        log._history = [[block] if block.size else [] for block in blocks]
         columns = {name: record[f"score/{name}"] for name in names}
         log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
         return log
