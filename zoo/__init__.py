@@ -19,6 +19,7 @@ from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python
+from zoo.loop.converged import Converged
 from zoo.loop.load_run import load_run
 from zoo.loop.optimizer import Optimizer
 from zoo.loop.result import RunResult
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
 
 __all__ = [
+    "Converged",
     "EstimatorStatistics",
     "Evaluation",
     "FunctionProblem",

@@ -113,6 +113,7 @@ def run_command(
     steps: Annotated[int | None, typer.Option(help="Budget in problem steps.")] = None,
     generations: Annotated[int | None, typer.Option(help="Budget in generations.")] = None,
     target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
+    converged: Annotated[bool, typer.Option("--converged", help="Stop when the search has converged.")] = False,
     key: Annotated[int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.")] = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
@@ -131,7 +132,8 @@ def run_command(
     """Run one strategy on one problem."""
     with _clear_errors():
         _keep_programs(cache)
-        budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target}
+        stop = zoo.Converged() if converged else None
+        budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target, "stop": stop}
         if resume is not None:
             given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
             given |= {"--set": settings, "--set-problem": problem_settings}
@@ -170,6 +172,11 @@ def run_command(
             f"stopped by {result.stopped_by}",
             highlight=False,
         )
+        if result.overshoot:
+            _out.print(
+                f"a last generation of {result.overshoot:,} steps did not fit in the budget and was dropped",
+                highlight=False,
+            )
         if is_saved:
             _out.print(f"saved in {out}", highlight=False)
 
@@ -300,9 +307,12 @@ def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str,
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
-    from zoo.benchmarking.tables import format_ert, format_summary
+    from zoo.benchmarking.tables import describe_overshoot, format_ert, format_summary
 
-    _print_table(format_summary(results.summary()))
+    summary = results.summary()
+    _print_table(format_summary(summary))
+    if overshoot := describe_overshoot(summary):
+        _out.print(f"\n{overshoot}", highlight=False)
     if len(results.runtimes):
         for table in format_ert(results.ert()):
             _print_table(table, title="expected running time to a target, in problem steps (seeds that reached it)")

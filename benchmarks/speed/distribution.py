@@ -59,7 +59,7 @@ def beside_pycma(num_dims: int = 40, num_generations: int = 200) -> None:
         return np.square(np.asarray(population)) @ curvature
 
     def ours(dtype):
-        optimizer = zoo.Optimizer(strategy, point.astype(dtype), tol_fun=0)
+        optimizer = zoo.Optimizer(strategy, point.astype(dtype), stop=None)
         for _ in range(num_generations):
             population = optimizer.ask()
             optimizer.tell(population, fitness(population))

@@ -19,8 +19,9 @@ NUM_GENERATIONS = 20
 
 def full(strategy, problem, carry, key, *, num_generations: int):
     carry = jax.tree.map(jnp.copy, carry)  # whose memory is reused
-    limits = (np.int32(num_generations), np.iinfo(np.int32).max)
-    return compiled.advance(strategy, problem, carry, key, *limits, batched=False)[0]
+    unlimited = np.iinfo(np.int32).max
+    limits = compiled.Limits(np.int32(num_generations), unlimited, unlimited)
+    return compiled.advance(strategy, problem, carry, key, limits, batched=False)[0]
 
 
 @functools.partial(Program, repeats=True, static_argnames="num_generations")

@@ -24,9 +24,11 @@ def train(strategy, problem, seeds: int, num_generations: int):
     batched = seeds > 1
     keys = jax.random.split(jax.random.key(0), seeds) if batched else jax.random.key(0)
     run_keys, carry = compiled.start(strategy, problem, keys, None, batched=batched)
-    limits = [np.full(np.shape(keys), value, np.int32) for value in (num_generations, np.iinfo(np.int32).max)]
+    unlimited = np.iinfo(np.int32).max
+    values = (num_generations, unlimited, unlimited)
+    limits = compiled.Limits(*(np.full(np.shape(keys), value, np.int32) for value in values))
     for _ in range(0, num_generations, GENERATIONS):
-        carry, _ = compiled.advance(strategy, problem, carry, run_keys.generations, *limits, batched=batched)
+        carry, _ = compiled.advance(strategy, problem, carry, run_keys.generations, limits, batched=batched)
     return carry.state
 
 

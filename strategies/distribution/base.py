@@ -3,6 +3,7 @@
 Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. Equation numbers are the tutorial's.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from zoo.core import Population, Solution, clip_std
 from zoo.core.promotion import promoted, times
+from zoo.core.vectors import at_least_float32
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
 
@@ -100,6 +102,42 @@ def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: 
     """Returns each member's weight, `[population_size]`, from weights ordered best first."""
     order = jnp.argsort(fitness)
     return jnp.zeros(fitness.shape, dtype).at[order].set(jnp.asarray(weights, dtype), unique_indices=True)
+
+
+def pull_in(
+    population: Population, mean: Solution, repaired: jax.Array, squared_norm: jax.Array, d: Number
+) -> Population:
+    """Returns a population in which no member that was not drawn is farther from the mean than samples are.
+
+    A sample hardly ever has a Mahalanobis norm above sqrt(d) + 2 d / (d + 2); what does is pulled towards the mean
+    (Hansen 2011, "Injecting External Solutions Into CMA-ES", arXiv 1110.4181, eq. 2 to 4).
+
+    Args:
+        population: Stacked members.
+        mean: That of the search distribution.
+        repaired: `[population_size]` see `Evaluation.repaired`.
+        squared_norm: `[population_size]` squared Mahalanobis norms of members minus mean.
+        d: Number of dimensions.
+    """
+    longest = scalars.sqrt(d) + 2 * d / (d + 2)
+    is_far = repaired & (squared_norm > longest**2)
+    factor = longest / jnp.sqrt(jnp.where(is_far, squared_norm, 1))
+
+    def pull(x: jax.Array, m: jax.Array) -> jax.Array:
+        shape = (-1, *(1 for _ in m.shape))
+        return jnp.where(is_far.reshape(shape), m[None] + factor.astype(x.dtype).reshape(shape) * (x - m[None]), x)
+
+    return jax.tree.map(pull, population, mean)
+
+
+def squared_norms(population: Population, mean: Solution, std: Solution) -> jax.Array:
+    """Returns the sum of ((x - mean) / std)^2 over the parameters of each member, `[population_size]`."""
+
+    def of_leaf(x: jax.Array, m: jax.Array, s: jax.Array) -> jax.Array:
+        z = ((x - m[None]) / s[None]).astype(at_least_float32(x.dtype))
+        return jnp.sum(jnp.square(z), axis=tuple(range(1, z.ndim)))
+
+    return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, population, mean, std))))
 
 
 def flatten_members(population: Population) -> jax.Array:

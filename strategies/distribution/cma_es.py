@@ -19,6 +19,7 @@ from zoo.strategies.distribution.base import (
     default_parameters,
     flatten_members,
     h_sigma,
+    pull_in,
     weights_by_rank,
 )
 from zoo.strategies.distribution.eigen import decompose_if
@@ -49,6 +50,10 @@ class CMAES(Strategy):
 
     population_size: int | None = static(default=None, at_least=2)
     sigma: float = number(default=0.3, above=0)
+
+    @property
+    def needs_all_members(self) -> None:
+        """None: the update is that of as many members as there are."""
 
     def mean(self, state: CMAESState) -> Solution:
         """Returns the mean of the search distribution."""
@@ -99,6 +104,9 @@ class CMAES(Strategy):
         p = default_parameters(d, x.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
+        if evaluation.repaired is not None:
+            norms = jnp.sum(jnp.square(self._whiten(state, (x - mean[None]) / state.sigma)), axis=1)
+            x = pull_in(x, mean, evaluation.repaired, norms, d)
         y = (x - mean[None]) / state.sigma
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
         new_mean = mean + state.sigma * y_mean  # (42), c_m = 1

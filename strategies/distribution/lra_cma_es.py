@@ -59,6 +59,10 @@ class LRACMAES(Strategy):
     beta_covariance: float = number(default=0.03, above=0, at_most=1)
     gamma: float = number(default=0.1, at_least=0)
 
+    @property
+    def needs_all_members(self) -> None:
+        """None: the update is that of as many members as there are."""
+
     def mean(self, state: LRACMAESState) -> Solution:
         """Returns the mean of the search distribution."""
         return self._cma.mean(state.cma)

@@ -32,6 +32,8 @@ from zoo.strategies.distribution.base import (
     adapt_step_size,
     default_parameters,
     h_sigma,
+    pull_in,
+    squared_norms,
     weights_by_rank,
 )
 
@@ -60,6 +62,10 @@ class SepCMAES(Strategy):
     population_size: int | None = static(default=None, at_least=2)
     sigma: float = number(default=0.3, above=0)
 
+    @property
+    def needs_all_members(self) -> None:
+        """None: the update is that of as many members as there are."""
+
     def mean(self, state: SepCMAESState) -> Solution:
         """Returns the mean of the search distribution."""
         return state.mean
@@ -87,6 +93,9 @@ class SepCMAES(Strategy):
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
+        if evaluation.repaired is not None:
+            norms = squared_norms(population, state.mean, self.std(state))
+            population = pull_in(population, state.mean, evaluation.repaired, norms, d)
         y = jax.tree.map(lambda x, m: (x - m[None]) / state.sigma.astype(m.dtype), population, state.mean)
         y_mean = weighted_sum(weights, y)  # (41)
         y_squares = weighted_sum(weights, jax.tree.map(jnp.square, y))

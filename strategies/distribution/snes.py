@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, weighted_sum
 from zoo.core.promotion import times
 from zoo.strategies.distribution import scalars
+from zoo.strategies.distribution.base import pull_in, squared_norms
 from zoo.strategies.shaping import utilities
 
 
@@ -38,6 +39,10 @@ class SNES(Strategy):
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
 
+    @property
+    def needs_all_members(self) -> None:
+        """None: the update is that of as many members as there are."""
+
     def mean(self, state: SNESState) -> Solution:
         """Returns the mean of the search distribution."""
         return state.mean
@@ -54,9 +59,11 @@ class SNES(Strategy):
         return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, state.std, noise), state
 
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
-        std_learning_rate = self.std_learning_rate
+        std_learning_rate, d = self.std_learning_rate, self.space.num_dims(state.mean)
+        if evaluation.repaired is not None:
+            norms = squared_norms(population, state.mean, state.std)
+            population = pull_in(population, state.mean, evaluation.repaired, norms, d)
         if std_learning_rate is None:
-            d = self.space.num_dims(state.mean)
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).

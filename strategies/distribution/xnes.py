@@ -23,7 +23,7 @@ from zoo.core import (
 )
 from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import flatten_members
+from zoo.strategies.distribution.base import flatten_members, pull_in
 from zoo.strategies.shaping import utilities
 
 _MAX_EXPONENT = 16.0
@@ -56,6 +56,10 @@ class XNES(Strategy):
     std_learning_rate: float | None = number(default=None, at_least=0)
     shape_learning_rate: float | None = number(default=None, at_least=0)
 
+    @property
+    def needs_all_members(self) -> None:
+        """None: the update is that of as many members as there are."""
+
     def mean(self, state: XNESState) -> Solution:
         """Returns the mean of the search distribution."""
         return state.mean
@@ -80,7 +84,7 @@ class XNES(Strategy):
         return jax.vmap(unravel)(mean[None] + state.sigma * (s @ state.shape.T)), state
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
-        flat, _ = ravel(state.mean)
+        flat, unravel = ravel(state.mean)
         identity = self.space.identity(flat)  # B stays as it is for what is not searched: nothing else would bound it
         d = self.space.num_dims(state.mean)
         default = (9 + 3 * scalars.log(d)) / (5 * d * scalars.sqrt(d))
@@ -88,9 +92,14 @@ class XNES(Strategy):
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
 
-        steps = (flatten_members(population) - flat[None]).T / state.sigma  # [d, population_size]
+        members = flatten_members(population)
+        steps = (members - flat[None]).T / state.sigma  # [d, population_size]
         solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
+        if evaluation.repaired is not None:
+            norms = jnp.sum(jnp.square(s), axis=0)
+            s = pull_in(s.T, jnp.zeros_like(flat), evaluation.repaired, norms, d).T
+            population = jax.vmap(unravel)(pull_in(members, flat, evaluation.repaired, norms, d))
         # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
         of_shape = utility
         if evaluation.repaired is not None:  # what bounds moved says nothing bad about the direction it was sampled in

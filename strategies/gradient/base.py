@@ -157,6 +157,8 @@ class GradientStrategy(DescentStrategy):
             evaluation: Its evaluation.
         """
         weights = self.weights(state, evaluation.fitness)
+        if evaluation.repaired is not None and self.subtracts_pairs:
+            weights = weights + middle_weights(self.shape(evaluation.fitness), weights)
         # The weights sum to zero, so the mean drops out.
         return weighted_sum(times(weights, 1 / self.sigma_of_members(state)), population, like=state.descent.mean)
 
@@ -180,6 +182,21 @@ class GradientStrategy(DescentStrategy):
     def follows_population(self) -> bool:
         """Whether members are stored: an update cannot follow others that were repaired."""
         return isinstance(self.perturbation, Dense)
+
+    @property
+    def needs_all_members(self) -> str | None:
+        """The fitness of members that share a perturbation is compared."""
+        if len(self.signs) == 1:
+            return "its step is the mean over as many perturbations"
+        return (
+            f"it compares the {len(self.signs)} members of each perturbation, so it has to be told all of them; "
+            "give one that could not be evaluated the fitness NaN"
+        )
+
+    @property
+    def subtracts_pairs(self) -> bool:
+        """Whether there are pairs."""
+        return set(self.signs) == {1, -1}
 
     @property
     def cannot_restart(self) -> str | None:
@@ -210,6 +227,24 @@ class GradientStrategy(DescentStrategy):
 
     def _ask(self, key: jax.Array, state: Any, surrogate: Surrogate | None) -> tuple[Population, Any]:
         return self.perturb(state, self.draw(key, state)), state
+
+
+def middle_weights(shaped: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns weights that go to both members of an antithetic pair: what it learns of where the pair lies.
+
+    A pair that bounds have changed is not symmetric around the mean. On a bound its members are one point, and their
+    difference says nothing. With these weights, a step follows the covariance of fitness and members in the entries
+    that were changed. In all others the middle of a pair is the mean, and they add nothing.
+
+    Args:
+        shaped: `[population_size]` shaped fitness.
+        weights: `[population_size]` weights of the members, a multiple of `antithetic(shaped)`.
+    """
+    half = antithetic(shaped)
+    square = jnp.sum(jnp.square(half))
+    scale = jnp.sum(weights * half.astype(weights.dtype)) / jnp.where(square > 0, square, 1).astype(weights.dtype)
+    middle = shaped - half
+    return scale * (middle - jnp.mean(middle)).astype(weights.dtype)
 
 
 def antithetic(weights: jax.Array) -> jax.Array:

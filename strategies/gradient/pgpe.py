@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
-from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic
+from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic, middle_weights
 from zoo.strategies.pairs import check_divides
 from zoo.strategies.shaping import Shaping, get_shaping
 
@@ -52,6 +52,19 @@ class PGPE(DescentStrategy):
         super().__post_init__()
         get_shaping(self.shaping)
         check_divides(self, 2)
+
+    @property
+    def needs_all_members(self) -> str | None:
+        """The members of a pair are compared."""
+        return (
+            "it compares the 2 members of each perturbation, so it has to be told all of them; give one that could not "
+            "be evaluated the fitness NaN"
+        )
+
+    @property
+    def subtracts_pairs(self) -> bool:
+        """True."""
+        return True
 
     def std(self, state: PGPEState) -> Solution:
         """Returns the standard deviations of the search distribution."""
@@ -100,7 +113,10 @@ class PGPE(DescentStrategy):
 
     def _mean_step(self, population: Population, evaluation: Evaluation) -> Solution:
         """Returns std^2 times the gradient of the mean, sum_i w_i (x_i - mean) / population_size."""
-        weights = antithetic(get_shaping(self.shaping)(evaluation.fitness))
+        shaped = get_shaping(self.shaping)(evaluation.fitness)
+        weights = antithetic(shaped)
+        if evaluation.repaired is not None:
+            weights = weights + middle_weights(shaped, weights)
         # The weights sum to zero, so the mean drops out.
         return weighted_sum(weights / weights.shape[0], population)
 
@@ -112,7 +128,10 @@ class PGPE(DescentStrategy):
         # The baseline contains the pair itself, hence n - 1. The weights sum to zero, so the 1 drops out.
         weights = (pair - jnp.mean(pair)) / max(num_pairs - 1, 1)
 
-        def squares(s: jax.Array, x: jax.Array) -> jax.Array:
-            return jnp.square((x[:num_pairs] - x[num_pairs:]) * (0.5 / s)[None])
+        def squares(s: jax.Array, m: jax.Array, x: jax.Array) -> jax.Array:
+            if evaluation.repaired is None:
+                return jnp.square((x[:num_pairs] - x[num_pairs:]) * (0.5 / s)[None])
+            z = jnp.square((x - m[None]) / s[None])
+            return (z[:num_pairs] + z[num_pairs:]) / 2
 
-        return weighted_sum(weights, jax.tree.map(squares, state.std, population))
+        return weighted_sum(weights, jax.tree.map(squares, state.std, state.descent.mean, population))

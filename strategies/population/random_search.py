@@ -26,6 +26,10 @@ class RandomSearch(Strategy):
 
     sigma: float = number(default=1.0, above=0)
 
+    @property
+    def needs_all_members(self) -> None:
+        """None: it keeps the best."""
+
     def mean(self, state: RandomSearchState) -> Solution:
         """Returns the best member seen (the initial solution before the first)."""
         return state.best_solution

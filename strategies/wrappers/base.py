@@ -62,6 +62,16 @@ class Wrapper(Strategy):
         return self.base.follows_population
 
     @property
+    def needs_all_members(self) -> str | None:
+        """Why the base does."""
+        return self.base.needs_all_members
+
+    @property
+    def subtracts_pairs(self) -> bool:
+        """Whether the base does."""
+        return self.base.subtracts_pairs
+
+    @property
     def cannot_restart(self) -> str | None:
         """Why the base cannot."""
         return self.base.cannot_restart

@@ -55,8 +55,8 @@ class Bounded(Wrapper):
     The mean of the base's search distribution is repaired as well, so that it cannot drift away where the fitness no
     longer depends on it. A surrogate gradient is taken at the repaired point.
 
-    Antithetic pairs around a mean that lies exactly on a bound are reflected into one point, and say nothing about it:
-    for such a base start inside of the bounds, or clip.
+    Antithetic pairs around a mean on a bound are reflected into one point. So where a base subtracts pairs, a start on
+    a bound is moved inside, by half a standard deviation, and its steps go by where a repaired pair lies as well.
 
     Attributes:
         lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution, of numbers and
@@ -89,6 +89,11 @@ class Bounded(Wrapper):
             object.__setattr__(self, name, bounds)
         _check_order(self.lower, self.upper)
 
+    @property
+    def needs_all_members(self) -> str | None:
+        """It keeps which of them it repaired."""
+        return "it keeps which of them it repaired"
+
     def mean(self, state: BoundedState) -> Solution:
         """Returns the base's mean, within the bounds."""
         return self._map(_clip, super().mean(state))
@@ -100,6 +105,9 @@ class Bounded(Wrapper):
                 check_structure(f"Bounded.{name}", bounds, solution)
         self._map(_check_inside, solution, with_path=True)
         base = self.base.init(key, self._map(_clip, solution))
+        if self.repair == "reflect" and self.base.subtracts_pairs:
+            std = self.space.restrict(self.base.std(base))
+            base = self.base.map_mean(base, lambda mean: self._map(_move_inside, mean, std))
         size = self._num_members(solution)
         dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
         distance = None if self.repair == "reflect" else jnp.zeros(size, dtype)
@@ -132,14 +140,28 @@ class Bounded(Wrapper):
         """Returns a solution, or a population, within the bounds."""
         return self._map(_reflect if self.repair == "reflect" else _clip, values)
 
-    def _map(self, fn: Callable[..., Any], values: Any, *, with_path: bool = False) -> Any:
-        """Applies a function of a leaf and its bounds, and of its path before them, to a solution or a population."""
+    def _map(self, fn: Callable[..., Any], values: Any, *others: Any, with_path: bool = False) -> Any:
+        """Applies a function to the leaves of a solution or a population.
+
+        Args:
+            fn: Takes a leaf, its bounds, and the leaves of `others`; its path before them, if `with_path`.
+            values: The solution, or the population.
+            *others: Trees of that structure.
+            with_path: Whether `fn` takes the path.
+        """
         lower, upper = (_spread(bounds, values) for bounds in (self.lower, self.upper))
-        return (jax.tree_util.tree_map_with_path if with_path else jax.tree.map)(fn, values, lower, upper)
+        return (jax.tree_util.tree_map_with_path if with_path else jax.tree.map)(fn, values, lower, upper, *others)
 
 
 def _clip(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
     return jnp.clip(x, _as_rank(lower, x), _as_rank(upper, x))
+
+
+def _move_inside(x: jax.Array, lower: Any, upper: Any, std: jax.Array) -> jax.Array:
+    """Returns a leaf with the entries that lie on a bound moved by half a standard deviation, at most to the middle."""
+    lower, upper = _as_rank(lower, x), _as_rank(upper, x)
+    step = jnp.minimum(std.astype(x.dtype), upper - lower) / 2
+    return jnp.where(x <= lower, lower + step, jnp.where(x >= upper, upper - step, x))
 
 
 def _as_rank(bound: Any, x: jax.Array) -> jax.Array:

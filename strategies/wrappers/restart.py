@@ -106,6 +106,11 @@ class Restart(Wrapper):
             )
 
     @property
+    def needs_all_members(self) -> str | None:
+        """Blocks fill a generation."""
+        return "a generation is filled by blocks of as many"
+
+    @property
     def groups(self) -> Groups:
         """One group: the members of a block."""
         return Groups.of(self._fixed_size)

@@ -12,11 +12,11 @@ import pytest
 import zoo
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
-from zoo.benchmarking.tables import format_summary, markdown_table
+from zoo.benchmarking.tables import describe_overshoot, format_summary, markdown_table
 from zoo.loop.provenance import make_metadata
 
 
-def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0):
+def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0, overshoot=0.0):
     """A pair with the given headline scores, `[num_seeds, num_points]`; none if it failed."""
     info = {
         "identity": None if error else {"what": {}},
@@ -28,6 +28,7 @@ def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=
         "num_seeds": len(values),
         "seconds": 0.0 if error else seconds,
         "compile_seconds": 0.0 if error else 1.5,
+        "overshoot": 0.0 if error else overshoot,
         "error": error,
     }
     if error:
@@ -155,7 +156,7 @@ def test_summary(results):
     summary = results.summary()
     assert list(summary) == [
         *("problem", "strategy", "metric", "score", "low", "high", "rank"),
-        *("num_seeds", "steps", "seconds", "compile_seconds"),
+        *("num_seeds", "steps", "overshoot", "seconds", "compile_seconds"),
     ]
     assert summary.problem.tolist() == ["high", "high", "high", "low/1", "low/1"]
     assert summary.strategy.tolist() == ["b", "a", "c", "a", "b"]
@@ -456,3 +457,16 @@ def test_the_solutions_of_a_pair_may_be_jax_arrays(tmp_path):
     loaded = Pair.load(tmp_path, "a", "p").solution["mean"]
     np.testing.assert_array_equal(loaded["w"], np.ones((1, 2, 3)))
     np.testing.assert_array_equal(loaded["layers"][0], np.zeros((1, 2)))
+
+
+def test_generations_that_were_dropped_are_told(tmp_path):
+    values = np.zeros((2, 3))
+    pairs = [make_pair("a", "p", values), make_pair("b", "p", values, overshoot=1234.0)]
+    failed = make_pair("c", "p", [], error="E")
+    for others in (pairs[:1], [failed]):
+        assert describe_overshoot(make_results(*others).summary()) is None
+    results = make_results(*pairs, failed)
+    sentence = describe_overshoot(results.summary())
+    assert sentence is not None
+    assert sentence.startswith("Budget: the last generation of 1 pair did not fit in it and was dropped (1,234 to 1,23")
+    assert sentence in results.report(tmp_path).read_text()

@@ -378,3 +378,24 @@ def test_a_vector_is_no_fitness():
     ):
         with pytest.raises(Exception, match=message):
             evaluate(make(lambda x: np.zeros(3), batched=batched), jnp.zeros(4))
+
+
+def test_every_call_counts():
+    """A generation that the budget has no room for is not begun, and a score is taken at the end only."""
+    calls, looks = [], []
+
+    def fn(x):
+        calls.append(x)
+        return float(np.sum(x**2))
+
+    problem = zoo.from_python(fn, np.ones(2))
+    strategy = zoo.make_strategy("snes", population_size=6)
+    result = zoo.run(strategy, problem, num_steps=20, callback=lambda progress: looks.append(progress.steps))
+    assert result.num_steps == len(calls) - 2 == 18
+    assert result.scores["steps"].tolist() == [0, 18]
+    assert looks == [6, 12, 18]
+    # Where there is a reason to, it is scored along the way.
+    for settings, steps in (({"num_scores": 3}, [0, 12, 18]), ({"target": -1.0}, [0, 6, 12, 18])):
+        assert zoo.run(strategy, problem, num_steps=20, **settings).scores["steps"].tolist() == steps
+    stopped = zoo.run(strategy, problem, num_steps=20, callback=lambda progress: progress.steps == 12)
+    assert stopped.scores["steps"].tolist() == [0, 12]

@@ -71,19 +71,19 @@ def test_scores_keep_their_order_and_seconds_go_on_after_a_resume(walk, tmp_path
 def test_a_resumed_run_does_not_compile_in_its_seconds(tmp_path, monkeypatch):
     advance, compiled_by = zoo.loop.drive.compiled.advance, []
 
-    def count(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs):
+    def count(strategy, problem, carry, keys, limits, **kwargs):
         size = advance.num_programs
-        result = advance(strategy, problem, carry, keys, generation_limit, step_limit, **kwargs)
+        result = advance(strategy, problem, carry, keys, limits, **kwargs)
         if advance.num_programs > size:
-            compiled_by.append((int(generation_limit), int(step_limit)))
+            compiled_by.append(tuple(map(int, limits)))
         return result
 
     monkeypatch.setattr(zoo.loop.drive.compiled, "advance", count)
     strategy = SNES.replace(population_size=5)  # a program that no other test compiles
     zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=4, num_scores=2)
-    assert compiled_by == [(0, 0)]  # the call that does nothing but compile
+    assert compiled_by == [(0, 0, 0)]  # the call that does nothing but compile
     zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=8, num_scores=4)
-    assert set(compiled_by) == {(0, 0)}
+    assert set(compiled_by) == {(0, 0, 0)}
 
 
 @pytest.mark.parametrize("unit", ["num_generations", "num_steps"])

@@ -47,21 +47,36 @@ class Gain(zoo.Problem):
 # Budgets
 
 
-@pytest.mark.parametrize(("num_steps", "generations"), [(1, 1), (6, 1), (7, 2), (11, 2), (12, 2)])
-def test_a_budget_in_steps_ends_with_the_generation_that_reaches_it(num_steps, generations):
+@pytest.mark.parametrize(("num_steps", "generations"), [(6, 1), (7, 1), (11, 1), (12, 2)])
+def test_a_budget_in_steps_ends_with_the_last_generation_that_it_has_room_for(num_steps, generations):
     result = zoo.run(SNES, BOWL, 0, num_steps=num_steps, num_scores=1)
     assert result.num_generations == generations
     assert result.num_steps == 6 * generations
+    assert result.overshoot == 0
     assert result.scores["generation"].tolist() == [0, generations]
 
 
-def test_a_budget_in_steps_of_dynamic_cost(walk):
+@pytest.mark.parametrize("num_scores", [1, 3, 40])
+def test_a_generation_that_took_too_many_steps_is_dropped(walk, num_scores):
     steps = walk.history["steps"]
-    num_steps = int(steps[7]) - 1
-    result = zoo.run(PAIRS, Walk(), 0, num_steps=num_steps, num_scores=-(-num_steps // 8))
-    assert result.history["steps"][-2] < num_steps <= result.num_steps
-    np.testing.assert_array_equal(result.history["steps"], steps[:8])
-    np.testing.assert_array_equal(result.history["best_fitness"], walk.history["best_fitness"][:8])
+    for num_steps in (int(steps[7]) - 1, int(steps[7])):
+        expected = zoo.run(PAIRS, Walk(), 0, num_generations=7 + (num_steps == steps[7]), num_scores=1)
+        result = zoo.run(PAIRS, Walk(), 0, num_steps=num_steps, num_scores=num_scores)
+        assert result.num_steps <= num_steps
+        assert result.overshoot in (0, steps[result.num_generations] - steps[result.num_generations - 1])
+        assert (result.overshoot == 0) == (result.num_steps == num_steps)
+        for name in ("history", "state", "problem_state", "mean", "best_solution", "aux"):
+            assert_same(getattr(result, name), getattr(expected, name))
+        assert result.metrics == expected.metrics
+        assert result.scores["generation"][-1] == expected.num_generations
+
+
+@pytest.mark.parametrize(("strategy", "problem", "num_steps"), [(SNES, BOWL, 5), (PAIRS, Walk(), 1)])
+def test_a_budget_without_room_for_one_generation_is_refused(strategy, problem, num_steps):
+    with pytest.raises(
+        ValueError, match=rf"spends \d+ problem steps, more than the whole budget: num_steps={num_steps}"
+    ):
+        zoo.run(strategy, problem, 0, num_steps=num_steps, num_scores=1)
 
 
 def test_more_scorings_than_generations_in_steps():
@@ -78,7 +93,7 @@ def test_generations_and_steps_are_the_same_budget(result):
 def test_the_default_budget_is_what_the_problem_suggests():
     result = zoo.run("snes", Gain())
     assert result.strategy.population_size == 7
-    assert result.num_steps == 56  # the first multiple of 7 that reaches 50
+    assert result.num_steps == 49  # the largest multiple of 7 in 50
 
 
 def test_one_budget_only():
@@ -96,7 +111,7 @@ def test_bad_budgets(name, value):
 
 def test_whole_numbers_of_other_types_are_budgets():
     assert zoo.run(SNES, BOWL, num_generations=np.int64(2), num_scores=1.0).num_generations == 2
-    assert zoo.run(SNES, BOWL, num_steps=1e1, num_scores=1).num_steps == 12
+    assert zoo.run(SNES, BOWL, num_steps=1e1, num_scores=1).num_steps == 6
 
 
 class Expensive(Gain):
@@ -108,14 +123,24 @@ class Expensive(Gain):
 
 
 def test_budgets_beyond_32_bits():
-    result = zoo.run(SEARCH, Expensive(), num_steps=5 * 2**29 - 1, num_scores=5)
+    result = zoo.run(SEARCH, Expensive(), num_steps=5 * 2**29, num_scores=5)
     assert result.history["steps"].tolist() == [2**29 * (k + 1) for k in range(5)]
 
 
 def test_a_segment_beyond_32_bits():
     result = zoo.run(SEARCH, Expensive(), num_steps=5 * 2**29 - 1, num_scores=1)
-    assert result.num_generations == 5
-    assert result.num_steps == 5 * 2**29
+    assert result.num_generations == 4
+    assert result.num_steps == 4 * 2**29
+    assert result.overshoot == 2**29
+
+
+def test_more_steps_in_a_generation_than_are_counted():
+    def fn(x):
+        return 0.0, 2**30
+
+    problem = zoo.from_python(fn, np.zeros(2), returns_steps=True)
+    with pytest.raises(ValueError, match=f"A generation spent {2**30} problem steps or more"):
+        zoo.run(SEARCH, problem, num_generations=1)
 
 
 class Stuck(zoo.UnrolledProblem):
@@ -268,13 +293,16 @@ def test_seeds_of_different_cost_each_have_their_own_budget():
     outcome = drive(PAIRS, Walk(), keys, Options(budget=Budget.make(Walk(), None, 48, 6)))
     lengths = []
     for history, scores in zip(outcome.histories, outcome.scores, strict=True):
-        assert history["steps"][-2] < 48 <= history["steps"][-1]
+        assert history["steps"][-1] <= 48
         assert scores["steps"][-1] == history["steps"][-1]
         assert scores["generation"][-1] == len(history["steps"])
         lengths.append(len(history["steps"]))
     assert len(set(lengths)) > 1  # otherwise this test would show nothing
     assert outcome.carry.generation.tolist() == lengths
-    assert outcome.stopped_by == "budget"
+    spent = np.array([history["steps"][-1] for history in outcome.histories])
+    assert np.array_equal(outcome.overshoot == 0, spent == 48)
+    assert (spent + outcome.overshoot)[spent < 48].min() > 48
+    assert outcome.stopped_by == ["budget"] * 4
     assert_close_to_single_runs(outcome, PAIRS, Walk(), keys, **settings)
 
 
@@ -290,7 +318,7 @@ def test_seeds_stop_at_the_target_each():
         assert (scores["fitness"][1:-1] > target).all()
         assert scores["fitness"][-1] <= target or length == 10
     assert_close_to_single_runs(outcome, SNES, BOWL, keys, target=target, **BUDGET)
-    assert outcome.stopped_by == ("target" if all(s["fitness"][-1] <= target for s in outcome.scores) else "budget")
+    assert outcome.stopped_by == ["target" if s["fitness"][-1] <= target else "budget" for s in outcome.scores]
 
 
 def test_one_seed_in_a_batch():
@@ -308,4 +336,9 @@ def test_a_batch_of_seeds_resumes(tmp_path):
     assert_same(resumed.carry.state, expected.carry.state)
     for seed in range(4):
         assert_same(resumed.histories[seed], expected.histories[seed])
-        assert_same_scores(resumed.scores[seed], expected.scores[seed])
+        scores, generations = resumed.scores[seed], expected.scores[seed]["generation"]
+        rows = np.isin(scores["generation"], generations)  # beside the score at the end of the shorter budget
+        pairs = ((scores, rows), (expected.scores[seed], slice(None)))
+        names = set(scores) - {"step_norm"}  # which is since the score before
+        assert_same_scores(*({n: x[k] for n, x in each.items() if n in names} for each, k in pairs))
+        assert (~rows).sum() <= 1

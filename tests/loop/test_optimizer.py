@@ -46,7 +46,7 @@ def test_it_is_the_loop_written_out(x64):
 
 def test_double_precision_is_that_of_the_solution():
     """Also where JAX's default is single precision: the optimum is found to more digits than it has."""
-    optimizer = zoo.Optimizer("cma_es", X0, sigma=0.5, population_size=6, target=1e-18, tol_fun=0)
+    optimizer = zoo.Optimizer("cma_es", X0, sigma=0.5, population_size=6, target=1e-18, stop=None)
     while not optimizer.should_stop:
         generations(optimizer, 1)
     assert optimizer.best.dtype == optimizer.mean.dtype == np.float64
@@ -111,6 +111,29 @@ def test_members_that_were_repaired_count_where_they_are_followed():
         refuses.tell(np.clip(refuses.ask(), -1, 1), np.zeros(6))
 
 
+def test_more_or_fewer_members_are_told():
+    optimizer = zoo.Optimizer("cma_es", X0, population_size=6)
+    known = np.ones((2, 3))  # the optimum
+    members = optimizer.ask()
+    optimizer.tell(np.concatenate([members[[4, 2, 0]], known]), [*map(bowl, members[[4, 2, 0]]), 0.0, 0.0])
+    assert optimizer.num_evaluations == 5
+    np.testing.assert_array_equal(optimizer.best, known[0])
+    # Drawn members may come in any order; others are marked as such.
+    strategy, key = optimizer.strategy, jax.random.key(0)
+    with jax.enable_x64(True):
+        state = strategy.init(jax.random.fold_in(key, 2**32 - 1), X0)
+        _, state = strategy.ask(jax.random.fold_in(key, 0), state)
+        population = jnp.concatenate([members[jnp.array([4, 2, 0])], known])
+        fitness = jnp.array([*map(bowl, members[[4, 2, 0]]), 0.0, 0.0])
+        repaired = jnp.array([False, False, False, True, True])
+        told = strategy.tell(state, population, zoo.Evaluation.of(fitness, 5)._replace(repaired=repaired))
+        np.testing.assert_allclose(optimizer.mean, told.mean, rtol=1e-12)
+    for id, why in (("open_es", "compares the 2 members of each perturbation"), ("de", "its update is made for that")):
+        refuses = zoo.Optimizer(id, X0, population_size=6)
+        with pytest.raises(ValueError, match=f"expects the 6 members asked, got 4: .*{why}"):
+            refuses.tell(refuses.ask()[:4], np.zeros(4))
+
+
 def test_wrappers():
     optimizer = zoo.Optimizer("bounded", X0 / 4, base="cma_es", lower=-1.0, upper=1.0, population_size=6)
     generations(optimizer, 60)
@@ -131,8 +154,8 @@ def test_optimizers_share_programs():
         ("target", {"target": 100.0}, bowl, 1),
         ("max_evaluations", {"max_evaluations": 11}, bowl, 2),
         ("tol_fun", {}, lambda x: 1.0, 25),  # 10 + 30 * 3 / 6 generations
-        ("tol_x", {"tol_x": 1.0}, bowl, 40),
-        ("max_condition", {"max_condition": 1.5}, bowl, 10),
+        ("tol_x", {"stop": zoo.Converged(tol_x=1.0)}, bowl, 40),
+        ("max_condition", {"stop": zoo.Converged(max_condition=1.5)}, bowl, 10),
     ],
 )
 def test_reasons_to_stop(reason, settings, fn, number):
@@ -178,8 +201,8 @@ def test_mistakes():
         optimizer.tell(members[:, :2], np.zeros(6))
     with pytest.raises(TypeError, match="members as ask returns them, an array or a list of solutions, got dict"):
         optimizer.tell({"x": members}, np.zeros(6))
-    with pytest.raises(ValueError, match="expects the 6 members asked, got 5"):
-        optimizer.tell(list(members[:5]), np.zeros(6))
+    with pytest.raises(ValueError, match="expects the 6 members asked, got 1: they are compared with each other"):
+        optimizer.tell(list(members[:1]), np.zeros(1))
     with pytest.raises(ValueError, match="members of structure"):
         optimizer.tell([{"x": x} for x in members], np.zeros(6))
     optimizer.tell(members, np.zeros(6))  # none of it was told

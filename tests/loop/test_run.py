@@ -127,6 +127,34 @@ def test_nothing_but_nan():
     assert result.num_generations == 2
 
 
+# Which solution to take
+
+
+def test_the_luckiest_member_is_evaluated_again():
+    noisy = zoo.from_function(lambda key, x: jnp.sum(x**2) + jax.random.normal(key), jnp.ones(2), takes_key=True)
+    result = zoo.run(SNES, noisy, 0, num_generations=10, num_scores=1)
+    assert result.best_fitness < -1
+    best = result.best(400)
+    other = {"mean": result.mean, "best_solution": result.best_solution}
+    exact = {name: float(jnp.sum(x**2)) for name, x in other.items()}
+    assert best.name == min(exact, key=lambda name: exact[name])  # the same noise for both, so that it tells them apart
+    assert_same(best.solution, other[best.name])
+    assert best.standard_error == pytest.approx(1 / np.sqrt(400), rel=0.2)
+    assert abs(best.fitness - exact[best.name]) < 4 * best.standard_error
+    assert result.best(400) == best
+    for bad in (0, 1.5, True, "64"):
+        with pytest.raises(ValueError, match="num_reevaluations must be a positive whole number"):
+            result.best(bad)
+
+
+def test_of_episodes_whole_ones_are_evaluated_again(walk):
+    best = walk.best(8)
+    problem = walk.problem.with_statistics(walk.problem_state.statistics)
+    fitness = [problem.fitness(key, best.solution) for key in jax.random.split(jax.random.key(0), 8)]
+    assert best.fitness == pytest.approx(np.mean(fitness), rel=1e-5)
+    assert 0 < best.standard_error < np.inf
+
+
 # Keys and what is given
 
 

@@ -55,10 +55,10 @@ def advanced(monkeypatch):
     """The generations up to which is trained, call by call."""
     advance, limits = zoo.loop.compiled.advance, []
 
-    def counting(strategy, problem, carry, keys, generation_limit, *rest, **options):
-        if np.any(generation_limit):  # without it, the program is compiled and does nothing
-            limits.append((strategy.score, int(np.max(generation_limit))))
-        return advance(strategy, problem, carry, keys, generation_limit, *rest, **options)
+    def counting(strategy, problem, carry, keys, where, **options):
+        if np.any(where.generation):  # without it, the program is compiled and does nothing
+            limits.append((strategy.score, int(np.max(where.generation))))
+        return advance(strategy, problem, carry, keys, where, **options)
 
     monkeypatch.setattr("zoo.loop.compiled.advance", counting)
     return limits

@@ -166,6 +166,40 @@ def test_finds_the_optimum_on_the_boundary(base, repair):
         np.testing.assert_allclose(states.base.mean[name], [expected] * 3, atol=0.1)  # it has not drifted off
 
 
+@pytest.mark.parametrize("id", ["open_es", "pgpe"])
+def test_repaired_pairs_count_by_where_they_lie(id, x64):
+    """The estimate is the covariance of shaped fitness and members; of symmetric pairs that is their difference."""
+    strategy = zoo.make_strategy(id, population_size=6, shaping="centered_ranks", sigma=0.5)
+    mean, fitness = np.array([0.1, -0.4]), np.array([3.0, 1.0, 2.0, 0.0, 5.0, 4.0])
+    state = strategy.init(jax.random.key(0), mean)
+    population, state = strategy.ask(jax.random.key(1), state)
+    ranks = fitness / 5 - 0.5
+    mirrored = np.stack([np.abs(population[:, 0]), population[:, 1]], axis=1)
+    for members, repaired in ((population, None), (population, np.zeros(6, bool)), (mirrored, np.ones(6, bool))):
+        evaluation = zoo.Evaluation.of(fitness, 6)._replace(repaired=repaired)
+        expected = (ranks - ranks.mean()) @ (np.asarray(members) - mean) / (6 * 0.5**2)
+        np.testing.assert_allclose(strategy.estimate(state, members, evaluation), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("base", ["open_es", "pgpe"])
+def test_pairs_around_a_start_on_a_bound_differ(base):
+    """They would be reflected into one point, and the search would stay where it is."""
+    base = {"id": base, "sigma": 0.2, "learning_rate": 0.05}
+    strategy = bounded(base, lower={"w": np.array([0.0, 0.0, -2.0]), "b": 0.0}, upper=1.0, population_size=SIZE)
+    solution = {"w": jnp.array([0.0, 1.0, -0.5]), "b": jnp.asarray(0.0)}
+    start = strategy.mean(strategy.init(jax.random.key(0), solution))
+    np.testing.assert_allclose(start["w"], [0.1, 0.9, -0.5], rtol=1e-6)
+    assert start["b"] == pytest.approx(0.1)
+    target = jax.tree.map(lambda x: jnp.full_like(x, 0.5), solution)
+    _, _, means = run(strategy, solution, target, jax.random.split(jax.random.key(0), 300))
+    for mean in jax.tree.leaves(means):
+        np.testing.assert_allclose(mean[-20:].mean(axis=0), np.full(mean.shape[1:], 0.5), atol=0.1)
+    clips = bounded(base, lower=0.0, repair="clip", population_size=SIZE)
+    assert clips.mean(clips.init(jax.random.key(0), jnp.zeros(2))).tolist() == [0.0, 0.0]
+    ranks = bounded("snes", lower=0.0, population_size=SIZE)
+    assert ranks.mean(ranks.init(jax.random.key(0), jnp.zeros(2))).tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("repair", ["reflect", "clip"])
 @pytest.mark.parametrize("base", ["open_es", "snes", "cma_es", "random_search"])
 def test_without_bounds_it_is_the_base(base, repair):

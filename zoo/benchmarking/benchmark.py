@@ -46,7 +46,7 @@ def benchmark(
     key: int | jax.Array = 0,
     strategy_settings: Mapping[str | tuple[str, str], Settings] | None = None,
     problem_settings: Mapping[str, Settings] | None = None,
-    num_scores: int = 20,
+    num_scores: int | None = None,
     out: str | pathlib.Path | None = None,
     executor: str = "local",
     ray_options: Mapping[str, Any] | None = None,
@@ -68,7 +68,8 @@ def benchmark(
         strategy_settings: Settings by strategy label, or by (strategy label, problem label), which take precedence.
             They apply to strategies given by id. What stays open is filled in from the problem's suggestions.
         problem_settings: Settings by problem label, for problems given by id.
-        num_scores: Points of a learning curve, besides the initial solution.
+        num_scores: Points of a learning curve, besides the initial solution. Default: 20; where the host computes a
+            problem that has no targets, the last one only.
         out: Folder that each pair is saved to as soon as it is finished. Pairs already there are not computed again, if
             they have the same settings, data, key and code, precision and versions of the zoo and of JAX. One line
             says how many there are and what differs in the others; without progress bars it goes to the logger "zoo".
@@ -186,7 +187,7 @@ def _tasks(
     strategy_settings: Mapping[Any, Settings],
     problem_settings: Mapping[str, Settings],
     num_steps: int | Mapping[str, int] | None,
-    num_scores: int,
+    num_scores: int | None,
 ) -> list[tuple[str, str, Any, Any, Any]]:
     """Makes all strategies and problems before anything runs, so that a mistake shows at once."""
     strategies = _labelled(strategies, Strategy, "strategy")
@@ -214,7 +215,8 @@ def _tasks(
             strategy = _make(spec, "strategy", strategy_label, settings, make_strategy, problem=problem)
             start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
             total = num_steps.get(problem_label) if isinstance(num_steps, Mapping) else num_steps
-            budget = Budget.make(problem, None, total, num_scores)
+            needs_scores = problem.runtime_targets is not None
+            budget = Budget.make(problem, None, total, num_scores, needs_scores=needs_scores)
             tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget))
     return tasks
 
@@ -307,7 +309,7 @@ def _count(number: int) -> str:
 def _info(
     strategy: Strategy, problem: Problem, budget: Budget, num_seeds: int, metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    facts = {"num_steps": budget.limits[-1], "num_scores": len(budget.limits), "num_seeds": num_seeds}
+    facts = {"num_steps": budget.limits[-1], "num_scores": sum(budget.is_scored), "num_seeds": num_seeds}
     start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return {
         "date": metadata["date"],

@@ -49,8 +49,8 @@ class Pair:
         strategy: The strategy's label.
         problem: The problem's label.
         info: JSON-able facts: `identity`, `date`, `key`, `strategy_settings`, `problem_settings`, `headline`,
-            `maximize`, `num_dims`, `seconds`, `compile_seconds`, `num_steps`, `num_seeds`, and `error` (`None`, or what
-            went wrong).
+            `maximize`, `num_dims`, `seconds`, `compile_seconds`, `overshoot` (mean over seeds), `num_steps`,
+            `num_seeds`, and `error` (`None`, or what went wrong).
         curve: Frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
         runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
@@ -145,6 +145,7 @@ def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], out
             frames.append(pd.DataFrame({**labels, **clock, "metric": metric, "value": scores[metric]}))
     curve = pd.concat(frames, ignore_index=True).reindex(columns=list(CURVE_COLUMNS))
     times = {"seconds": outcome.seconds, "compile_seconds": outcome.compile_seconds, "error": None}
+    times["overshoot"] = float(outcome.overshoot.mean())
     statistics = getattr(outcome.carry.problem_state, "statistics", ())
     solution = jax.device_get({"mean": outcome.mean, "statistics": statistics})
     runtimes = record_runtimes(strategy, label, problem, outcome)
@@ -159,6 +160,7 @@ def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, A
         **info,
         "seconds": 0.0,
         "compile_seconds": 0.0,
+        "overshoot": 0.0,
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
     }
@@ -178,7 +180,7 @@ def _read_pair(
         if [info.pop("strategy"), info.pop("problem")] != [strategy, problem]:
             raise ValueError("it is that of another pair")
         headline, _, error = checked(info, headline=str, maximize=bool, error=(str, types.NoneType))
-        checked(info, identity=(dict, types.NoneType), seconds=float, compile_seconds=float)
+        checked(info, identity=(dict, types.NoneType), seconds=float, compile_seconds=float, overshoot=float)
         num_seeds = checked(info, num_seeds=int)[0] if error is None else 0
     with opened(folder / "curve.csv", digests.get("curve.csv", "")) as file:
         curve = pd.read_csv(

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zoo.benchmarking.pair import Pair, file_name
-from zoo.benchmarking.tables import format_ert, format_summary, markdown_table, markdown_text
+from zoo.benchmarking.tables import describe_overshoot, format_ert, format_summary, markdown_table, markdown_text
 from zoo.loop.files import write_file, write_text
 
 
@@ -57,6 +57,8 @@ def write_report(
         "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
         "interval. Seconds: all seeds together, compilation and scoring apart.",
     ]
+    if overshoot := describe_overshoot(summary):
+        lines += ["", overshoot]
     for problem in summary.problem.unique():
         rows = summary.query("problem == @problem")
         picture = f"curves_{file_name(problem)}.png"

@@ -122,7 +122,9 @@ class Results:
         Returns:
             Columns: `metric`, `score` (interquartile mean over seeds), `low` and `high` (its bootstrap 95 % confidence
             interval), `rank` on the problem (1 is best; failed pairs have none, and are last), `num_seeds`, `steps`
-            (mean over seeds), `seconds` (of all seeds together, compilation and scoring apart) and `compile_seconds`.
+            (mean over seeds), `overshoot` (mean over seeds of the steps of the generation that was dropped at the end,
+            as the budget had no room for it), `seconds` (of all seeds together, compilation and scoring apart) and
+            `compile_seconds`.
 
         Raises:
             ValueError: If there are no pairs.
@@ -149,6 +151,7 @@ class Results:
                     "high": float(high),
                     "num_seeds": len(scores),
                     "steps": last.mean(),
+                    "overshoot": pair.info["overshoot"],
                     "seconds": pair.info["seconds"],
                     "compile_seconds": pair.info["compile_seconds"],
                 }

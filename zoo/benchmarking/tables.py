@@ -31,6 +31,20 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def describe_overshoot(summary: pd.DataFrame) -> str | None:
+    """Returns a sentence about the generations that were dropped at the end of a budget; `None` if none was."""
+    if "overshoot" not in summary:  # where all pairs failed
+        return None
+    dropped = [x for x in summary.overshoot if x > 0]
+    if not dropped:
+        return None
+    runs = "1 pair" if len(dropped) == 1 else f"{len(dropped)} pairs"
+    return (
+        f"Budget: the last generation of {runs} did not fit in it and was dropped "
+        f"({min(dropped):,.0f} to {max(dropped):,.0f} steps, which are not counted)."
+    )
+
+
 def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
     """Returns expected running times as short text, a column per target and a table per set of targets.
 

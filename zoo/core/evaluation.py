@@ -37,6 +37,11 @@ class Evaluation(NamedTuple):
     aux: Aux = {}  # noqa: RUF012 - nobody changes it
     gradient: Population | None = None
 
+    @classmethod
+    def of(cls, fitness: Any, size: int) -> "Evaluation":
+        """Returns the evaluation of so many members of which nothing but the fitness is known."""
+        return cls(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32))
+
     def map_gradient(self, fn: Callable[[Population], Population]) -> "Evaluation":
         """Returns the evaluation with its gradients, if it has any, changed by a function."""
         return self if self.gradient is None else self._replace(gradient=fn(self.gradient))
@@ -71,6 +76,16 @@ class Groups(NamedTuple):
         return cls(np.tile(np.arange(size // group_size, dtype=np.int32), group_size))
 
 
+MAX_STEPS = 2**30
+"""Problem steps of one generation from which on they are not counted, so that a few generations fit into 32 bits."""
+
+
+def total_steps(steps: jax.Array) -> jax.Array:
+    """Returns the sum of what the members spent, or `MAX_STEPS` if that is less."""
+    is_small = jnp.sum(steps.astype(float)) < MAX_STEPS  # a sum of whole numbers would wrap
+    return jnp.where(is_small, jnp.sum(steps, dtype=jnp.int32), MAX_STEPS)
+
+
 def checked_aux(aux: Any) -> Aux:
     """Returns what a problem says of a member, or of several, as JAX arrays by name.
 
@@ -90,8 +105,8 @@ def checked_evaluation(evaluation: Any, population: Population, name: str) -> Ev
         TypeError: If the fitness is not an array of numbers.
     """
     size = population_size(population)
-    if not isinstance(evaluation, Evaluation):  # bare fitness: all done, one step a member
-        evaluation = Evaluation(evaluation, jnp.ones(size, bool), jnp.asarray(size, jnp.int32))
+    if not isinstance(evaluation, Evaluation):
+        evaluation = Evaluation.of(evaluation, size)
     fitness = as_fitness(evaluation.fitness, f"{name}.tell")
     if fitness.shape != (size,):
         raise ValueError(

@@ -104,6 +104,14 @@ class Problem(PytreeDataclass, abc.ABC):
         return {}
 
     @property
+    def is_expensive(self) -> bool:
+        """Whether an evaluation takes longer than anything else that a run does.
+
+        Then a run is scored at its end only, unless it is told how often.
+        """
+        return False
+
+    @property
     def suggested_num_steps(self) -> int:
         """A sensible budget, in problem steps."""
         return 100_000
@@ -120,6 +128,14 @@ class Problem(PytreeDataclass, abc.ABC):
         Then a run has reached a target when a member has; otherwise when the score of its mean has.
         """
         return False
+
+    def generation_steps(self, population_size: int) -> int | None:
+        """Returns how many problem steps it takes to evaluate a population.
+
+        A run in steps does not begin a generation that its budget has no room for. `None` means that only the
+        evaluation tells. Then a generation that took too many is dropped, and the run ends before it.
+        """
+        return population_size if type(self).evaluate is Problem.evaluate else None
 
     def init_statistics(self) -> Statistics:
         """Returns the initial statistics, a pytree of arrays that the run accumulates over all members."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.core.evaluation import Evaluation, Groups, checked_evaluation
 from zoo.core.masks import Mask
-from zoo.core.population import Population
+from zoo.core.population import Population, population_size, take_member
 from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.space import Space
@@ -86,10 +86,20 @@ class Strategy(PytreeDataclass, abc.ABC):
             evaluation: An `Evaluation`, or the bare fitness `[population_size]` (lower is better, NaN is worst).
 
         Raises:
-            ValueError: If the fitness does not have one entry per member.
+            ValueError: If the fitness does not have one entry per member, or there are more or fewer members than were
+                asked and the strategy cannot do with that; see `needs_all_members`.
             TypeError: If the fitness is not an array of numbers.
         """
-        return self._tell(state, population, checked_evaluation(evaluation, population, type(self).__name__))
+        name = type(self).__name__
+        evaluation = checked_evaluation(evaluation, population, name)
+        told, asked = population_size(population), self._num_asked(population)
+        if told != asked and self.needs_all_members:
+            raise ValueError(
+                f"{name}.tell expects the {asked} members that it asked for, got {told}: {self.needs_all_members}."
+            )
+        if told < min(asked, 2):
+            raise ValueError(f"{name}.tell expects at least 2 members, to compare them; got {told}.")
+        return self._tell(state, population, evaluation)
 
     @property
     def follows_population(self) -> bool:
@@ -98,6 +108,20 @@ class Strategy(PytreeDataclass, abc.ABC):
         Only then may a wrapper change members before they are evaluated, as bounds do.
         """
         return True
+
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs the members that were asked, no more and no fewer.
+
+        `None`: it takes any number of them, two at least, and members of one's own among them. Those should be marked
+        in `Evaluation.repaired`.
+        """
+        return "its update is made for that number"
+
+    @property
+    def subtracts_pairs(self) -> bool:
+        """Whether all that it learns is how fitness differs within antithetic pairs, mean + x and mean - x."""
+        return False
 
     @property
     def cannot_restart(self) -> str | None:
@@ -173,6 +197,11 @@ class Strategy(PytreeDataclass, abc.ABC):
                 "population_size=..., or call strategy.for_solution(solution) for its default at that dimension."
             )
         return self.population_size
+
+    def _num_asked(self, population: Population) -> int:
+        if self.population_size is not None:
+            return self.population_size
+        return self._num_members(jax.eval_shape(lambda members: take_member(members, 0), population))
 
     def _num_members(self, solution: Solution) -> int:
         return self.population_size or self._default_population_size(num_dims(solution))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
+from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux, total_steps
 from zoo.core.population import map_members, take_member
 from zoo.core.problem import Problem, Statistics, check_groups, check_population_size, group_keys, number_groups
 from zoo.core.sensitivity import Carried, Inner, Sensitivity
@@ -199,7 +199,7 @@ class UnrolledProblem(Problem):
                 return problem._unroll(k, solution, place, length=phase, rule=rule)
 
             end = jax.vmap(warm_up)(group_keys(key_steps, num_groups), phase, places)
-            steps = jnp.sum(end.steps, dtype=jnp.int32)
+            steps = total_steps(end.steps)
             # Before the members of a group get copies of what it saw.
             statistics, inner = self.pool_statistics(statistics, end.inner)
             # A terminated group keeps its place in the clock.
@@ -264,7 +264,7 @@ class UnrolledProblem(Problem):
             fresh = problem._starts(reset_keys, take_member(population, 0), rule)
             fresh = jax.tree.map(lambda x: x[state.groups], fresh)
             places = fresh if problem._num_windows == 1 else jax.vmap(select)(done, fresh, places)
-        steps = jnp.sum(end.steps, dtype=jnp.int32) + state.pending_steps
+        steps = total_steps(end.steps) + state.pending_steps
         gradient = None if rule is None else jax.tree.map(lambda g: g * problem._scale, end.gradient)
         evaluation = Evaluation(problem._scale * end.loss, done, steps, aux=aux, gradient=gradient)
         state = state._replace(**places._asdict(), statistics=statistics, pending_steps=jnp.zeros((), jnp.int32))

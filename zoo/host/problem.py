@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.evaluation import Evaluation
+from zoo.core.evaluation import Evaluation, total_steps
 from zoo.core.fitness import on_host
 from zoo.core.population import materialize
 from zoo.core.problem import Problem, check_population_size, group_keys
@@ -87,6 +87,16 @@ class HostProblem(Problem):
         """False: the host has no derivatives."""
         return False
 
+    @property
+    def is_expensive(self) -> bool:
+        """True: the host computes one member after the other."""
+        return True
+
+    def generation_steps(self, population_size: int) -> int | None:
+        """Returns one step for each member, unless the function says how many it took."""
+        own = type(self).evaluate is HostProblem.evaluate and not self.host_function.returns_steps
+        return population_size if own else None
+
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Calls the function."""
         return self.evaluate_on_host(key, solution)[0]
@@ -121,7 +131,7 @@ class HostProblem(Problem):
         fitness, steps = self._map_members(
             evaluate_one, group_keys(key, state.members.shape[0]), population, state.groups
         )
-        return Evaluation(fitness, jnp.ones(size, bool), jnp.sum(steps)), state
+        return Evaluation(fitness, jnp.ones(size, bool), total_steps(steps)), state
 
     @property
     def _num_workers(self) -> int:

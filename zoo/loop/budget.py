@@ -6,23 +6,48 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.evaluation import MAX_STEPS
 from zoo.core.problem import Problem
+from zoo.loop.compiled import Limits
 from zoo.loop.log import Log
 
 _INT32_MAX = np.iinfo(np.int32).max
-_MAX_STEPS = 2**30  # problem steps per call, so that they are counted in 32 bits without overflow
+_NUM_LOOKS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """When a run ends and when it is scored: `limits[k]`, in generations or in problem steps."""
+    """When a run pauses, to be looked at: at `limits[k]`, the last of which is its end.
 
-    unit: str  # "generations" or "steps"
+    Attributes:
+        unit: What the limits count, `"generations"` or `"steps"`.
+        limits: Where it pauses, in increasing order.
+        is_scored: Whether it is scored at each limit; it is at the last.
+    """
+
+    unit: str
     limits: tuple[int, ...]
+    is_scored: tuple[bool, ...]
 
     @classmethod
-    def make(cls, problem: Problem, num_generations: int | None, num_steps: int | None, num_scores: int) -> "Budget":
+    def make(
+        cls,
+        problem: Problem,
+        num_generations: int | None,
+        num_steps: int | None,
+        num_scores: int | None,
+        *,
+        needs_scores: bool = False,
+    ) -> "Budget":
         """Checks a budget and divides it evenly.
+
+        Args:
+            problem: The problem.
+            num_generations: Budget in generations.
+            num_steps: Budget in problem steps, if that is `None`.
+            num_scores: How often the run is looked at and scored. `None`: it is looked at 20 times, and scored as often
+                unless the problem is expensive.
+            needs_scores: Whether scores along the way are needed, however expensive.
 
         Raises:
             ValueError: If both budgets are given or a number is not positive.
@@ -32,34 +57,49 @@ class Budget:
         unit, total = ("steps", num_steps) if num_generations is None else ("generations", num_generations)
         if total is None:
             total = problem.suggested_num_steps
-        for name, value in ((f"num_{unit}", total), ("num_scores", num_scores)):
+        at_end_only = num_scores is None and problem.is_expensive and not needs_scores
+        looks = _NUM_LOOKS if num_scores is None else num_scores
+        for name, value in ((f"num_{unit}", total), ("num_scores", looks)):
             if not _is_whole(value) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
         total = int(total)
         if unit == "generations" and total > _INT32_MAX:
             raise ValueError(f"num_generations must be at most {_INT32_MAX}, got {total}.")
-        count = min(int(num_scores), total)
-        return cls(unit, tuple(-(-total * (k + 1) // count) for k in range(count)))
+        count = min(int(looks), total)
+        limits = tuple(-(-total * (k + 1) // count) for k in range(count))
+        return cls(unit, limits, tuple(k + 1 == count or not at_end_only for k in range(count)))
 
     def done(self, log: Log) -> np.ndarray:
         """Returns how far each seed is, in the budget's unit."""
         return log.steps if self.unit == "steps" else log.generations
 
-    def check_left(self, log: Log) -> None:
+    def is_spent(self, log: Log, generation_steps: int | None) -> np.ndarray:
+        """Returns which seeds are at their end: there is no room for another generation.
+
+        Args:
+            log: How far they are.
+            generation_steps: Problem steps of a generation, if they are known beforehand.
+        """
+        if self.unit == "generations":
+            return log.generations >= self.limits[-1]
+        return (log.overshoot > 0) | (log.steps + (generation_steps or 1) > self.limits[-1])
+
+    def check_left(self, log: Log, generation_steps: int | None) -> None:
         """Raises a `ValueError` if a run to go on from has spent the budget."""
         done = int(self.done(log).max())
-        if done >= self.limits[-1]:
+        if self.is_spent(log, generation_steps).all():
             raise ValueError(
                 f"The run to start from has done {done} {self.unit}, and a budget counts from its beginning: "
-                f"num_{self.unit} must be more than that, got {self.limits[-1]}."
+                f"num_{self.unit}={self.limits[-1]} leaves no room for another generation."
             )
 
-    def limits_of_call(self, log: Log, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the limits that one call of the compiled loop gets, per seed: generation, and steps from now."""
+    def limits_of_call(self, log: Log, limit: int) -> Limits:
+        """Returns the limits, per seed, that one call of the compiled loop gets to come to a limit of the budget."""
         unlimited = np.full(len(log.steps), _INT32_MAX)
-        if self.unit == "steps":
-            return unlimited, np.clip(limit - log.steps, 0, _MAX_STEPS)
-        return np.full(len(log.steps), limit), unlimited
+        if self.unit == "generations":
+            return Limits(np.full(len(log.steps), limit), unlimited, unlimited)
+        most = np.minimum(self.limits[-1] - log.steps, _INT32_MAX)
+        return Limits(unlimited, np.clip(limit - log.steps, 0, MAX_STEPS), most)
 
 
 def _is_whole(value: Any) -> bool:

@@ -3,6 +3,7 @@
 Only ids, numbers and text are stored. A folder may come from anywhere, and names no function that is then called.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import numpy as np
 
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
+from zoo.loop.converged import Converged
 from zoo.loop.files import DamagedError, damage_of, read_json, write_json
 from zoo.loop.provenance import describe_key, key_from
 from zoo.registry import make_problem, make_strategy, recipe
@@ -32,9 +34,11 @@ def describe_call(
         problem: The problem, or its id.
         key: The random key.
         solution: The initial solution that was given, which is not stored.
-        **budget: The numbers `num_generations`, `num_steps`, `num_scores` and `target`, or `None`.
+        **budget: `num_generations`, `num_steps`, `num_scores`, `target` and `stop`, or `None`.
     """
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in budget.items()}
+    if isinstance(stop := numbers.get("stop"), Converged):
+        numbers["stop"] = dataclasses.asdict(stop)
     made_of = {"strategy": _describe_recipe(recipe(strategy)), "problem": _describe_recipe(recipe(problem))}
     return {**made_of, "key": describe_key(key), "has_solution": solution is not None, "budget": numbers}
 
@@ -86,8 +90,10 @@ def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]
         stored = read_json(path)
         with damage_of(path):
             call = stored if name is None else stored[name]
-            if set(call["budget"]) != {"num_generations", "num_steps", "num_scores", "target"}:
+            if set(call["budget"]) != {"num_generations", "num_steps", "num_scores", "target", "stop"}:
                 raise ValueError("it does not say how the run was called.")
+            if call["budget"]["stop"] is not None:
+                call["budget"]["stop"] = Converged(**call["budget"]["stop"])
             return call, checkpoints
     raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json or {CHECKPOINTS}/{_FILE} there.")
 

@@ -34,6 +34,21 @@ class Carry(NamedTuple):
     aux: Aux  # of the latest population, [population_size, ...] each
     generation: jax.Array  # []
     steps: jax.Array  # [] since the segment began
+    overshoot: jax.Array  # [] of the generation that was dropped in this segment; 0: none was
+
+
+class Limits(NamedTuple):
+    """Where `advance` stops; arrays of numbers, one for each run.
+
+    Attributes:
+        generation: The generation to stop at.
+        steps: Stop after the generation that reaches so many problem steps, counted from this call.
+        most_steps: Drop a generation that goes beyond so many, and stop before it.
+    """
+
+    generation: Any
+    steps: Any
+    most_steps: Any
 
 
 class Record(NamedTuple):
@@ -91,7 +106,7 @@ def start(
         best_fitness = jnp.asarray(jnp.inf, float)
         aux = problem.init_aux(initial)
         members = repeat_solution(aux, len(strategy.groups.ids))
-        return key, Carry(state, problem_state, strategy.mean(state), best_fitness, aux, members, zero, zero)
+        return key, Carry(state, problem_state, strategy.mean(state), best_fitness, aux, members, zero, zero, zero)
 
     return jax.vmap(start_one)(keys) if batched else start_one(keys)
 
@@ -102,28 +117,29 @@ def advance(
     problem: Problem,
     carry: Carry,
     key: jax.Array,
-    generation_limit: jax.Array,
-    step_limit: jax.Array,
+    limits: Limits,
     *,
     batched: bool,
 ) -> tuple[Carry, Record]:
-    """Runs up to `SEGMENT` generations, while a run is below both limits.
+    """Runs up to `SEGMENT` generations, while a run is within its limits.
 
     Args:
         strategy: The strategy.
         problem: The problem.
         carry: The carry; its memory is reused.
         key: The `generations` of the `RunKeys`.
-        generation_limit: Generation to stop at, per run.
-        step_limit: Problem steps to stop at, counted from this call, per run.
+        limits: Where each run stops.
         batched: Whether there are several runs.
 
     Returns:
         The carry and the record; entries past a run's last generation are meaningless.
     """
+    known_steps = problem.generation_steps(len(strategy.groups.ids))
 
     def is_active(carry: Carry) -> jax.Array:
-        return (carry.generation < generation_limit) & (carry.steps < step_limit)
+        below = (carry.generation < limits.generation) & (carry.steps < limits.steps)
+        has_room = carry.overshoot == 0 if known_steps is None else carry.steps + known_steps <= limits.most_steps
+        return below & has_room
 
     def keys_of_segment(key: jax.Array, generation: jax.Array) -> jax.Array:
         return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT, dtype=jnp.int32))
@@ -131,14 +147,21 @@ def advance(
     def one_generation(carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
         return generation(strategy, problem, carry, keys)
 
+    def keep_where(condition: jax.Array, new: Carry, old: Carry) -> Carry:
+        def keep(condition: jax.Array, new: Carry, old: Carry) -> Carry:
+            return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+        return (jax.vmap(keep) if batched else keep)(condition, new, old)
+
     def body(loop: tuple[jax.Array, Carry, Record]) -> tuple[jax.Array, Carry, Record]:
         i, carry, record = loop
         new_carry, row = (jax.vmap(one_generation) if batched else one_generation)(carry, keys[..., i, :])
         if batched:  # runs that are done wait for the others
-            active = is_active(carry)
-            new_carry = jax.vmap(lambda a, new, old: jax.tree.map(lambda n, o: jnp.where(a, n, o), new, old))(
-                active, new_carry, carry
-            )
+            new_carry = keep_where(is_active(carry), new_carry, carry)
+        if known_steps is None:
+            fits = new_carry.steps <= limits.most_steps
+            dropped = carry._replace(overshoot=jnp.where(fits, 0, new_carry.steps - carry.steps))
+            new_carry = keep_where(fits, new_carry, dropped)
         record = jax.tree.map(
             lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x[..., None], i, -1), record, row
         )
@@ -146,7 +169,7 @@ def advance(
 
     # Before the loop, where they are drawn at once. A run that is done does not go on in this call.
     keys = (jax.vmap(keys_of_segment) if batched else keys_of_segment)(key, carry.generation)
-    carry = carry._replace(steps=jnp.zeros_like(carry.steps))
+    carry = carry._replace(steps=jnp.zeros_like(carry.steps), overshoot=jnp.zeros_like(carry.overshoot))
     fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
     aux = {name: fitness for name, x in carry.aux.items() if x.ndim == carry.steps.ndim + 1}
     record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
@@ -213,6 +236,7 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
         aux=evaluation.aux,
         generation=carry.generation + 1,
         steps=carry.steps + steps,
+        overshoot=carry.overshoot,
     )
     return carry, Record(fitness[index], mean_fitness, steps, (len(fitness) - num_finite) / len(fitness), aux)
 
@@ -249,9 +273,20 @@ def score(
     return (jax.vmap(score_one) if batched else score_one)(carry, key, before)
 
 
+@functools.partial(Program, repeats=True, static_argnames="batched")
+def spread(strategy: Strategy, state: State, *, batched: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest standard deviation of the search, and the condition number of its covariance."""
+
+    def spread_one(state: State) -> tuple[jax.Array, jax.Array]:
+        stds = jax.tree.leaves(strategy.std(state))
+        return jnp.max(jnp.stack([jnp.max(s).astype(float) for s in stds])), strategy.condition_number(state)
+
+    return (jax.vmap(spread_one) if batched else spread_one)(state)
+
+
 def forget_programs() -> None:
     """Drops the compiled loops of all strategies and problems: thousands of them exhaust a process's memory maps."""
-    for program in (start, advance, score):
+    for program in (start, advance, score, spread):
         program.forget()
 
 

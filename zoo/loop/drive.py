@@ -17,11 +17,12 @@ from jax.sharding import Mesh
 
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, gather, is_first_process, replicate
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
+from zoo.loop.converged import Converged
 from zoo.loop.files import checked
 from zoo.loop.identity import identify
 from zoo.loop.log import NOT_METRICS, Log
@@ -29,6 +30,7 @@ from zoo.loop.progress import Compiling, Progress, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_value
 
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
+_LOOK_EVERY = 100  # generations between two looks at whether a search has converged
 _MIN_FLAT = 10  # generations of one fitness before there is a warning
 _CONVERGED = 1e-3  # of the first sigma, where one fitness for all is what a search comes to
 
@@ -42,15 +44,20 @@ class Outcome:
         mean: Recommended solutions.
         histories: Per seed, arrays by name with one entry per generation.
         scores: Per seed, arrays by name with one entry per scoring.
+        overshoot: Per seed, the problem steps of the generation that was dropped at the end, if one was.
+        seconds: Time spent in the compiled loop.
+        compile_seconds: Time spent compiling.
+        stopped_by: Per seed, why it ended: `"budget"`, `"target"`, `"callback"`, or a criterion of `Converged`.
     """
 
     carry: compiled.Carry
     mean: Solution
     histories: list[dict[str, np.ndarray]]
     scores: list[dict[str, np.ndarray]]
+    overshoot: np.ndarray
     seconds: float
     compile_seconds: float
-    stopped_by: str
+    stopped_by: list[str]
 
     @property
     def metrics(self) -> list[str]:
@@ -65,9 +72,10 @@ class Options:
     Attributes:
         budget: When it ends, and when it is scored.
         target: The headline score at which it stops.
+        stop: When a search has converged, and stops; `None`: never.
         solution: The initial solution; `None`: the problem's.
         start: The carry and the log of a run of one seed that it goes on from; `None`: it begins.
-        callback: Called after each scoring with a `Progress`; a true return value stops the run.
+        callback: Called at each limit of the budget with a `Progress`; a true return value stops the run.
         began: Called when the run begins or goes on: a checkpoint that is there is its own.
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
             the carry is reused afterwards.
@@ -80,6 +88,7 @@ class Options:
 
     budget: Budget
     target: float | None = None
+    stop: Converged | None = None
     solution: Solution | None = None
     start: tuple[compiled.Carry, Log] | None = None
     callback: Callable[[Progress], bool | None] | None = None
@@ -135,7 +144,9 @@ class _Drive:
         num_seeds = len(keys) if self._batched else 1
         self._next_limit = 0
         self._warned = False
-        self._stopped = np.zeros(num_seeds, bool)
+        self._generation_steps = problem.generation_steps(strategy.population_size or 0)
+        self._check_room(self._generation_steps or 0)
+        self._stopped_by = [""] * num_seeds
         self._compile(keys)
         self._log = Log(num_seeds, self._aux)
         self._log.add_score(self._metrics, self._diagnosis, np.ones(num_seeds, bool))
@@ -143,25 +154,51 @@ class _Drive:
 
     def run(self) -> Outcome:
         """Runs to the end of the budget, or until it is stopped."""
-        limits = self._options.budget.limits
-        if self._next_limit < len(limits) and not self._stopped.all():  # or nothing is written
+        num_limits = len(self._options.budget.limits)
+        if self._next_limit < num_limits and not self._is_done.all():  # or nothing is written
             if self._checkpointer is not None:
                 self._checkpointer.check_writable()
             if self._options.began is not None and is_first_process(self._options.mesh):
                 self._options.began()
-        while self._next_limit < len(limits) and not self._stopped.all():
+        while self._next_limit < num_limits and not self._is_done.all():
             self._next_limit += 1
-            self._segment(limits[self._next_limit - 1])
-        seeds = range(len(self._stopped))
+            self._segment(self._next_limit - 1)
+        self._score_if_advanced()  # where it ended between two scorings
+        if not self._is_stopped.any():
+            self._show(self._options.budget.limits[-1], _status(self._log, self._problem.headline))
+        seeds = range(len(self._stopped_by))
         return Outcome(
             carry=self._carry,
             mean=self._mean(),
             histories=[self._log.history(seed) for seed in seeds],
             scores=[self._log.scores(seed) for seed in seeds],
+            overshoot=self._log.overshoot,
             seconds=self._log.seconds,
             compile_seconds=self._compile_seconds,
-            stopped_by="target" if self._reached().all() else "callback" if self._stopped.all() else "budget",
+            stopped_by=[reason or "budget" for reason in self._stopped_by],
         )
+
+    @property
+    def _is_stopped(self) -> np.ndarray:
+        return np.array([bool(reason) for reason in self._stopped_by])
+
+    @property
+    def _is_done(self) -> np.ndarray:
+        """Which seeds do not go on."""
+        return self._is_stopped | self._options.budget.is_spent(self._log, self._generation_steps)
+
+    def _stop(self, seeds: np.ndarray, reason: str) -> None:
+        for seed in np.flatnonzero(seeds & ~self._is_stopped):
+            self._stopped_by[seed] = reason
+
+    def _check_room(self, steps: int) -> None:
+        """Raises a `ValueError` if the budget has no room for a first generation of so many steps."""
+        budget = self._options.budget
+        if budget.unit == "steps" and steps > budget.limits[-1]:
+            raise ValueError(
+                f"A generation of {type(self._strategy).__name__} spends {steps} problem steps, more than the whole "
+                f"budget: num_steps={budget.limits[-1]}. Give a larger budget, or a smaller population_size."
+            )
 
     def _compile(self, keys: jax.Array) -> None:
         """Makes the initial carry and its score, and compiles the loop by a call that runs no generation."""
@@ -169,14 +206,18 @@ class _Drive:
         arguments, batched = (self._strategy, self._problem), self._batched
         run_keys, carry = compiled.start(*arguments, keys, self._options.solution, batched=batched)
         advance = functools.partial(compiled.advance, batched=batched)
-        nothing = np.zeros(len(self._stopped), np.int32)
-        carry, record = advance(*arguments, carry, run_keys.generations, *_limits(nothing, nothing, batched))
+        nothing = np.zeros(len(self._stopped_by), np.int32)
+        limits = _limits(compiled.Limits(nothing, nothing, nothing), batched)
+        self._num_dims = num_dims(carry.best_solution) // len(self._stopped_by)
+        if self._options.stop is not None:
+            self._initial_std = np.ravel(compiled.spread(self._strategy, carry.state, batched=batched)[0])
+        carry, record = advance(*arguments, carry, run_keys.generations, limits)
         self._aux = tuple(record.aux)
         mark = compiled.Mark(carry.best_solution, carry.generation)  # the mean, as long as nothing was evaluated
         settings = {"key": run_keys.score, "batched": batched}
         score = compiled.score.choose(*arguments, carry, before=mark, **settings)
         self._score = functools.partial(score, *arguments, **settings)
-        self._advance = lambda carry, *limits: advance(*arguments, carry, run_keys.generations, *limits)
+        self._advance = lambda carry, limits: advance(*arguments, carry, run_keys.generations, limits)
         self._carry, self._mark = carry, mark
         self._score_carry()
         self._compile_seconds = time.perf_counter() - clock
@@ -189,20 +230,25 @@ class _Drive:
             carry, self._log = self._options.start
             self._carry = _placed(carry, self._carry, self._options.mesh)
         elif self._checkpointer is not None and (restored := self._restored(self._checkpointer)) is not None:
-            self._carry, self._log, meta = restored
+            (self._carry, self._mark), self._log, meta = restored
             generation = self._log.generations.max()
             line = f"goes on from generation {generation} in {self._options.checkpoint}/, saved {meta['date'][:10]}"
             say(line, show=self._options.progress is not None and is_first_process(self._options.mesh))
             if meta["unit"] == budget.unit:
                 limits, self._next_limit = meta["limits"], meta["next_limit"]
         if self._log.generations.any():
-            self._mark = compiled.Mark(*jax.tree.map(jnp.copy, (self._mean(), self._carry.generation)))
+            if self._options.start is not None:
+                self._mark = compiled.Mark(*jax.tree.map(jnp.copy, (self._mean(), self._carry.generation)))
             if limits != list(budget.limits):  # another budget: from where the run is
-                self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).max(), side="right"))
-            self._stopped = self._reached()
+                self._next_limit = int(np.searchsorted(budget.limits, budget.done(self._log).min(), side="right"))
+                self._log.overshoot[:] = 0
+            self._stop(self._reached(), "target")
+            self._stop_if_converged()
 
-    def _restored(self, checkpointer: Checkpointer) -> tuple[compiled.Carry, Log, dict[str, Any]] | None:
-        """Returns the carry, the log and the facts of a checkpoint, if there is one."""
+    def _restored(
+        self, checkpointer: Checkpointer
+    ) -> tuple[tuple[compiled.Carry, compiled.Mark], Log, dict[str, Any]] | None:
+        """Returns the carry and the mark, the log, and the facts of a checkpoint, if there is one."""
 
         def read(record: dict[str, np.ndarray], meta: dict[str, Any]) -> Log:
             _, limits, next_limit, _ = checked(meta, unit=str, limits=list, next_limit=int, date=str)
@@ -210,40 +256,37 @@ class _Drive:
                 raise ValueError(f"It is past limit {next_limit} of {len(limits)}.")
             return Log.from_record(record, self._metrics, self._aux)
 
-        return checkpointer.restore(self._carry, read)
+        return checkpointer.restore((self._carry, self._mark), read)
 
-    def _segment(self, limit: int) -> None:
-        """Runs until the next scoring, scores, and tells everybody."""
-        before = self._log.generations
-        self._run_to(limit)
-        advanced = self._log.generations > before
-        if not advanced.any():  # one generation took the run past this limit already
-            return
+    def _segment(self, number: int) -> None:
+        """Runs to a limit of the budget, scores if it is due, and tells everybody."""
         options, log = self._options, self._log
-        self._score_carry()
-        log.add_score(self._metrics, self._diagnosis, advanced)
-        done = min(int(options.budget.done(log).min()), options.budget.limits[-1])
-        self._show(done, _status(log, self._problem.headline))
-        self._stopped = self._reached()
+        before = log.generations
+        self._run_to(options.budget.limits[number])
+        if not (log.generations > before).any():  # one generation took the run past this limit already
+            return
+        if options.budget.is_scored[number] or self._is_done.all():
+            self._score_if_advanced()
+        self._show(int(options.budget.done(log).min()), _status(log, self._problem.headline))
         self._warn_if_flat()
-        if options.observe is not None:
-            options.observe(self._carry, self._metrics)
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
-            self._stopped[:] = True
+            self._stop(np.ones(len(self._stopped_by), bool), "callback")
+            self._score_if_advanced()
         if self._checkpointer is not None:
             meta: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
             meta |= {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
-            self._checkpointer.save(int(log.generations.max()), self._carry, log.record(), meta)
+            self._checkpointer.save(int(log.generations.max()), (self._carry, self._mark), log.record(), meta)
 
     def _warn_if_flat(self) -> None:
         """Warns once where fitness never told members apart, or does so no more though they still are apart."""
-        if self._warned or self._stopped.all():
+        if self._warned or self._is_stopped.all():
             return
         log, budget = self._log, self._options.budget
         since, generation = log.flat_since(), int(log.generations.min())
         is_early = 2 * budget.done(log).max() <= budget.limits[-1] and not self._batched
         sigma = log.scores(0)["sigma"]
-        has_converged = sigma[-1] <= _CONVERGED * sigma[0]
+        is_stale = log.scored[0] < generation  # of which it is not known then
+        has_converged = is_stale or sigma[-1] <= _CONVERGED * sigma[0]
         if generation - since < _MIN_FLAT or not (since == 0 or (is_early and not has_converged)):
             return
         self._warned = True
@@ -256,6 +299,17 @@ class _Drive:
             stacklevel=2,
         )
 
+    def _score_if_advanced(self) -> None:
+        """Scores if a seed went on since it was last scored."""
+        advanced = self._log.generations > self._log.scored
+        if not advanced.any():
+            return
+        self._score_carry()
+        self._log.add_score(self._metrics, self._diagnosis, advanced)
+        self._stop(self._reached(), "target")
+        if self._options.observe is not None:
+            self._options.observe(self._carry, self._metrics)
+
     def _score_carry(self) -> None:
         scored = self._score(self._carry, before=self._mark)
         self._metrics, self._diagnosis, self._mark = jax.block_until_ready(scored)
@@ -266,27 +320,59 @@ class _Drive:
 
     def _run_to(self, limit: int) -> None:
         """Runs generations up to a limit of the budget."""
-        budget, log = self._options.budget, self._log
-        while np.any(~self._stopped & (budget.done(log) < limit)):
-            generation_limit, step_limit = budget.limits_of_call(log, limit)
+        budget, log, options = self._options.budget, self._log, self._options
+        while np.any(active := ~self._is_done & (budget.done(log) < limit)):
+            limits = budget.limits_of_call(log, limit)
+            if options.stop is not None:
+                limits = limits._replace(generation=np.minimum(limits.generation, self._next_look()))
+            limits = limits._replace(generation=np.where(active, limits.generation, 0))
             clock = time.perf_counter()
-            limits = _limits(np.where(self._stopped, 0, generation_limit), step_limit, self._batched)
-            self._carry, record = jax.block_until_ready(self._advance(self._carry, *limits))
-            log.add_generations(record, np.asarray(self._carry.generation), time.perf_counter() - clock)
+            carry, record = jax.block_until_ready(self._advance(self._carry, _limits(limits, self._batched)))
+            self._carry = carry
+            log.add_generations(record, carry, time.perf_counter() - clock)
+            if (log.overshoot > 0).any() and not log.generations.all():
+                self._check_room(int(log.overshoot.max()))
+            self._stop_if_converged()
             if budget.unit == "steps" and log.idle >= _MAX_IDLE:
                 raise ValueError(
                     f"The last {log.idle} generations spent no problem step, so a budget in steps would never end. "
                     "Give a budget in generations."
                 )
 
+    @property
+    def _look_every(self) -> int:
+        return 1 if self._problem.is_expensive else _LOOK_EVERY
+
+    def _next_look(self) -> np.ndarray:
+        """Returns the generation, per seed, of the next look at whether it has converged."""
+        return (self._log.generations // self._look_every + 1) * self._look_every
+
+    def _stop_if_converged(self) -> None:
+        stop, log = self._options.stop, self._log
+        if stop is None:
+            return
+        is_due = ~self._is_stopped & (log.generations > 0) & (log.generations % self._look_every == 0)
+        if not is_due.any():
+            return
+        spreads = [np.ravel(x) for x in compiled.spread(self._strategy, self._carry.state, batched=self._batched)]
+        size = self._strategy.groups.ids.size
+        for seed in np.flatnonzero(is_due).tolist():
+            recent = log.recent(seed, stop.num_recent(self._num_dims, size))
+            worst = recent["mean_fitness"][-1] if recent["failed"][-1] == 0 else np.inf
+            curves = recent["best_fitness"], recent["mean_fitness"], worst
+            reasons = stop.by_fitness(*curves, self._num_dims, size)
+            reasons |= stop.by_spread(spreads[0][seed], self._initial_std[seed], spreads[1][seed])
+            if reasons:
+                self._stopped_by[seed] = next(iter(reasons))
+
     def _reached(self) -> np.ndarray:
         """Returns which seeds are at the target, by their latest score."""
         target, headline = self._options.target, self._problem.headline
         if target is None:
-            return np.zeros(len(self._stopped), bool)
+            return np.zeros(len(self._stopped_by), bool)
         # Compared in the precision of the score: an accuracy of 0.95 in float32 is below 0.95 in float64.
         dtype = self._metrics[headline].dtype
-        scores = np.array([self._log.metrics(seed)[headline] for seed in range(len(self._stopped))], dtype)
+        scores = np.array([self._log.metrics(seed)[headline] for seed in range(len(self._stopped_by))], dtype)
         goal = np.asarray(target, dtype)
         return scores >= goal if self._problem.maximize else scores <= goal
 
@@ -309,12 +395,13 @@ def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> c
     return jax.tree.map(lambda x, old: jnp.copy(x) if mesh is None else jax.device_put(x, old.sharding), carry, like)
 
 
-def _limits(generation_limit: np.ndarray, step_limit: np.ndarray, batched: bool) -> tuple[np.ndarray, np.ndarray]:
-    limits = (np.asarray(generation_limit, np.int32), np.asarray(step_limit, np.int32))
-    return limits if batched else (limits[0].reshape(()), limits[1].reshape(()))
+def _limits(limits: compiled.Limits, batched: bool) -> compiled.Limits:
+    return compiled.Limits(*(np.asarray(x, np.int32).reshape(-1 if batched else ()) for x in limits))
 
 
 def _status(log: Log, headline: str) -> str:
+    if (log.scored < log.generations).all():
+        return f"generation {log.generations.max()}"
     scores = [log.metrics(seed)[headline] for seed in range(len(log.generations))]
     return f"generation {log.generations.max()}, {headline} {np.mean(scores):.4g}"
 

@@ -60,7 +60,7 @@ def _read_run(
 ) -> RunResult:
     with damage_of(folder / "run.json"):
         call, numbers, metrics = checked(facts, call=dict, numbers=dict, metrics=dict)
-        values = checked(facts, best_fitness=float, seconds=float, compile_seconds=float, stopped_by=str)
+        values = checked(facts, best_fitness=float, seconds=float, compile_seconds=float, overshoot=int, stopped_by=str)
     if differences := compare(numbers, describe_numbers()):
         raise ValueError(
             f"The run in {folder} was computed with other numbers: {'; '.join(differences)}. Set JAX as it was, for "
@@ -80,7 +80,7 @@ def _read_run(
         history=read_curve("history.csv", {"best_fitness", "mean_fitness", "steps", "failed"}),
         scores=read_curve("curve.csv", {*NOT_METRICS, *metrics}),
         metrics=metrics,
-        **dict(zip(("best_fitness", "seconds", "compile_seconds", "stopped_by"), values, strict=True)),
+        **dict(zip(("best_fitness", "seconds", "compile_seconds", "overshoot", "stopped_by"), values, strict=True)),
         call=call,
     )
 

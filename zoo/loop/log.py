@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.loop.compiled import Diagnosis, Record
+from zoo.core.evaluation import MAX_STEPS
+from zoo.loop.compiled import Carry, Diagnosis, Record
 
 CLOCK = ("generation", "steps", "seconds")
 NOT_METRICS = (*CLOCK, *Diagnosis._fields)
@@ -29,28 +30,40 @@ class Log:
         self.generations = np.zeros(num_seeds, np.int64)
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
+        self.overshoot = np.zeros(num_seeds, np.int64)  # steps of a generation that the budget had no room for
         self.idle = 0  # generations since anybody spent a step
         # Per seed: blocks of [rows, generations], none of them empty.
         self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
 
-    def add_generations(self, record: Record, generations: np.ndarray, seconds: float) -> None:
+    def add_generations(self, record: Record, carry: Carry, seconds: float) -> None:
         """Adds what a call of the compiled loop recorded, and how long it took.
 
         Args:
             record: Of each generation, as `compiled.advance` returns it.
-            generations: `[num_seeds]` generations that each seed has done by now.
+            carry: The carry after it.
             seconds: Duration of the call.
+
+        Raises:
+            ValueError: If a generation spent more steps than are counted.
         """
         arrays = {**record._asdict(), **{f"aux/{name}": x for name, x in record.aux.items()}}
         rows = [np.asarray(arrays[name]).reshape(len(self.generations), -1) for name in self._rows]
-        generations = generations.reshape(-1).astype(np.int64)
+        generations = np.asarray(carry.generation).reshape(-1).astype(np.int64)
+        # A seed that dropped one is done, and says nothing of it in further calls.
+        self.overshoot = np.maximum(self.overshoot, np.asarray(carry.overshoot).reshape(-1))
         before = self.steps.copy()
         for seed, count in enumerate(generations - self.generations):
             if count:
                 block = np.stack([row[seed, :count].astype(np.float64) for row in rows])
+                steps = block[self._rows.index("steps")]
+                if not ((steps >= 0) & (steps < MAX_STEPS)).all():
+                    raise ValueError(
+                        f"A generation spent {MAX_STEPS} problem steps or more, which is more than is counted. "
+                        "Evaluate fewer members, or shorter episodes, at a time."
+                    )
                 self._history[seed].append(block)
-                self.steps[seed] += int(block[2].sum())
+                self.steps[seed] += int(steps.sum())
         advanced = int(np.max(generations - self.generations))
         self.idle = 0 if np.any(self.steps > before) else self.idle + advanced
         self.generations = generations
@@ -70,6 +83,11 @@ class Log:
         clock = {"generation": self.generations.copy(), "steps": self.steps.copy(), "seconds": seconds}
         self._scores.append({**clock, **row, "_advanced": advanced.copy()})
 
+    @property
+    def scored(self) -> np.ndarray:
+        """The generation at which each seed was last scored."""
+        return self._scores[-1]["generation"]
+
     def metrics(self, seed: int) -> dict[str, float]:
         """Returns the latest score of a seed, by name."""
         return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in NOT_METRICS}
@@ -85,6 +103,16 @@ class Log:
         """Returns arrays by name with an entry per generation of a seed."""
         rows = dict(zip(self._rows, self._block(seed), strict=True))
         return {"steps": np.cumsum(rows.pop("steps").astype(np.int64)), **rows}
+
+    def recent(self, seed: int, count: int) -> dict[str, np.ndarray]:
+        """Returns the history of the last generations of a seed, without its steps."""
+        blocks: list[np.ndarray] = []
+        for block in reversed(self._history[seed]):
+            blocks.insert(0, block)
+            if sum(x.shape[1] for x in blocks) >= count:
+                break
+        rows = np.concatenate(blocks, axis=1)[:, -count:] if blocks else self._block(seed)
+        return {name: row for name, row in zip(self._rows, rows, strict=True) if name != "steps"}
 
     def _block(self, seed: int) -> np.ndarray:
         return np.concatenate(self._history[seed] or [np.zeros((len(self._rows), 0))], axis=1)
@@ -118,6 +146,7 @@ class Log:
             **record,
             "generations": self.generations,
             "steps": self.steps,
+            "overshoot": self.overshoot,
             "seconds": np.asarray(self.seconds),
         }
 
@@ -149,12 +178,14 @@ class Log:
         scores = {record[f"score/{name}"].shape for name in names}
         if (
             record["steps"].shape != (num_seeds,)
+            or record["overshoot"].shape != (num_seeds,)
             or record["seconds"].shape != ()
             or lengths != {seed: (len(log._rows), count) for seed, count in enumerate(record["generations"])}
             or scores != {(len(record["score/steps"]), num_seeds)}
         ):
             raise ValueError("The parts of the record of a run do not fit together.")
         log.generations, log.steps = record["generations"].copy(), record["steps"].copy()
+        log.overshoot = record["overshoot"].copy()
         log.seconds = float(record["seconds"])
         blocks = [record[f"history/{seed}"] for seed in range(len(log.steps))]
         log._history = [[block] if block.size else [] for block in blocks]

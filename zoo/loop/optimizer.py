@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.evaluation import Evaluation
 from zoo.core.fitness import on_host
 from zoo.core.population import Population, materialize
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
+from zoo.loop import compiled
+from zoo.loop.converged import Converged
 from zoo.loop.programs import Program
 from zoo.registry import given_strategy
 
 _LOOK_EVERY = 10
 """Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
+
+
+_STOP = Converged()
 
 
 class _Search(NamedTuple):
@@ -53,11 +58,8 @@ class Optimizer:
         seed: Of the random numbers.
         max_evaluations: Stop after so many.
         target: Stop when a member has had at most this fitness.
-        tol_fun: Stop when the best fitness of recent generations (10 + 30 d / population size) and all fitness of the
-            last one differ by no more than this.
-        tol_x: Stop when no standard deviation is above this times the largest initial one.
-        max_condition: Stop when the condition number of the search covariance is above this. This and the two above do
-            not stop strategies that start over by themselves, such as `ipop`.
+        stop: Stop when the search has converged; `None`: never. It does not stop strategies that start over by
+            themselves, such as `ipop`. All but `tol_fun` is looked at in every tenth generation.
         **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
 
     Raises:
@@ -73,9 +75,7 @@ class Optimizer:
         seed: int = 0,
         max_evaluations: int | None = None,
         target: float | None = None,
-        tol_fun: float = 1e-12,
-        tol_x: float = 1e-12,
-        max_condition: float = 1e14,
+        stop: Converged | None = _STOP,
         **settings: Any,
     ):
         solution = jax.tree.map(np.asarray, solution)
@@ -83,22 +83,27 @@ class Optimizer:
         try:
             strategy = given_strategy(strategy, settings, "Optimizer")
         except TypeError as error:
-            own = "seed, max_evaluations, target, tol_fun, tol_x, max_condition"
+            own = "seed, max_evaluations, target, stop"
             raise TypeError(f"{error} Settings of the Optimizer itself: {own}.") from None
-        self._tolerances = {"target": target, "tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
-        self._max_evaluations = max_evaluations
+        if stop is not None and not isinstance(stop, Converged):
+            raise TypeError(f"Optimizer expects stop to be zoo.Converged(...) or None, got {type(stop).__name__}.")
+        self._stop = None if strategy.restarts else stop
+        self._target, self._max_evaluations = target, max_evaluations
         with self._precision():
             solution = check_solution(solution)
             self.strategy = strategy.for_solution(solution)
             self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
             self._search = _start(self.strategy, self._key, solution)
-            self._initial_std, _ = map(float, _spread(self.strategy, self._search.told))
+            self._initial_std, _ = map(float, compiled.spread(self.strategy, self._search.told))
         self._was_asked = False
         self._structure = jax.tree.structure(solution)
-        size = self.population_size
-        self._recent = collections.deque[float](maxlen=10 + math.ceil(30 * num_dims(solution) / size))
+        self._num_dims = num_dims(solution)
+        count = 0 if stop is None else stop.num_recent(self._num_dims, self.population_size)
+        self._recent = collections.deque[tuple[float, float]](maxlen=count)  # best and mean fitness of a generation
         self.generation = 0
         """Generations told."""
+        self.num_evaluations = 0
+        """Members told."""
         self.best: Solution = jax.tree.map(np.array, solution)
         """The member with the lowest fitness; the initial solution before the first `tell`."""
         self.best_fitness = math.inf
@@ -110,11 +115,6 @@ class Optimizer:
     def population_size(self) -> int:
         """Members per generation."""
         return self.strategy._fixed_size
-
-    @property
-    def num_evaluations(self) -> int:
-        """Members told."""
-        return self.generation * self.population_size
 
     @property
     def should_stop(self) -> bool:
@@ -150,7 +150,8 @@ class Optimizer:
 
         Args:
             members: Those asked, in their order. A strategy whose `follows_population` is true takes also others in
-                their place, such as members that were repaired.
+                their place, such as members that were repaired, or a good solution that you know. One whose
+                `needs_all_members` is `None` takes more or fewer of them, too; each number of members is compiled anew.
             fitness: One number each, lower is better.
 
         Raises:
@@ -161,21 +162,25 @@ class Optimizer:
         if not self._was_asked:
             raise ValueError("Optimizer.tell comes after ask: there are no members that wait for their fitness.")
         told = self._as_leaves(members)
-        fitness = self._checked_fitness(fitness)
-        population = self._search.population
+        fitness = self._checked_fitness(fitness, len(told[0]))
+        population, repaired = self._search.population, None
+        if not all(map(np.array_equal, told, self._search.members)):
+            if population is not None:
+                raise ValueError(
+                    f"{type(self.strategy).__name__} goes by the noise it drew, so it must be told the members that it "
+                    "was asked for. To repair members, choose a strategy that follows them, such as cma_es."
+                )
+            drawn = set(_rows(self._search.members))
+            repaired = np.array([row not in drawn for row in _rows(told)])
         if population is None:
             population = jax.tree.unflatten(self._structure, told)
-        elif not all(map(np.array_equal, told, self._search.members)):
-            raise ValueError(
-                f"{type(self.strategy).__name__} goes by the noise it drew, so it must be told the members that it was "
-                "asked for. To repair members, choose a strategy that follows them, such as cma_es."
-            )
         self.generation += 1
         with self._precision():
             arguments = (self._key, np.int32(self.generation))
             # Not called as a `Program`, which would look at all arguments every time.
-            self._search = _tell.choose()(self.strategy, self._search.asked, population, fitness, *arguments)
+            self._search = _tell.choose()(self.strategy, self._search.asked, population, fitness, repaired, *arguments)
         self._was_asked = False
+        self.num_evaluations += len(fitness)
         self._remember(told, fitness)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,10 +204,6 @@ class Optimizer:
                     f"{type(members).__name__}."
                 )
             members = list(members)
-            if len(members) != self.population_size:
-                raise ValueError(
-                    f"Optimizer.tell expects the {self.population_size} members asked, got {len(members)}."
-                )
             structures = {jax.tree.structure(x) for x in members}
             if structures != {self._structure}:
                 raise ValueError(f"Optimizer.tell expects members of structure {self._structure}, got {structures}.")
@@ -210,17 +211,20 @@ class Optimizer:
             columns = [np.stack([np.asarray(x) for x in column]) for column in zip(*rows, strict=True)]
         else:
             columns = [members]
-        shapes = [[x.shape for x in leaves] for leaves in (columns, asked)]
+        number, why = len(columns[0]), self.strategy.needs_all_members
+        if number != self.population_size and (why is not None or number < 2):
+            why = why or "they are compared with each other, so there must be two at least"
+            raise ValueError(f"Optimizer.tell expects the {self.population_size} members asked, got {number}: {why}.")
+        shapes = [[x.shape for x in columns], [(number, *x.shape[1:]) for x in asked]]
         if shapes[0] != shapes[1]:
             raise ValueError(f"Optimizer.tell expects members of shapes {shapes[1]}, got {shapes[0]}.")
         return [np.asarray(x, like.dtype) for x, like in zip(columns, asked, strict=True)]
 
-    def _checked_fitness(self, fitness: Any) -> np.ndarray:
+    def _checked_fitness(self, fitness: Any, number: int) -> np.ndarray:
         values = on_host(fitness, "Optimizer.tell", np.float64 if self._is_double else np.float32)
-        if values.shape != (self.population_size,):
+        if values.shape != (number,):
             raise ValueError(
-                f"Optimizer.tell expects fitness of shape ({self.population_size},), one number per member, got "
-                f"{values.shape}."
+                f"Optimizer.tell expects fitness of shape ({number},), one number per member, got {values.shape}."
             )
         return np.where(np.isnan(values), np.inf, values)
 
@@ -231,30 +235,25 @@ class Optimizer:
         if lowest < self.best_fitness:
             self.best_fitness = lowest
             self.best = jax.tree.unflatten(self._structure, [x[index].copy() for x in told])
-        self._recent.append(lowest)
-
+        self._recent.append((lowest, float(fitness.mean())))
         self.stop_reasons = self._reasons(fitness)
 
     def _reasons(self, fitness: np.ndarray) -> dict[str, str]:
         """Returns why to stop after a generation of this fitness."""
-        reasons, tolerances = {}, self._tolerances
-        if tolerances["target"] is not None and self.best_fitness <= tolerances["target"]:
+        reasons = {}
+        if self._target is not None and self.best_fitness <= self._target:
             reasons["target"] = f"fitness {self.best_fitness:g}"
         if self._max_evaluations is not None and self.num_evaluations >= self._max_evaluations:
             reasons["max_evaluations"] = f"{self.num_evaluations} evaluations"
-        if self.strategy.restarts:  # one that has converged starts over
-            return reasons
-        if len(self._recent) == self._recent.maxlen:
-            spread = max(*self._recent, float(fitness.max())) - min(self._recent)
-            if spread <= tolerances["tol_fun"]:  # not where it is infinite or no number
-                reasons["tol_fun"] = f"fitness varies by {spread:g}"
-        if self.generation % _LOOK_EVERY == 0:
-            with self._precision():
-                largest, condition = map(float, _spread(self.strategy, self._search.told))
-            if largest <= tolerances["tol_x"] * self._initial_std:
-                reasons["tol_x"] = f"largest standard deviation {largest:g}"
-            if condition > tolerances["max_condition"]:
-                reasons["max_condition"] = f"condition number {condition:g}"
+        if self._stop is not None:
+            worst, is_due = float(fitness.max()), self.generation % _LOOK_EVERY == 0
+            if is_due or worst - self._recent[-1][0] <= (self._stop.tol_fun or 0):  # or it is not flat
+                best, mean = np.array(self._recent).T
+                reasons |= self._stop.by_fitness(best, mean, worst, self._num_dims, self.population_size)
+            if is_due:
+                with self._precision():
+                    spread = compiled.spread(self.strategy, self._search.told)
+                reasons |= self._stop.by_spread(float(spread[0]), self._initial_std, float(spread[1]))
         return reasons
 
 
@@ -272,23 +271,29 @@ def _start(strategy: Strategy, key: jax.Array, solution: Solution) -> _Search:
 
 @functools.partial(Program, repeats=True)
 def _tell(
-    strategy: Strategy, state: State, population: Population, fitness: jax.Array, key: jax.Array, generation: jax.Array
+    strategy: Strategy,
+    state: State,
+    population: Population,
+    fitness: jax.Array,
+    repaired: jax.Array | None,
+    key: jax.Array,
+    generation: jax.Array,
 ) -> _Search:
     """Tells, and asks for the next generation, which is one call for both."""
-    return _asked(strategy, strategy.tell(state, population, fitness), key, generation)
+    evaluation = Evaluation.of(fitness, fitness.shape[0])._replace(repaired=repaired)
+    return _asked(strategy, strategy.tell(state, population, evaluation), key, generation)
+
+
+def _rows(leaves: Sequence[Any]) -> list[bytes]:
+    """Returns each member as bytes."""
+    arrays = [np.ascontiguousarray(x) for x in leaves]
+    return [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]
 
 
 def _asked(strategy: Strategy, told: State, key: jax.Array, generation: jax.Array | int) -> _Search:
     population, asked = strategy.ask(jax.random.fold_in(jax.random.wrap_key_data(key), generation), told)
     members = jax.tree.leaves(materialize(population))
     return _Search(told, asked, None if strategy.follows_population else population, members)
-
-
-@functools.partial(Program, repeats=True)
-def _spread(strategy: Strategy, state: State) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest standard deviation, and the condition number."""
-    stds = jax.tree.leaves(strategy.std(state))
-    return jnp.max(jnp.stack([jnp.max(s).astype(float) for s in stds])), strategy.condition_number(state)
 
 
 @functools.partial(Program, repeats=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.evaluation import Aux
+from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
@@ -19,6 +20,7 @@ from zoo.loop.files import write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
+from zoo.loop.reevaluate import Reevaluation, reevaluate
 
 if TYPE_CHECKING:
     import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
@@ -37,7 +39,8 @@ class RunResult:
         problem: The problem it ran on.
         key: The random key that it ran with.
         mean: The recommended solution, in the structure of the initial one.
-        best_solution: The member with the lowest fitness seen. Where fitness is noisy it may owe that to luck.
+        best_solution: The member with the lowest fitness seen. Where fitness is noisy, it owes that to luck: there use
+            `mean`, or what `best` returns.
         best_fitness: Its fitness.
         best_aux: What else the problem said of it, by name; see `Problem.fitness_and_aux`.
         aux: What the problem said of each member of the last population, by name, `[population_size, ...]` each.
@@ -53,7 +56,9 @@ class RunResult:
             the search distribution's covariance matrix).
         seconds: Time spent in the compiled loop; compilation and scoring apart.
         compile_seconds: Time spent compiling (close to zero when a program was already there).
-        stopped_by: `"budget"`, `"target"` or `"callback"`.
+        overshoot: Problem steps of the generation that was dropped at the end, as the budget had no room for it; 0 if
+            none was.
+        stopped_by: `"budget"`, `"target"`, `"callback"`, or the criterion of `Converged`, such as `"tol_fun"`.
         call: How it was called, as JSON-able facts.
     """
 
@@ -72,6 +77,7 @@ class RunResult:
     scores: dict[str, np.ndarray]
     seconds: float
     compile_seconds: float
+    overshoot: int
     stopped_by: str
     call: dict[str, Any]
 
@@ -90,6 +96,33 @@ class RunResult:
         """Problem steps spent."""
         return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
 
+    def best(self, num_reevaluations: int = 64, key: int | jax.Array = 0) -> Reevaluation:
+        """Evaluates `mean` and `best_solution` again, and returns the better of them.
+
+        Use it where fitness is noisy: on minibatches, on random episodes, of a random function.
+
+        Args:
+            num_reevaluations: How often each is evaluated, with the same random numbers for both.
+            key: JAX random key, or a seed.
+
+        Returns:
+            A `Reevaluation`: `solution`, its mean `fitness`, the `standard_error` of that, and the `name` of the field.
+
+        Raises:
+            ValueError: If the number is not positive.
+
+        >>> import jax, jax.numpy as jnp, zoo
+        >>> def noisy(key, x):
+        ...     return jnp.sum(x**2) + jax.random.normal(key)
+        >>> result = zoo.run("snes", zoo.from_function(noisy, jnp.ones(3), takes_key=True), num_generations=50)
+        >>> result.best_fitness < -1 < result.best().fitness
+        True
+        """
+        if isinstance(num_reevaluations, bool) or not isinstance(num_reevaluations, int) or num_reevaluations < 1:
+            raise ValueError(f"num_reevaluations must be a positive whole number, got {num_reevaluations!r}.")
+        candidates = {"mean": self.mean, "best_solution": self.best_solution}
+        return reevaluate(self.problem, self.problem_state, candidates, as_key(key), num_reevaluations)[0]
+
     def progress(self) -> tuple[Carry, Log]:
         """Returns what a run that goes on from here begins with."""
         carry = Carry(
@@ -101,6 +134,7 @@ class RunResult:
             aux=self.aux,
             generation=jnp.asarray(self.num_generations, jnp.int32),
             steps=jnp.zeros((), jnp.int32),
+            overshoot=jnp.zeros((), jnp.int32),
         )
         return carry, Log.from_curves(self.history, self.scores, self.seconds)
 
@@ -135,6 +169,7 @@ class RunResult:
             "best_fitness": self.best_fitness,
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
+            "overshoot": self.overshoot,
             "stopped_by": self.stopped_by,
         }
         trees = {name: jax.tree.leaves(getattr(self, name)) for name in TREES}

@@ -14,6 +14,7 @@ from zoo.core.solution import Solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
+from zoo.loop.converged import Converged
 from zoo.loop.drive import Options, drive
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
@@ -28,8 +29,9 @@ def run(
     start: RunResult | None = None,
     num_generations: int | None = None,
     num_steps: int | None = None,
-    num_scores: int = 20,
+    num_scores: int | None = None,
     target: float | None = None,
+    stop: Converged | None = None,
     solution: Solution | None = None,
     callback: Callable[[Progress], bool | None] | None = None,
     checkpoint: str | pathlib.Path | None = None,
@@ -43,15 +45,21 @@ def run(
         strategy: A strategy or its id. Given an id, settings the problem suggests are used.
         problem: A problem or its id.
         key: JAX random key, or a seed; default 0.
-        start: The result of a run, which this one goes on from: bit for bit as if that one had had this budget, as its
-            budget counts from the beginning. Strategy, problem and key are by default those of the result; what may be
-            another in them are numbers, such as a learning rate.
+        start: The result of a run, which this one goes on from, bit for bit as if that one had had this budget. The
+            budget counts from the beginning. Only the score at the end of that run stays among the scores. Strategy,
+            problem and key are by default those of the result. What may be another in them are numbers, such as a
+            learning rate.
         num_generations: Budget in generations.
-        num_steps: Budget in problem steps; the run stops after the first generation that reaches it. Default, if no
-            budget is given: `problem.suggested_num_steps`.
+        num_steps: Budget in problem steps. The run ends with the last generation that the budget has room for. Where
+            only its evaluation tells how many steps a generation takes, the one that takes too many is dropped; see
+            `RunResult.overshoot`. Default, if no budget is given: `problem.suggested_num_steps`.
         num_scores: How often the held-out score is computed (and progress, target, callback and checkpoint seen to),
-            evenly over the budget; the initial solution is scored besides.
+            evenly over the budget. The initial solution is scored besides. Scores are no part of the budget. Default:
+            20 times. A problem that the host computes is looked at as often, and scored at the end only, unless there
+            is a target.
         target: Stop when the headline score is at least as good as this.
+        stop: Stop when the search has converged, `zoo.Converged()`. That is looked at in every 100th generation; in
+            every one, if the host computes the problem.
         solution: Initial solution; default: `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
@@ -85,18 +93,20 @@ def run(
     if strategy is None or problem is None:
         raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
     key = as_key(0 if key is None else key)
-    numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores, "target": target}
-    call = describe_call(strategy, problem, key, solution=solution, **numbers)
+    numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores}
+    call = describe_call(strategy, problem, key, solution=solution, **numbers, target=target, stop=stop)
     if start is not None:
         call |= _call_of_start(start, *given)
     strategy, problem = resolve(strategy, problem)
-    budget = Budget.make(problem, num_generations, num_steps, num_scores)
+    _check_stop(stop, strategy)
+    budget = Budget.make(problem, num_generations, num_steps, num_scores, needs_scores=target is not None)
     before = None if start is None else start.progress()
     if before is not None:
-        budget.check_left(before[1])
+        budget.check_left(before[1], problem.generation_steps(strategy.population_size or 0))
     options = Options(
         budget=budget,
         target=target,
+        stop=stop,
         solution=solution,
         start=before,
         callback=callback,
@@ -124,9 +134,22 @@ def run(
         scores=scores,
         seconds=outcome.seconds,
         compile_seconds=outcome.compile_seconds,
-        stopped_by=outcome.stopped_by,
+        overshoot=int(outcome.overshoot[0]),
+        stopped_by=outcome.stopped_by[0],
         call=call,
     )
+
+
+def _check_stop(stop: Any, strategy: Strategy) -> None:
+    if stop is None:
+        return
+    if not isinstance(stop, Converged):
+        raise TypeError(f"run expects stop to be zoo.Converged(...), got {type(stop).__name__}.")
+    if strategy.restarts:
+        raise ValueError(
+            f"{type(strategy).__name__} starts over when it has converged, so stop=Converged(...) cannot end it. Leave "
+            "stop out, and give a budget or a target."
+        )
 
 
 def _as_in(
@@ -180,7 +203,7 @@ def minimize(
         data: Arrays handed to `fn` as arguments.
         takes_key: Whether `fn` takes a random key first.
         has_aux: Whether `fn` returns a pair, the scalar and a dictionary of what else there is to say of the solution.
-        **options: Those of `run`: `target` (stop when fn(mean) is at most this), `num_scores`, `callback`,
+        **options: Those of `run`: `target` (stop when fn(mean) is at most this), `stop`, `num_scores`, `callback`,
             `checkpoint`, `accept_versions`, `progress`, `mesh`. All others are settings of the strategy, such as
             `sigma`, if it is given by id.
 
@@ -203,5 +226,5 @@ def minimize(
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
 
-_OPTIONS = ("num_scores", "target", "callback", "checkpoint", "accept_versions", "progress", "mesh")
+_OPTIONS = ("num_scores", "target", "stop", "callback", "checkpoint", "accept_versions", "progress", "mesh")
 """What `minimize` hands on to `run`."""

@@ -1,0 +1,82 @@
+"""What `tell` takes: more or fewer members than were asked, and members from elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from tests.the_loop import IDS, ask, init, tell
+
+START = np.linspace(-1, 1, 4).astype(np.float32)
+FREE = ["cma_es", "sep_cma_es", "lra_cma_es", "xnes", "snes", "random_search"]
+
+
+def of_size(id, size):
+    return zoo.make_strategy(id, population_size=size, sigma=0.5)
+
+
+def asked(strategy):
+    """State and members, as shapes."""
+    key = jax.random.key(0)
+    state = strategy.init(key, START)
+    surrogate = (lambda x: x) if strategy.takes_surrogate(state) else None
+    population, state = strategy.ask(key, state, surrogate)
+    return state, zoo.materialize(population)
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_another_number_of_members_is_taken_or_refused(id):
+    strategy = zoo.make_strategy(id).for_solution(START)
+    size, name = strategy.population_size, type(strategy).__name__
+    state, members = jax.eval_shape(lambda: asked(strategy))
+
+    def told(number):
+        stacked = jnp.zeros((number, *members.shape[1:]), members.dtype)
+        return jax.eval_shape(
+            lambda state: strategy.mean(strategy.tell(state, stacked, jnp.arange(1.0 * number))), state
+        )
+
+    if strategy.needs_all_members is None:
+        assert told(size + 2).shape == told(size - 2).shape == START.shape
+        with pytest.raises(ValueError, match=rf"{name}\.tell expects at least 2 members"):
+            told(1)
+    else:
+        for number in {size + 2, max(size - 2, 2)} - {size}:
+            with pytest.raises(ValueError, match=rf"{name}\.tell expects the {size} members that .* got {number}: "):
+                told(number)
+    wraps_one = id == "lottery" and strategy.base.needs_all_members is None
+    assert (strategy.needs_all_members is None) == (id in FREE or wraps_one)
+
+
+@pytest.mark.parametrize("id", FREE)
+def test_the_update_is_that_of_the_members_told(id):
+    """That of a strategy whose population has this size: all that it goes by."""
+    key, large, small = jax.random.key(1), of_size(id, 9), of_size(id, 6)
+    state = init(large, key, START)
+    population, state = ask(large, key, state)
+    members = np.asarray(population)[[8, 1, 4, 5, 0, 2]]
+    fitness = np.sum(members**2, axis=1)
+    of_large, of_small = (tell(each, state, members, fitness) for each in (large, small))
+    for x, y in zip(jax.tree.leaves(of_large), jax.tree.leaves(of_small), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("id", FREE[:-1])
+def test_a_member_from_far_away_is_pulled_in(id):
+    """It enters as the point on the way to it whose Mahalanobis norm is sqrt(d) + 2 d / (d + 2)."""
+    key, strategy = jax.random.key(2), of_size(id, 6)
+    state = init(strategy, key, START)
+    population, state = ask(strategy, key, state)
+    members, d = np.asarray(population).copy(), len(START)
+    way = np.array([1.0, -2.0, 0.5, 0.0], np.float32)
+    longest = np.sqrt(d) + 2 * d / (d + 2)
+    fitness = np.arange(6.0, dtype=np.float32)
+    means = []
+    for length, is_from_elsewhere in ((longest, False), (50.0, True), (50.0, False)):
+        members[0] = START + 0.5 * length * way / np.linalg.norm(way)
+        repaired = np.array([is_from_elsewhere, *[False] * 5])
+        told = tell(strategy, state, members.copy(), zoo.Evaluation.of(fitness, 6)._replace(repaired=repaired))
+        means.append(np.asarray(strategy.mean(told)))
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-4, atol=1e-5)
+    assert np.linalg.norm(means[2] - means[1]) > 0.1

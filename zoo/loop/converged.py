@@ -1,0 +1,99 @@
+"""When a search has converged, so that going on is of no use."""
+
+import dataclasses
+import math
+import numbers
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converged:
+    """Stops a search that has converged: `zoo.run(..., stop=zoo.Converged())`.
+
+    The criteria are those of Hansen 2016, arXiv 1604.00772, appendix B.3. `None` turns one off. Here d is the number of
+    dimensions.
+
+    Attributes:
+        tol_fun: Stop when the best fitness of the last 10 + 30 d / population size generations, and the fitness of the
+            last one, differ by no more than this.
+        tol_x: Stop when no standard deviation is above this times the largest initial one.
+        stagnation: Stop when neither the best nor the mean fitness of a generation improved, in the median over 30 %,
+            over this times 120 + 30 d / population size generations.
+        max_condition: Stop when the condition number of the search covariance is above this.
+
+    Raises:
+        ValueError: If a criterion is not a finite number of at least 0, or `None`.
+
+    >>> import jax.numpy as jnp, zoo
+    >>> result = zoo.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(4), sigma=1.0, stop=zoo.Converged())
+    >>> result.stopped_by
+    'tol_fun'
+    """
+
+    tol_fun: float | None = 1e-12
+    tol_x: float | None = 1e-12
+    stagnation: float | None = 1.0
+    max_condition: float | None = 1e14
+
+    def __post_init__(self) -> None:
+        """Checks the criteria."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not is_number or not 0 <= float(value) < math.inf or (field.name == "stagnation" and value == 0):
+                expected = "a positive number" if field.name == "stagnation" else "a number of at least 0"
+                raise ValueError(f"Converged.{field.name} must be {expected}, or None to turn it off; got {value!r}.")
+            object.__setattr__(self, field.name, float(value))
+
+    def num_recent(self, num_dims: int, population_size: int) -> int:
+        """Returns of how many recent generations `by_fitness` needs to know the fitness."""
+        windows = (_flat_window(num_dims, population_size), self._stagnation_window(num_dims, population_size))
+        return max(window or 0 for window in windows)
+
+    def by_fitness(
+        self, best: np.ndarray, mean: np.ndarray, worst: float, num_dims: int, population_size: int
+    ) -> dict[str, str]:
+        """Returns why to stop, by the name of the criterion, judged by fitness; empty if there is no reason.
+
+        Args:
+            best: `[num_generations]` best fitness of recent generations, the latest last.
+            mean: `[num_generations]` their mean fitness.
+            worst: Fitness in the last generation that is furthest from the best; infinite if a member failed.
+            num_dims: Dimensions of the search.
+            population_size: Members of a generation.
+        """
+        reasons = {}
+        window = _flat_window(num_dims, population_size)
+        if self.tol_fun is not None and len(best) >= window:
+            recent = best[-window:]
+            spread = max(float(recent.max()), worst) - float(recent.min())
+            if spread <= self.tol_fun:  # not where it is infinite or no number
+                reasons["tol_fun"] = f"fitness varies by {spread:g}"
+        window = self._stagnation_window(num_dims, population_size)
+        if window is not None and len(best) >= window:
+            third = math.ceil(0.3 * window)
+            curves = np.stack([best[-window:], mean[-window:]])
+            if np.all(np.median(curves[:, -third:], axis=1) >= np.median(curves[:, :third], axis=1)):
+                reasons["stagnation"] = f"no improvement in {window} generations"
+        return reasons
+
+    def by_spread(self, largest_std: float, initial_std: float, condition_number: float) -> dict[str, str]:
+        """Returns why to stop, by the name of the criterion, judged by the search distribution."""
+        reasons = {}
+        if self.tol_x is not None and largest_std <= self.tol_x * initial_std:
+            reasons["tol_x"] = f"largest standard deviation {largest_std:g}"
+        if self.max_condition is not None and condition_number > self.max_condition:
+            reasons["max_condition"] = f"condition number {condition_number:g}"
+        return reasons
+
+    def _stagnation_window(self, num_dims: int, population_size: int) -> int | None:
+        if self.stagnation is None:
+            return None
+        return math.ceil(self.stagnation * (120 + math.ceil(30 * num_dims / population_size)))
+
+
+def _flat_window(num_dims: int, population_size: int) -> int:
+    return 10 + math.ceil(30 * num_dims / population_size)

@@ -1,0 +1,58 @@
+"""Evaluates solutions again: where fitness is noisy, the lowest that a member ever had is that of the luckiest."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.core.problem import Problem
+from zoo.core.solution import Solution
+from zoo.loop.programs import Program
+
+
+class Reevaluation(NamedTuple):
+    """A solution that was evaluated again.
+
+    Attributes:
+        solution: The solution.
+        fitness: Its mean fitness.
+        standard_error: Of the mean fitness; 0 where fitness is not noisy.
+        name: What it is, such as `"mean"`.
+    """
+
+    solution: Solution
+    fitness: float
+    standard_error: float
+    name: str
+
+
+def reevaluate(
+    problem: Problem, problem_state: Any, candidates: Mapping[str, Solution], key: jax.Array, number: int
+) -> list[Reevaluation]:
+    """Evaluates solutions so many times each, with the same random numbers for all, and orders them, the best first.
+
+    Args:
+        problem: The problem.
+        problem_state: Its state, of which the statistics are used.
+        candidates: Solutions by name.
+        key: JAX random key.
+        number: How many evaluations of each; whole episodes, where the problem is unrolled.
+    """
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates.values())
+    fitness = np.asarray(_fitness(problem, problem_state, stacked, key, number=number), np.float64)
+    fitness = np.where(np.isnan(fitness), np.inf, fitness)
+    errors = [np.std(x, ddof=1) / np.sqrt(number) if number > 1 and np.isfinite(x).all() else 0.0 for x in fitness]
+    rows = zip(candidates.items(), fitness.mean(axis=1), errors, strict=True)
+    found = [Reevaluation(solution, float(mean), float(error), name) for (name, solution), mean, error in rows]
+    return sorted(found, key=lambda each: each.fitness)
+
+
+@functools.partial(Program, repeats=False, static_argnames="number")
+def _fitness(problem: Problem, problem_state: Any, solutions: Any, key: jax.Array, *, number: int) -> jax.Array:
+    """Returns the fitness of stacked solutions, `[num_solutions, number]`."""
+    problem = problem.with_statistics(problem_state.statistics)
+    keys = jax.random.split(key, number)
+    return jax.lax.map(lambda solution: jax.vmap(lambda k: problem.fitness(k, solution))(keys), solutions)
