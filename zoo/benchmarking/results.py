@@ -16,6 +16,7 @@ import pandas as pd
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.core.short import short
 from zoo.loop.files import DamagedError, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
 
@@ -34,6 +35,12 @@ class Results:
     def __init__(self, pairs: list[Pair], metadata: dict[str, Any]):
         self.pairs = pairs
         self.metadata = metadata
+
+    def __repr__(self) -> str:
+        names = {"strategies": [p.strategy for p in self.pairs], "problems": [p.problem for p in self.pairs]}
+        lines = [f"{kind}: {short(list(dict.fromkeys(each)))}" for kind, each in names.items()]
+        count = f"{len(self.pairs)} pairs, {len(self.failures)} failed, {self.metadata['num_seeds']} seeds"
+        return "\n  ".join([f"<Results: {count}", *lines]) + ">"
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:

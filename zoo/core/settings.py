@@ -13,6 +13,8 @@ from typing import Any, Self, dataclass_transform
 
 import jax
 
+from zoo.core.short import short_call
+
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
 IS_FILLED_LATER = "_zoo_is_filled_later"
@@ -100,7 +102,7 @@ class PytreeDataclass:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if IS_FILLED_LATER not in vars(cls):
-            dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+            dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
             register_pytree(cls)
 
     def __post_init__(self) -> None:
@@ -141,6 +143,10 @@ class PytreeDataclass:
             raise ValueError(f"{type(self).__name__}.{name} must be at least {at_least:g}, got {value!r}.")
         if at_most is not None and not value <= at_most:
             raise ValueError(f"{type(self).__name__}.{name} must be at most {at_most:g}, got {value!r}.")
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        return short_call(type(self).__name__, [(each.name, getattr(self, each.name)) for each in fields if each.repr])
 
     def replace(self, **updates: Any) -> Self:
         """Returns a copy with the given settings changed."""

@@ -12,6 +12,7 @@ import numpy as np
 from zoo.core.evaluation import Aux
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
+from zoo.core.short import short
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive
@@ -30,7 +31,7 @@ TREES: tuple[str, ...] = ("mean", "best_solution", "best_aux", "aux", "state", "
 """What a folder holds as arrays: lists of leaves, as their structure is that of the run."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunResult:
     """The outcome of `run`.
 
@@ -95,6 +96,16 @@ class RunResult:
     def num_steps(self) -> int:
         """Problem steps spent."""
         return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
+        return (
+            f"<RunResult: {type(self.strategy).__name__} on {type(self.problem).__name__}; ended by {self.stopped_by}\n"
+            f"  score of the mean: {scores}\n"
+            f"  best fitness of a member: {self.best_fitness:.6g}\n"
+            f"  {self.num_generations} generations, {self.num_steps:,} steps, {self.seconds:.2f} s\n"
+            f"  mean: {short(self.mean)}>"
+        )
 
     def best(self, num_reevaluations: int = 64, key: int | jax.Array = 0) -> Reevaluation:
         """Evaluates `mean` and `best_solution` again, and returns the better of them.

@@ -23,6 +23,7 @@ from zoo.core.keys import as_key
 from zoo.core.leaves import leaf_name
 from zoo.core.masks import Mask, apply_mask, kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
+from zoo.core.short import short
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive, load_archive
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Ticket:
     """A lottery ticket.
 
@@ -98,6 +99,13 @@ class Ticket:
         kept = kept_fraction(mask, prunable_leaves(solution, exclude))
         info = {"criterion": criterion, "round": round}
         return cls(mask=mask, solution=solution, kept=kept, mean=strategy.mean(state), info=info)
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items()) or "not trained"
+        return (
+            f"<Ticket: {self.kept:.1%} of the weights kept; {short(self.info)}; {scores}\n"
+            f"  solution: {short(self.solution)}>"
+        )
 
     def train(
         self,
@@ -224,6 +232,13 @@ class Tickets:
         self.rounds = rounds
         self.solutions = solutions
         self.metadata = metadata
+
+    def __repr__(self) -> str:
+        lines = [f"<Tickets: {self.metadata['num_seeds']} seeds"]
+        for criterion, rounds in self.rounds.items():
+            kept = f", down to {rounds[-1].kept:.1%} of the weights" if rounds else ""
+            lines.append(f"{criterion}: {len(rounds)} rounds{kept}")
+        return "\n  ".join(lines) + ">"
 
     @property
     def criteria(self) -> list[str]:
