@@ -133,7 +133,8 @@ class LRACMAES(Strategy):
         average = (1 - beta) * state.average + beta * step
         square = (1 - beta) * state.square + beta * jnp.sum(jnp.square(step))
         signal = jnp.sum(jnp.square(average))
-        noise = jnp.maximum(square - signal, jnp.finfo(square.dtype).tiny)
+        # A converged search takes no steps. Products of what is left must not underflow either, or this is 0 / 0.
+        noise = jnp.maximum(square - signal, float(jnp.finfo(square.dtype).tiny) ** 0.5)
         ratio = (signal - beta / (2 - beta) * square) / noise
         relative = jnp.clip(ratio / (self.alpha * state.rate) - 1, -1, 1)
         rate = state.rate * jnp.exp(jnp.minimum(self.gamma * state.rate, beta) * relative)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.the_loop import is_finite
 from zoo.strategies.distribution.base import default_parameters
 from zoo.strategies.distribution.cma_es import CMAES
 from zoo.strategies.distribution.lra_cma_es import LRACMAES
@@ -80,3 +81,15 @@ def test_learning_rates_follow_the_signal(key):
     noise, slope = state.mean_rate.rate
     assert noise < 0.2
     assert slope > 5 * noise
+
+
+def test_a_search_that_takes_no_steps_any_more_stays_finite():
+    """What is left of its averages is hardly above zero, and products of it are zero."""
+    strategy = LRACMAES(population_size=6)
+    state = strategy.init(jax.random.key(0), np.zeros(3, np.float32))
+    members, fitness = np.zeros((6, 3), np.float32), np.zeros(6, np.float32)
+
+    tell = jax.jit(strategy.tell)
+    for square in np.logspace(-37.9, -20, 50, dtype=np.float32):
+        rate = state.mean_rate._replace(square=square, rate=np.float32(0.01))
+        assert is_finite(tell(state._replace(mean_rate=rate), members, fitness))
