@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.fitness import on_host
+from zoo.core.keys import check_seed
 from zoo.core.population import Population, materialize
-from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.loop.programs import Program
 from zoo.registry import given_strategy
@@ -61,8 +62,8 @@ class Optimizer:
         **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
 
     Raises:
-        TypeError: If the strategy needs a surrogate gradient, the solution is none, or a setting is unknown.
-        ValueError: If a setting is invalid.
+        TypeError: If the strategy needs a surrogate gradient, solution or seed are none, or a setting is unknown.
+        ValueError: If a setting is invalid, or the solution is not finite.
     """
 
     def __init__(
@@ -88,9 +89,9 @@ class Optimizer:
         self._tolerances = {"target": target, "tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
         self._max_evaluations = max_evaluations
         with self._precision():
-            solution = check_solution(solution)
+            solution = check_start(solution)
             self.strategy = strategy.for_solution(solution)
-            self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+            self._key = np.asarray(jax.random.key_data(jax.random.key(check_seed(seed, "seed"))))
             self._search = _start(self.strategy, self._key, solution)
             self._initial_std, _ = map(float, _spread(self.strategy, self._search.told))
         self._was_asked = False

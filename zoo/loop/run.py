@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
-from zoo.core.solution import Solution, num_dims
+from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
@@ -52,7 +52,8 @@ def run(
         num_scores: How often the held-out score is computed (and progress, target, callback and checkpoint seen to),
             evenly over the budget; the initial solution is scored besides.
         target: Stop when the headline score is at least as good as this.
-        solution: Initial solution; default: `problem.initial_solution`.
+        solution: Initial solution, in the structure and the shapes of the problem's; default:
+            `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
             there resumes from it: the result is bit-identical to that of an uninterrupted run. Of a damaged one, the
@@ -71,8 +72,9 @@ def run(
 
     Raises:
         ValueError: If a budget is invalid or spent, the checkpoint is another run's, its folder cannot be written or is
-            in use, the population cannot be divided, or the result to start from does not fit.
-        TypeError: If the strategy does not fit the problem, or there is none.
+            in use, the population cannot be divided, the solution or the result to start from does not fit, the
+            solution is not finite, or there is not one key but several.
+        TypeError: If the strategy does not fit the problem, there is none, or the key is none.
 
     >>> import zoo
     >>> result = zoo.run("cma_es", "blackbox/sphere", key=0, num_generations=200)
@@ -90,6 +92,8 @@ def run(
     if start is not None:
         call |= _call_of_start(start, *given)
     strategy, problem = resolve(strategy, problem)
+    if solution is not None:
+        solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, key))
     budget = Budget.make(problem, num_generations, num_steps, num_scores)
     before = None if start is None else start.progress()
     if before is not None:

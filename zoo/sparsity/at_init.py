@@ -32,7 +32,7 @@ from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
 from zoo.core.problem import Problem
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_solution, check_start
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
 from zoo.sparsity.tickets import Ticket
@@ -77,8 +77,8 @@ def prune_at_init(
         The ticket; it is not trained, so `mean` is `None`.
 
     Raises:
-        ValueError: If a setting is out of range; or the criterion says nothing: all scores are zero, or some are not
-            finite.
+        ValueError: If a setting is out of range; the solution does not fit the problem or is not finite; or the
+            criterion says nothing: all scores are zero, or some are not finite.
         TypeError: If the problem lacks what the criterion needs, a gradient or a network.
 
     >>> import zoo
@@ -90,7 +90,10 @@ def prune_at_init(
     _check_settings(kept, criterion, num_batches=num_batches, num_iterations=num_iterations)
     _check_problem(problem, criterion, flow)
     keys = run_keys(as_key(key))
-    solution = check_solution(problem.initial_solution(keys.solution) if solution is None else solution)
+    if solution is None:
+        solution = check_solution(problem.initial_solution(keys.solution))
+    else:
+        solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, keys.solution))
     exclude = as_patterns(exclude, "exclude")
     size = num_prunable(solution, prunable_leaves(solution, exclude))
     num_kept = max(round(kept * size), 1)
