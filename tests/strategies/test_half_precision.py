@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 # What may fail in another precision fails before it is compiled, which takes long. The program of bipop is that of
 # ipop.
 LARGE = ("ipop",)
-ALIKE = ("cma_es", "snes", "open_es")  # of which bfloat16 is tried as well: it has the range of single precision
+IN_BFLOAT16 = ("cma_es", "snes", "open_es")  # some: it has the range of single precision
 
 
 def sphere(solution):
@@ -41,7 +41,9 @@ def search(strategy, key, solution):
 
 
 @pytest.mark.parametrize(
-    ("id", "dtype"), [*((id, "float16") for id in IDS if id != "bipop"), *((id, "bfloat16") for id in ALIKE)], ids=str
+    ("id", "dtype"),
+    [*((id, "float16") for id in IDS if id != "bipop"), *((id, "bfloat16") for id in IN_BFLOAT16)],
+    ids=str,
 )
 def test_every_strategy_searches(id, dtype):
     strategy = zoo.make_strategy(id, population_size=SIZE)

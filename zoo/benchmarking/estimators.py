@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
@@ -88,6 +89,7 @@ class _Sample(NamedTuple):
     steps: Any  # []
 
 
+@checks_arguments
 def estimator_statistics(
     strategy: str | Strategy,
     problem: str | Problem,
@@ -138,8 +140,8 @@ def estimator_statistics(
             f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
             "in. Give it a horizon."
         )
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
+    check_count(num_samples, "num_samples", at_least=2)
+    check_count(num_exact, "num_exact", at_least=0)
     key_solution, key_reference, key_samples, key_exact = jax.random.split(as_key(key), 4)
     if solution is None:
         solution = check_solution(problem.initial_solution(key_solution))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import is_whole, shown
+
 
 def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Array:
     """Returns one random key from a seed, a key, or a key of the older kind.
@@ -38,7 +40,7 @@ def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Arra
             )
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise TypeError(
-        f"{name} must be a random key, jax.random.key(seed){', or a seed' * takes_seeds}, got {_shown(key)}."
+        f"{name} must be a random key, jax.random.key(seed){', or a seed' * takes_seeds}, got {shown(key)}."
     )
 
 
@@ -56,25 +58,13 @@ def check_seed(seed: Any, name: str) -> int:
         ValueError: If it is out of range.
     """
     if not is_whole(seed):
-        raise TypeError(f"{name} must be a seed, a whole number, got {_shown(seed)}.")
+        raise TypeError(f"{name} must be a seed, a whole number, got {shown(seed)}.")
     bits = 63 if jax.config.jax_enable_x64 else 32  # pyright: ignore[reportAttributeAccessIssue]
     if not 0 <= seed < 2**bits:
-        shown = seed if abs(seed) < 10**30 else "a number of more than 30 digits"
-        raise ValueError(f"{name} must be a seed from 0 to 2**{bits} - 1, got {shown}.")
+        raise ValueError(f"{name} must be a seed from 0 to 2**{bits} - 1, got {shown(seed)}.")
     return operator.index(seed)
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of Python or NumPy; booleans are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_key(value: Any) -> bool:
     """Whether a value is an array of typed random keys."""
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return f"an array {value.dtype}{list(value.shape)}"
-    return repr(value) if isinstance(value, (bool, int, float, str, type(None))) else type(value).__name__

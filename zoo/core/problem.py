@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments, shown
 from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
 from zoo.core.fitness import as_fitness
 from zoo.core.population import map_members, population_size
@@ -264,6 +265,7 @@ class FunctionProblem(Problem):
         return super().init_aux(solution) if self.has_aux else {}
 
 
+@checks_arguments
 def from_function(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],
@@ -296,6 +298,8 @@ def from_function(
     """
     if not callable(fn):
         raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
+    if not isinstance(data, (tuple, list)):  # an array would be taken apart into its rows
+        raise TypeError(f"data must be a tuple of what the function takes, data=(x,), got {shown(data)}.")
     return FunctionProblem(
         fn=fn,
         data=tuple(data),

@@ -13,6 +13,8 @@ from typing import Any, Self, dataclass_transform
 
 import jax
 
+from zoo.core.arguments import MAX_COUNT, check_flag, shown
+
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
 IS_FILLED_LATER = "_zoo_is_filled_later"
@@ -115,6 +117,8 @@ class PytreeDataclass:
                 )
             elif isinstance(value, list) and not field.metadata.get("pytree_node", True):
                 value = tuple(value)  # static values are hashed
+            elif field.type is bool:
+                check_flag(value, f"{type(self).__name__}.{field.name}")
             object.__setattr__(self, field.name, value)
             self._check_bounds(field.name, value, bounds)
 
@@ -129,6 +133,8 @@ class PytreeDataclass:
             return value
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}.")
+        if int(value) > MAX_COUNT:
+            raise ValueError(f"{type(self).__name__}.{name} must be at most {MAX_COUNT}, got {shown(value)}.")
         return int(value)
 
     def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:

@@ -15,8 +15,12 @@ Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
 
 
-def check_solution(solution: Solution) -> Solution:
+def check_solution(solution: Solution, name: str = "the solution") -> Solution:
     """Returns the solution as JAX arrays of fixed dtype, or says what is wrong with it.
+
+    Args:
+        solution: The solution.
+        name: What it is called, for messages.
 
     Raises:
         TypeError: If a leaf is not a floating-point array.
@@ -24,20 +28,19 @@ def check_solution(solution: Solution) -> Solution:
     """
     leaves = jax.tree_util.tree_leaves_with_path(solution)
     if not leaves:
-        raise ValueError("The solution is an empty pytree: there is nothing to optimise. Expected arrays of floats.")
+        raise ValueError(f"Expected arrays of floats, but {name} is an empty pytree: there is nothing to optimise.")
     for path, leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and isinstance(leaf, float):
             continue
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            name = jax.tree_util.keystr(path) or "the solution"
             raise TypeError(
-                f"Solutions are pytrees of floating-point arrays, but {name} is "
+                f"Solutions are pytrees of floating-point arrays, but {_leaf_name(path, name)} is "
                 f"{type(leaf).__name__ if dtype is None else dtype}. Convert it (x.astype(float)), or keep what is "
                 "not optimised out of the solution."
             )
     if num_dims(solution) == 0:
-        raise ValueError(f"The solution has no entries: its arrays have shapes {[x.shape for _, x in leaves]}.")
+        raise ValueError(f"Expected numbers, but {name} has no entries: {[x.shape for _, x in leaves]} are the shapes.")
     # An explicit dtype drops the weak type of Python floats, which would otherwise change under a scan.
     return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(jnp.result_type(x))), solution)
 
@@ -56,7 +59,7 @@ def check_start(solution: Solution, like: Solution = None, name: str = "solution
         TypeError: If a leaf is not a floating-point array.
         ValueError: If there is nothing to optimise, an entry is NaN or infinite, or it does not fit.
     """
-    checked = check_solution(solution)
+    checked = check_solution(solution, "the solution" if name == "solution" else name)
     if like is not None:
         _check_fits(checked, like, name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(checked):
@@ -99,8 +102,8 @@ def _check_fits(solution: Solution, like: Solution, name: str) -> None:
         )
 
 
-def _leaf_name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "the array"
+def _leaf_name(path: Any, of_array: str = "the array") -> str:
+    return jax.tree_util.keystr(path) or of_array
 
 
 def _leaf_names(leaves: dict[Any, Any]) -> str:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.evaluation import Evaluation
 from zoo.core.fitness import on_host
 from zoo.core.population import materialize
@@ -157,6 +158,7 @@ class PythonProblem(HostProblem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
 
+@checks_arguments
 def from_python(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.fitness import on_host
 from zoo.core.keys import check_seed
 from zoo.core.population import Population, materialize
@@ -66,6 +67,7 @@ class Optimizer:
         ValueError: If a setting is invalid, or the solution is not finite.
     """
 
+    @checks_arguments
     def __init__(
         self,
         strategy: str | Strategy,
@@ -79,6 +81,8 @@ class Optimizer:
         max_condition: float = 1e14,
         **settings: Any,
     ):
+        if max_evaluations is not None:
+            check_count(max_evaluations, "max_evaluations")
         solution = jax.tree.map(np.asarray, solution)
         self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
         try:

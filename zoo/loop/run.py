@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, check_start, num_dims
@@ -20,6 +21,7 @@ from zoo.loop.result import RunResult
 from zoo.registry import given_strategy, resolve
 
 
+@checks_arguments
 def run(
     strategy: str | Strategy | None = None,
     problem: str | Problem | None = None,
@@ -159,6 +161,7 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
     }
 
 
+@checks_arguments
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,

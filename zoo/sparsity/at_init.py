@@ -28,6 +28,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
@@ -41,6 +42,7 @@ Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
 Flow = Callable[[Solution], jax.Array]
 
 
+@checks_arguments
 def prune_at_init(
     problem: str | Problem,
     kept: float,
@@ -214,9 +216,8 @@ def _check_settings(kept: Any, criterion: Any, **counts: Any) -> None:
     if criterion not in get_args(Criterion):
         raise ValueError(f"criterion must be one of {', '.join(get_args(Criterion))}, got {criterion!r}.")
     for name, count in counts.items():
-        is_whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
-        if not (is_whole and int(count) >= 1) and not (name == "num_iterations" and count is None):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}.")
+        if name != "num_iterations" or count is not None:
+            check_count(count, name)
 
 
 def _check_problem(problem: Problem, criterion: str, flow: Flow | None) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 import pandas as pd
 
-from zoo.core.keys import as_key, is_whole
+from zoo.core.arguments import check_count, checks_arguments, shown
+from zoo.core.keys import as_key
 from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
@@ -61,8 +62,7 @@ def interpolate(
     2.0
     """
     keys = run_keys(as_key(key))
-    if not is_whole(num_points) or num_points < 2:
-        raise ValueError(f"num_points must be a whole number of at least 2, for the two solutions, got {num_points!r}.")
+    check_count(num_points, "num_points", at_least=2)  # the two solutions themselves
     alphas = np.linspace(0, 1, num_points)
     problem = as_problem(problem, statistics)
     like = jax.eval_shape(problem.initial_solution, keys.solution)
@@ -71,6 +71,7 @@ def interpolate(
     return _tidy({"alpha": alphas}, metrics)
 
 
+@checks_arguments
 def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
     """Returns the barrier between two solutions: by how much the scores between fall short of the ends' at most.
 
@@ -144,8 +145,7 @@ def flatness(
         scales = np.asarray(np.nan)
     if scales.ndim != 1 or not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
-    if not is_whole(num_samples) or num_samples < 1:
-        raise ValueError(f"num_samples must be a positive whole number, got {num_samples!r}.")
+    check_count(num_samples, "num_samples")
     problem = as_problem(problem, statistics)
     solution = check_start(solution, jax.eval_shape(problem.initial_solution, keys.solution))
     mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)
@@ -166,6 +166,8 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
     Raises:
         ValueError: If a column is missing, or there is no such metric.
     """
+    if not isinstance(metric, str):
+        raise TypeError(f"metric must be the name of one, got {shown(metric)}.")
     check_columns(frame, (*columns, "metric", "value"))
     rows = frame.loc[frame.metric == metric]
     if not len(rows):
@@ -174,7 +176,9 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raises a `ValueError` if a frame lacks a column."""
+    """Raises a `ValueError` if a frame lacks a column, and a `TypeError` if it is none."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"Expected a frame with the columns {list(columns)}, got {shown(frame)}.")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"Expected a frame with the columns {list(columns)}, got {list(frame)}: {missing} missing.")
@@ -219,7 +223,7 @@ def _score_around(
 
 def _checked_mask(mask: Mask, solution: Solution) -> Mask:
     check_structure("mask", mask, solution)
-    dtypes = {str(jnp.result_type(m)) for m in jax.tree.leaves(mask)}
+    dtypes = {str(getattr(m, "dtype", type(m).__name__)) for m in jax.tree.leaves(mask)}
     if dtypes != {"bool"}:
         raise TypeError(f"mask must be of booleans, true where a weight is kept, got {sorted(dtypes)}.")
     return jax.tree.map(jnp.asarray, mask)
