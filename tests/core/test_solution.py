@@ -175,6 +175,13 @@ def test_a_start_that_is_not_finite_is_refused(entry, value, dtype):
         {**ENTRIES, **MORE}[entry](solution)
 
 
+def test_a_start_that_is_drawn_is_looked_at_before_the_loop():
+    problem = zoo.from_function(squares, lambda key: {"w": jnp.ones(2), "b": jnp.log(-jax.random.uniform(key, (2,)))})
+    results = zoo.benchmark(["snes"], {"p": problem}, num_seeds=2, num_steps=8, progress=False)
+    message = "The initial solution must be finite, but 4 of 4 entries of ['b'] are NaN or infinite."
+    assert message in results.pairs[0].info["error"]
+
+
 def test_same_leaves_in_another_structure():
     with pytest.raises(ValueError, match=r"^x must have the structure .*: expected PyTreeDef\(\(.*, got PyTreeDef\(\["):
         check_start([jnp.ones(2)], (jnp.ones(2),), "x")

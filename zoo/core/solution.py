@@ -62,7 +62,13 @@ def check_start(solution: Solution, like: Solution = None, name: str = "solution
     checked = check_solution(solution, "the solution" if name == "solution" else name)
     if like is not None:
         _check_fits(checked, like, name)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(checked):
+    check_finite(checked, name)
+    return checked
+
+
+def check_finite(solution: Solution, name: str) -> None:
+    """Raises a `ValueError` that names the first leaf that is not finite, of those whose values are known here."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(solution):
         if isinstance(leaf, Tracer) or not leaf.is_fully_addressable:
             continue
         values = jax.device_get(leaf)
@@ -72,7 +78,6 @@ def check_start(solution: Solution, like: Solution = None, name: str = "solution
                 f"{name} must be finite, but {num_bad} of {values.size} entries of {_leaf_name(path)} are NaN or "
                 "infinite. Start from finite numbers."
             )
-    return checked
 
 
 def _check_fits(solution: Solution, like: Solution, name: str) -> None:
