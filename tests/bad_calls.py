@@ -32,7 +32,7 @@ from zoo.loop.programs import Program
 
 
 class Thing:
-    """Something that no parameter has a use for. (A plain object() stands for a leaf within JAX.)"""
+    """Something that no parameter has a use for, but settings that are leaves: JAX puts such things in their place."""
 
 
 KINDS = {
@@ -249,8 +249,17 @@ def has_use(entry: str, parameter: inspect.Parameter, kind: str) -> bool:
     """Whether a parameter has a use for a kind of value, so that it may be taken."""
     if kind in USES.get((entry, parameter.name), USES.get(("", parameter.name), ())):
         return True
-    allowed = kinds_of(parameter.annotation)
-    return kind in allowed
+    if kind == "object" and (entry, parameter.name) in leaves():
+        return True
+    return kind in kinds_of(parameter.annotation)
+
+
+@functools.cache
+def leaves() -> set[tuple[str, str]]:
+    """Returns the settings that are leaves, by the id of a strategy or a problem."""
+    classes = {entry.name: entry.signature for entry in constructors() if isinstance(entry.signature, type)}
+    fields = ((id, field) for id, cls in classes.items() for field in dataclasses.fields(cls))
+    return {(id, field.name) for id, field in fields if field.metadata["pytree_node"]}
 
 
 def kinds_of(annotation: Any) -> set[str]:
@@ -275,7 +284,7 @@ USES: dict[tuple[str, str], tuple[str, ...]] = {
     ("unrolled/learned_optimizer", "optimizer_hidden"): ("empty tuple",),
 }
 
-OF_NUMBERS = ("object", "nan")
+OF_NUMBERS = ("nan",)
 """What settings of strategies and problems that are numbers take, if they have no bounds: known findings."""
 
 OPEN: dict[tuple[str, str], tuple[str, ...]] = {

@@ -54,10 +54,18 @@ def test_what_counts_as_refused():
     assert kinds_of(inspect.Parameter.empty) == set(KINDS)
 
 
-@pytest.mark.parametrize("value", [1, 0.5, np.float32(2), np.int8(1), jnp.ones(()), np.inf], ids=shown)
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(2), np.int8(1), jnp.ones((), jnp.bfloat16), np.inf], ids=shown)
 def test_numbers(value):
     check_number(value, "x")
     jax.jit(lambda x: check_number(x, "x"))(1.0)
+
+
+def test_what_jax_puts_in_the_place_of_a_leaf_is_let_through():
+    for problem in (zoo.make_problem("unrolled/toy_lr_schedule"), zoo.make_problem("blackbox/sphere", num_dims=2)):
+        jax.jit(lambda p: p.initial_solution(jax.random.key(0))).lower(problem)
+        jax.tree.map(lambda _: object(), problem)
+        stacked = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 2), problem)
+        assert jax.vmap(lambda p: p.initial_solution(jax.random.key(0)))(stacked).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,7 @@ def test_numbers(value):
         (lambda: check_number(jnp.ones(2), "x"), TypeError, r"got an array float32\[2\]"),
         (lambda: check_number(float("nan"), "x"), ValueError, "got nan"),
         (lambda: check_number(10**400, "x"), ValueError, "that a float can hold, got a number of more than 60 digits"),
+        (lambda: check_number(jnp.asarray(1j), "x"), TypeError, r"got an array complex64\[\]"),
         (lambda: check_count(2**31, "x"), ValueError, "x must be at most 2147483647, got 2147483648."),
         (lambda: check_count(10**70, "x"), ValueError, "got a number of more than 60 digits"),
         (lambda: check_count(1, "x", at_least=2), ValueError, "x must be a whole number of at least 2, got 1"),

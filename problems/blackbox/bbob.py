@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Problem, group_keys, leaf, static
-from zoo.core.arguments import MAX_COUNT, check_instance, is_whole
+from zoo.core.arguments import MAX_COUNT, check_instance, is_placeholder, is_whole
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.blackbox.precise import precise
 
@@ -67,7 +67,7 @@ class BBOB(Problem):
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
             raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
-        is_array = isinstance(self.instance, (jax.Array, np.ndarray)) or type(self.instance) is object  # within JAX
+        is_array = isinstance(self.instance, (jax.Array, np.ndarray)) or is_placeholder(self.instance)
         if not is_array and not (is_whole(self.instance) and 0 <= self.instance <= MAX_COUNT):
             raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {self.instance!r}.")
         expected = "the parameters of an instance, as bbobax samples them"

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Problem, Solution, UnrolledProblem, leaf, number, static
-from zoo.core.arguments import check_instance
+from zoo.core.arguments import check_instance, check_number
 from zoo.core.keys import check_seed
 from zoo.problems.supervised.classification import Classification
 from zoo.registry import make_problem
@@ -67,6 +67,7 @@ class InnerTraining(UnrolledProblem):
                 f"{type(self).__name__}.task is made from ids of supervised problems, got {self.task!r}; pass another "
                 "problem as an instance."
             )
+        check_number(self.held_out, f"{name}.held_out")
         if self.held_out and self.outer_task is None:
             task, outer = task.hold_out(self.held_out)
             object.__setattr__(self, "outer_task", outer)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, leaf, number, static
-from zoo.core.arguments import check_count, check_instance, check_numbers
+from zoo.core.arguments import check_count, check_numbers
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
@@ -76,8 +76,8 @@ class LearnedOptimizer(InnerTraining):
         super().__post_init__()
         check_numbers(self.momenta, "LearnedOptimizer.momenta")
         check_numbers(self.time_scales, "LearnedOptimizer.time_scales")
-        expected = "a tuple of whole numbers"
-        check_instance(self.optimizer_hidden, "LearnedOptimizer.optimizer_hidden", tuple, expected=expected)
+        if not isinstance(self.optimizer_hidden, tuple):
+            raise TypeError(f"LearnedOptimizer.optimizer_hidden must be a tuple, got {self.optimizer_hidden!r:.60}.")
         for size in self.optimizer_hidden:
             check_count(size, "LearnedOptimizer.optimizer_hidden")
 

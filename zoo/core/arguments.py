@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 P = ParamSpec("P")
@@ -50,7 +51,7 @@ def check_flag(value: Any, name: str) -> None:
 
 def check_number(value: Any, name: str) -> None:
     """Raises an error unless a value is a real number, or a scalar array, perhaps traced; NaN is none."""
-    is_scalar = isinstance(value, (jax.Array, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "fiu"
+    is_scalar = isinstance(value, (jax.Array, np.ndarray)) and value.ndim == 0 and jnp.isrealobj(value)
     if not is_scalar and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a number, got {shown(value)}.")
     try:
@@ -71,27 +72,28 @@ def check_count(value: Any, name: str, at_least: int = 1) -> None:
 
 
 def check_numbers(values: Any, name: str, count: int | None = None) -> None:
-    """Raises a `TypeError` unless values are a tuple or an array of numbers, so many of them; NaN is none.
-
-    What a transformation of JAX puts in the place of a field, or of a number, is let through.
-    """
-    if type(values) is object:
+    """Raises an error unless values are a tuple of numbers, so many of them, or arrays; NaN is none."""
+    if is_placeholder(values) or isinstance(values, (jax.Array, np.ndarray)):
         return
     expected = "numbers" if count is None else f"{count} numbers"
-    is_array = isinstance(values, (jax.Array, np.ndarray)) and values.ndim == 1
-    if not is_array and not isinstance(values, (tuple, list)):
+    if not isinstance(values, (tuple, list)):
         raise TypeError(f"{name} must be {expected}, got {shown(values)}.")
     if len(values) != count and not (count is None and len(values)):
         raise ValueError(f"{name} must be {expected}, got {shown(values)}.")
-    for value in () if is_array else values:
-        if type(value) is not object:
+    for value in values:
+        if not is_placeholder(value) and not isinstance(value, (jax.Array, np.ndarray)):  # several at once, for `vmap`
             check_number(value, name)
 
 
 def check_instance(value: Any, name: str, *types: type, expected: str) -> None:
-    """Raises a `TypeError` unless a value is an instance, or what a transformation of JAX puts in its place."""
-    if type(value) is not object and not isinstance(value, types):
+    """Raises a `TypeError` unless a value is an instance, or perhaps what a transformation of JAX puts in its place."""
+    if not is_placeholder(value) and not isinstance(value, types):
         raise TypeError(f"{name} must be {expected}, got {shown(value)}.")
+
+
+def is_placeholder(value: Any) -> bool:
+    """Whether a value may be what a transformation of JAX puts in the place of a leaf: none of Python's own kinds."""
+    return not isinstance(value, (str, bytes, numbers.Number, type(None), tuple, list, dict, jax.Array, np.ndarray))
 
 
 def as_pairs(options: Any, name: str) -> tuple[tuple[str, Any], ...]:
