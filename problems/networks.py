@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from zoo.core.arguments import MAX_COUNT, is_whole
 from zoo.core.promotion import common_dtype
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -133,7 +133,7 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
     sizes: tuple[Any, ...] = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
-    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in sizes):
+    if not all(is_whole(size) and 0 < size <= MAX_COUNT for size in sizes):
         raise ValueError(f"hidden must be positive whole numbers, one per layer, got {hidden!r}.")
     hidden = tuple(int(size) for size in sizes)
     if network == "mlp":

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self
 import bbobax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zoo.core import Problem, group_keys, leaf, static
+from zoo.core.arguments import MAX_COUNT, check_instance, is_placeholder, is_whole
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.blackbox.precise import precise
 
@@ -65,8 +67,11 @@ class BBOB(Problem):
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
             raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
-        if isinstance(self.instance, (str, float)) or (isinstance(self.instance, int) and self.instance < 0):
+        is_array = isinstance(self.instance, (jax.Array, np.ndarray)) or is_placeholder(self.instance)
+        if not is_array and not (is_whole(self.instance) and 0 <= self.instance <= MAX_COUNT):
             raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {self.instance!r}.")
+        expected = "the parameters of an instance, as bbobax samples them"
+        check_instance(self.parameters, "BBOB.parameters", bbobax.BBOBParams, type(None), expected=expected)
 
     @staticmethod
     def names() -> list[str]:

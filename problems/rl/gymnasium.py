@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Solution, static
+from zoo.core.arguments import as_pairs
 from zoo.host.problem import HostFunction, HostProblem
 from zoo.problems.networks import Network, make_network
 from zoo.problems.rl.policy import PolicyProblem
@@ -76,8 +76,7 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
 
     def __post_init__(self) -> None:
         """Checks that the spaces are supported."""
-        if isinstance(self.make_kwargs, Mapping):
-            object.__setattr__(self, "make_kwargs", tuple(sorted(self.make_kwargs.items())))
+        object.__setattr__(self, "make_kwargs", as_pairs(self.make_kwargs, "GymnasiumProblem.make_kwargs"))
         super().__post_init__()
         _ = self._network
 

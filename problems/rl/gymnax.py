@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, UnrolledProblem, leaf, static
+from zoo.core.arguments import check_instance
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.networks import Network, apply_network, make_network
 from zoo.problems.rl.deferred import deferred_imports
@@ -68,6 +69,8 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
             horizon = given if isinstance(given, int) else made.params.max_steps_in_episode
             object.__setattr__(self, "horizon", int(horizon))
         super().__post_init__()
+        expected = "observation statistics"
+        check_instance(self.normalizer, "GymnaxProblem.normalizer", Normalizer, type(None), expected=expected)
         make_network(self.network, made.num_outputs, hidden=self.hidden, activation=self.activation)
 
     @staticmethod

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Problem, Solution, leaf, number, static
+from zoo.core.arguments import check_instance
 from zoo.core.promotion import promoted, promotion_of_others
 from zoo.problems.networks import Network, apply_network
 from zoo.problems.supervised.classification import Classification
@@ -63,11 +64,8 @@ class AccuracyPipeline(Problem):
             )
         if isinstance(self.task, str):
             object.__setattr__(self, "task", make_problem(self.task, hidden=self.hidden))
-        if isinstance(self.task, Problem) and not isinstance(self.task, Classification):
-            raise TypeError(
-                "AccuracyPipeline.task must be a classification problem, such as 'supervised/digits', got "
-                f"{type(self.task).__name__}."
-            )
+        expected = "a classification problem, such as 'supervised/digits'"
+        check_instance(self.task, "AccuracyPipeline.task", Classification, expected=expected)
         inputs: Any = getattr(self.task, "train_inputs", None)
         if hasattr(inputs, "ndim") and inputs.ndim != 4:
             raise ValueError(

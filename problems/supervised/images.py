@@ -36,7 +36,7 @@ def _classification(
 ) -> Classification:
     train_images, train_labels, test_images, test_labels = data
     num_classes = int(max(train_labels.max(), test_labels.max())) + 1
-    if density is None and tuple(block) != (1, 1):
+    if density is None and block not in ((1, 1), [1, 1]):
         raise ValueError(f"block={block!r} is for sparse networks: give a density too, such as density=0.1.")
     network = make_network(network, num_classes, hidden=hidden, activation=activation)
     return Classification(

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Problem, Solution, UnrolledProblem, leaf, number, static
+from zoo.core.arguments import check_instance, check_number
+from zoo.core.keys import check_seed
 from zoo.problems.supervised.classification import Classification
 from zoo.registry import make_problem
 
@@ -51,7 +53,13 @@ class InnerTraining(UnrolledProblem):
     def __post_init__(self) -> None:
         """Makes the task, if it is given by its id."""
         super().__post_init__()
+        name = type(self).__name__
+        expected = "a problem"
+        check_instance(self.outer_task, f"{name}.outer_task", Problem, type(None), expected=expected)
+        if self.seed is not None:
+            check_seed(self.seed, f"{name}.seed")
         if not isinstance(self.task, str):
+            check_instance(self.task, f"{name}.task", Problem, expected=f"{expected} or an id")
             return
         task = make_problem(self.task, hidden=self.hidden, activation=self.activation, batch_size=self.batch_size)
         if not isinstance(task, Classification):
@@ -59,6 +67,7 @@ class InnerTraining(UnrolledProblem):
                 f"{type(self).__name__}.task is made from ids of supervised problems, got {self.task!r}; pass another "
                 "problem as an instance."
             )
+        check_number(self.held_out, f"{name}.held_out")
         if self.held_out and self.outer_task is None:
             task, outer = task.hold_out(self.held_out)
             object.__setattr__(self, "outer_task", outer)

@@ -16,8 +16,9 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
+from zoo.core.arguments import as_pairs
 from zoo.core.promotion import promotion_of_others, ravel
-from zoo.strategies.adapters.peers import as_pairs, import_peer
+from zoo.strategies.adapters.peers import import_peer
 from zoo.strategies.shaping import finite
 
 _NATURAL = ("DES", "SNES", "SimpleES", "xNES")
@@ -66,7 +67,7 @@ class EvosaxStrategy(Strategy):
 
     def __post_init__(self) -> None:
         """Checks the algorithm's name and its settings."""
-        object.__setattr__(self, "options", as_pairs(self.options))
+        object.__setattr__(self, "options", as_pairs(self.options, "EvosaxStrategy.options"))
         super().__post_init__()
         if self.algorithm not in self.names():
             raise ValueError(
@@ -97,7 +98,9 @@ class EvosaxStrategy(Strategy):
     ) -> dict[str, Any]:
         """Returns settings, completed; a suggested learning rate is Adam's, and not for natural gradients."""
         name = settings["algorithm"]
-        if name in _NATURAL or not cls._takes_optimizer(name, as_pairs(settings.get("options", ()))):
+        if name in _NATURAL or not cls._takes_optimizer(
+            name, as_pairs(settings.get("options", ()), "EvosaxStrategy.options")
+        ):
             suggestions = {key: value for key, value in suggestions.items() if key != "learning_rate"}
         return super().with_suggestions(settings, suggestions, solution)
 

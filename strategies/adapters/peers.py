@@ -1,7 +1,6 @@
-"""What the adapters share: optional libraries, and settings that can be hashed."""
+"""What the adapters share: optional libraries."""
 
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,8 +14,3 @@ def import_peer(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{name} is not installed: pip install es-zoo[peers]", name=error.name) from error
-
-
-def as_pairs(options: Any) -> Any:
-    """Returns a mapping as a tuple of pairs, which can be hashed; what is none is returned as it is."""
-    return tuple(sorted(options.items())) if isinstance(options, Mapping) else options

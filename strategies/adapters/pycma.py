@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, num_dims, number, static
+from zoo.core.arguments import as_pairs
 from zoo.core.promotion import ravel
 from zoo.host.callback import from_numpy
-from zoo.strategies.adapters.peers import as_pairs, import_peer
+from zoo.strategies.adapters.peers import import_peer
 
 _HISTORY = 100  # generations; pycma's own limit of 20 000 would be pickled in every one
 _generator_lock = threading.Lock()  # callbacks of several programs may run at once
@@ -48,7 +49,7 @@ class PyCMA(Strategy):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        object.__setattr__(self, "options", as_pairs(self.options))
+        object.__setattr__(self, "options", as_pairs(self.options, "PyCMA.options"))
         super().__post_init__()
         reserved = {
             "popsize": "population_size",

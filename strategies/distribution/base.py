@@ -5,15 +5,15 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Population, Solution, clip_std
-from zoo.core.promotion import promoted, times
-from zoo.core.vectors import at_least_float32
+from zoo.core import Population, Solution, at_least_float32, clip_std
+from zoo.core.promotion import promoted, ravel, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
 
@@ -140,8 +140,28 @@ def squared_norms(population: Population, mean: Solution, std: Solution) -> jax.
     return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, population, mean, std))))
 
 
+def flatten(solution: Solution) -> tuple[jax.Array, Callable[[jax.Array], Solution]]:
+    """Returns a solution as a vector `[d]`, at least in single precision, and the function back to its dtypes.
+
+    Half precision has no linear algebra, and squares of small numbers vanish in it.
+    """
+    flat, unravel = ravel(solution)
+    return flat.astype(at_least_float32(flat.dtype)), lambda x: unravel(x.astype(flat.dtype))
+
+
 def flatten_members(population: Population) -> jax.Array:
-    """Returns a population as one matrix, `[population_size, d]`, a row per member as `ravel_pytree` orders it."""
+    """Returns a population as one matrix, `[population_size, d]`, a row per member as `flatten` orders it."""
     leaves = jax.tree.leaves(population)
     rows = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
-    return rows[0] if len(rows) == 1 else jnp.concatenate(promoted(*rows), axis=1)
+    rows = rows[0] if len(rows) == 1 else jnp.concatenate(promoted(*rows), axis=1)
+    return rows.astype(at_least_float32(rows.dtype))
+
+
+def moved(mean: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns one leaf of the mean after a step, in the dtype of the mean."""
+    return (mean.astype(step.dtype) + step).astype(mean.dtype)
+
+
+def perturbed(mean: jax.Array, std: jax.Array, noise: jax.Array) -> jax.Array:
+    """Returns one leaf of the members, mean + std * noise with a leading axis, in the dtype of the mean."""
+    return (mean.astype(noise.dtype)[None] + std[None] * noise).astype(mean.dtype)

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, static
-from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     Parameters,
     accumulate,
     adapt_step_size,
     default_parameters,
+    flatten,
     flatten_members,
     h_sigma,
     pull_in,
@@ -61,7 +61,7 @@ class CMAES(Strategy):
 
     def std(self, state: CMAESState) -> Solution:
         """Returns sigma * sqrt(diag C)."""
-        _, unravel = ravel(state.mean)
+        _, unravel = flatten(state.mean)
         return unravel(state.sigma * jnp.sqrt(jnp.diagonal(state.covariance)))
 
     def condition_number(self, state: CMAESState) -> jax.Array:
@@ -69,7 +69,7 @@ class CMAES(Strategy):
         return jnp.square(jnp.max(state.scales) / jnp.min(state.scales))
 
     def _init(self, key: jax.Array, solution: Solution) -> CMAESState:
-        flat, _ = ravel(solution)
+        flat, _ = flatten(solution)
         return CMAESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -82,7 +82,7 @@ class CMAES(Strategy):
         )
 
     def _ask(self, key: jax.Array, state: CMAESState, surrogate: Surrogate | None) -> tuple[Population, CMAESState]:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         size = self._num_members(state.mean)
         z = normal_like(key, mean, num_samples=size)
         y = (z * state.scales[None]) @ state.basis.T  # (38), (39): y = B D z
@@ -98,7 +98,7 @@ class CMAES(Strategy):
 
     def update(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         x = flatten_members(population)
         d = self.space.num_dims(state.mean)
         p = default_parameters(d, x.shape[0])

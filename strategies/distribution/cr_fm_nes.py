@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
-from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import accumulate, expected_norm, flatten_members
+from zoo.strategies.distribution.base import accumulate, expected_norm, flatten, flatten_members
 from zoo.strategies.pairs import check_divides
 
 
@@ -64,7 +63,7 @@ class CRFMNES(Strategy):
 
     def std(self, state: CRFMNESState) -> Solution:
         """Returns sigma * D * sqrt(1 + v^2)."""
-        _, unravel = ravel(state.mean)
+        _, unravel = flatten(state.mean)
         return unravel(state.sigma * state.scales * jnp.sqrt(1 + jnp.square(state.v)))
 
     def _default_population_size(self, num_dims: int) -> int:
@@ -72,7 +71,7 @@ class CRFMNES(Strategy):
         return size + size % 2
 
     def _init(self, key: jax.Array, solution: Solution) -> CRFMNESState:
-        flat, _ = ravel(solution)
+        flat, _ = flatten(solution)
         d = self.space.num_dims(solution)
         v = normal_like(key, flat, num_samples=1)[0] / scalars.sqrt(d)
         v = self.space.restrict_flat(v)
@@ -86,7 +85,7 @@ class CRFMNES(Strategy):
         )
 
     def _ask(self, key: jax.Array, state: CRFMNESState, surrogate: Surrogate | None) -> tuple[Population, CRFMNESState]:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean) // 2)
         u, squared_norm = _direction(state.v)
         y = z + (jnp.sqrt(1 + squared_norm) - 1) * jnp.outer(z @ u, u)
@@ -94,7 +93,7 @@ class CRFMNES(Strategy):
         return jax.vmap(unravel)(jnp.concatenate([mean[None] + step, mean[None] - step])), state
 
     def _tell(self, state: CRFMNESState, population: Population, evaluation: Evaluation) -> CRFMNESState:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self.space.num_dims(state.mean)
         u, squared_norm = _direction(state.v)

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
-from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     accumulate,
     default_parameters,
+    flatten,
     flatten_members,
     numbers_for,
     weights_by_rank,
@@ -64,7 +64,7 @@ class LMMAES(Strategy):
 
     def std(self, state: LMMAESState) -> Solution:
         """Returns sigma * sqrt(diag(P P^T))."""
-        _, unravel = ravel(state.mean)
+        _, unravel = flatten(state.mean)
         shrink, gains = _factors(state, self.space.num_dims(state.mean))
         gram = state.directions @ state.directions.T
         # P = a (I + M^T W M), of which row k is a (e_k + M^T W^T m), m the k-th column of M.
@@ -74,7 +74,7 @@ class LMMAES(Strategy):
         return unravel(state.sigma * shrink * jnp.sqrt(jnp.maximum(squares, 0)))
 
     def _init(self, key: jax.Array, solution: Solution) -> LMMAESState:
-        flat, _ = ravel(solution)
+        flat, _ = flatten(solution)
         num_directions = self.num_directions or 4 + math.floor(3 * math.log(flat.size))
         return LMMAESState(
             mean=solution,
@@ -85,12 +85,12 @@ class LMMAES(Strategy):
         )
 
     def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean))
         return jax.vmap(unravel)(mean[None] + state.sigma * transform(state, z, self.space.num_dims(state.mean))), state
 
     def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         x = flatten_members(population)
         size, d = x.shape[0], self.space.num_dims(state.mean)
         p = default_parameters(d, size)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, number, static
-from zoo.core.promotion import ravel
+from zoo.strategies.distribution.base import flatten
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
 from zoo.strategies.distribution.eigen import decompose
 
@@ -98,8 +98,8 @@ class LRACMAES(Strategy):
 
     def _tell(self, state: LRACMAESState, population: Population, evaluation: Evaluation) -> LRACMAESState:
         old, new = state.cma, self._cma.update(state.cma, population, evaluation)
-        old_mean, unravel = ravel(old.mean)
-        mean_step = ravel(new.mean)[0] - old_mean
+        old_mean, unravel = flatten(old.mean)
+        mean_step = flatten(new.mean)[0] - old_mean
         # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
         covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
         covariance_step = self.space.restrict_flat(self.space.restrict_flat(covariance_step).T).T

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
-from zoo.core.promotion import ravel
 from zoo.strategies.distribution.base import (
     accumulate,
     adapt_step_size,
     default_parameters,
+    flatten,
     flatten_members,
     weights_by_rank,
 )
@@ -56,11 +56,11 @@ class MAES(Strategy):
 
     def std(self, state: MAESState) -> Solution:
         """Returns sigma * sqrt(diag(M M^T))."""
-        _, unravel = ravel(state.mean)
+        _, unravel = flatten(state.mean)
         return unravel(state.sigma * jnp.linalg.norm(state.factor, axis=1))
 
     def _init(self, key: jax.Array, solution: Solution) -> MAESState:
-        flat, _ = ravel(solution)
+        flat, _ = flatten(solution)
         return MAESState(
             mean=solution,
             sigma=jnp.asarray(self.sigma, flat.dtype),
@@ -70,14 +70,14 @@ class MAES(Strategy):
         )
 
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
         z = self.space.restrict_flat(z)  # `tell` goes by this noise
         x = mean[None] + state.sigma * (z @ state.factor.T)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
     def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         p = default_parameters(self.space.num_dims(state.mean), state.noise.shape[0])
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
 

@@ -19,6 +19,7 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    in_single,
     normal_like,
     number,
     static,
@@ -32,6 +33,8 @@ from zoo.strategies.distribution.base import (
     adapt_step_size,
     default_parameters,
     h_sigma,
+    moved,
+    perturbed,
     pull_in,
     squared_norms,
     weights_by_rank,
@@ -72,34 +75,40 @@ class SepCMAES(Strategy):
 
     def std(self, state: SepCMAESState) -> Solution:
         """Returns sigma * sqrt(C)."""
+        return jax.tree.map(lambda s, m: s.astype(m.dtype), self._std(state), state.mean)
+
+    def _std(self, state: SepCMAESState) -> Solution:
         return jax.tree.map(lambda c: state.sigma.astype(c.dtype) * jnp.sqrt(c), state.variances)
 
     def _init(self, key: jax.Array, solution: Solution) -> SepCMAESState:
+        single = in_single(solution)
         return SepCMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(solution))),
-            path_sigma=jax.tree.map(jnp.zeros_like, solution),
-            path_c=jax.tree.map(jnp.zeros_like, solution),
-            variances=jax.tree.map(jnp.ones_like, solution),
+            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(single))),
+            path_sigma=jax.tree.map(jnp.zeros_like, single),
+            path_c=jax.tree.map(jnp.zeros_like, single),
+            variances=jax.tree.map(jnp.ones_like, single),
             generation=jnp.zeros((), jnp.int32),
         )
 
     def _ask(self, key: jax.Array, state: SepCMAESState, surrogate: Surrogate | None):
-        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
-        return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, self.std(state), noise), state
+        noise = normal_like(key, state.variances, num_samples=self._num_members(state.mean))
+        return jax.tree.map(perturbed, state.mean, self._std(state), noise), state
 
     def _tell(self, state: SepCMAESState, population: Population, evaluation: Evaluation) -> SepCMAESState:
         d = self.space.num_dims(state.mean)
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
+        members, center = in_single(population), in_single(state.mean)
         if evaluation.repaired is not None:
-            norms = squared_norms(population, state.mean, self.std(state))
-            population = pull_in(population, state.mean, evaluation.repaired, norms, d)
-        y = jax.tree.map(lambda x, m: (x - m[None]) / state.sigma.astype(m.dtype), population, state.mean)
+            norms = squared_norms(members, center, in_single(self.std(state)))
+            members = pull_in(members, center, evaluation.repaired, norms, d)
+        deviations = jax.tree.map(lambda x, m: x - m[None], members, center)
+        y = jax.tree.map(lambda x: x / state.sigma.astype(x.dtype), deviations)
         y_mean = weighted_sum(weights, y)  # (41)
         y_squares = weighted_sum(weights, jax.tree.map(jnp.square, y))
-        mean = jax.tree.map(lambda m, s: m + state.sigma.astype(m.dtype) * s, state.mean, y_mean)  # (42)
+        mean = jax.tree.map(lambda m, s: moved(m, state.sigma.astype(s.dtype) * s), state.mean, y_mean)  # (42)
 
         whitened = jax.tree.map(lambda s, c: s / jnp.sqrt(c), y_mean, state.variances)
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)

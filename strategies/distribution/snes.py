@@ -9,10 +9,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    in_single,
+    normal_like,
+    number,
+    weighted_sum,
+)
 from zoo.core.promotion import times
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import pull_in, squared_norms
+from zoo.strategies.distribution.base import moved, perturbed, pull_in, squared_norms
 from zoo.strategies.shaping import utilities
 
 
@@ -49,35 +60,37 @@ class SNES(Strategy):
 
     def std(self, state: SNESState) -> Solution:
         """Returns the standard deviations of the search distribution."""
-        return state.std
+        return jax.tree.map(lambda s, m: s.astype(m.dtype), state.std, state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> SNESState:
-        return SNESState(solution, jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution))
+        return SNESState(solution, jax.tree.map(lambda x: jnp.full_like(x, self.sigma), in_single(solution)))
 
     def _ask(self, key: jax.Array, state: SNESState, surrogate: Surrogate | None) -> tuple[Population, SNESState]:
-        noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))
-        return jax.tree.map(lambda m, s, z: m[None] + s[None] * z, state.mean, state.std, noise), state
+        noise = normal_like(key, state.std, num_samples=self._num_members(state.mean))
+        return jax.tree.map(perturbed, state.mean, state.std, noise), state
 
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
         std_learning_rate, d = self.std_learning_rate, self.space.num_dims(state.mean)
         if evaluation.repaired is not None:
-            norms = squared_norms(population, state.mean, state.std)
-            population = pull_in(population, state.mean, evaluation.repaired, norms, d)
+            population, center = in_single(population), in_single(state.mean)
+            norms = squared_norms(population, center, state.std)
+            population = pull_in(population, center, evaluation.repaired, norms, d)
         if std_learning_rate is None:
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
-        step = weighted_sum(utility * self.mean_learning_rate, population)
+        step = weighted_sum(utility * self.mean_learning_rate, population, like=state.std)
 
         # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. A product, because XLA's CPU backend is some twenty
         # times slower at a sum over the leading axis.
-        squares = jax.tree.map(lambda m, s, x: jnp.square((x - m[None]) / s[None]), state.mean, state.std, population)
+        deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
+        squares = jax.tree.map(lambda y, s: jnp.square(y / s[None]), deviations, state.std)
         gradient = weighted_sum(utility, squares)
 
         def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:
             return clip_std(std * jnp.exp(times(0.5 * std_learning_rate, gradient)).astype(std.dtype))
 
         return SNESState(
-            mean=jax.tree.map(jnp.add, state.mean, step),
+            mean=jax.tree.map(moved, state.mean, step),
             std=jax.tree.map(new_std, state.std, gradient),
         )

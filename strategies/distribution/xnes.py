@@ -16,14 +16,14 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    in_single,
     normal_like,
     number,
     static,
     weighted_sum,
 )
-from zoo.core.promotion import ravel
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import flatten_members, pull_in
+from zoo.strategies.distribution.base import flatten, flatten_members, moved, pull_in
 from zoo.strategies.shaping import utilities
 
 _MAX_EXPONENT = 16.0
@@ -66,7 +66,7 @@ class XNES(Strategy):
 
     def std(self, state: XNESState) -> Solution:
         """Returns sigma * sqrt(diag(B B^T))."""
-        _, unravel = ravel(state.mean)
+        _, unravel = flatten(state.mean)
         return unravel(state.sigma * jnp.linalg.norm(state.shape, axis=1))
 
     def condition_number(self, state: XNESState) -> jax.Array:
@@ -75,16 +75,16 @@ class XNES(Strategy):
         return jnp.square(singular_values[0] / jnp.maximum(singular_values[-1], jnp.finfo(singular_values.dtype).tiny))
 
     def _init(self, key: jax.Array, solution: Solution) -> XNESState:
-        flat, _ = ravel(solution)
+        flat, _ = flatten(solution)
         return XNESState(solution, jnp.asarray(self.sigma, flat.dtype), jnp.eye(flat.size, dtype=flat.dtype))
 
     def _ask(self, key: jax.Array, state: XNESState, surrogate: Surrogate | None) -> tuple[Population, XNESState]:
-        mean, unravel = ravel(state.mean)
+        mean, unravel = flatten(state.mean)
         s = normal_like(key, mean, num_samples=self._num_members(state.mean))
         return jax.vmap(unravel)(mean[None] + state.sigma * (s @ state.shape.T)), state
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
-        flat, unravel = ravel(state.mean)
+        flat, unravel = flatten(state.mean)
         identity = self.space.identity(flat)  # B stays as it is for what is not searched: nothing else would bound it
         d = self.space.num_dims(state.mean)
         default = (9 + 3 * scalars.log(d)) / (5 * d * scalars.sqrt(d))
@@ -115,9 +115,9 @@ class XNES(Strategy):
         scale = jnp.minimum(1, _MAX_EXPONENT / jnp.maximum(jnp.linalg.norm(exponent), 1))
         exponent = jnp.where(is_usable, scale * exponent, 0)
         exponent_sigma = jnp.where(is_usable, jnp.clip(exponent_sigma, -_MAX_EXPONENT, _MAX_EXPONENT), 0)
+        step = weighted_sum(utility * self.mean_learning_rate, population, like=in_single(state.mean))
         return XNESState(
-            # mean + sigma B sum_k u_k s_k
-            mean=jax.tree.map(jnp.add, state.mean, weighted_sum(utility * self.mean_learning_rate, population)),
+            mean=jax.tree.map(moved, state.mean, step),  # mean + sigma B sum_k u_k s_k
             sigma=clip_std(state.sigma * jnp.exp(exponent_sigma)),
             # Padé's approximation takes less than half the time of an eigendecomposition of the symmetric exponent.
             shape=state.shape @ jax.scipy.linalg.expm(exponent),

@@ -12,7 +12,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.core import Evaluation, Population, Solution, State, Strategy, Surrogate, number, static, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    State,
+    Strategy,
+    Surrogate,
+    in_single,
+    number,
+    static,
+    weighted_sum,
+)
 from zoo.core.promotion import promotion_of_others, times
 from zoo.strategies.gradient import optimizers
 from zoo.strategies.pairs import check_divides
@@ -79,7 +90,7 @@ class DescentStrategy(Strategy):
 
     def start(self, solution: Solution) -> DescentState:
         """Returns what descends, at the initial solution."""
-        return DescentState(solution, self.transformation.init(solution), jnp.zeros((), jnp.int32))
+        return DescentState(solution, optimizers.start(self.transformation, solution), jnp.zeros((), jnp.int32))
 
     def descend(self, state: State, gradient: Solution) -> State:
         """Returns the state after a step of the optimizer along a gradient."""
@@ -160,7 +171,8 @@ class GradientStrategy(DescentStrategy):
         if evaluation.repaired is not None and self.subtracts_pairs:
             weights = weights + middle_weights(self.shape(evaluation.fitness), weights)
         # The weights sum to zero, so the mean drops out.
-        return weighted_sum(times(weights, 1 / self.sigma_of_members(state)), population, like=state.descent.mean)
+        weights = times(weights, 1 / self.sigma_of_members(state))
+        return in_single(weighted_sum(weights, population, like=in_single(state.descent.mean)))
 
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the standard deviation of the perturbations drawn in the state's generation."""

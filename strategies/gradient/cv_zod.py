@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Groups, Population, Solution, State, Surrogate, static
+from zoo.core import Evaluation, Groups, Population, Solution, State, Surrogate, in_single, static
 from zoo.core.promotion import common_dtype, promoted
 from zoo.strategies.gradient.base import DescentState, GradientStrategy, antithetic
 from zoo.strategies.gradient.optimizers import has_finite_square
@@ -75,20 +75,21 @@ class CVZOD(GradientStrategy):
         """
         is_any_known = jnp.any(_known_pairs(evaluation.fitness))
         correction = super().estimate(state, population, evaluation)
-        return jax.tree.map(lambda h, c: jnp.where(is_any_known, h + c, 0), state.hint, correction)
+        return jax.tree.map(lambda h, c: jnp.where(is_any_known, h + c, 0), in_single(state.hint), correction)
 
     def _init(self, key: jax.Array, solution: Solution) -> CVZODState:
         return CVZODState(
             descent=self.start(solution),
             hint=jax.tree.map(jnp.zeros_like, solution),
-            slopes=jnp.zeros(self._num_members(solution) // 2, common_dtype(*jax.tree.leaves(solution))),
+            slopes=jnp.zeros(self._num_members(solution) // 2, common_dtype(*jax.tree.leaves(solution), jnp.float32)),
         )
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:
         gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
         noise = self.draw(key, state)
         slopes = inner_products(noise, jax.tree.map(lambda g: g[None], gradient))[:, 0].astype(state.slopes.dtype)
-        is_usable = jnp.all(jnp.stack([jnp.all(has_finite_square(x)) for x in (slopes, *jax.tree.leaves(gradient))]))
+        numbers = (slopes, *jax.tree.leaves(in_single(gradient)))
+        is_usable = jnp.all(jnp.stack([jnp.all(has_finite_square(x)) for x in numbers]))
         hint = jax.tree.map(lambda g: jnp.where(is_usable, g, 0), gradient)
         slopes = jnp.where(is_usable, slopes, 0)
         return self.perturb(state, noise), state._replace(hint=hint, slopes=slopes)

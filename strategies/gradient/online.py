@@ -25,6 +25,7 @@ from zoo.core import (
     Solution,
     Surrogate,
     apply_mask,
+    in_single,
     sharding,
     static,
     weighted_sum,
@@ -117,8 +118,8 @@ class OnlineStrategy(GradientStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> OnlineState:
         num_pairs = self._num_members(solution) // 2
 
-        def zeros() -> Solution:  # anew for each: a loop may donate the state, and no array twice
-            return jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), solution)
+        def zeros(like: Solution) -> Solution:  # anew for each: a loop may donate the state, and no array twice
+            return jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), like)
 
         state = OnlineState(
             descent=self.start(solution),
@@ -135,8 +136,8 @@ class OnlineStrategy(GradientStrategy):
             return state._replace(sigma=sigma, perturbation=Blocks(keys, sigmas))
         return state._replace(
             sigma=sigma,
-            perturbation=None if self._noise_period == 1 else zeros(),
-            earlier=None if self._noise_period is None else zeros(),
+            perturbation=None if self._noise_period == 1 else zeros(solution),
+            earlier=None if self._noise_period is None else zeros(in_single(solution)),
         )
 
     def _ask(self, key: jax.Array, state: OnlineState, surrogate: Surrogate | None) -> tuple[Population, OnlineState]:
@@ -173,7 +174,7 @@ class OnlineStrategy(GradientStrategy):
             keep, add = (c.reshape(num_pairs, *[1] * (x.ndim - 1)).astype(x.dtype) for c in (~done, joins))
             return keep * (earlier + add * (x[:num_pairs] - x[num_pairs:]))
 
-        return told._replace(earlier=jax.tree.map(accumulate, state.earlier, population))
+        return told._replace(earlier=jax.tree.map(accumulate, state.earlier, in_single(population)))
 
     @property
     def _max_blocks(self) -> int | None:
@@ -219,9 +220,9 @@ def _sum_blocks(
 
         def added() -> Solution:
             noise = form.draw_rows(KeyWords(words=words, impl=impl).key, mean, rows)
-            return jax.tree.map(jnp.add, total, noise.weighted_sum(weights))
+            return jax.tree.map(jnp.add, total, in_single(noise.weighted_sum(weights)))
 
         return jax.lax.cond(any_in_batch(jnp.any(weights != 0)), added, lambda: total), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), mean)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), in_single(mean))
     return jax.lax.scan(add, zeros, (words, weights))[0]

@@ -1,13 +1,13 @@
 """Optimizers of optax as settings: a factory or a name, the transformation that it makes, and a step of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.core import Solution
+from zoo.core import Solution, in_single
 from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.clip_up import clip_up
 
@@ -41,6 +41,22 @@ def _by_name(name: str) -> Any:
     return clip_up if name == "clip_up" else getattr(optax, name, None)
 
 
+class Rounded(NamedTuple):
+    """State of an optimizer of a solution in half precision, which steps in single: small ones would be lost."""
+
+    state: optax.OptState
+    rest: Solution  # what rounding took off the solution
+
+
+def start(transformation: optax.GradientTransformation, solution: Solution) -> optax.OptState:
+    """Returns the initial state of an optimizer."""
+    single = in_single(solution)
+    state = transformation.init(single)
+    if all(x.dtype == y.dtype for x, y in zip(jax.tree.leaves(solution), jax.tree.leaves(single), strict=True)):
+        return state
+    return Rounded(state, jax.tree.map(jnp.zeros_like, single))
+
+
 def step(
     transformation: optax.GradientTransformation, gradient: Solution, state: optax.OptState, solution: Solution
 ) -> tuple[Solution, optax.OptState]:
@@ -49,6 +65,11 @@ def step(
     A step along a gradient that is not finite is left out, and so is one whose squared norm is not, which optimizers
     keep: they would never move again.
     """
+    if isinstance(state, Rounded):
+        exact = jax.tree.map(jnp.add, in_single(solution), state.rest)
+        new, new_state = step(transformation, in_single(gradient), state.state, exact)
+        rounded = jax.tree.map(lambda x, old: x.astype(old.dtype), new, solution)
+        return rounded, Rounded(new_state, jax.tree.map(jnp.subtract, new, in_single(rounded)))
     with promotion_of_others():  # Adam, for one, raises a float to the power of an integer array
         updates, new_state = transformation.update(gradient, state, solution)
         new = optax.apply_updates(solution, updates), new_state

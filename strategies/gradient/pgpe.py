@@ -10,7 +10,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, number, static, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Surrogate,
+    clip_std,
+    in_single,
+    normal_like,
+    number,
+    static,
+    weighted_sum,
+)
 from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic, middle_weights
 from zoo.strategies.pairs import check_divides
 from zoo.strategies.shaping import Shaping, get_shaping
@@ -68,7 +79,7 @@ class PGPE(DescentStrategy):
 
     def std(self, state: PGPEState) -> Solution:
         """Returns the standard deviations of the search distribution."""
-        return state.std
+        return jax.tree.map(lambda s, m: s.astype(m.dtype), state.std, state.descent.mean)
 
     def estimate(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate for the mean, unbiased without shaping.
@@ -78,7 +89,7 @@ class PGPE(DescentStrategy):
             population: The population that was evaluated.
             evaluation: Its evaluation.
         """
-        return jax.tree.map(lambda g, s: g / s / s, self._mean_step(population, evaluation), state.std)
+        return jax.tree.map(lambda g, s: g / s / s, self._mean_step(state, population, evaluation), state.std)
 
     def estimate_std(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns the gradient estimate for the standard deviations, unbiased without shaping; as `estimate`."""
@@ -88,21 +99,22 @@ class PGPE(DescentStrategy):
         return super()._default_population_size(num_dims) // 2 * 2
 
     def _init(self, key: jax.Array, solution: Solution) -> PGPEState:
-        std = jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution)
+        std = jax.tree.map(lambda x: jnp.full_like(x, self.sigma), in_single(solution))
         return PGPEState(self.start(solution), std)
 
     def _ask(self, key: jax.Array, state: PGPEState, surrogate: Surrogate | None) -> tuple[Population, PGPEState]:
         mean = state.descent.mean
-        noise = normal_like(key, mean, num_samples=self._num_members(mean) // 2)
+        noise = normal_like(key, state.std, num_samples=self._num_members(mean) // 2)
 
         def pairs(m: jax.Array, s: jax.Array, z: jax.Array) -> jax.Array:
-            return jnp.concatenate([m[None] + s[None] * z, m[None] - s[None] * z])
+            x = m.astype(z.dtype)[None]
+            return jnp.concatenate([x + s[None] * z, x - s[None] * z]).astype(m.dtype)
 
         return jax.tree.map(pairs, mean, state.std, noise), state
 
     def _tell(self, state: PGPEState, population: Population, evaluation: Evaluation) -> PGPEState:
         change = self._relative_std_step(state, population, evaluation)
-        told = self.descend(state, self._mean_step(population, evaluation))
+        told = self.descend(state, self._mean_step(state, population, evaluation))
 
         def new_std(std: jax.Array, change: jax.Array) -> jax.Array:
             bounded = jnp.clip(self.std_learning_rate * change, -self.max_std_change, self.max_std_change)
@@ -111,14 +123,14 @@ class PGPE(DescentStrategy):
 
         return told._replace(std=jax.tree.map(new_std, state.std, change))
 
-    def _mean_step(self, population: Population, evaluation: Evaluation) -> Solution:
+    def _mean_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns std^2 times the gradient of the mean, sum_i w_i (x_i - mean) / population_size."""
         shaped = get_shaping(self.shaping)(evaluation.fitness)
         weights = antithetic(shaped)
         if evaluation.repaired is not None:
             weights = weights + middle_weights(shaped, weights)
         # The weights sum to zero, so the mean drops out.
-        return weighted_sum(weights / weights.shape[0], population)
+        return weighted_sum(weights / weights.shape[0], population, like=state.std)
 
     def _relative_std_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
         """Returns std times the gradient of the standard deviations: the mean over the pairs of (f - b) (z^2 - 1)."""
@@ -134,4 +146,5 @@ class PGPE(DescentStrategy):
             z = jnp.square((x - m[None]) / s[None])
             return (z[:num_pairs] + z[num_pairs:]) / 2
 
-        return weighted_sum(weights, jax.tree.map(squares, state.std, state.descent.mean, population))
+        members, mean = in_single(population), in_single(state.descent.mean)
+        return weighted_sum(weights, jax.tree.map(squares, state.std, mean, members))

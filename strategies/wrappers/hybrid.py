@@ -117,7 +117,7 @@ class Hybrid(Wrapper):
         return HybridState(
             base=None if part.is_empty else self.base.init(key, part.split(solution)),
             weights=weights,
-            optimizer_state=self._transformation.init(weights),
+            optimizer_state=optimizers.start(self._transformation, weights),
             gradient=jax.tree.map(jnp.zeros_like, weights),
         )
 

@@ -397,7 +397,13 @@ def test_the_exact_gradient_is_the_mean_over_episodes_and_must_be_finite():
         ),
         ("random_search", "blackbox/sphere", {}, TypeError, r"RandomSearch has no `estimate`"),
         ("nres", "unrolled/influence_balancing", {}, ValueError, r"InfluenceBalancing never ends .* Give it a horizon"),
-        ("open_es", "blackbox/sphere", {"num_samples": 1}, ValueError, r"num_samples must be at least 2, got 1"),
+        (
+            "open_es",
+            "blackbox/sphere",
+            {"num_samples": 1},
+            ValueError,
+            r"num_samples must be a whole number of at least 2, got 1",
+        ),
         (
             "tbptt",
             "rl/CartPole-v1",

@@ -555,7 +555,7 @@ def test_where_no_sample_is_finite_the_gradient_is_zero_but_a_bad_cotangent_show
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"target_rate": 1.0}, "0 < target_rate < 1"),
         ({"num_probes": 0}, "num_probes >= 1"),
-        ({"tolerance": math.nan}, "tolerance >= 0"),
+        ({"tolerance": math.nan}, "tolerance must be a number, got nan"),
         ({"sigma_range": (1.0, 0.1)}, "sigma_range must be 0 < low < high"),
         ({"sigma": 0.0}, "sigma must be a positive number"),
         ({"sigma": "adaptive"}, "positive number or 'auto', got 'adaptive'"),

@@ -327,7 +327,7 @@ def test_a_folder_that_is_a_file(tmp_path):
         ({"strategy": "sness"}, ValueError, "Unknown strategy 'sness'"),
         ({"problem": "supervised/digit"}, ValueError, "Unknown problem"),
         ({"strategy": "bptt", "problem": CARTPOLE, "exclude": ()}, TypeError, "surrogate gradient"),
-        ({"key": "seed"}, TypeError, "Expected a random key"),
+        ({"key": "seed"}, TypeError, "key must be a random key"),
     ],
 )
 def test_mistakes_show_before_anything_runs(changes, error, message, advanced, tmp_path):

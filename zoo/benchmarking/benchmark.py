@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from zoo.benchmarking.pair import Pair, PairTask, failed_pair
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
+from zoo.core.arguments import check_count, checks_arguments, shown
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, from_first_process, is_first_process
@@ -37,6 +38,7 @@ _EXECUTORS = ("local", "ray")
 _FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
 
 
+@checks_arguments
 def benchmark(
     strategies: Iterable[str | Strategy] | Mapping[str, str | Strategy],
     problems: Iterable[str | Problem] | Mapping[str, str | Problem],
@@ -104,14 +106,20 @@ def benchmark(
     >>> results.summary().strategy.tolist()
     ['cma_es', 'random_search']
     """
-    if isinstance(num_seeds, bool) or not isinstance(num_seeds, (int, np.integer)) or num_seeds < 1:
-        raise ValueError(f"num_seeds must be a positive whole number, got {num_seeds!r}.")
+    check_count(num_seeds, "num_seeds")
     num_seeds, key = int(num_seeds), as_key(key)
     folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
-    tasks = _tasks(strategies, problems, strategy_settings or {}, problem_settings or {}, num_steps, num_scores)
+    tasks = _tasks(
+        strategies,
+        problems,
+        {} if strategy_settings is None else strategy_settings,
+        {} if problem_settings is None else problem_settings,
+        num_steps,
+        num_scores,
+    )
 
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
     pairs: dict[int, Pair] = {}  # by number: an executor may finish them in any order
@@ -226,6 +234,8 @@ def _labelled(items: Any, base: type, kind: str) -> dict[str, Any]:
         items = [items]
     if isinstance(items, Mapping):
         labelled = dict(items)
+    elif not isinstance(items, Iterable):
+        raise TypeError(f"benchmark expects ids or instances for its {_PLURALS[kind]}, got {shown(items)}.")
     else:
         labelled = {}
         for item in items:
@@ -241,7 +251,12 @@ def _labelled(items: Any, base: type, kind: str) -> dict[str, Any]:
     return labelled
 
 
+_PLURALS = {"strategy": "strategies", "problem": "problems"}
+
+
 def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any]) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{argument} must be a mapping from labels, got {shown(given)}.")
     known = list(known)
     for label in given:
         if label not in known:

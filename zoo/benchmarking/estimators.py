@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_solution, check_start
 from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.compiled import ask_and_evaluate
@@ -88,6 +89,7 @@ class _Sample(NamedTuple):
     steps: Any  # []
 
 
+@checks_arguments
 def estimator_statistics(
     strategy: str | Strategy,
     problem: str | Problem,
@@ -117,7 +119,8 @@ def estimator_statistics(
 
     Raises:
         TypeError: If the strategy estimates no gradient.
-        ValueError: If the problem never ends an episode, `num_samples` is below 2, or there is nothing to compare with.
+        ValueError: If the problem never ends an episode, `num_samples` is below 2, there is nothing to compare with, or
+            the solution does not fit the problem or is not finite.
 
     >>> import zoo
     >>> problem = zoo.make_problem("blackbox/sphere", num_dims=2)
@@ -137,10 +140,13 @@ def estimator_statistics(
             f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
             "in. Give it a horizon."
         )
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
+    check_count(num_samples, "num_samples", at_least=2)
+    check_count(num_exact, "num_exact", at_least=0)
     key_solution, key_reference, key_samples, key_exact = jax.random.split(as_key(key), 4)
-    solution = check_solution(problem.initial_solution(key_solution) if solution is None else solution)
+    if solution is None:
+        solution = check_solution(problem.initial_solution(key_solution))
+    else:
+        solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, key_solution))
     exact = _exact_gradient(problem, solution, key_exact, num_exact)
 
     sigma = getattr(strategy, "sigma", None) if sigma is None else sigma

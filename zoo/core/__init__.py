@@ -33,7 +33,7 @@ from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
 from zoo.core.unrolled import UnrolledProblem
-from zoo.core.vectors import at_least_float32, scale_down, unit
+from zoo.core.vectors import at_least_float32, in_single, scale_down, unit
 
 __all__ = [
     "Evaluation",
@@ -64,6 +64,7 @@ __all__ = [
     "full_mask",
     "gradient_of_members",
     "group_keys",
+    "in_single",
     "keep_best",
     "kept_fraction",
     "leaf",

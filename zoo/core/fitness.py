@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.vectors import at_least_float32
+
 _DIGITS = 100  # of a value that is no number, in messages
 
 
@@ -14,7 +16,7 @@ def as_fitness(values: Any, source: str) -> jax.Array:
     """Returns fitness values as a floating-point array.
 
     Whole numbers and booleans are converted. Values from the host, in double precision or as wide integers, are
-    rounded to JAX's precision.
+    rounded to JAX's precision. Half precision becomes single: it cannot hold the ranks of a large population.
 
     Args:
         values: An array or a sequence of numbers.
@@ -24,9 +26,9 @@ def as_fitness(values: Any, source: str) -> jax.Array:
         TypeError: If they are no real numbers.
     """
     if not isinstance(values, jax.Array):
-        return jnp.asarray(on_host(values, source, jax.dtypes.canonicalize_dtype(float)))
+        values = jnp.asarray(on_host(values, source, jax.dtypes.canonicalize_dtype(float)))
     if jnp.issubdtype(values.dtype, jnp.floating):
-        return values
+        return values.astype(at_least_float32(values.dtype))
     _check_kind(values.dtype, values.dtype, source)
     return values.astype(float)
 

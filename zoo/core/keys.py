@@ -1,25 +1,68 @@
 """Random keys, as users give them and as JAX has them."""
 
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import is_whole, shown
 
-def as_key(key: Any) -> jax.Array:
-    """Returns a random key from a seed, a key, or a key of the older kind.
+
+def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Array:
+    """Returns one random key from a seed, a key, or a key of the older kind.
+
+    Args:
+        key: A whole number, `jax.random.key(seed)`, or `jax.random.PRNGKey(seed)`.
+        name: What it is called, for messages.
+        takes_seeds: Whether a seed will do: not where the same one would be given again and again.
 
     Raises:
         TypeError: If it is none of them.
+        ValueError: If the seed is out of range, or there are several keys.
     """
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and is_key(key):
+    if takes_seeds and is_whole(key):
+        return jax.random.key(check_seed(key, name))
+    if is_key(key):
+        if key.shape:
+            raise ValueError(
+                f"{name} must be one random key, got an array of keys of shape {key.shape}. Pass one of them; "
+                "zoo.benchmark(num_seeds=...) runs several seeds."
+            )
         return key
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32:
+        expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+        if key.shape != expected:
+            raise ValueError(
+                f"{name} must be one random key; raw keys of this generator have shape {expected}, got {key.shape}. "
+                "Pass one key of an array, or say of which generator it is: jax.random.wrap_key_data(key, impl='rbg')."
+            )
         return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(f"Expected a random key, jax.random.key(seed), or a seed; got {key!r}.")
+    raise TypeError(
+        f"{name} must be a random key, jax.random.key(seed){', or a seed' * takes_seeds}, got {shown(key)}."
+    )
+
+
+def check_seed(seed: Any, name: str) -> int:
+    """Returns a seed as an integer.
+
+    JAX keeps 32 bits of a seed unless it computes in double precision, so that larger ones would silently be the same.
+
+    Args:
+        seed: A whole number.
+        name: What it is called, for messages.
+
+    Raises:
+        TypeError: If it is no whole number.
+        ValueError: If it is out of range.
+    """
+    if not is_whole(seed):
+        raise TypeError(f"{name} must be a seed, a whole number, got {shown(seed)}.")
+    bits = 63 if jax.config.jax_enable_x64 else 32  # pyright: ignore[reportAttributeAccessIssue]
+    if not 0 <= seed < 2**bits:
+        raise ValueError(f"{name} must be a seed from 0 to 2**{bits} - 1, got {shown(seed)}.")
+    return operator.index(seed)
 
 
 def is_key(value: Any) -> bool:

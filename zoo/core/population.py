@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import sharding
+from zoo.core.arguments import check_count, shown
 from zoo.core.settings import PytreeDataclass
 
 Population = Any
@@ -40,9 +41,11 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
     >>> zoo.map_members(lambda x: jnp.sum(x**2), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
     Array([ 5., 25.], dtype=float32)
     """
+    if not callable(fn):
+        raise TypeError(f"map_members: fn must be a function of one solution, got {shown(fn)}.")
     size = population_size(population)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"map_members: batch_size must be at least 1, got {batch_size}.")
+    if batch_size is not None:
+        check_count(batch_size, "map_members: batch_size")
     sharding.check_divides(size, "A population")
     if isinstance(population, ImplicitPopulation):
         return population.map(fn, *args, batch_size=batch_size)

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments, shown
 from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
 from zoo.core.fitness import as_fitness
 from zoo.core.population import map_members, population_size
 from zoo.core.sensitivity import Sensitivity, gradient_of_step
 from zoo.core.settings import PytreeDataclass, leaf, static
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_solution, start_or_initialiser
 from zoo.core.surrogate import Surrogate, SurrogateGradient
 
 Statistics = Any
@@ -280,6 +281,7 @@ class FunctionProblem(Problem):
         return super().init_aux(solution) if self.has_aux else {}
 
 
+@checks_arguments
 def from_function(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],
@@ -293,8 +295,8 @@ def from_function(
 
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise; `fn(key, solution, *data)` if `takes_key`.
-        solution: The initial solution, a pytree of floating-point arrays; or a function from a key to one, so that
-            each seed of a benchmark starts elsewhere.
+        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters; or a
+            function from a key to one, so that each seed of a benchmark starts elsewhere.
         data: Large arrays belong here rather than in the function's closure, where they would be compiled in as
             constants.
         takes_key: Whether the function is random. The members of a group get the same key.
@@ -303,16 +305,24 @@ def from_function(
         member_batch_size: Evaluate at most this many members at a time.
 
     Raises:
-        TypeError: If `fn` is not callable or the solution has leaves that are not floating-point arrays.
+        TypeError: If `fn` is not callable, the solution has leaves that are not floating-point arrays, or it cannot be
+            told from a function.
+        ValueError: If the solution has no entries, or is not finite.
 
     >>> import jax.numpy as jnp, zoo
     >>> problem = zoo.from_function(lambda x: jnp.sum((x - 1.0) ** 2), jnp.zeros(3))
     """
     if not callable(fn):
         raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
-    start = {"init_fn": solution} if callable(solution) else {"solution": check_solution(solution)}
+    if not isinstance(data, (tuple, list)):  # an array would be taken apart into its rows
+        raise TypeError(f"data must be a tuple of what the function takes, data=(x,), got {shown(data)}.")
     return FunctionProblem(
-        fn=fn, data=tuple(data), takes_key=takes_key, has_aux=has_aux, member_batch_size=member_batch_size, **start
+        fn=fn,
+        data=tuple(data),
+        takes_key=takes_key,
+        has_aux=has_aux,
+        member_batch_size=member_batch_size,
+        **start_or_initialiser(solution),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self, dataclass_transform
 
 import jax
 
+from zoo.core.arguments import MAX_COUNT, check_flag, shown
 from zoo.core.short import short_call
 
 _BOUNDS = "zoo_bounds"
@@ -117,6 +118,8 @@ class PytreeDataclass:
                 )
             elif isinstance(value, list) and not field.metadata.get("pytree_node", True):
                 value = tuple(value)  # static values are hashed
+            elif field.type is bool:
+                check_flag(value, f"{type(self).__name__}.{field.name}")
             object.__setattr__(self, field.name, value)
             self._check_bounds(field.name, value, bounds)
 
@@ -131,6 +134,8 @@ class PytreeDataclass:
             return value
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}.")
+        if int(value) > MAX_COUNT:
+            raise ValueError(f"{type(self).__name__}.{name} must be at most {MAX_COUNT}, got {shown(value)}.")
         return int(value)
 
     def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:

@@ -1,17 +1,26 @@
 """A solution: a pytree of floating-point arrays, in the user's own structure."""
 
+import dataclasses
+import functools
+import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
 
 
-def check_solution(solution: Solution) -> Solution:
+def check_solution(solution: Solution, name: str = "the solution") -> Solution:
     """Returns the solution as JAX arrays of fixed dtype, or says what is wrong with it.
+
+    Args:
+        solution: The solution.
+        name: What it is called, for messages.
 
     Raises:
         TypeError: If a leaf is not a floating-point array.
@@ -19,22 +28,129 @@ def check_solution(solution: Solution) -> Solution:
     """
     leaves = jax.tree_util.tree_leaves_with_path(solution)
     if not leaves:
-        raise ValueError("The solution is an empty pytree: there is nothing to optimise. Expected arrays of floats.")
+        raise ValueError(f"Expected arrays of floats, but {name} is an empty pytree: there is nothing to optimise.")
     for path, leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and isinstance(leaf, float):
             continue
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            name = jax.tree_util.keystr(path) or "the solution"
             raise TypeError(
-                f"Solutions are pytrees of floating-point arrays, but {name} is "
+                f"Solutions are pytrees of floating-point arrays, but {_leaf_name(path, name)} is "
                 f"{type(leaf).__name__ if dtype is None else dtype}. Convert it (x.astype(float)), or keep what is "
                 "not optimised out of the solution."
             )
     if num_dims(solution) == 0:
-        raise ValueError(f"The solution has no entries: its arrays have shapes {[x.shape for _, x in leaves]}.")
+        raise ValueError(f"Expected numbers, but {name} has no entries: {[x.shape for _, x in leaves]} are the shapes.")
     # An explicit dtype drops the weak type of Python floats, which would otherwise change under a scan.
     return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(jnp.result_type(x))), solution)
+
+
+def check_start(solution: Solution, like: Solution = None, name: str = "solution") -> Solution:
+    """Returns a solution that a user gave, as `check_solution` does, or says what is wrong with its numbers or shapes.
+
+    Values are looked at only where they are known, which they are not under `jit`.
+
+    Args:
+        solution: The solution.
+        like: A solution of the problem, of which only structure and shapes are used; `None`: anything will do.
+        name: What it is called, for messages.
+
+    Raises:
+        TypeError: If a leaf is not a floating-point array.
+        ValueError: If there is nothing to optimise, an entry is NaN or infinite, or it does not fit.
+    """
+    checked = check_solution(solution, "the solution" if name == "solution" else name)
+    if like is not None:
+        _check_fits(checked, like, name)
+    check_finite(checked, name)
+    return checked
+
+
+def check_finite(solution: Solution, name: str) -> None:
+    """Raises a `ValueError` that names the first leaf that is not finite, of those whose values are known here."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(solution):
+        if isinstance(leaf, Tracer) or not leaf.is_fully_addressable:
+            continue
+        values = jax.device_get(leaf)
+        num_bad = values.size - np.count_nonzero(np.isfinite(values))
+        if num_bad:
+            raise ValueError(
+                f"{name} must be finite, but {num_bad} of {values.size} entries of {_leaf_name(path)} are NaN or "
+                "infinite. Start from finite numbers."
+            )
+
+
+def _check_fits(solution: Solution, like: Solution, name: str) -> None:
+    """Raises a `ValueError` that names the first leaf that is not as in `like`."""
+    given, expected = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (solution, like))
+    for path, leaf in expected.items():
+        if path not in given:
+            raise ValueError(
+                f"{name} must have the structure of the problem's solution: expected {_leaf_name(path)} of shape "
+                f"{leaf.shape}, got none; there are {_leaf_names(given)}."
+            )
+        if given[path].shape != leaf.shape:
+            raise ValueError(
+                f"{name} must have the shapes of the problem's solution: expected {leaf.shape} in {_leaf_name(path)}, "
+                f"got {given[path].shape}."
+            )
+    for path, leaf in given.items():
+        if path not in expected:
+            raise ValueError(
+                f"{name} must have the structure of the problem's solution: expected nothing else than "
+                f"{_leaf_names(expected)}, got {_leaf_name(path)} of shape {leaf.shape}."
+            )
+    structures = [jax.tree.structure(tree) for tree in (solution, like)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"{name} must have the structure of the problem's solution: expected {structures[1]}, got {structures[0]}."
+        )
+
+
+def _leaf_name(path: Any, of_array: str = "the array") -> str:
+    return jax.tree_util.keystr(path) or of_array
+
+
+def _leaf_names(leaves: dict[Any, Any]) -> str:
+    names = [_leaf_name(path) for path in leaves]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def start_or_initialiser(solution: Solution | Callable[[jax.Array], Solution]) -> dict[str, Any]:
+    """Returns a solution as `solution`, or a function from a random key to one as `init_fn`.
+
+    A pytree that holds arrays is a solution, also if it can be called, as modules can.
+
+    Raises:
+        TypeError: If it is neither, or might be both.
+        ValueError: If the solution has no entries, or is not finite.
+    """
+    return {"init_fn": solution} if _is_initialiser(solution) else {"solution": check_start(solution)}
+
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type)
+
+
+def _is_initialiser(solution: Any) -> bool:
+    if not callable(solution):
+        return False
+    # Methods of Equinox's modules are pytrees themselves; compiled functions have what they wrap.
+    if isinstance(solution, _FUNCTIONS) or hasattr(solution, "__func__") or hasattr(solution, "__wrapped__"):
+        return True
+    if any(map(_is_floats, jax.tree.leaves(solution))):
+        return False
+    attributes = getattr(solution, "__dict__", {})
+    if dataclasses.is_dataclass(solution) or any(map(_is_floats, jax.tree.leaves(attributes))):
+        raise TypeError(
+            f"A {type(solution).__name__} can be called, so it might be a solution or a function from a random key to "
+            "one. As a solution pass a pytree of arrays, such as the variables of a Flax module, or register the class "
+            "with JAX; as a function pass it within another, lambda key: module(key)."
+        )
+    return True
+
+
+def _is_floats(value: Any) -> bool:
+    return isinstance(value, (float, np.ndarray, np.generic, jax.Array))
 
 
 def num_dims(solution: Solution) -> int:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.evaluation import Evaluation, Groups, checked_evaluation
+from zoo.core.keys import as_key
 from zoo.core.masks import Mask
 from zoo.core.population import Population, population_size, take_member
 from zoo.core.settings import PytreeDataclass, leaf, static
-from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.space import Space
 from zoo.core.surrogate import Surrogate, checked_surrogate
 from zoo.core.vectors import squared_ratio
@@ -49,11 +50,12 @@ class Strategy(PytreeDataclass, abc.ABC):
             solution: The initial solution, a pytree of floating-point arrays of any shapes.
 
         Raises:
-            TypeError: If a leaf of the solution is not a floating-point array.
-            ValueError: If the solution has no leaves or no entries.
+            TypeError: If a leaf of the solution is not a floating-point array, or the key is none.
+            ValueError: If the solution has no leaves or no entries, or is not finite; or there are several keys.
         """
         # Copied, so that a loop may donate its state without taking the caller's arrays with it.
-        return self._init(key, jax.tree.map(jnp.copy, check_solution(solution)))
+        key = as_key(key, takes_seeds=False)
+        return self._init(key, jax.tree.map(jnp.copy, check_start(solution)))
 
     def ask(self, key: jax.Array, state: State, surrogate: Surrogate | None = None) -> tuple[Population, State]:
         """Draws the next population.
@@ -67,10 +69,11 @@ class Strategy(PytreeDataclass, abc.ABC):
             The population, each leaf `[population_size, *leaf.shape]`, and the new state.
 
         Raises:
-            TypeError: If the strategy needs a surrogate gradient and there is none.
+            TypeError: If the strategy needs a surrogate gradient and there is none, or the key is none.
+            ValueError: If there are several keys.
         """
         name = type(self).__name__ if self.takes_surrogate(state) else None
-        return self._ask(key, state, checked_surrogate(surrogate, needed_by=name))
+        return self._ask(as_key(key, takes_seeds=False), state, checked_surrogate(surrogate, needed_by=name))
 
     def takes_surrogate(self, state: State) -> bool:
         """Returns whether `ask` takes a surrogate gradient, and cannot do without."""

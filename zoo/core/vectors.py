@@ -43,6 +43,11 @@ def squared_ratio(stds: Solution) -> jax.Array:
     return jnp.where(largest > 0, jnp.square(largest / jnp.where(smallest > 0, smallest, 1)), 1)
 
 
+def in_single(values: Any) -> Any:
+    """Returns a pytree of arrays, those in half precision in single; others keep their dtypes."""
+    return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), values)
+
+
 def at_least_float32(dtype: Any) -> Any:
     """Returns the dtype, or single precision instead of half, which has no linear algebra."""
     return common_dtype(dtype, jnp.float32)

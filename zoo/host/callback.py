@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from zoo.core.arguments import checks_arguments
+
 _Spec = tuple[Any, list[tuple[tuple[int, ...], Any]]]
 """Structure of a result, and shape and dtype of each of its leaves."""
 
 
+@checks_arguments
 def from_numpy(fn: Callable[..., Any], *, result: Any = None, vectorized: bool = False) -> "HostFunction":
     """Wraps a function of NumPy arrays so that it can be called under `jit`, `vmap` and `scan`.
 

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.evaluation import Evaluation, total_steps
 from zoo.core.fitness import on_host
 from zoo.core.population import materialize
 from zoo.core.problem import Problem, check_population_size, group_keys
 from zoo.core.settings import leaf, static
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, start_or_initialiser
 from zoo.host.callback import from_numpy
 from zoo.host.processes import ProcessPool
 from zoo.host.worker import Answer, Task, evaluate
@@ -167,6 +168,7 @@ class PythonProblem(HostProblem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
 
+@checks_arguments
 def from_python(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],
@@ -187,8 +189,8 @@ def from_python(
     Args:
         fn: `fn(solution)` returns the number to minimise; it gets the solution as NumPy arrays in the structure of the
             initial one. `fn(seed, solution)` if `takes_seed`.
-        solution: The initial solution, a pytree of floating-point arrays; or a function from a key to one, so that
-            each seed of a benchmark starts elsewhere.
+        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters; or a
+            function from a key to one, so that each seed of a benchmark starts elsewhere.
         batched: Whether `fn` takes several members at once, as arrays stacked along a leading axis `[k, ...]` (and
             seeds `[k]`), and returns `[k]`. Each process gets an equal part of the population; if it fails, its
             members are evaluated one by one.
@@ -203,9 +205,9 @@ def from_python(
         member_batch_size: Evaluate at most this many members at a time.
 
     Raises:
-        TypeError: If `fn` is not callable or cannot be hashed, or the solution has leaves that are not floating-point
-            arrays.
-        ValueError: If there is a timeout without worker processes.
+        TypeError: If `fn` is not callable or cannot be hashed, the solution has leaves that are not floating-point
+            arrays, or it cannot be told from a function.
+        ValueError: If there is a timeout without worker processes, or the solution has no entries or is not finite.
 
     >>> import numpy as np, zoo
     >>> problem = zoo.from_python(lambda x: np.sum((x - 1.0) ** 2), np.zeros(3))
@@ -221,7 +223,6 @@ def from_python(
             f"from_python needs a function that can be hashed, by which problems are told apart, got an unhashable "
             f"{type(fn).__name__}. Pass a plain function, or give the class a __hash__."
         ) from None
-    start = {"init_fn": solution} if callable(solution) else {"solution": check_solution(solution)}
     return PythonProblem(
         fn=fn,
         batched=batched,
@@ -230,7 +231,7 @@ def from_python(
         num_processes=num_processes,
         timeout=timeout,
         member_batch_size=member_batch_size,
-        **start,
+        **start_or_initialiser(solution),
     )
 
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, gather, is_first_process, replicate
-from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.solution import Solution, check_finite, check_solution, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
@@ -205,6 +205,7 @@ class _Drive:
         clock = time.perf_counter()
         arguments, batched = (self._strategy, self._problem), self._batched
         run_keys, carry = compiled.start(*arguments, keys, self._options.solution, batched=batched)
+        check_finite(carry.best_solution, "The initial solution")
         advance = functools.partial(compiled.advance, batched=batched)
         nothing = np.zeros(len(self._stopped_by), np.int32)
         limits = _limits(compiled.Limits(nothing, nothing, nothing), batched)

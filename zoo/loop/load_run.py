@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop import compiled
@@ -23,6 +24,7 @@ from zoo.loop.result import ARRAYS, TREES, RunResult
 from zoo.registry import resolve
 
 
+@checks_arguments
 def load_run(
     folder: str | pathlib.Path, problem: str | Problem | None = None, strategy: str | Strategy | None = None
 ) -> RunResult:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.evaluation import Evaluation
 from zoo.core.fitness import on_host
+from zoo.core.keys import check_seed
 from zoo.core.population import Population, materialize
-from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.loop import compiled
 from zoo.loop.converged import Converged
@@ -63,10 +65,11 @@ class Optimizer:
         **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
 
     Raises:
-        TypeError: If the strategy needs a surrogate gradient, the solution is none, or a setting is unknown.
-        ValueError: If a setting is invalid.
+        TypeError: If the strategy needs a surrogate gradient, solution or seed are none, or a setting is unknown.
+        ValueError: If a setting is invalid, or the solution is not finite.
     """
 
+    @checks_arguments
     def __init__(
         self,
         strategy: str | Strategy,
@@ -78,6 +81,8 @@ class Optimizer:
         stop: Converged | None = _STOP,
         **settings: Any,
     ):
+        if max_evaluations is not None:
+            check_count(max_evaluations, "max_evaluations")
         solution = jax.tree.map(np.asarray, solution)
         self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
         try:
@@ -90,9 +95,9 @@ class Optimizer:
         self._stop = None if strategy.restarts else stop
         self._target, self._max_evaluations = target, max_evaluations
         with self._precision():
-            solution = check_solution(solution)
+            solution = check_start(solution)
             self.strategy = strategy.for_solution(solution)
-            self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+            self._key = np.asarray(jax.random.key_data(jax.random.key(check_seed(seed, "seed"))))
             self._search = _start(self.strategy, self._key, solution)
             self._initial_std, _ = map(float, compiled.spread(self.strategy, self._search.told))
         self._was_asked = False

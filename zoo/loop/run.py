@@ -8,9 +8,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
-from zoo.core.solution import Solution, num_dims
+from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
@@ -21,6 +22,7 @@ from zoo.loop.result import RunResult
 from zoo.registry import given_strategy, resolve
 
 
+@checks_arguments
 def run(
     strategy: str | Strategy | None = None,
     problem: str | Problem | None = None,
@@ -60,7 +62,8 @@ def run(
         target: Stop when the headline score is at least as good as this.
         stop: Stop when the search has converged, `zoo.Converged()`. That is looked at in every 100th generation; in
             every one, if the host computes the problem.
-        solution: Initial solution; default: `problem.initial_solution`.
+        solution: Initial solution, in the structure and the shapes of the problem's; default:
+            `problem.initial_solution`.
         callback: Called after each scoring with a `Progress`; a true return value stops the run.
         checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
             there resumes from it: the result is bit-identical to that of an uninterrupted run. Of a damaged one, the
@@ -79,8 +82,9 @@ def run(
 
     Raises:
         ValueError: If a budget is invalid or spent, the checkpoint is another run's, its folder cannot be written or is
-            in use, the population cannot be divided, or the result to start from does not fit.
-        TypeError: If the strategy does not fit the problem, or there is none.
+            in use, the population cannot be divided, the solution or the result to start from does not fit, the
+            solution is not finite, or there is not one key but several.
+        TypeError: If the strategy does not fit the problem, there is none, or the key is none.
 
     >>> import zoo
     >>> result = zoo.run("cma_es", "blackbox/sphere", key=0, num_generations=200)
@@ -99,6 +103,8 @@ def run(
         call |= _call_of_start(start, *given)
     strategy, problem = resolve(strategy, problem)
     _check_stop(stop, strategy)
+    if solution is not None:
+        solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, key))
     budget = Budget.make(problem, num_generations, num_steps, num_scores, needs_scores=target is not None)
     before = None if start is None else start.progress()
     if before is not None:
@@ -178,6 +184,7 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
     }
 
 
+@checks_arguments
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,

@@ -8,6 +8,8 @@ from typing import Any
 import jax.core
 import numpy as np
 
+from zoo.core.arguments import check_flag, check_number
+
 _CHOICES = {
     "sampler": ("normal", "orthogonal", "sobol"),
     "forward": ("exact", "mean"),
@@ -42,6 +44,10 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"zoo.smooth: {name} must be a whole number, got {value!r}.")
+        for name in ("antithetic", "batched"):
+            check_flag(getattr(self, name), f"zoo.smooth: {name}")
+        for name in ("target_rate", "tolerance"):
+            check_number(getattr(self, name), f"zoo.smooth: {name}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"zoo.smooth: {name} must be one of {choices}, got {getattr(self, name)!r}.")

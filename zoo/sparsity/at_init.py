@@ -28,11 +28,12 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
 from zoo.core.problem import Problem
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_solution, check_start
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
 from zoo.sparsity.tickets import Ticket
@@ -41,6 +42,7 @@ Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
 Flow = Callable[[Solution], jax.Array]
 
 
+@checks_arguments
 def prune_at_init(
     problem: str | Problem,
     kept: float,
@@ -77,8 +79,8 @@ def prune_at_init(
         The ticket; it is not trained, so `mean` is `None`.
 
     Raises:
-        ValueError: If a setting is out of range; or the criterion says nothing: all scores are zero, or some are not
-            finite.
+        ValueError: If a setting is out of range; the solution does not fit the problem or is not finite; or the
+            criterion says nothing: all scores are zero, or some are not finite.
         TypeError: If the problem lacks what the criterion needs, a gradient or a network.
 
     >>> import zoo
@@ -90,7 +92,10 @@ def prune_at_init(
     _check_settings(kept, criterion, num_batches=num_batches, num_iterations=num_iterations)
     _check_problem(problem, criterion, flow)
     keys = run_keys(as_key(key))
-    solution = check_solution(problem.initial_solution(keys.solution) if solution is None else solution)
+    if solution is None:
+        solution = check_solution(problem.initial_solution(keys.solution))
+    else:
+        solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, keys.solution))
     exclude = as_patterns(exclude, "exclude")
     size = num_prunable(solution, prunable_leaves(solution, exclude))
     num_kept = max(round(kept * size), 1)
@@ -211,9 +216,8 @@ def _check_settings(kept: Any, criterion: Any, **counts: Any) -> None:
     if criterion not in get_args(Criterion):
         raise ValueError(f"criterion must be one of {', '.join(get_args(Criterion))}, got {criterion!r}.")
     for name, count in counts.items():
-        is_whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
-        if not (is_whole and int(count) >= 1) and not (name == "num_iterations" and count is None):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}.")
+        if name != "num_iterations" or count is not None:
+            check_count(count, name)
 
 
 def _check_problem(problem: Problem, criterion: str, flow: Flow | None) -> None:

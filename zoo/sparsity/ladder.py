@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from zoo.core.arguments import check_count, checks_arguments, shown
 from zoo.core.keys import as_key
 from zoo.core.masks import kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
@@ -35,6 +36,7 @@ from zoo.sparsity.tickets import (
 )
 
 
+@checks_arguments
 def lottery_tickets(
     strategy: str | Strategy | dict[str, Any],
     problem: str | Problem,
@@ -96,10 +98,11 @@ def lottery_tickets(
     >>> result = tickets.ticket("snr", seed=1).train("pgpe", problem, num_generations=5)
     """
     problem = as_problem(problem)
+    if not isinstance(criteria, Iterable):
+        raise TypeError(f"criteria must be names such as 'snr', got {shown(criteria)}.")
     criteria = [criteria] if isinstance(criteria, str) else list(criteria)
     for name, value in (("num_seeds", num_seeds), ("num_rounds", num_rounds)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+        check_count(value, name)
     if not criteria or len(set(criteria)) < len(criteria):
         raise ValueError(f"lottery_tickets expects at least one criterion, and none of them twice, got {criteria}.")
     key = as_key(key)

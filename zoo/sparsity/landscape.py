@@ -14,13 +14,14 @@ import numpy as np
 import optax
 import pandas as pd
 
+from zoo.core.arguments import check_count, checks_arguments, shown
 from zoo.core.keys import as_key
 from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
 from zoo.core.problem import Problem, Statistics
 from zoo.core.promotion import promoted
-from zoo.core.solution import Solution, check_solution
+from zoo.core.solution import Solution, check_start
 from zoo.loop.compiled import run_keys
 from zoo.registry import as_problem
 
@@ -50,8 +51,8 @@ def interpolate(
         A row per point and metric: `alpha`, `metric`, `value`.
 
     Raises:
-        ValueError: If the solutions do not fit each other, there are fewer than two points, or the statistics do not
-            fit the problem.
+        ValueError: If a solution or the statistics do not fit the problem, a solution is not finite, or there are fewer
+            than two points.
         TypeError: If a leaf of a solution is not a floating-point array.
 
     >>> import jax.numpy as jnp, zoo
@@ -60,16 +61,17 @@ def interpolate(
     >>> zoo.barrier(frame, "fitness", maximize=False)
     2.0
     """
-    one, other = check_solution(one), check_solution(other)
-    _check_same_shapes(one, other)
-    if num_points < 2:
-        raise ValueError(f"num_points must be at least 2, the two solutions themselves, got {num_points}.")
+    keys = run_keys(as_key(key))
+    check_count(num_points, "num_points", at_least=2)  # the two solutions themselves
     alphas = np.linspace(0, 1, num_points)
     problem = as_problem(problem, statistics)
-    metrics = _score_between(problem, one, other, run_keys(as_key(key)).score, jnp.asarray(alphas))
+    like = jax.eval_shape(problem.initial_solution, keys.solution)
+    one, other = check_start(one, like, "one"), check_start(other, like, "other")
+    metrics = _score_between(problem, one, other, keys.score, jnp.asarray(alphas))
     return _tidy({"alpha": alphas}, metrics)
 
 
+@checks_arguments
 def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
     """Returns the barrier between two solutions: by how much the scores between fall short of the ends' at most.
 
@@ -126,8 +128,8 @@ def flatness(
         A row per sigma, sample and metric: `sigma`, `sample`, `metric`, `value`.
 
     Raises:
-        ValueError: If a sigma is negative or not finite, there is no sigma or no sample, or mask or statistics do not
-            fit.
+        ValueError: If a sigma is negative or not finite, there is no sigma or no sample, solution, mask or statistics
+            do not fit, or the solution is not finite.
         TypeError: If a leaf of the solution is not a floating-point array, or the mask is not of booleans.
 
     >>> import jax.numpy as jnp, zoo
@@ -136,15 +138,17 @@ def flatness(
     >>> frame[frame.sigma == 0].value.tolist()
     [2.0, 2.0]
     """
-    solution = check_solution(solution)
-    scales = np.asarray(sigmas, float)
+    keys = run_keys(as_key(key))
+    try:
+        scales = np.asarray(sigmas, float)
+    except (TypeError, ValueError):
+        scales = np.asarray(np.nan)
     if scales.ndim != 1 or not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    check_count(num_samples, "num_samples")
     problem = as_problem(problem, statistics)
+    solution = check_start(solution, jax.eval_shape(problem.initial_solution, keys.solution))
     mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)
-    keys = run_keys(as_key(key))
     directions = jax.random.split(keys.strategy, num_samples)
     metrics = _score_around(problem, solution, mask, keys.score, jnp.asarray(scales), directions)
     columns = {"sigma": np.repeat(scales, num_samples), "sample": np.tile(np.arange(num_samples), len(scales))}
@@ -162,6 +166,8 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
     Raises:
         ValueError: If a column is missing, or there is no such metric.
     """
+    if not isinstance(metric, str):
+        raise TypeError(f"metric must be the name of one, got {shown(metric)}.")
     check_columns(frame, (*columns, "metric", "value"))
     rows = frame.loc[frame.metric == metric]
     if not len(rows):
@@ -170,7 +176,9 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raises a `ValueError` if a frame lacks a column."""
+    """Raises a `ValueError` if a frame lacks a column, and a `TypeError` if it is none."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"Expected a frame with the columns {list(columns)}, got {shown(frame)}.")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"Expected a frame with the columns {list(columns)}, got {list(frame)}: {missing} missing.")
@@ -213,18 +221,9 @@ def _score_around(
     )
 
 
-def _check_same_shapes(one: Solution, other: Solution) -> None:
-    shapes = [[x.shape for x in jax.tree.leaves(solution)] for solution in (one, other)]
-    if jax.tree.structure(one) != jax.tree.structure(other) or shapes[0] != shapes[1]:
-        raise ValueError(
-            "There is a line only between solutions of the same structure and shapes, got "
-            f"{jax.tree.structure(one)} with {shapes[0]} and {jax.tree.structure(other)} with {shapes[1]}."
-        )
-
-
 def _checked_mask(mask: Mask, solution: Solution) -> Mask:
     check_structure("mask", mask, solution)
-    dtypes = {str(jnp.result_type(m)) for m in jax.tree.leaves(mask)}
+    dtypes = {str(getattr(m, "dtype", type(m).__name__)) for m in jax.tree.leaves(mask)}
     if dtypes != {"bool"}:
         raise TypeError(f"mask must be of booleans, true where a weight is kept, got {sorted(dtypes)}.")
     return jax.tree.map(jnp.asarray, mask)

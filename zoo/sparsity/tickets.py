@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.arguments import checks_arguments
 from zoo.core.keys import as_key
 from zoo.core.leaves import leaf_name
 from zoo.core.masks import Mask, apply_mask, kept_fraction, prunable_leaves
@@ -147,6 +148,7 @@ class Ticket:
         metrics = _score(problem, run_keys(as_key(key)).score, jax.tree.map(jnp.asarray, solution))
         return {name: float(value) for name, value in metrics.items()}
 
+    @checks_arguments
     def permuted(self, key: int | jax.Array = 0, *, weights: bool = False) -> Self:
         """Returns the ticket with the mask permuted within each leaf, not trained: as many weights in every layer.
 
@@ -357,6 +359,7 @@ class Tickets:
                 remove(folder / criterion / "checkpoints")  # they are those of other tickets
 
 
+@checks_arguments
 def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
     """Loads what `Ticket.save` saved.
 
@@ -385,6 +388,7 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
     return Ticket(kept=kept, metrics=metrics, info=info, **trees)
 
 
+@checks_arguments
 def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
     """Loads the tickets that `lottery_tickets(out=...)` or `Tickets.save` saved, as far as there are.
 
