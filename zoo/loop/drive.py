@@ -19,6 +19,7 @@ from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, gather, is_first_process, replicate
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import Strategy
+from zoo.host.interrupts import native_errors
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
@@ -113,7 +114,8 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
                 Checkpointer(options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions)
             )
         show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
-        outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
+        with native_errors():
+            outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
