@@ -297,3 +297,12 @@ def test_minimize_keeps_the_structure(solution):
     assert set(received) == {jax.tree.structure(solution)}
     assert jax.tree.structure(result.mean) == jax.tree.structure(solution)
     assert jax.tree.structure(result.best_solution) == jax.tree.structure(solution)
+
+
+def test_transfers_may_be_guarded(result):
+    """What the zoo moves between host and devices is meant to be moved; nothing it computes is no number."""
+    with jax.transfer_guard("disallow"), jax.debug_nans(True):
+        guarded = zoo.run(SNES, zoo.from_function(bowl, np.zeros(3)), 0, **BUDGET)
+        assert_same(guarded.mean, result.mean)
+        zoo.minimize(bowl, np.zeros(3), SNES, callback=lambda progress: bool(progress.mean.sum() > 1e9), **BUDGET)
+        zoo.benchmark({"a": SNES}, {"p": zoo.make_problem("blackbox/sphere", num_dims=2)}, num_steps=6, progress=False)

@@ -37,6 +37,7 @@ _EXECUTORS = ("local", "ray")
 _FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
 
 
+@jax.transfer_guard("allow")
 def benchmark(
     strategies: Iterable[str | Strategy] | Mapping[str, str | Strategy],
     problems: Iterable[str | Problem] | Mapping[str, str | Problem],

@@ -88,6 +88,7 @@ class _Sample(NamedTuple):
     steps: Any  # []
 
 
+@jax.transfer_guard("allow")
 def estimator_statistics(
     strategy: str | Strategy,
     problem: str | Problem,

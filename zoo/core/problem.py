@@ -264,6 +264,7 @@ class FunctionProblem(Problem):
         return super().init_aux(solution) if self.has_aux else {}
 
 
+@jax.transfer_guard("allow")
 def from_function(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],

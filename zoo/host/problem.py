@@ -157,6 +157,7 @@ class PythonProblem(HostProblem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
 
+@jax.transfer_guard("allow")
 def from_python(
     fn: Callable[..., Any],
     solution: Solution | Callable[[jax.Array], Solution],

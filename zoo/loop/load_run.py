@@ -23,6 +23,7 @@ from zoo.loop.result import ARRAYS, TREES, RunResult
 from zoo.registry import resolve
 
 
+@jax.transfer_guard("allow")
 def load_run(
     folder: str | pathlib.Path, problem: str | Problem | None = None, strategy: str | Strategy | None = None
 ) -> RunResult:

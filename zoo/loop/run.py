@@ -20,6 +20,7 @@ from zoo.loop.result import RunResult
 from zoo.registry import given_strategy, resolve
 
 
+@jax.transfer_guard("allow")
 def run(
     strategy: str | Strategy | None = None,
     problem: str | Problem | None = None,
@@ -155,6 +156,7 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
     }
 
 
+@jax.transfer_guard("allow")
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,

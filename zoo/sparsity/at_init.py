@@ -41,6 +41,7 @@ Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
 Flow = Callable[[Solution], jax.Array]
 
 
+@jax.transfer_guard("allow")
 def prune_at_init(
     problem: str | Problem,
     kept: float,

@@ -35,6 +35,7 @@ from zoo.sparsity.tickets import (
 )
 
 
+@jax.transfer_guard("allow")
 def lottery_tickets(
     strategy: str | Strategy | dict[str, Any],
     problem: str | Problem,
