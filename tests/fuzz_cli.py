@@ -1,7 +1,7 @@
 """Command lines that nobody should write: `python -m tests.fuzz_cli` drives them and prints what came of how many.
 
-Every option of every command gets values of its kind, at its edges and of other kinds; and folders that were damaged. What
-would run for long is left out: the loop itself (`without_runs`), behind which nothing depends on the command line.
+Every option of every command gets values of its kind, at its edges and of other kinds; and folders that were damaged.
+What would run for long is left out: the loop itself (`without_runs`), behind which nothing depends on the command line.
 """
 
 import collections

@@ -8,13 +8,13 @@ import jax
 
 
 def total_memory() -> int | None:
-    """Returns the bytes of memory of the default device; `None` if they are not known."""
+    """Returns the bytes of memory of all devices; `None` if they are not known."""
     try:
         stats = jax.devices()[0].memory_stats()  # of a CPU there are none
     except jax.errors.JaxRuntimeError:
         stats = None
     if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
+        return stats["bytes_limit"] * jax.device_count()
     if jax.default_backend() != "cpu" or not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
