@@ -94,6 +94,7 @@ class Options:
 
 def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Options) -> Outcome:
     """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
+    compiled.forget_programs()
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
     identity = None  # before anything is placed on devices, whose number does not count
