@@ -3,15 +3,18 @@
 import ast
 import contextlib
 import functools
+import os
 import pathlib
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
 import rich.markup
 import rich.table
 import typer
+import typer.core
 from rich.markup import escape
 
 import zoo
@@ -25,7 +28,32 @@ if TYPE_CHECKING:
     import pandas as pd
     from jax.sharding import Mesh
 
+_IN_THE_INPUT = (ValueError, TypeError, OSError, ImportError, LookupError, OverflowError, MemoryError)
+"""What is wrong with what was asked for, or with where it is to be read or written; all else is a mistake of ours."""
+_MAX_MESSAGE = 1000  # characters; a value that was given may have any number of them
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands: whatever ends one of them is a line and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a command, and exits with its code."""
+        try:
+            with _clear_errors(), warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except typer.Exit as error:
+            code = error.exit_code
+        sys.exit(code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command whose arguments are read."""
+        with _clear_errors():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="A zoo of evolution strategies in JAX.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,7 +61,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In a log or a file nothing is wrapped or cut off for want of a terminal's width.
-_out = rich.console.Console(width=None if sys.stdout.isatty() else 200)
+_out = rich.console.Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 200)
 _err = rich.console.Console(stderr=True)
 
 Set = Annotated[
@@ -44,32 +72,95 @@ SetProblem = Annotated[
     list[str] | None,
     typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.")]
+_MAX = 2**63 - 1  # of whole numbers
+_MAX_SEEDS = 1_000_000  # which are run at once
+Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.", min=-_MAX, max=_MAX)]
 Versions = Annotated[
     bool,
     typer.Option("--accept-versions", help="Use what is there also if another version of the zoo or of JAX made it."),
 ]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
-Devices = Annotated[int | None, typer.Option(help="Split each population over so many devices. Default: use one.")]
+Devices = Annotated[
+    int | None, typer.Option(max=_MAX, help="Split each population over so many devices. Default: use one.")
+]
 
 
-def main() -> None:
-    """Runs the command line; bad input ends it with exit code 2 and one line."""
-    app()
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line: bad input ends it with exit code 2 and one line, all failed pairs with 1."""
+    try:
+        app(args)
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """Drops what cannot be written, which Python would try once more at its end, with a traceback."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Turns the library's errors about input into one line and exit code 2."""
+    """Turns errors into one line, and exit code 2 for those about input."""
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        _err.print(f"[bold red]error:[/] {escape(' '.join(str(message).split()))}", soft_wrap=True)
-        raise typer.Exit(2) from None
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get("ZOO_TRACEBACK"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # pyright: ignore[reportAttributeAccessIssue]
+            raise typer.Exit(2) from None
+        code = 2 if isinstance(error, _IN_THE_INPUT) or hasattr(error, "format_message") else 1
+        _err.print(f"[bold red]error:[/] {escape(_message(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(code) from None
     except KeyboardInterrupt:
         _err.print("interrupted; what was finished is saved")
         raise typer.Exit(130) from None
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """Shows a warning without the line of code that it came from."""
+    _err.print(f"[yellow]warning:[/] {escape(_short(message))}", soft_wrap=True, highlight=False)
+
+
+def _message(error: Any) -> str:
+    """Returns what an error says."""
+    if hasattr(error, "format_message"):  # of the options
+        message = error.format_message()
+    elif isinstance(error, KeyError) and error.args:
+        message = error.args[0]
+    elif isinstance(error, _IN_THE_INPUT) and str(error):
+        message = error
+    else:
+        message = f"{type(error).__name__}: {error}. ZOO_TRACEBACK=1 shows where."
+    return _short(message)
+
+
+def _short(message: object) -> str:
+    """Returns a message on one line and in no more words than somebody will read."""
+    text = plain_text(message)
+    half = _MAX_MESSAGE // 2
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:half]} ... {text[-half:]}"
+
+
+@contextlib.contextmanager
+def _naming(folder: pathlib.Path) -> Iterator[None]:
+    """Sees to it that errors about what a folder holds name it."""
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if str(folder) in str(error):
+            raise
+        kind = ValueError if isinstance(error, _IN_THE_INPUT) else RuntimeError
+        raise kind(f"{folder}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -93,28 +184,29 @@ def _version(
 @app.command("list")
 def list_command() -> None:
     """List strategies and problems."""
-    with _clear_errors():
-        for kind in ("strategy", "problem"):
-            table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-            table.add_column(kind, no_wrap=True)
-            table.add_column("what it is")
-            for id, summary, names in catalogue(kind):
-                table.add_row(id, rich.markup.escape(summary))  # [f] is no markup
-                if names:
-                    table.add_row("", f"[dim]{', '.join(names)}[/]")
-            _out.print(table)
-            _out.print()
+    for kind in ("strategy", "problem"):
+        table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column(kind, no_wrap=True)
+        table.add_column("what it is")
+        for id, summary, names in catalogue(kind):
+            table.add_row(id, rich.markup.escape(summary))  # [f] is no markup
+            if names:
+                table.add_row("", f"[dim]{', '.join(names)}[/]")
+        _out.print(table)
+        _out.print()
 
 
 @app.command("run")
 def run_command(
     strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es.")] = None,
     problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Budget in problem steps.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Budget in generations.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in problem steps.", max=_MAX)] = None,
+    generations: Annotated[int | None, typer.Option(help="Budget in generations.", max=_MAX)] = None,
     target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
     converged: Annotated[bool, typer.Option("--converged", help="Stop when the search has converged.")] = False,
-    key: Annotated[int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.")] = None,
+    key: Annotated[
+        int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.", min=-_MAX, max=_MAX)
+    ] = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
     out: Annotated[
@@ -130,62 +222,62 @@ def run_command(
     cache: Cache = True,
 ) -> None:
     """Run one strategy on one problem."""
-    with _clear_errors():
-        _keep_programs(cache)
-        stop = zoo.Converged() if converged else None
-        budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target, "stop": stop}
-        if resume is not None:
-            given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
-            given |= {"--set": settings, "--set-problem": problem_settings}
-            if any(value is not None for value in given.values()):
-                names = ", ".join(name for name, value in given.items() if value is not None)
-                raise ValueError(f"--resume takes a run as it is in its folder, so leave out {names}.")
+    _keep_programs(cache)
+    stop = zoo.Converged() if converged else None
+    budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target, "stop": stop}
+    if resume is not None:
+        given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
+        given |= {"--set": settings, "--set-problem": problem_settings}
+        if any(value is not None for value in given.values()):
+            names = ", ".join(name for name, value in given.items() if value is not None)
+            raise ValueError(f"--resume takes a run as it is in its folder, so leave out {names}.")
+        with _naming(resume):
             call, checkpoints, budget = _stored_run(resume, budget)
             made_strategy, made, made_key = make_call(call, None, None)
-            strategy, problem, out = call["strategy"]["id"], call["problem"]["id"], resume
-        elif strategy is None or problem is None:
-            raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
-        else:
-            made = zoo.make_problem(problem, **_parse_settings(problem_settings))
-            made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
-            made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
-        result = zoo.run(
-            made_strategy,
-            made,
-            made_key,
-            **budget,
-            checkpoint=checkpoints,
-            accept_versions=accept_versions,
-            progress=True,
-            mesh=_mesh(devices),
-        )
-        is_saved = False
-        if out is not None:
-            with _unless_read_only():
-                result.save(out)
-                is_saved = True
-        metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
-        _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
+        strategy, problem, out = call["strategy"]["id"], call["problem"]["id"], resume
+    elif strategy is None or problem is None:
+        raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
+    else:
+        made = zoo.make_problem(problem, **_parse_settings(problem_settings))
+        made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
+        made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
+    result = zoo.run(
+        made_strategy,
+        made,
+        made_key,
+        **budget,
+        checkpoint=checkpoints,
+        accept_versions=accept_versions,
+        progress=True,
+        mesh=_mesh(devices),
+    )
+    is_saved = False
+    if out is not None:
+        with _unless_read_only():
+            result.save(out)
+            is_saved = True
+    metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
+    _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
+    _out.print(
+        f"best fitness of a member {result.best_fitness:.6g}; {result.num_generations} generations, "
+        f"{result.num_steps:,} steps, {result.seconds:.2f} s (and {result.compile_seconds:.1f} s to compile); "
+        f"stopped by {result.stopped_by}",
+        highlight=False,
+    )
+    if result.overshoot:
         _out.print(
-            f"best fitness of a member {result.best_fitness:.6g}; {result.num_generations} generations, "
-            f"{result.num_steps:,} steps, {result.seconds:.2f} s (and {result.compile_seconds:.1f} s to compile); "
-            f"stopped by {result.stopped_by}",
+            f"a last generation of {result.overshoot:,} steps did not fit in the budget and was dropped",
             highlight=False,
         )
-        if result.overshoot:
-            _out.print(
-                f"a last generation of {result.overshoot:,} steps did not fit in the budget and was dropped",
-                highlight=False,
-            )
-        if is_saved:
-            _out.print(f"saved in {out}", highlight=False)
+    if is_saved:
+        _out.print(f"saved in {out}", highlight=False)
 
 
 @app.command("benchmark")
 def benchmark_command(
     strategies: Annotated[list[str], typer.Option("--strategy", "-s", help="Id of a strategy; repeat for several.")],
     problems: Annotated[list[str], typer.Option("--problem", "-p", help="Id of a problem; repeat for several.")],
-    seeds: Annotated[int, typer.Option(help="Seeds per pair.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Seeds per pair.", max=_MAX_SEEDS)] = 5,
     steps: Annotated[
         list[str] | None,
         typer.Option(help="Budget in problem steps: a number, or problem=number; may be repeated."),
@@ -212,31 +304,30 @@ def benchmark_command(
     cache: Cache = True,
 ) -> None:
     """Compare strategies on problems; ends with a table, a report and learning curves."""
-    with _clear_errors():
-        _keep_programs(cache)
-        results = zoo.benchmark(
-            strategies,
-            problems,
-            num_seeds=seeds,
-            num_steps=_parse_steps(steps, problems),
-            key=key,
-            strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
-            problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
-            out=out,
-            fresh=fresh,
-            accept_versions=accept_versions,
-            executor=executor,
-            mesh=_mesh(devices),
-        )
-        _show(results, out)
-        if len(results.failures) == len(results.pairs):
-            raise typer.Exit(1)
+    _keep_programs(cache)
+    results = zoo.benchmark(
+        strategies,
+        problems,
+        num_seeds=seeds,
+        num_steps=_parse_steps(steps, problems),
+        key=key,
+        strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
+        problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
+        out=out,
+        fresh=fresh,
+        accept_versions=accept_versions,
+        executor=executor,
+        mesh=_mesh(devices),
+    )
+    _show(results, out)
+    if len(results.failures) == len(results.pairs):
+        raise typer.Exit(1)
 
 
 @app.command("report")
 def report_command(folder: Annotated[pathlib.Path, typer.Argument(help="Folder of a benchmark.")]) -> None:
     """Print the table of a saved benchmark and write its report again."""
-    with _clear_errors():
+    with _naming(folder):
         _show(zoo.Results.load(folder), folder)
 
 
@@ -248,14 +339,14 @@ def tickets_command(
         list[str] | None,
         typer.Option("--criterion", "-c", help="snr, magnitude or random; may be repeated. Default: all three."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 20,
-    generations: Annotated[int, typer.Option(help="Generations per round.")] = 300,
+    rounds: Annotated[int, typer.Option(help="Rounds of training.", max=_MAX)] = 20,
+    generations: Annotated[int, typer.Option(help="Generations per round.", max=_MAX)] = 300,
     prune: Annotated[float, typer.Option(help="Fraction of what is left that goes between two rounds.")] = 0.2,
     exclude: Annotated[
         list[str] | None, typer.Option(help="A regular expression for leaves never to prune; may be repeated.")
     ] = None,
     weight_decay: Annotated[float, typer.Option(help="Fraction of the mean taken off after each generation.")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="Seeds per criterion.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Seeds per criterion.", max=_MAX_SEEDS)] = 5,
     key: Seed = 0,
     settings: Set = None,
     problem_settings: SetProblem = None,
@@ -267,31 +358,30 @@ def tickets_command(
     cache: Cache = True,
 ) -> None:
     """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
-    with _clear_errors():
-        _keep_programs(cache)
-        tickets = zoo.lottery_tickets(
-            {"id": strategy, **_parse_settings(settings)},
-            zoo.make_problem(problem, **_parse_settings(problem_settings)),
-            key,
-            criteria=criteria or ("snr", "magnitude", "random"),
-            num_seeds=seeds,
-            num_rounds=rounds,
-            generations_per_round=generations,
-            prune_fraction=prune,
-            exclude=tuple(exclude or ()),
-            weight_decay=weight_decay,
-            out=out,
-            accept_versions=accept_versions,
-        )
-        headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"
-        table = tickets.summary()
-        table["kept"] = [f"{100 * kept:.3g} %" for kept in table["kept"]]
-        table[tickets.criteria] = table[tickets.criteria].map("{:.4g}".format)
-        _print_table(table, title=f"{headline} ({direction} is better), mean over {seeds} seeds, by criterion")
-        with _unless_read_only():
-            for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
-                write_file(out / f"{name}.png", functools.partial(figure.savefig, format="png", dpi=150))
-        _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
+    _keep_programs(cache)
+    tickets = zoo.lottery_tickets(
+        {"id": strategy, **_parse_settings(settings)},
+        zoo.make_problem(problem, **_parse_settings(problem_settings)),
+        key,
+        criteria=criteria or ("snr", "magnitude", "random"),
+        num_seeds=seeds,
+        num_rounds=rounds,
+        generations_per_round=generations,
+        prune_fraction=prune,
+        exclude=tuple(exclude or ()),
+        weight_decay=weight_decay,
+        out=out,
+        accept_versions=accept_versions,
+    )
+    headline, direction = tickets.metadata["headline"], "higher" if tickets.metadata["maximize"] else "lower"
+    table = tickets.summary()
+    table["kept"] = [f"{100 * kept:.3g} %" for kept in table["kept"]]
+    table[tickets.criteria] = table[tickets.criteria].map("{:.4g}".format)
+    _print_table(table, title=f"{headline} ({direction} is better), mean over {seeds} seeds, by criterion")
+    with _unless_read_only():
+        for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
+            write_file(out / f"{name}.png", functools.partial(figure.savefig, format="png", dpi=150))
+    _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
 
 
 def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str, Any], pathlib.Path, dict[str, Any]]:
@@ -372,11 +462,14 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise ValueError(f"A setting is given as name=value, for example sigma=0.1; got {setting!r}.")
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings(action="ignore"):  # of Python's, about how text is written
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last ones of deep nesting
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
         if name.strip() == "shaping":  # where "none" is a value of its own
             value = text
+    if name.strip() in ("id", "problem"):
+        raise ValueError(f"{setting}: {name.strip()!r} is no setting, but an argument of its own.")
     return name.strip(), value
 
 
@@ -408,7 +501,7 @@ def _parse_steps(steps: list[str] | None, problems: list[str]) -> int | dict[str
         label, equals, number = entry.rpartition("=")
         try:
             value = float(number.replace("_", ""))
-            if not value.is_integer():
+            if not value.is_integer() or value > _MAX:
                 raise ValueError
         except (ValueError, OverflowError):
             raise ValueError(f"--steps takes a number of steps, or problem=number; got {entry!r}.") from None

@@ -310,6 +310,7 @@ def complete_settings(
     return {**{name: value for name, value in suggestions.items() if name in known}, **settings}
 
 
+@jax.transfer_guard("allow")
 def make_problem(id: str, **settings: Any) -> Problem:
     """Makes a registered problem.
 

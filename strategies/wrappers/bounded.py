@@ -173,10 +173,11 @@ def _as_rank(bound: Any, x: jax.Array) -> jax.Array:
 def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
     lower, upper = _as_rank(lower, x), _as_rank(upper, x)
     width = upper - lower
-    phase = jnp.mod(x - lower, 2 * width)
+    is_finite = jnp.isfinite(width)
+    phase = jnp.mod(jnp.where(is_finite, x - lower, 0), jnp.where(is_finite, 2 * width, 1))
     wave = jnp.where(phase <= width, lower + phase, upper - (phase - width))
     mirror = jnp.where(x < lower, lower + (lower - x), upper - (x - upper))
-    folded = jnp.where(jnp.isfinite(width), wave, mirror)
+    folded = jnp.where(is_finite, wave, mirror)
     folded = jnp.where((x >= lower) & (x <= upper), x, folded)
     # Too far outside, for the precision, to say where it would come to lie. And rounding may pass a bound again.
     return jnp.clip(jnp.where(jnp.isfinite(folded), folded, x), lower, upper)

@@ -487,7 +487,7 @@ def test_figures_and_report(results, tmp_path):
 
 def test_programs_are_dropped_now_and_then(monkeypatch):
     """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
-    monkeypatch.setattr("zoo.benchmarking.benchmark._FORGET_EVERY", 2)
+    monkeypatch.setattr("zoo.loop.compiled.MAX_PROGRAMS", 2)
     problems = {str(i): zoo.from_function(fresh(bowl), jnp.zeros(i)) for i in range(1, 4)}
     results = zoo.benchmark({"search": SEARCH}, problems, **TINY)
     assert not len(results.failures)

@@ -235,13 +235,21 @@ def test_a_first_generation_of_failures_is_an_error():
 
     for num_processes in (None, 1):
         problem = make(broken, num_processes=num_processes)
-        with pytest.warns(RuntimeWarning, match="1 of 1"), pytest.raises(Exception, match="All 6 evaluations") as error:
+        with (
+            pytest.warns(RuntimeWarning, match="1 of 1"),
+            pytest.raises(ValueError, match="all 6 evaluations") as error,
+        ):
             zoo.run(OPEN, problem, num_generations=1)
-        assert "'broken' in the first generation failed" in str(error.value)
-        assert "test_problem.py" in str(error.value)
-        assert "<dynamic-code>" not in str(error.value)
-        assert "in broken\n" in str(error.value)
-        assert "TypeError: " in str(error.value)
+        assert str(error.value).startswith("TypeError: only integer")  # what the user's own function raised comes first
+        assert "the first error of 'broken'" in str(error.value)
+        assert len(str(error.value).splitlines()) == 1
+        (note,) = error.value.__notes__
+        assert "test_problem.py" in note
+        assert "<dynamic-code>" not in note
+        assert "in broken\n" in note
+        pair = zoo.benchmark([OPEN], {"p": problem}, num_seeds=1, num_steps=6, num_scores=1, progress=False).pairs[0]
+        assert pair.info["error"] == f"ValueError: {error.value}"
+        assert "in broken\n" in pair.info["traceback"]
     # Later it is bad luck.
     problem = make(lambda x: 1.0 if x < 3 else "x")
     assert np.all(np.isfinite(evaluate(problem, jnp.zeros(3)).fitness))

@@ -44,6 +44,12 @@ def test_it_is_the_loop_written_out(x64):
     assert (optimizer.generation, optimizer.num_evaluations) == (5, 30)
 
 
+def test_transfers_may_be_guarded():
+    with jax.transfer_guard("disallow"):
+        optimizer = generations(zoo.Optimizer("cma_es", X0, sigma=0.5, population_size=6, seed=4), 10)
+        assert optimizer.mean.shape == optimizer.std.shape == (3,)
+
+
 def test_double_precision_is_that_of_the_solution():
     """Also where JAX's default is single precision: the optimum is found to more digits than it has."""
     optimizer = zoo.Optimizer("cma_es", X0, sigma=0.5, population_size=6, target=1e-18, stop=None)

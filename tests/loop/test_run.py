@@ -325,3 +325,38 @@ def test_minimize_keeps_the_structure(solution):
     assert set(received) == {jax.tree.structure(solution)}
     assert jax.tree.structure(result.mean) == jax.tree.structure(solution)
     assert jax.tree.structure(result.best_solution) == jax.tree.structure(solution)
+
+
+def test_transfers_may_be_guarded(result):
+    """What the zoo moves between host and devices is meant to be moved; nothing it computes is no number."""
+    with jax.transfer_guard("disallow"), jax.debug_nans(True):
+        guarded = zoo.run(SNES, zoo.from_function(bowl, np.zeros(3)), 0, **BUDGET)
+        assert_same(guarded.mean, result.mean)
+        zoo.minimize(bowl, np.zeros(3), SNES, callback=lambda progress: bool(progress.mean.sum() > 1e9), **BUDGET)
+        zoo.benchmark({"a": SNES}, {"p": zoo.make_problem("blackbox/sphere", num_dims=2)}, num_steps=6, progress=False)
+
+
+def test_minimize_keeps_few_programs(monkeypatch):
+    """A function that is new in every call has a program of its own, of megabytes."""
+    monkeypatch.setattr("zoo.loop.compiled.MAX_PROGRAMS", 2)
+    zoo.loop.compiled.forget_programs()
+    counts = []
+    for center in range(4):
+        zoo.minimize(lambda x, center=center: jnp.sum((x - center) ** 2), jnp.zeros(1), SEARCH, num_generations=1)
+        counts.append([p.num_programs for p in (zoo.loop.compiled.start, zoo.loop.compiled.advance)])
+    assert counts == [[1, 1], [2, 2], [1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("num_dims", "id"), [(1, "cma_es"), (200, "cma_es"), (201, "sep_cma_es"), (10**6, "sep_cma_es")]
+)
+def test_minimize_chooses_by_dimension(num_dims, id, monkeypatch):
+    monkeypatch.setattr("zoo.loop.run.run", lambda strategy, *_args, **_kwargs: strategy)
+    chosen = zoo.minimize(bowl, np.zeros(num_dims, np.float32), sigma=0.25)
+    assert isinstance(chosen, type(zoo.make_strategy(id)))
+    assert chosen.sigma == 0.25
+
+
+def test_a_search_that_there_is_no_memory_for():
+    with pytest.raises(ValueError, match=r"CMAES: the state of a search in 1,000,000 dimensions takes .* TiB"):
+        zoo.minimize(bowl, np.zeros(10**6, np.float32), "cma_es", num_generations=1)

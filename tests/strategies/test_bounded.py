@@ -353,3 +353,11 @@ def test_traced_solution_outside_is_clipped(key):
     strategy = bounded("snes", upper=0.3)
     mean = jax.jit(lambda x: strategy.mean(strategy.init(key, x)))(SOLUTION)
     np.testing.assert_allclose(mean["w"], [-0.5, 0, 0.3], atol=1e-7)
+
+
+@pytest.mark.parametrize("upper", [1.0, np.inf])
+def test_nothing_is_computed_that_is_no_number(upper):
+    """Also not where it is not used: with `jax_debug_nans`, a loop that is not compiled would end."""
+    strategy = bounded("snes", upper=upper)
+    with jax.debug_nans(True):
+        jax.block_until_ready(strategy._repair(jax.tree.map(lambda x: 3 * x, SOLUTION)))

@@ -299,6 +299,20 @@ def test_a_huge_penalty_never_freezes_the_search(programs, state, key):
             assert steps[1] >= 0.05 * steps[0], (value, steps)
 
 
+def test_debugging_nans_stops_at_none(programs, key):
+    """With `jax_debug_nans`, JAX looks at all that a program returns, and so at the whole state."""
+    strategy, (problem, solution) = programs.strategy, problem_and_solution("unrolled")
+    finite, some = np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32)
+    some[2] = np.inf
+    with jax.debug_nans(True):
+        state = programs.init(key, SOLUTION)
+        for fitness in (finite, np.ones(SIZE, np.float32), some, finite):
+            _, state, _ = programs.generation(state, key, fitness)
+        jax.block_until_ready(state)
+        loop = programs.start(strategy, problem, key, solution)
+        jax.block_until_ready(programs.train(strategy, problem, loop, jax.random.split(key, 3)))
+
+
 def test_nan_counts_as_the_worst(programs, state, key):
     worst, nan = np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32)
     worst[3], nan[3] = np.inf, np.nan

@@ -22,7 +22,7 @@ from zoo.core.sharding import check_mesh, from_first_process, is_first_process
 from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
-from zoo.loop.compiled import forget_programs
+from zoo.loop.compiled import MAX_PROGRAMS
 from zoo.loop.files import DamagedError, named_once
 from zoo.loop.lock import FolderLock
 from zoo.loop.once import once_per_object
@@ -35,9 +35,9 @@ Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
 """Computes numbered pairs, with or without progress bars, and yields each with its number as soon as it is finished."""
 
 _EXECUTORS = ("local", "ray")
-_FORGET_EVERY = 30  # pairs, after which compiled programs are dropped: some may serve several pairs
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def benchmark(
     strategies: Iterable[str | Strategy] | Mapping[str, str | Strategy],
@@ -175,7 +175,7 @@ def _make_executor(executor: str, ray_options: Mapping[str, Any] | None, mesh: M
             )
         from zoo.benchmarking.ray_executor import RayExecutor
 
-        return RayExecutor(ray_options or {}, max_calls=_FORGET_EVERY)
+        return RayExecutor(ray_options or {}, max_calls=MAX_PROGRAMS)
     if ray_options is not None:
         raise ValueError(f"ray_options={ray_options!r} are for benchmark(executor='ray'), got executor={executor!r}.")
     return _compute_locally
@@ -185,8 +185,6 @@ def _compute_locally(tasks: Mapping[int, PairTask], progress: bool) -> Generator
     for count, (number, task) in enumerate(tasks.items(), 1):
         title = f"{task.strategy_label} on {task.problem_label} ({count}/{len(tasks)})"
         yield number, task.compute(title if progress else None)
-        if count % _FORGET_EVERY == 0:
-            forget_programs()
 
 
 def _tasks(

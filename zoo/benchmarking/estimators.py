@@ -89,6 +89,7 @@ class _Sample(NamedTuple):
     steps: Any  # []
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def estimator_statistics(
     strategy: str | Strategy,

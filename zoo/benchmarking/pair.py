@@ -24,6 +24,7 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive, load_archive
 from zoo.loop.budget import Budget
+from zoo.loop.csv_file import read_csv
 from zoo.loop.drive import Options, Outcome, drive
 from zoo.loop.files import (
     Write,
@@ -183,13 +184,8 @@ def _read_pair(
         checked(info, identity=(dict, types.NoneType), seconds=float, compile_seconds=float, overshoot=float)
         num_seeds = checked(info, num_seeds=int)[0] if error is None else 0
     with opened(folder / "curve.csv", digests.get("curve.csv", "")) as file:
-        curve = pd.read_csv(
-            file,
-            float_precision="round_trip",
-            dtype={"seed": int, "generation": int, "steps": int, "seconds": float, "metric": str, "value": float},
-            keep_default_na=False,
-            na_values={"value": [""]},
-        )
+        kinds = {"seed": int, "generation": int, "steps": int, "metric": str}
+        curve = read_csv(file, lambda column: kinds.get(column, float))
         _check_seeds(curve.seed[curve.metric == headline], num_seeds)
         curve = _labelled(curve, strategy, problem, CURVE_COLUMNS)
     pair = Pair(strategy, problem, info, curve)
@@ -201,11 +197,7 @@ def _read_pair(
         pair = dataclasses.replace(pair, solution=solution)
     if "runtimes.csv" in digests:
         with opened(folder / "runtimes.csv", digests["runtimes.csv"]) as file:
-            runtimes = pd.read_csv(
-                file,
-                float_precision="round_trip",
-                dtype={"seed": int, "target": float, "steps": float, "budget": int},
-            )
+            runtimes = read_csv(file, lambda column: int if column in ("seed", "budget") else float)
             _check_seeds(runtimes.seed, num_seeds)
             if checked(info, num_dims=int)[0] < 1 or not np.isfinite(runtimes.target).all():
                 raise ValueError("it has no targets, or no dimensions")

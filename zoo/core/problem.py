@@ -281,6 +281,7 @@ class FunctionProblem(Problem):
         return super().init_aux(solution) if self.has_aux else {}
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def from_function(
     fn: Callable[..., Any],

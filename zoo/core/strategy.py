@@ -15,12 +15,16 @@ import numpy as np
 from zoo.core.evaluation import Evaluation, Groups, checked_evaluation
 from zoo.core.keys import as_key
 from zoo.core.masks import Mask
+from zoo.core.memory import num_bytes, say_bytes, total_memory
 from zoo.core.population import Population, population_size, take_member
 from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.space import Space
 from zoo.core.surrogate import Surrogate, checked_surrogate
 from zoo.core.vectors import squared_ratio
+
+_MATRICES = 16  # of the size of a covariance: no strategy keeps as many
+_BYTES_OF_MEMBER = 64  # besides its entries: fitness, rank, weight, group
 
 State = Any
 """What a strategy carries between calls: a `NamedTuple` of arrays."""
@@ -51,11 +55,14 @@ class Strategy(PytreeDataclass, abc.ABC):
 
         Raises:
             TypeError: If a leaf of the solution is not a floating-point array, or the key is none.
-            ValueError: If the solution has no leaves or no entries, or is not finite; or there are several keys.
+            ValueError: If the solution has no leaves or no entries, or is not finite; there are several keys; or there
+                is not the memory for the search.
         """
+        solution = check_start(solution)
+        self._check_memory(key, solution)
         # Copied, so that a loop may donate its state without taking the caller's arrays with it.
         key = as_key(key, takes_seeds=False)
-        return self._init(key, jax.tree.map(jnp.copy, check_start(solution)))
+        return self._init(key, jax.tree.map(jnp.copy, solution))
 
     def ask(self, key: jax.Array, state: State, surrogate: Surrogate | None = None) -> tuple[Population, State]:
         """Draws the next population.
@@ -191,6 +198,29 @@ class Strategy(PytreeDataclass, abc.ABC):
             mask: Booleans in the structure and the shapes of the solution; may be traced.
         """
         return self.replace(space=Space(mask=mask))
+
+    def _check_memory(self, key: jax.Array, solution: Solution) -> None:
+        """Raises a `ValueError` if the state and a population take more memory than there is."""
+        dims, size, total = num_dims(solution), self._num_members(solution), total_memory()
+        if total is None or 8 * max(_MATRICES * dims**2, size * dims) <= total:  # without a look at the state
+            return
+        state = population = 0
+        if size * _BYTES_OF_MEMBER > total:
+            population = size * _BYTES_OF_MEMBER
+        else:
+            state_shapes = jax.eval_shape(self._init, key, solution)
+            state = num_bytes(state_shapes)
+            if state <= total:
+                population = num_bytes(jax.eval_shape(lambda k, s: self.ask(k, s, lambda x: x)[0], key, state_shapes))
+        if state + population <= total:
+            return
+        what, remedy = f"population_size={size:,} takes {say_bytes(population)} or more", "Choose a smaller one."
+        if state > population:
+            what = f"the state of a search in {dims:,} dimensions takes {say_bytes(state)}"
+            remedy = "Choose a strategy whose state grows more slowly with the dimension, such as sep_cma_es or snes."
+            if state < dims * _BYTES_OF_MEMBER:
+                remedy = "Search in fewer."
+        raise ValueError(f"{type(self).__name__}: {what}, and there are {say_bytes(total)} of memory. {remedy}")
 
     @property
     def _fixed_size(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from zoo.core.arguments import checks_arguments
+from zoo.host.interrupts import remembered_errors
 
 _Spec = tuple[Any, list[tuple[tuple[int, ...], Any]]]
 """Structure of a result, and shape and dtype of each of its leaves."""
@@ -32,9 +33,9 @@ def from_numpy(fn: Callable[..., Any], *, result: Any = None, vectorized: bool =
             are those of one example, without the batch axis.
 
     Returns:
-        A function of arrays. What `fn` raises is raised by the JAX program, with the traceback as text where JAX cannot
-        pass on the exception itself. Results are cast where their kind allows (double to single precision, booleans and
-        integers to floating point).
+        A function of arrays. What `fn` raises is raised by `run`, `minimize` and `benchmark`; and by a JAX program of
+        your own, with the traceback as text where JAX cannot pass on the exception itself. Results are cast where their
+        kind allows (double to single precision, booleans and integers to floating point).
 
     Raises:
         TypeError: If `fn` is not callable; when differentiated.
@@ -86,6 +87,10 @@ class HostFunction:
         ]
 
         def on_host(*flat: Any) -> list[np.ndarray]:
+            with remembered_errors():
+                return compute(*flat)
+
+        def compute(*flat: Any) -> list[np.ndarray]:
             arrays = [np.array(x) for x in flat]  # copied: those of JAX cannot be written to
             if not self.vectorized:
                 return self._checked(self.fn(*jax.tree.unflatten(structure, arrays)), out_structure, expected, None)

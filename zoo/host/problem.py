@@ -1,6 +1,5 @@
 """Problems whose fitness is no JAX program - NumPy, a simulator, any Python - in this process or in several."""
 
-import _thread
 import abc
 import functools
 import itertools
@@ -21,6 +20,7 @@ from zoo.core.problem import Problem, check_population_size, group_keys
 from zoo.core.settings import leaf, static
 from zoo.core.solution import Solution, start_or_initialiser
 from zoo.host.callback import from_numpy
+from zoo.host.interrupts import check_interrupt
 from zoo.host.processes import ProcessPool
 from zoo.host.worker import Answer, Task, evaluate
 
@@ -168,6 +168,7 @@ class PythonProblem(HostProblem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def from_python(
     fn: Callable[..., Any],
@@ -251,17 +252,6 @@ class _Evaluator:
 
     def __call__(self, solutions: Any, seeds: np.ndarray, *, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
         """Returns fitness and steps, `[num_members]` each, of solutions stacked along a leading axis."""
-        try:
-            return self._evaluate(solutions, seeds, in_population)
-        except KeyboardInterrupt:
-            # JAX makes a RuntimeError of it, which a benchmark takes for a failed pair, and goes on. So it comes again
-            # when that is on its way.
-            again = threading.Timer(0.1, _thread.interrupt_main)
-            again.daemon = True
-            again.start()
-            raise
-
-    def _evaluate(self, solutions: Any, seeds: np.ndarray, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
         size = len(seeds)
         # Chunks are alike, but for the last, for functions that are compiled for a shape.
         length = -(-size // self._num_chunks) if self._function.batched else 1
@@ -283,8 +273,12 @@ class _Evaluator:
     def _map(self, solutions: Any, seeds: np.ndarray, parts: Sequence[slice]) -> list[Answer]:
         tasks = [self._task(solutions, seeds, part) for part in parts]
         if self._pool is None:
-            return [evaluate(self._function.fn, task) for task in tasks]
+            return [self._evaluate(task) for task in tasks]
         return self._pool.map(tasks, self._timeout)
+
+    def _evaluate(self, task: Task) -> Answer:
+        check_interrupt()
+        return evaluate(self._function.fn, task)
 
     def _task(self, solutions: Any, seeds: np.ndarray, part: slice) -> Task:
         batched, takes_seed, returns_steps = self._function[1:]
@@ -297,10 +291,15 @@ class _Evaluator:
     def _report(self, num_failed: int, size: int, errors: Sequence[str], in_population: bool) -> None:
         first = errors[0] if errors else "It returned NaN."
         if num_failed == size and in_population and not self._succeeded:
-            raise ValueError(
-                f"All {size} evaluations of {self._function.name!r} in the first generation failed, so this looks like "
-                f"a mistake in it. The first error:\n{first}"
+            lines = first.splitlines()  # the user's own error is the last one of a traceback
+            what = lines[-1] if lines[0].startswith("Traceback") else " ".join(dict.fromkeys((lines[0], lines[-1])))
+            error = ValueError(
+                f"{what} - this is the first error of {self._function.name!r}: all {size} evaluations in the first "
+                "generation failed, so this looks like a mistake in it."
             )
+            if errors:
+                error.add_note(f"The first error:\n{first}")
+            raise error
         self._succeeded |= num_failed < size
         if num_failed and not self._warned:
             self._warned = True

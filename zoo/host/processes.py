@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.host import worker
+from zoo.host.interrupts import check_interrupt, stopped_by_interrupt
 from zoo.host.worker import Answer, Task, failure
 
 _MAX_OPEN = 4  # pools that keep their workers; a sweep over many problems would end with all of theirs
@@ -62,13 +63,19 @@ class ProcessPool:
             def call(task: Task) -> Answer:
                 process = idle.get()
                 try:
+                    check_interrupt()
                     return process.call(task, timeout)
                 finally:
                     idle.put(process)
 
-            with concurrent.futures.ThreadPoolExecutor(len(self._workers)) as threads:
+            with (
+                concurrent.futures.ThreadPoolExecutor(len(self._workers)) as threads,
+                stopped_by_interrupt(self._stop),
+            ):
                 try:
-                    return list(threads.map(call, tasks))
+                    answers = list(threads.map(call, tasks))
+                    check_interrupt()
+                    return answers
                 except BaseException:  # an interrupt: nobody waits for what is still being computed
                     threads.shutdown(wait=False, cancel_futures=True)
                     self._stop()

@@ -3,13 +3,19 @@
 As a script it imports neither JAX nor the rest of the zoo, which most functions do not need, nor the user's own script,
 which need not be guarded by `if __name__ == "__main__"`. Frames on its standard streams are pickles: first the search
 path and the function, answered by "ready"; then tasks, each answered by an `Answer`, or by the text of an error.
+
+However the parent ends, its end of standard input closes. The thread that reads there then ends this process and those
+that it started, also in the middle of a task.
 """
 
 import contextlib
 import os
 import pickle
+import queue
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
@@ -102,13 +108,16 @@ def receive(stream: BinaryIO) -> bytes:
 
 
 def main() -> None:
-    """Serves tasks until the parent ends, which is an `EOFError`, or a `BrokenPipeError` if an answer was under way."""
+    """Serves tasks until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
     # The streams are for frames alone: what the function prints goes to standard error, and there is nothing to read.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    path, payload = pickle.loads(receive(source))
+    frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for target, args in ((_read, (source, frames)), (_watch, (os.getppid(),))):
+        threading.Thread(target=target, args=args, daemon=True).start()
+    path, payload = pickle.loads(frames.get())
     sys.path[:] = path
     try:
         fn, unusable = pickle.loads(payload), None
@@ -116,7 +125,7 @@ def main() -> None:
         fn, unusable = None, f"The function cannot be loaded in a worker process.\n{traceback.format_exc()}"
     send(sink, b"ready")
     while True:
-        data = receive(source)
+        data = frames.get()
         try:
             answer = unusable if fn is None else tuple(evaluate(fn, Task(*pickle.loads(data))))
         except BaseException:  # arguments that cannot be loaded here, or something no `except Exception` catches
@@ -124,6 +133,29 @@ def main() -> None:
         send(sink, pickle.dumps(answer))
 
 
+def _read(source: BinaryIO, frames: queue.SimpleQueue[bytes]) -> None:
+    """Reads frames until the parent ends."""
+    with contextlib.suppress(EOFError):
+        while True:
+            frames.put(receive(source))
+    _end()
+
+
+def _watch(parent: int) -> None:
+    """Waits for the end of a parent of which a fork lives on, with the other end of the stream."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    _end()
+
+
+def _end() -> None:
+    """Ends this process and those that it started."""
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():  # this process leads the group
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended
+    with contextlib.suppress(BrokenPipeError):  # an answer was under way
         main()
+    _end()

@@ -76,6 +76,10 @@ class Diagnosis(NamedTuple):
     condition_number: jax.Array
 
 
+MAX_PROGRAMS = 30
+"""Compiled loops that are kept: some may serve several runs."""
+
+
 class RunKeys(NamedTuple):
     """The keys that a run derives from its own; with a leading axis of seeds in a batched run."""
 
@@ -285,9 +289,17 @@ def spread(strategy: Strategy, state: State, *, batched: bool = False) -> tuple[
 
 
 def forget_programs() -> None:
-    """Drops the compiled loops of all strategies and problems: thousands of them exhaust a process's memory maps."""
-    for program in (start, advance, score, spread):
-        program.forget()
+    """Drops the compiled loops of earlier runs if there are many.
+
+    Each takes megabytes, and a function of the user's that is new in every call of `minimize` has a loop of its own.
+    Thousands exhaust a process's memory maps. All are dropped: the next runs compile theirs again.
+    """
+    if max(program.num_programs for program in _PROGRAMS) >= MAX_PROGRAMS:
+        for program in _PROGRAMS:
+            program.forget()
+
+
+_PROGRAMS = (start, advance, score, spread)
 
 
 def _count(std: Solution) -> jax.Array:

@@ -19,6 +19,7 @@ from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, gather, is_first_process, replicate
 from zoo.core.solution import Solution, check_finite, check_solution, num_dims
 from zoo.core.strategy import Strategy
+from zoo.host.interrupts import native_errors
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
@@ -102,6 +103,7 @@ class Options:
 
 def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Options) -> Outcome:
     """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
+    compiled.forget_programs()
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
     identity = None  # before anything is placed on devices, whose number does not count
@@ -122,7 +124,8 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
                 Checkpointer(options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions)
             )
         show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
-        outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
+        with native_errors():
+            outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 

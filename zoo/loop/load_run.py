@@ -16,6 +16,7 @@ from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.archive import load_archive
 from zoo.loop.call import make_call
+from zoo.loop.csv_file import read_csv
 from zoo.loop.files import checked, damage_of, opened, read_parts
 from zoo.loop.identity import compare
 from zoo.loop.log import NOT_METRICS
@@ -24,6 +25,7 @@ from zoo.loop.result import ARRAYS, TREES, RunResult
 from zoo.registry import resolve
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def load_run(
     folder: str | pathlib.Path, problem: str | Problem | None = None, strategy: str | Strategy | None = None
@@ -123,11 +125,8 @@ def _other_shapes(folder: pathlib.Path, name: str, expected: str, there: str) ->
 def _read_curve(
     folder: pathlib.Path, name: str, columns: set[str], *, digests: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    import pandas as pd
-
     with opened(folder / name, digests.get(name, "")) as file:
-        frame = pd.read_csv(file, float_precision="round_trip")
-        frame = frame.astype({x: np.int64 if x in ("generation", "steps") else np.float64 for x in frame})
+        frame = read_csv(file, lambda column: int if column in ("generation", "steps") else float)
         if not columns <= set(frame):
             raise ValueError(f"it should have columns {sorted(columns)}, and has {list(frame)}.")
     return {str(x): frame[x].to_numpy() for x in frame if name == "curve.csv" or x != "generation"}

@@ -69,6 +69,7 @@ class Optimizer:
         ValueError: If a setting is invalid, or the solution is not finite.
     """
 
+    @jax.transfer_guard("allow")
     @checks_arguments
     def __init__(
         self,
@@ -127,17 +128,20 @@ class Optimizer:
         return bool(self.stop_reasons)
 
     @property
+    @jax.transfer_guard("allow")
     def mean(self) -> Solution:
         """The strategy's recommended solution, which is the mean of most search distributions."""
         with self._precision():
             return jax.tree.map(np.array, _mean(self.strategy, self._search.told))
 
     @property
+    @jax.transfer_guard("allow")
     def std(self) -> Solution:
         """The standard deviation of the search distribution per parameter, in the structure of the solution."""
         with self._precision():
             return jax.tree.map(np.array, _std(self.strategy, self._search.told))
 
+    @jax.transfer_guard("allow")
     def ask(self) -> Any:
         """Returns the members to evaluate: the same ones until they are told.
 
@@ -150,6 +154,7 @@ class Optimizer:
             return leaves[0]
         return [jax.tree.unflatten(self._structure, [x[i] for x in leaves]) for i in range(self.population_size)]
 
+    @jax.transfer_guard("allow")
     def tell(self, members: Any, fitness: Sequence[float] | np.ndarray | jax.Array) -> None:
         """Updates the search by evaluated members.
 

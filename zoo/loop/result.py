@@ -107,6 +107,7 @@ class RunResult:
             f"  mean: {short(self.mean)}>"
         )
 
+    @jax.transfer_guard("allow")
     def best(self, num_reevaluations: int = 64, key: int | jax.Array = 0) -> Reevaluation:
         """Evaluates `mean` and `best_solution` again, and returns the better of them.
 

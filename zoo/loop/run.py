@@ -22,6 +22,7 @@ from zoo.loop.result import RunResult
 from zoo.registry import given_strategy, resolve
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def run(
     strategy: str | Strategy | None = None,
@@ -184,11 +185,12 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
     }
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,
-    strategy: str | Strategy = "cma_es",
+    strategy: str | Strategy | None = None,
     *,
     key: int | jax.Array = 0,
     num_steps: int | None = None,
@@ -203,7 +205,8 @@ def minimize(
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise and is traceable by JAX.
         solution: Initial solution, a pytree of floating-point arrays.
-        strategy: A strategy or its id.
+        strategy: A strategy or its id. Default: `cma_es` for up to 200 parameters; for more `sep_cma_es`, which scales
+            each of them by itself, in memory and time that grow with their number, not with its square and cube.
         key: JAX random key, or a seed.
         num_steps: Budget in evaluations; default 1 000 per parameter, at least 10 000 and at most 1 000 000.
         num_generations: Budget in generations, instead.
@@ -227,11 +230,18 @@ def minimize(
     """
     problem = from_function(fn, solution, data=data, takes_key=takes_key, has_aux=has_aux)
     settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
+    dims = num_dims(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
+    if strategy is None:
+        strategy = "cma_es" if dims <= _MAX_DIMS_OF_CMA_ES else "sep_cma_es"
     strategy = given_strategy(strategy, settings, "minimize", problem)
     if num_steps is None and num_generations is None:
-        num_steps = min(max(1_000 * num_dims(problem.initial_solution(jax.random.key(0))), 10_000), 1_000_000)
+        num_steps = min(max(1_000 * dims, 10_000), 1_000_000)
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
+
+# An evaluation of Rosenbrock's function, measured on a busy core: by cma_es 1.5 ms at 100 parameters and 9 ms at 300,
+# by sep_cma_es 4 and 12 microseconds. With the default budget that is minutes and most of an hour, and seconds.
+_MAX_DIMS_OF_CMA_ES = 200
 
 _OPTIONS = ("num_scores", "target", "stop", "callback", "checkpoint", "accept_versions", "progress", "mesh")
 """What `minimize` hands on to `run`."""

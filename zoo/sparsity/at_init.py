@@ -42,6 +42,7 @@ Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
 Flow = Callable[[Solution], jax.Array]
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def prune_at_init(
     problem: str | Problem,

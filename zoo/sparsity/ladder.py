@@ -36,6 +36,7 @@ from zoo.sparsity.tickets import (
 )
 
 
+@jax.transfer_guard("allow")
 @checks_arguments
 def lottery_tickets(
     strategy: str | Strategy | dict[str, Any],

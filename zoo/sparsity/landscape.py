@@ -28,6 +28,7 @@ from zoo.registry import as_problem
 _MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory
 
 
+@jax.transfer_guard("allow")
 def interpolate(
     problem: str | Problem,
     one: Solution,
@@ -101,6 +102,7 @@ def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
     return float(np.max(np.where(np.isnan(shortfall), np.inf, shortfall)))
 
 
+@jax.transfer_guard("allow")
 def flatness(
     problem: str | Problem,
     solution: Solution,

@@ -1,0 +1,36 @@
+"""What there is room for: said before it is allocated, as an allocation that fails may take the machine with it."""
+
+import math
+import os
+from typing import Any
+
+import jax
+
+
+def total_memory() -> int | None:
+    """Returns the bytes of memory of all devices; `None` if they are not known."""
+    try:
+        stats = jax.devices()[0].memory_stats()  # of a CPU there are none
+    except jax.errors.JaxRuntimeError:
+        stats = None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] * jax.device_count()
+    if jax.default_backend() != "cpu" or not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def num_bytes(tree: Any) -> int:
+    """Returns the bytes of a pytree of arrays, or of their shapes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def say_bytes(number: int) -> str:
+    """Returns a number of bytes in words.
+
+    >>> say_bytes(4_398_046_511_104)
+    '4 TiB'
+    """
+    number = min(number, 2**80)  # beyond which nobody minds
+    power = min(int(math.log2(max(number, 1)) / 10), 5)
+    return f"{number / 1024**power:.3g} {['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'][power]}"

@@ -1,0 +1,43 @@
+"""Tables of text and numbers that `DataFrame.to_csv` wrote, read exactly.
+
+`pandas.read_csv` rounds by default in some versions, and warns of being told not to in others.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_csv(file: BinaryIO, kind_of: Callable[[str], type]) -> "pd.DataFrame":
+    """Returns a table; an empty number is NaN.
+
+    Args:
+        file: The file.
+        kind_of: Of a column's name: `str`, `int` or `float`.
+
+    Raises:
+        ValueError: If it is no such table.
+    """
+    import pandas as pd
+
+    header, *rows = csv.reader(io.StringIO(file.read().decode(), newline=""))
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("its rows are not as long as its header")
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    return pd.DataFrame({name: _column(texts, kind_of(name)) for name, texts in zip(header, columns, strict=True)})
+
+
+def _column(texts: tuple[str, ...], kind: type) -> "pd.Series":
+    import pandas as pd
+
+    if kind is str:
+        return pd.Series(list(texts), dtype=str)
+    if kind is int:
+        return pd.Series(np.array([int(text) for text in texts], np.int64))
+    return pd.Series(np.array([float(text) if text else np.nan for text in texts], np.float64))
