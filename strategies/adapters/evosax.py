@@ -30,6 +30,9 @@ _WHOLE_EPISODES = ("NoiseReuseES", "PersistentES")
 """They take ten evaluations for windows of one episode, unless `params` has other `T` and `K`."""
 
 
+_SCHEDULE = "A schedule goes into options={'optimizer': optax.adam(schedule)}."
+
+
 class EvosaxState(NamedTuple):
     """State of `EvosaxStrategy`."""
 
@@ -58,7 +61,7 @@ class EvosaxStrategy(Strategy):
 
     algorithm: str = static()
     sigma: float = number(default=1.0, above=0)
-    learning_rate: float | None = number(default=None, at_least=0)
+    learning_rate: float | None = number(default=None, at_least=0, advice=_SCHEDULE)
     params: Any = leaf(default=None)
     options: Any = static(default=())
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Population, Solution, clip_std
-from zoo.core.promotion import promoted, times
+from zoo.core import Population, Solution, Strategy, clip_std, step_size_and_units
+from zoo.core.promotion import promoted, ravel, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
 
@@ -100,6 +100,27 @@ def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: 
     """Returns each member's weight, `[population_size]`, from weights ordered best first."""
     order = jnp.argsort(fitness)
     return jnp.zeros(fitness.shape, dtype).at[order].set(jnp.asarray(weights, dtype), unique_indices=True)
+
+
+def flat_step_size_and_units(strategy: Strategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the first step size, [], and the unit of each parameter, `[d]`; see `zoo.core.step_size_and_units`.
+
+    The search is that of the parameters over their units, so that it does not depend on how they are scaled.
+    """
+    name = f"{type(strategy).__name__}.sigma"
+    sigma, units = step_size_and_units(strategy.sigma, solution, strategy.space, name)  # pyright: ignore[reportAttributeAccessIssue]
+    dtype = ravel(solution)[0].dtype
+    return jnp.asarray(sigma, dtype), None if units is None else ravel(units)[0]
+
+
+def in_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
+    """Returns steps `[..., d]` over the units of the parameters."""
+    return x if units is None else x / jnp.broadcast_to(units, x.shape)
+
+
+def times_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
+    """Returns steps `[..., d]` in units as those of the parameters."""
+    return x if units is None else x * jnp.broadcast_to(units, x.shape)
 
 
 def flatten_members(population: Population) -> jax.Array:

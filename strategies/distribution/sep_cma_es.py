@@ -6,7 +6,7 @@ below. As in the paper all weights are positive: a linear update with negative o
 Mahalanobis norm to keep the variances positive.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from zoo.core import (
     normal_like,
     number,
     static,
+    step_size_and_units,
     weighted_sum,
 )
 from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
@@ -51,14 +52,15 @@ class SepCMAES(Strategy):
     """Separable CMA-ES: a step size and a variance per parameter.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
 
     References:
         Ros, Hansen 2008, doi 10.1007/978-3-540-87700-4_30.
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def mean(self, state: SepCMAESState) -> Solution:
         """Returns the mean of the search distribution."""
@@ -69,12 +71,14 @@ class SepCMAES(Strategy):
         return jax.tree.map(lambda c: state.sigma.astype(c.dtype) * jnp.sqrt(c), state.variances)
 
     def _init(self, key: jax.Array, solution: Solution) -> SepCMAESState:
+        sigma, units = step_size_and_units(self.sigma, solution, self.space, "SepCMAES.sigma")
+        ones = jax.tree.map(jnp.ones_like, solution)
         return SepCMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(solution))),
+            sigma=jnp.asarray(sigma, common_dtype(*jax.tree.leaves(solution))),
             path_sigma=jax.tree.map(jnp.zeros_like, solution),
             path_c=jax.tree.map(jnp.zeros_like, solution),
-            variances=jax.tree.map(jnp.ones_like, solution),
+            variances=ones if units is None else jax.tree.map(lambda u: clip_std(jnp.square(u)), units),
             generation=jnp.zeros((), jnp.int32),
         )
 

@@ -4,12 +4,23 @@ Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tai
 Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, weighted_sum
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    normal_like,
+    number,
+    spread_over,
+    weighted_sum,
+)
 from zoo.core.promotion import times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.shaping import utilities
@@ -26,7 +37,8 @@ class SNES(Strategy):
     """Separable NES.
 
     Attributes:
-        sigma: Initial standard deviation of every parameter.
+        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
+            solution, of numbers and arrays that broadcast to its leaves.
         mean_learning_rate: Step of the mean, in units of the natural gradient.
         std_learning_rate: Step of the log standard deviations; default (3 + ln d) / (5 sqrt(d)).
 
@@ -34,7 +46,7 @@ class SNES(Strategy):
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
     """
 
-    sigma: float = number(default=0.1, above=0)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
 
@@ -47,7 +59,7 @@ class SNES(Strategy):
         return state.std
 
     def _init(self, key: jax.Array, solution: Solution) -> SNESState:
-        return SNESState(solution, jax.tree.map(lambda x: jnp.full_like(x, self.sigma), solution))
+        return SNESState(solution, spread_over(self.sigma, solution, f"{type(self).__name__}.sigma"))
 
     def _ask(self, key: jax.Array, state: SNESState, surrogate: Surrogate | None) -> tuple[Population, SNESState]:
         noise = normal_like(key, state.mean, num_samples=self._num_members(state.mean))

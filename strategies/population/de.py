@@ -36,7 +36,9 @@ class DE(PopulationStrategy):
     A member keeps the fitness it was accepted with: where fitness is noisy, a lucky one stays.
 
     Attributes:
-        sigma: Standard deviation of the initial population around the initial solution, which is its first member.
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member: one
+            number, or one for each parameter, in the structure of the solution, of numbers and arrays that broadcast to
+            its leaves.
         differential_weight: F, the scale of the differences.
         crossover_rate: CR, the probability that a parameter is taken from the mutant.
         mutation: `"rand"` (DE/rand/1), `"best"` (DE/best/1, greedier) or `"current_to_best"` (DE/current-to-best/1).

@@ -401,7 +401,7 @@ def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
 def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
     """Returns the strategy with its sigma, or that of the strategy it wraps, multiplied."""
     if hasattr(strategy, "sigma"):
-        return strategy.replace(sigma=strategy.sigma * factor)
+        return strategy.replace(sigma=jax.tree.map(lambda sigma: sigma * factor, strategy.sigma))
     return strategy.replace(base=_scale_sigma(strategy.base, factor)) if hasattr(strategy, "base") else strategy
 
 

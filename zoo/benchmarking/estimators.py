@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.checks import as_number
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
 from zoo.core.solution import Solution, check_solution
+from zoo.core.spread import is_one_number
 from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.compiled import ask_and_evaluate
@@ -143,7 +145,7 @@ def estimator_statistics(
     solution = check_solution(problem.initial_solution(key_solution) if solution is None else solution)
     exact = _exact_gradient(problem, solution, key_exact, num_exact)
 
-    sigma = getattr(strategy, "sigma", None) if sigma is None else sigma
+    sigma = _sigma_of(strategy) if sigma is None else as_number("sigma", sigma)
     if sigma is not None:
         size = 2 * max(1, (strategy.population_size or 2) // 2)
         full_es = make_strategy("full_es", population_size=size, sigma=sigma)
@@ -191,6 +193,23 @@ def estimator_statistics(
         seconds_per_estimate=seconds,
         num_samples=num_samples,
     )
+
+
+def _sigma_of(strategy: Strategy) -> float | None:
+    """Returns the sigma that a strategy starts with, `None` if it has none.
+
+    Raises:
+        ValueError: If it has one for each parameter.
+    """
+    sigma, schedule = getattr(strategy, "sigma", None), getattr(strategy, "sigma_schedule", None)
+    if sigma is None:
+        return None
+    if not is_one_number(sigma):
+        raise ValueError(
+            f"{type(strategy).__name__} has a sigma for each parameter, and the reference is smoothed by one number: "
+            "pass sigma=..."
+        )
+    return float(sigma if schedule is None else sigma * schedule(0))
 
 
 def _run_samples(

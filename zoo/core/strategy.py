@@ -50,8 +50,9 @@ class Strategy(PytreeDataclass, abc.ABC):
 
         Raises:
             TypeError: If a leaf of the solution is not a floating-point array.
-            ValueError: If the solution has no leaves or no entries.
+            ValueError: If the solution has no leaves or no entries, or a setting does not fit it.
         """
+        self.check_shapes()
         # Copied, so that a loop may donate its state without taking the caller's arrays with it.
         return self._init(key, jax.tree.map(jnp.copy, check_solution(solution)))
 

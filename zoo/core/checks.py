@@ -1,0 +1,151 @@
+"""Checks of what users give: numbers, and the values of settings by their annotations.
+
+What is not known yet passes: tracers, and the placeholders that transformations put into a pytree.
+"""
+
+import collections.abc
+import numbers
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+_NO_NUMBERS = (str, bytes, bool, np.bool_, dict, list, tuple, set, frozenset)
+
+
+def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -> Any:
+    """Returns a real number as a float; arrays of them, tracers and placeholders as they are.
+
+    Args:
+        name: What to call it in messages.
+        value: What was given.
+        finite: Whether it must be finite. NaN is never valid.
+        advice: What to do instead if it is no number, a sentence.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it is NaN, or infinite and must be finite.
+    """
+    array = known_array(value)
+    is_other_number = isinstance(value, numbers.Number) and not isinstance(value, numbers.Real)
+    is_other_array = array is not None and not any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
+    if value is None or isinstance(value, _NO_NUMBERS) or callable(value) or is_other_number or is_other_array:
+        raise TypeError(f"{name} must be a number, got {value!r}.{advice and f' {advice}'}")
+    if isinstance(value, numbers.Real):
+        try:
+            # One kind of scalar: an integer, or a NumPy scalar of fixed dtype, would be another traced type, and
+            # recompile.
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be a number that a float can hold, got one above 1e308.") from None
+        array = np.asarray(value)
+    if array is not None:
+        wrong = np.isnan(array) | (np.isinf(array) if finite else False)
+        if np.any(wrong):
+            raise ValueError(f"{name} must be {'finite' if finite else 'a number'}, got {array[wrong].flat[0]:g}.")
+    return value
+
+
+def check_bounds(
+    name: str, value: Any, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+) -> None:
+    """Raises a `ValueError` if a number, or an entry of an array, is out of bounds."""
+    array = np.asarray(value) if isinstance(value, numbers.Real) else known_array(value)
+    if array is None:
+        return
+    for bound, words, holds in (
+        (above, "greater than", np.greater),
+        (at_least, "at least", np.greater_equal),
+        (at_most, "at most", np.less_equal),
+    ):
+        if bound is None:
+            continue
+        is_inside = holds(array, bound)
+        if not np.all(is_inside):
+            found = repr(value) if array.ndim == 0 else f"{array[~is_inside].flat[0]:g} in an array"
+            raise ValueError(f"{name} must be {words} {bound:g}, got {found}.")
+
+
+def known_array(value: Any) -> np.ndarray | None:
+    """Returns an array whose numbers are known in this process; `None` for anything else."""
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, jax.Array) or isinstance(value, Tracer):
+        return None
+    if value.is_deleted() or not value.is_fully_addressable or jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return None
+    with jax.transfer_guard_device_to_host("allow"):
+        return np.asarray(value)
+
+
+def checked_by_annotation(name: str, value: Any, annotation: Any) -> Any:
+    """Returns the value of a setting, or says what its annotation wants instead.
+
+    Of annotations these are understood: `bool`, `int`, `float`, `str`, `Literal`, functions, tuples of whole numbers or
+    of text, `None`, and unions of them. Any other lets everything pass.
+
+    Raises:
+        TypeError: If it is of another type.
+        ValueError: If it is text, and not that of a choice.
+    """
+    kinds = _alternatives(annotation)
+    if None in kinds:
+        return value
+    value = value.item() if isinstance(value, np.bool_) else value
+    if any(fits(value) for _, fits in kinds):
+        return value
+    choices = [words for words, _ in kinds if words[:1] in "'\""]
+    words = [words for words, _ in kinds if words not in choices]
+    if choices:
+        words.insert(0, choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}")
+    error = ValueError if choices and isinstance(value, str) else TypeError
+    raise error(f"{name} must be {' or '.join(words)}, got {value!r}.")
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Returns pairs of words and a predicate, or `None` for an annotation that is not understood."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [pair for each in arguments for pair in _alternatives(each)]
+    if origin is Literal:
+        return [(repr(choice), lambda value, choice=choice: _is_same(value, choice)) for choice in arguments]
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis and arguments[0] in _TUPLES:
+        words, fits = _TUPLES[arguments[0]]
+        return [(words, lambda value: isinstance(value, tuple) and all(map(fits, value)))]
+    return [_SIMPLE.get(collections.abc.Callable if origin is collections.abc.Callable else annotation)]
+
+
+def _is_same(value: Any, choice: Any) -> bool:
+    return type(value) is type(choice) and value == choice
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, and no boolean."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    int: ("a whole number", is_whole),
+    float: ("a number", _is_real),
+    str: ("text", _is_text),
+    types.NoneType: ("None", lambda value: value is None),
+    collections.abc.Callable: ("a function", callable),
+}
+_TUPLES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("whole numbers such as (32, 32)", is_whole),
+    str: ("texts such as ('a', 'b')", _is_text),
+}
