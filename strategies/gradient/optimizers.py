@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Solution
+from zoo.core.checks import shown
 from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.clip_up import clip_up
 
@@ -39,7 +40,7 @@ def check_optimizer(optimizer: Any, name: str) -> None:
     if fault == "is none":
         raise TypeError(
             f"{name} must be a function from a learning rate to an optax transformation, such as "
-            f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {optimizer!r}."
+            f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {shown(optimizer)}."
         )
     if fault:
         raise ValueError(

@@ -130,12 +130,8 @@ def _as_strategy(base: Any, name: str) -> Any:
     Raises:
         TypeError: If it is none of them.
     """
-    if isinstance(base, str):
+    if isinstance(base, (str, dict)):
         return make_strategy(base)
-    if isinstance(base, dict):
-        if "id" not in base:
-            raise TypeError(f'{name} as a dictionary needs the strategy\'s "id" besides its settings, got {base!r}.')
-        return make_strategy(**base)
     if isinstance(base, (bool, int, float, list, tuple, type)) or base is None:
         raise TypeError(
             f"{name} must be a strategy, its id such as 'open_es', or a dictionary of its id and settings such as "

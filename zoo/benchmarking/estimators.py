@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.checks import as_number
+from zoo.core.checks import as_scalar
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
@@ -25,7 +25,7 @@ from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.compiled import ask_and_evaluate
 from zoo.loop.programs import Program
 from zoo.loop.progress import Compiling, progress_bar
-from zoo.registry import make_strategy, resolve
+from zoo.registry import ProblemLike, StrategyLike, make_strategy, resolve
 
 _MEMBERS_AT_A_TIME = 4096
 
@@ -91,8 +91,8 @@ class _Sample(NamedTuple):
 
 
 def estimator_statistics(
-    strategy: str | Strategy,
-    problem: str | Problem,
+    strategy: StrategyLike,
+    problem: ProblemLike,
     solution: Solution | None = None,
     key: jax.Array | int = 0,
     num_samples: int = 1000,
@@ -107,8 +107,8 @@ def estimator_statistics(
     strategy's sigma. A sample of an online strategy costs two episodes.
 
     Args:
-        strategy: A strategy that estimates a gradient, or its id.
-        problem: A problem, or its id.
+        strategy: A strategy that estimates a gradient, its id, or a dictionary of its id and settings.
+        problem: A problem, its id, or a dictionary of its id and settings.
         solution: Where to estimate; default: the problem's initial solution.
         key: JAX random key, or a seed.
         num_samples: Independent samples; errors fall with its square root.
@@ -145,7 +145,7 @@ def estimator_statistics(
     solution = check_solution(problem.initial_solution(key_solution) if solution is None else solution)
     exact = _exact_gradient(problem, solution, key_exact, num_exact)
 
-    sigma = _sigma_of(strategy) if sigma is None else as_number("sigma", sigma)
+    sigma = _sigma_of(strategy) if sigma is None else as_scalar("sigma", sigma)
     if sigma is not None:
         size = 2 * max(1, (strategy.population_size or 2) // 2)
         full_es = make_strategy("full_es", population_size=size, sigma=sigma)

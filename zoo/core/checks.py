@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+_LONGEST = 200
 _NO_NUMBERS = (str, bytes, bool, np.bool_, dict, list, tuple, set, frozenset)
 
 
@@ -35,7 +36,7 @@ def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -
     is_other_number = isinstance(value, numbers.Number) and not isinstance(value, numbers.Real)
     is_other_array = array is not None and not any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
     if value is None or isinstance(value, _NO_NUMBERS) or callable(value) or is_other_number or is_other_array:
-        raise TypeError(f"{name} must be a number, got {value!r}.{advice and f' {advice}'}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}.{advice and f' {advice}'}")
     if isinstance(value, numbers.Real):
         try:
             # One kind of scalar: an integer, or a NumPy scalar of fixed dtype, would be another traced type, and
@@ -49,6 +50,14 @@ def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -
         if np.any(wrong):
             raise ValueError(f"{name} must be {'finite' if finite else 'a number'}, got {array[wrong].flat[0]:g}.")
     return value
+
+
+def as_scalar(name: str, value: Any, *, finite: bool = True) -> float:
+    """Returns one real number, which must be known, as a float; see `as_number`."""
+    value = as_number(name, value, finite=finite)
+    if np.ndim(value) or (not isinstance(value, float) and known_array(value) is None):
+        raise TypeError(f"{name} must be a number, got {shown(value)}.")
+    return float(value)
 
 
 def check_bounds(
@@ -69,6 +78,12 @@ def check_bounds(
         if not np.all(is_inside):
             found = repr(value) if array.ndim == 0 else f"{array[~is_inside].flat[0]:g} in an array"
             raise ValueError(f"{name} must be {words} {bound:g}, got {found}.")
+
+
+def shown(value: Any) -> str:
+    """Returns a value as text of one line, cut off where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def known_array(value: Any) -> np.ndarray | None:
@@ -100,11 +115,11 @@ def checked_by_annotation(name: str, value: Any, annotation: Any) -> Any:
     if any(fits(value) for _, fits in kinds):
         return value
     choices = [words for words, _ in kinds if words[:1] in "'\""]
-    words = [words for words, _ in kinds if words not in choices]
+    words = [words for words, _ in kinds if words not in (*choices, "None")]
     if choices:
         words.insert(0, choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}")
     error = ValueError if choices and isinstance(value, str) else TypeError
-    raise error(f"{name} must be {' or '.join(words)}, got {value!r}.")
+    raise error(f"{name} must be {' or '.join(words)}, got {shown(value)}.")
 
 
 def _alternatives(annotation: Any) -> list[Any]:

@@ -20,6 +20,12 @@ from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_solution
 from zoo.core.surrogate import Surrogate, SurrogateGradient
 
+_WANTS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a function wants the numbers of what is traced."""
 Statistics = Any
 """What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
 
@@ -249,7 +255,15 @@ class FunctionProblem(Problem):
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
         """Calls the function."""
         arguments = (key, solution) if self.takes_key else (solution,)
-        result = self.fn(*arguments, *self.data)
+        try:
+            result = self.fn(*arguments, *self.data)
+        except _WANTS_VALUES as error:
+            name = getattr(self.fn, "__name__", "The function")
+            raise TypeError(
+                f"{name} cannot be traced by JAX: it hands its argument to NumPy, or branches on its values. Write it "
+                "with jax.numpy (and jnp.where); or have it called as it is, by zoo.run(strategy, "
+                "zoo.from_python(fn, solution)) or zoo.Optimizer."
+            ) from error
         if not self.has_aux:
             return jnp.asarray(result), {}
         if not isinstance(result, tuple) or len(result) != 2:

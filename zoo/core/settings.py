@@ -174,7 +174,7 @@ class PytreeDataclass:
         if not bounds["per_parameter"] or not isinstance(value, (dict, list, tuple)):
             return checked((), value)
         if not jax.tree.leaves(value):
-            raise TypeError(f"{name} must be a number, or numbers in the structure of the solution, got {value!r}.")
+            raise TypeError(f"{name} must be a number, or several in the structure of the solution, got {value!r}.")
         return jax.tree_util.tree_map_with_path(checked, value)
 
     def _checked_static(self, field: Any, value: Any, at_least: int | None) -> Any:

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.checks import as_scalar
 from zoo.core.fitness import on_host
 from zoo.core.population import Population, materialize
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.strategy import State, Strategy
 from zoo.loop.programs import Program
-from zoo.registry import given_strategy
+from zoo.registry import StrategyLike, given_strategy
 
 _LOOK_EVERY = 10
 """Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
@@ -48,7 +49,7 @@ class Optimizer:
     bit for bit.
 
     Args:
-        strategy: A strategy, or its id.
+        strategy: A strategy, its id, or a dictionary of its id and settings.
         solution: The initial solution: an array, or a pytree of arrays.
         seed: Of the random numbers.
         max_evaluations: Stop after so many.
@@ -67,7 +68,7 @@ class Optimizer:
 
     def __init__(
         self,
-        strategy: str | Strategy,
+        strategy: StrategyLike,
         solution: Solution,
         *,
         seed: int = 0,
@@ -85,7 +86,11 @@ class Optimizer:
         except TypeError as error:
             own = "seed, max_evaluations, target, tol_fun, tol_x, max_condition"
             raise TypeError(f"{error} Settings of the Optimizer itself: {own}.") from None
-        self._tolerances = {"target": target, "tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
+        tolerances = {"tol_fun": tol_fun, "tol_x": tol_x, "max_condition": max_condition}
+        self._tolerances: dict[str, Any] = {
+            name: as_scalar(f"Optimizer({name}=...)", value, finite=False) for name, value in tolerances.items()
+        }
+        self._tolerances["target"] = None if target is None else as_scalar("target", target, finite=False)
         self._max_evaluations = max_evaluations
         with self._precision():
             solution = check_solution(solution)

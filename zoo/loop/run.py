@@ -8,21 +8,22 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from zoo.core.checks import as_scalar
 from zoo.core.keys import as_key
-from zoo.core.problem import Problem, from_function
+from zoo.core.problem import from_function
 from zoo.core.solution import Solution, num_dims
-from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
 from zoo.loop.drive import Options, drive
+from zoo.loop.files import as_folder
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
-from zoo.registry import given_strategy, resolve
+from zoo.registry import ProblemLike, StrategyLike, given_strategy, resolve
 
 
 def run(
-    strategy: str | Strategy | None = None,
-    problem: str | Problem | None = None,
+    strategy: StrategyLike | None = None,
+    problem: ProblemLike | None = None,
     key: int | jax.Array | None = None,
     *,
     start: RunResult | None = None,
@@ -40,8 +41,9 @@ def run(
     """Runs a strategy on a problem.
 
     Args:
-        strategy: A strategy or its id. Given an id, settings the problem suggests are used.
-        problem: A problem or its id.
+        strategy: A strategy, its id, or a dictionary of its id and settings such as `{"id": "cma_es", "sigma": 0.5}`.
+            Given an id, settings the problem suggests are used.
+        problem: A problem, its id, or a dictionary of its id and settings.
         key: JAX random key, or a seed; default 0.
         start: The result of a run, which this one goes on from: bit for bit as if that one had had this budget, as its
             budget counts from the beginning. Strategy, problem and key are by default those of the result; what may be
@@ -85,6 +87,8 @@ def run(
     if strategy is None or problem is None:
         raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
     key = as_key(0 if key is None else key)
+    target = None if target is None else as_scalar("target", target, finite=False)
+    checkpoint = None if checkpoint is None else as_folder(checkpoint, "checkpoint")
     numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores, "target": target}
     call = describe_call(strategy, problem, key, solution=solution, **numbers)
     if start is not None:
@@ -158,7 +162,7 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,
-    strategy: str | Strategy = "cma_es",
+    strategy: StrategyLike = "cma_es",
     *,
     key: int | jax.Array = 0,
     num_steps: int | None = None,
@@ -173,7 +177,7 @@ def minimize(
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise and is traceable by JAX.
         solution: Initial solution, a pytree of floating-point arrays.
-        strategy: A strategy or its id.
+        strategy: A strategy, its id, or a dictionary of its id and settings.
         key: JAX random key, or a seed.
         num_steps: Budget in evaluations; default 1 000 per parameter, at least 10 000 and at most 1 000 000.
         num_generations: Budget in generations, instead.

@@ -34,7 +34,7 @@ from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable,
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution, check_solution
 from zoo.loop.compiled import run_keys
-from zoo.registry import as_problem
+from zoo.registry import ProblemLike, as_problem
 from zoo.sparsity.tickets import Ticket
 
 Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
@@ -42,7 +42,7 @@ Flow = Callable[[Solution], jax.Array]
 
 
 def prune_at_init(
-    problem: str | Problem,
+    problem: ProblemLike,
     kept: float,
     criterion: Criterion = "snip",
     *,
@@ -56,7 +56,7 @@ def prune_at_init(
     """Prunes a network before it is trained, by one threshold over all layers.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         kept: Fraction of the prunable weights that are kept, in (0, 1]; to the nearest whole number, at least one.
         criterion: What decides: `"snip"`, `"grasp"`, `"synflow"`, `"magnitude"` or `"random"`; see the module.
         key: JAX random key, or a seed. The initial solution is the one that `zoo.run` starts from with this key; the

@@ -18,11 +18,11 @@ from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import drop_checkpoints
 from zoo.loop.drive import Options, drive
-from zoo.loop.files import DamagedError, below, make_below, named_once
+from zoo.loop.files import DamagedError, as_folder, below, make_below, named_once
 from zoo.loop.identity import Identity, identify
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_key, describe_settings, fingerprint, make_metadata
-from zoo.registry import as_problem, make_strategy
+from zoo.registry import ProblemLike, StrategyLike, as_problem, make_strategy
 from zoo.sparsity.tickets import (
     Round,
     Tickets,
@@ -36,8 +36,8 @@ from zoo.sparsity.tickets import (
 
 
 def lottery_tickets(
-    strategy: str | Strategy | dict[str, Any],
-    problem: str | Problem,
+    strategy: StrategyLike,
+    problem: ProblemLike,
     key: int | jax.Array = 0,
     *,
     criteria: Sequence[str] = ("snr", "magnitude", "random"),
@@ -128,7 +128,8 @@ def lottery_tickets(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
+    # Absolute, wherever a problem changes to.
+    folder = None if out is None else as_folder(out, "lottery_tickets(out=...)").absolute()
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
     with contextlib.ExitStack() as stack:

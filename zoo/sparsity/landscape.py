@@ -22,13 +22,13 @@ from zoo.core.problem import Problem, Statistics
 from zoo.core.promotion import promoted
 from zoo.core.solution import Solution, check_solution
 from zoo.loop.compiled import run_keys
-from zoo.registry import as_problem
+from zoo.registry import ProblemLike, as_problem
 
 _MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory
 
 
 def interpolate(
-    problem: str | Problem,
+    problem: ProblemLike,
     one: Solution,
     other: Solution,
     key: jax.Array | int = 0,
@@ -39,7 +39,7 @@ def interpolate(
     """Scores solutions on the straight line between two: (1 - alpha) one + alpha other.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         one: The solution at alpha = 0.
         other: The solution at alpha = 1, in the same structure and shapes.
         key: JAX random key, or a seed: all points are scored on the same held-out data, those of a run with this key.
@@ -100,7 +100,7 @@ def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
 
 
 def flatness(
-    problem: str | Problem,
+    problem: ProblemLike,
     solution: Solution,
     key: jax.Array | int = 0,
     *,
@@ -114,7 +114,7 @@ def flatness(
     A sample is a direction, the same at every sigma, so that how its score falls is not blurred by chance.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         solution: The solution.
         key: JAX random key, or a seed: all are scored on the same held-out data, those of a run with this key.
         sigmas: Standard deviations of the perturbation.
