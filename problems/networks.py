@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from zoo.core.checks import is_whole, shown
 from zoo.core.promotion import common_dtype
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -131,10 +131,10 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
             )
         return network
     sizes: tuple[Any, ...] = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
-    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in sizes):
-        raise ValueError(f"hidden must be positive whole numbers, one per layer, got {hidden!r}.")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {shown(activation)}.")
+    if not all(is_whole(size) and 0 < size < 2**31 for size in sizes):
+        raise ValueError(f"hidden must be positive whole numbers, one per layer, got {shown(hidden)}.")
     hidden = tuple(int(size) for size in sizes)
     if network == "mlp":
         return MLP((*hidden, num_outputs), activation)

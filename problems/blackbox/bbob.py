@@ -10,9 +10,12 @@ from typing import Any, ClassVar, Self
 import bbobax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zoo.core import Problem, group_keys, leaf, static
+from zoo.core.checks import is_whole, shown
 from zoo.core.promotion import promotion_of_others
+from zoo.core.settings import is_rebuilt
 from zoo.problems.blackbox.precise import precise
 
 COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
@@ -50,7 +53,7 @@ class BBOB(Problem):
     function: str = static()
     num_dims: int = static(default=10, at_least=2)
     instance: int | jax.Array = leaf(default=1)
-    targets: Sequence[float] | None = static(default=COCO_TARGETS)
+    targets: tuple[float, ...] | None = static(default=COCO_TARGETS)
     noise_model: Any = static(default=None)
     parameters: bbobax.BBOBParams | None = leaf(default=None)
 
@@ -65,8 +68,10 @@ class BBOB(Problem):
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
             raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
-        if isinstance(self.instance, (str, float)) or (isinstance(self.instance, int) and self.instance < 0):
-            raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {self.instance!r}.")
+        if not is_rebuilt():
+            is_array = isinstance(self.instance, (np.ndarray, jax.Array)) and self.instance.dtype.kind in "iu"
+            if not (is_array or (is_whole(self.instance) and 0 <= int(self.instance) < 2**31)):
+                raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {shown(self.instance)}.")
 
     @staticmethod
     def names() -> list[str]:

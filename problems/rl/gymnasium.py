@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Solution, static
+from zoo.core.checks import shown
 from zoo.host.problem import HostFunction, HostProblem
 from zoo.problems.networks import Network, make_network
 from zoo.problems.rl.policy import PolicyProblem
@@ -76,8 +76,13 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
 
     def __post_init__(self) -> None:
         """Checks that the spaces are supported."""
-        if isinstance(self.make_kwargs, Mapping):
-            object.__setattr__(self, "make_kwargs", tuple(sorted(self.make_kwargs.items())))
+        try:
+            object.__setattr__(self, "make_kwargs", tuple(sorted(dict(self.make_kwargs).items())))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{type(self).__name__}.make_kwargs must be a mapping from names to values, or pairs of them, got "
+                f"{shown(self.make_kwargs)}."
+            ) from None
         super().__post_init__()
         _ = self._network
 

@@ -61,10 +61,10 @@ class LearnedOptimizer(InnerTraining):
 
     horizon: int | None = static(default=1000, at_least=1)
     window: int | None = static(default=1, at_least=1)
-    hidden: tuple[int, ...] = static(default=(32, 32, 32))
+    hidden: tuple[int, ...] = static(default=(32, 32, 32), at_least=1)
     activation: str = static(default="gelu")
     held_out: float = number(default=0.2, at_least=0)
-    optimizer_hidden: tuple[int, ...] = static(default=(32, 32))
+    optimizer_hidden: tuple[int, ...] = static(default=(32, 32), at_least=1)
     momenta: tuple[float, ...] = leaf(default=(0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
     time_scales: tuple[float, ...] = leaf(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5))
     step_size: float = number(default=0.001, above=0)

@@ -28,7 +28,7 @@ class MLPLRSchedule(InnerTraining):
 
     horizon: int | None = static(default=5000, at_least=1)
     window: int | None = static(default=100, at_least=1)
-    hidden: tuple[int, ...] = static(default=(100, 100))
+    hidden: tuple[int, ...] = static(default=(100, 100), at_least=1)
     batch_size: int = static(default=100, at_least=1)
     momentum: float = number(default=0.9, at_least=0)
     decay_time: float = number(default=5000.0, above=0)

@@ -62,14 +62,14 @@ class EvosaxStrategy(Strategy):
     algorithm: str = static()
     sigma: float = number(default=1.0, above=0)
     learning_rate: float | None = number(default=None, at_least=0, advice=_SCHEDULE)
-    params: Any = leaf(default=None)
+    params: dict[str, Any] | None = leaf(default=None)
     options: Any = static(default=())
 
     namespace_field: ClassVar[str] = "algorithm"
 
     def __post_init__(self) -> None:
         """Checks the algorithm's name and its settings."""
-        object.__setattr__(self, "options", as_pairs(self.options))
+        object.__setattr__(self, "options", as_pairs(self.options, "EvosaxStrategy.options"))
         super().__post_init__()
         if self.algorithm not in self.names():
             raise ValueError(

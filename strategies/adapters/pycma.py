@@ -50,7 +50,7 @@ class PyCMA(Strategy):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        object.__setattr__(self, "options", as_pairs(self.options))
+        object.__setattr__(self, "options", as_pairs(self.options, "PyCMA.options"))
         super().__post_init__()
         reserved = {
             "popsize": "population_size",

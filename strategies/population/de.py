@@ -5,7 +5,7 @@ Continuous Spaces", doi:10.1023/A:1008202821328. Mutation (2) (and section 4 for
 and (5), selection as in section 2. DE/current-to-best/1: Storn 1996, doi:10.1109/NAFIPS.1996.534789.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +49,11 @@ class DE(PopulationStrategy):
 
     differential_weight: float = number(default=0.8, above=0)
     crossover_rate: float = number(default=0.9, at_least=0, at_most=1)
-    mutation: str = static(default="rand")
+    mutation: Literal["rand", "best", "current_to_best"] = static(default="rand")
 
     def __post_init__(self) -> None:
-        """Checks the name of the mutation and the size of the population."""
+        """Checks the size of the population."""
         super().__post_init__()
-        if self.mutation not in _NUM_PARTNERS:
-            raise ValueError(f"DE.mutation must be one of {', '.join(_NUM_PARTNERS)}, got {self.mutation!r}.")
         if self.population_size is not None and self.population_size <= _NUM_PARTNERS[self.mutation]:
             raise ValueError(
                 f"DE.population_size must be at least {_NUM_PARTNERS[self.mutation] + 1} for mutation="

@@ -16,6 +16,10 @@ from zoo import leaf, number, static
 from zoo.core.settings import PytreeDataclass
 
 
+class Inner(PytreeDataclass):
+    rate: float = number(1.0)
+
+
 class Settings(PytreeDataclass):
     size: int | None = static(None, at_least=2)
     count: int = static(1, at_least=1)
@@ -25,6 +29,8 @@ class Settings(PytreeDataclass):
     call: Callable[[Any], Any] | None = static(None)
     either: str | Callable[..., Any] = static("x")
     anything: Any = static(None)
+    pair: tuple[float, float] | None = leaf(None)
+    inner: Inner | None = leaf(None)
     sigma: float = number(0.1, above=0)
     rate: float = number(0.5, at_least=-1)
     free: float = number(0.0)
@@ -112,7 +118,11 @@ def test_free_numbers_have_no_bounds_of_their_own():
         ("call", 3, TypeError, "a function, got 3"),
         ("call", "cos", TypeError, "a function, got"),
         ("either", 3, TypeError, "text or a function, got 3"),
-        ("hidden", 8, TypeError, r"whole numbers such as \(32, 32\), got 8"),
+        ("hidden", 8.5, TypeError, r"whole numbers such as \(32, 32\), got 8.5"),
+        ("count", 2**31, ValueError, "at most 2147483647"),
+        ("pair", (1.0,), TypeError, "2 numbers, got"),
+        ("pair", (1.0, jnp.nan), TypeError, "2 numbers"),
+        ("inner", 3, TypeError, "a Inner, got 3"),
         ("hidden", (8.5,), TypeError, "whole numbers"),
     ],
 )
@@ -127,6 +137,8 @@ def test_static_settings_take_what_they_may_be():
     )
     assert settings.flag is True
     assert settings.hidden == (3, 4)
+    assert Settings(hidden=3).hidden == (3,)
+    assert Settings(pair=[1, jnp.ones(())], inner=Inner()).inner == Inner()
     assert [type(x) for x in settings.hidden] == [int, int]
     with pytest.raises(TypeError, match=r"Settings\.anything is part of the compiled program and cannot be an array"):
         Settings(anything=np.ones(3))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.the_loop import IDS
 from zoo.core import spread_over
 from zoo.core.population import materialize
 
@@ -80,3 +82,57 @@ def test_a_spread_is_a_scaling_of_the_parameters(id):
         for one, other in zip(found, expected, strict=True):
             one, other, s = (np.asarray(x) for x in (one[name], other[name], s))
             np.testing.assert_allclose(one / s, other / s, rtol=1e-3, atol=1e-3)
+
+
+def test_a_list_is_the_spread_of_a_vector_and_one_number_may_be_an_array():
+    strategy = zoo.make_strategy("snes", sigma=[0.1, 0.2])
+    np.testing.assert_allclose(strategy.init(jax.random.key(0), jnp.zeros(2)).std, [0.1, 0.2])
+    strategy = zoo.make_strategy("one_plus_one_es", sigma=jnp.array([0.1, 0.2, 0.4]))
+    population, _ = strategy.ask(jax.random.key(0), strategy.init(jax.random.key(0), jnp.zeros(3)))
+    assert population.shape == (1, 3)
+    assert zoo.make_strategy("cma_es", sigma=jnp.asarray(0.1)).init(jax.random.key(0), jnp.zeros(2)).units is None
+
+
+def test_restarts_and_masks_search_with_the_spread():
+    spread = jnp.array([0.1, 10.0, 7.0])
+    base = zoo.make_strategy("cma_es", sigma=spread)
+    start = jnp.zeros(3)
+    for wrapper in ("ipop", "bounded", "frozen"):
+        strategy = zoo.make_strategy(wrapper, base=base).for_solution(start)
+        np.testing.assert_allclose(strategy.std(strategy.init(jax.random.key(0), start)), spread, rtol=1e-5)
+    masked = zoo.make_strategy("masked", base=base, mask=jnp.array([True, True, False]))
+    state = masked.init(jax.random.key(0), start)
+    np.testing.assert_allclose(state.base.sigma, 1.0, rtol=1e-6)  # the geometric mean of what is searched
+
+
+@pytest.mark.parametrize(
+    ("sigma", "error", "words"),
+    [
+        ({"w": 0.1}, ValueError, "must have the structure of the solution"),
+        ({"w": jnp.ones(2), "b": 1.0}, ValueError, "must broadcast to the solution: expected shape (3,) in w"),
+        (jnp.ones(3), ValueError, "must have the structure of the solution"),
+    ],
+)
+@pytest.mark.parametrize("id", ["cma_es", "snes", "de"])
+def test_a_spread_that_does_not_fit(id, sigma, error, words):
+    strategy = make(id, sigma)
+    with pytest.raises(error, match=re.escape(words)) as raised:
+        jax.eval_shape(lambda: strategy.std(strategy.init(jax.random.key(0), START)))
+    assert f"{type(strategy).__name__}.sigma" in str(raised.value)
+
+
+@pytest.mark.parametrize("id", [id for id in [*IDS, "evosax/CMA_ES"] if id not in HAVE_SPREADS])
+def test_others_have_one_number(id):
+    """And say what to do instead."""
+    if not hasattr(zoo.make_strategy(id), "sigma"):
+        return
+    with pytest.raises(TypeError, match="sigma must be a number"):
+        zoo.make_strategy(id, sigma={"w": 0.1, "b": 0.2})
+    strategy = zoo.make_strategy(id, sigma=jnp.ones(3))  # as for a sweep
+    with pytest.raises(ValueError, match="sigma is one number, got an array of shape"):
+        jax.eval_shape(strategy.init, jax.random.key(0), START)
+
+
+def test_the_way_out_is_in_the_message():
+    with pytest.raises(ValueError, match=r"let the problem scale the solution.* such as snes, pgpe or cma_es"):
+        zoo.run(zoo.make_strategy("open_es", sigma=jnp.ones(10)), "blackbox/sphere", num_generations=1)

@@ -1,9 +1,10 @@
 """Checks of what users give: numbers, and the values of settings by their annotations.
 
-What is not known yet passes: tracers, and the placeholders that transformations put into a pytree.
+What is not known yet passes: tracers.
 """
 
 import collections.abc
+import functools
 import numbers
 import types
 import typing
@@ -15,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-_LONGEST = 200
-_NO_NUMBERS = (str, bytes, bool, np.bool_, dict, list, tuple, set, frozenset)
+_LONGEST = 200  # characters of a value in a message
+_MAX_WHOLE = 2**31 - 1  # what shapes and counts are computed in
 
 
 def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -> Any:
-    """Returns a real number as a float; arrays of them, tracers and placeholders as they are.
+    """Returns a real number as a float, and arrays of them, known or traced, as they are.
 
     Args:
         name: What to call it in messages.
@@ -32,10 +33,10 @@ def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -
         TypeError: If it is no real number.
         ValueError: If it is NaN, or infinite and must be finite.
     """
-    array = known_array(value)
-    is_other_number = isinstance(value, numbers.Number) and not isinstance(value, numbers.Real)
+    array = _known_array(value)
     is_other_array = array is not None and not any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
-    if value is None or isinstance(value, _NO_NUMBERS) or callable(value) or is_other_number or is_other_array:
+    is_number = isinstance(value, (numbers.Real, np.ndarray, jax.Array)) and not isinstance(value, (bool, np.bool_))
+    if not is_number or is_other_array:
         raise TypeError(f"{name} must be a number, got {shown(value)}.{advice and f' {advice}'}")
     if isinstance(value, numbers.Real):
         try:
@@ -55,7 +56,7 @@ def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -
 def as_scalar(name: str, value: Any, *, finite: bool = True) -> float:
     """Returns one real number, which must be known, as a float; see `as_number`."""
     value = as_number(name, value, finite=finite)
-    if np.ndim(value) or (not isinstance(value, float) and known_array(value) is None):
+    if np.ndim(value) or (not isinstance(value, float) and _known_array(value) is None):
         raise TypeError(f"{name} must be a number, got {shown(value)}.")
     return float(value)
 
@@ -64,7 +65,7 @@ def check_bounds(
     name: str, value: Any, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
 ) -> None:
     """Raises a `ValueError` if a number, or an entry of an array, is out of bounds."""
-    array = np.asarray(value) if isinstance(value, numbers.Real) else known_array(value)
+    array = np.asarray(value) if isinstance(value, numbers.Real) else _known_array(value)
     if array is None:
         return
     for bound, words, holds in (
@@ -86,7 +87,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def known_array(value: Any) -> np.ndarray | None:
+def _known_array(value: Any) -> np.ndarray | None:
     """Returns an array whose numbers are known in this process; `None` for anything else."""
     if isinstance(value, np.ndarray):
         return value
@@ -101,19 +102,23 @@ def known_array(value: Any) -> np.ndarray | None:
 def checked_by_annotation(name: str, value: Any, annotation: Any) -> Any:
     """Returns the value of a setting, or says what its annotation wants instead.
 
-    Of annotations these are understood: `bool`, `int`, `float`, `str`, `Literal`, functions, tuples of whole numbers or
-    of text, `None`, and unions of them. Any other lets everything pass.
+    Of annotations these are understood: `bool`, `int`, `float`, `str`, `Literal`, functions, `None`, the library's own
+    and the user's classes, tuples of whole numbers, numbers or text, and unions of them. Any other lets everything
+    pass. One whole number is a tuple of one.
 
     Raises:
         TypeError: If it is of another type.
-        ValueError: If it is text, and not that of a choice.
+        ValueError: If it is text, and not that of a choice; or a whole number that is too large.
     """
     kinds = _alternatives(annotation)
-    if None in kinds:
-        return value
     value = value.item() if isinstance(value, np.bool_) else value
-    if any(fits(value) for _, fits in kinds):
+    for each in value if isinstance(value, tuple) else (value,):
+        if is_whole(each) and abs(int(each)) > _MAX_WHOLE:
+            raise ValueError(f"{name} must be at most {_MAX_WHOLE}, got {shown(each)}.")
+    if None in kinds or any(fits(value) for _, fits in kinds):
         return value
+    if is_whole(value) and any(fits((value,)) for _, fits in kinds):
+        return (value,)
     choices = [words for words, _ in kinds if words[:1] in "'\""]
     words = [words for words, _ in kinds if words not in (*choices, "None")]
     if choices:
@@ -128,14 +133,31 @@ def _alternatives(annotation: Any) -> list[Any]:
     if origin in (typing.Union, types.UnionType):
         return [pair for each in arguments for pair in _alternatives(each)]
     if origin is Literal:
-        return [(repr(choice), lambda value, choice=choice: _is_same(value, choice)) for choice in arguments]
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis and arguments[0] in _TUPLES:
+        return [(repr(choice), functools.partial(_is_same, choice)) for choice in arguments]
+    if origin is tuple and arguments and arguments[0] in _TUPLES and set(arguments[1:]) <= {arguments[0], Ellipsis}:
         words, fits = _TUPLES[arguments[0]]
-        return [(words, lambda value: isinstance(value, tuple) and all(map(fits, value)))]
-    return [_SIMPLE.get(collections.abc.Callable if origin is collections.abc.Callable else annotation)]
+        size = None if Ellipsis in arguments else len(arguments)
+        return [(words if size is None else f"{size} {words}", functools.partial(_is_tuple, fits, size))]
+    if origin is collections.abc.Callable:
+        return [("a function", callable)]
+    if origin in (dict, collections.abc.Mapping):
+        return [("a dictionary", functools.partial(_is_instance, origin))]
+    is_class = origin is None and isinstance(annotation, type) and annotation not in _TOO_WIDE
+    if not is_class or getattr(annotation, "_is_protocol", False):
+        return [None]
+    return [_SIMPLE.get(annotation) or (f"a {annotation.__name__}", functools.partial(_is_instance, annotation))]
 
 
-def _is_same(value: Any, choice: Any) -> bool:
+def _is_tuple(fits: Callable[[Any], bool], size: int | None, value: Any) -> bool:
+    is_right_size = isinstance(value, (tuple, list)) and size in (None, len(value))
+    return is_right_size and all(map(fits, value))
+
+
+def _is_instance(cls: type, value: Any) -> bool:
+    return isinstance(value, cls)
+
+
+def _is_same(choice: Any, value: Any) -> bool:
     return type(value) is type(choice) and value == choice
 
 
@@ -148,6 +170,12 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number, or an array of one, which may be traced."""
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
+    return is_array or (_is_real(value) and bool(abs(value) < float("inf")))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -158,9 +186,10 @@ _SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     float: ("a number", _is_real),
     str: ("text", _is_text),
     types.NoneType: ("None", lambda value: value is None),
-    collections.abc.Callable: ("a function", callable),
 }
 _TUPLES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("whole numbers such as (32, 32)", is_whole),
+    float: ("numbers", _is_number),
     str: ("texts such as ('a', 'b')", _is_text),
 }
+_TOO_WIDE = (Any, object, jax.Array, np.ndarray)

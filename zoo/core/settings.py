@@ -8,6 +8,8 @@ then (tracers pass). So are types: numbers are finite, and a static setting is w
 
 import contextvars
 import dataclasses
+import numbers
+import types
 from collections.abc import Iterable
 from typing import Any, Self, dataclass_transform
 
@@ -21,7 +23,12 @@ _INTERNAL = "zoo_internal"
 IS_FILLED_LATER = "_zoo_is_filled_later"
 """The attribute of a class that is made before it has its fields, as unpickling does; `register_pytree` follows."""
 _is_rebuilt = contextvars.ContextVar("is_rebuilt", default=False)
-"""Whether an instance is made of the leaves of another, whose arrays may be anything: derivatives, for one."""
+"""Whether an instance is made of the leaves of another, which may be anything: derivatives, placeholders."""
+
+
+def is_rebuilt() -> bool:
+    """Whether an instance is being made of the leaves of another by a transformation of JAX: they may be anything."""
+    return _is_rebuilt.get()
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
@@ -134,6 +141,8 @@ class PytreeDataclass:
                 value = self._checked_number(field, value, bounds)
             elif not field.metadata.get("pytree_node", True):
                 value = self._checked_static(field, value, bounds.get("at_least"))
+            elif not _is_rebuilt.get() and value is not field.default:
+                value = checked_by_annotation(f"{type(self).__name__}.{field.name}", value, field.type)
             object.__setattr__(self, field.name, value)
 
     def check_shapes(self) -> None:
@@ -165,13 +174,13 @@ class PytreeDataclass:
 
         def checked(path: Any, x: Any) -> Any:
             here = f"{name}{jax.tree_util.keystr(path)}"
-            if _is_rebuilt.get() and isinstance(x, (np.ndarray, jax.Array)):
+            if _is_rebuilt.get() and not isinstance(x, (numbers.Number, str, bytes, dict, list, tuple, types.NoneType)):
                 return x
             x = as_number(here, x, finite=bounds["finite"], advice=advice)
             check_bounds(here, x, **{bound: bounds[bound] for bound in ("above", "at_least", "at_most")})
             return x
 
-        if not bounds["per_parameter"] or not isinstance(value, (dict, list, tuple)):
+        if not bounds["per_parameter"] or value is None or jax.tree_util.all_leaves([value]):
             return checked((), value)
         if not jax.tree.leaves(value):
             raise TypeError(f"{name} must be a number, or several in the structure of the solution, got {value!r}.")

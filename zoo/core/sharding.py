@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zoo.core.checks import is_whole, shown
+from zoo.core.checks import shown
 from zoo.core.keys import is_key
 
 AXIS = "population"
@@ -48,7 +48,7 @@ def population_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
     >>> mesh = zoo.population_mesh(1)
     >>> result = zoo.run("open_es", "blackbox/sphere", num_generations=10, mesh=mesh)
     """
-    if devices is None or is_whole(devices):
+    if devices is None or (isinstance(devices, int) and not isinstance(devices, bool)):
         count, devices = devices, jax.devices()
         if count is not None:
             if not 1 <= count <= len(devices):
