@@ -146,10 +146,11 @@ def run_command(
         elif strategy is None or problem is None:
             raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
         else:
+            of_strategy, of_problem = _parse_settings(settings), _parse_settings(problem_settings)
             given_strategy, given_problem = _parse_spec(strategy, "strategy"), _parse_spec(problem, "problem")
-            made = registry.given_problem(given_problem, _parse_settings(problem_settings))
-            made_strategy = registry.given_strategy(given_strategy, _parse_settings(settings), "run", made)
-            strategy, problem = label_of(given_strategy), label_of(given_problem)
+            made = registry.given_problem(given_problem, of_problem)
+            made_strategy = registry.given_strategy(given_strategy, of_strategy, "run", made)
+            strategy, problem = _label(given_strategy, of_strategy), _label(given_problem, of_problem)
             made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
         result = zoo.run(
             made_strategy,
@@ -383,6 +384,11 @@ def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
             raise ValueError(f"Two {kind} entries have the label {label!r}.")
         specs[label] = spec
     return specs
+
+
+def _label(spec: Any, settings: dict[str, Any]) -> str:
+    """Returns an id, or of JSON the id with all settings."""
+    return label_of({**spec, **settings} if isinstance(spec, dict) else spec)
 
 
 def _with_settings(spec: Any, settings: dict[str, Any]) -> dict[str, Any]:
