@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.checks import as_scalar
+from zoo.core.checks import as_count, as_scalar
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
@@ -139,8 +139,10 @@ def estimator_statistics(
             f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
             "in. Give it a horizon."
         )
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
+    num_samples, num_exact = (
+        as_count("num_samples", num_samples, at_least=2),
+        as_count("num_exact", num_exact, at_least=0),
+    )
     key_solution, key_reference, key_samples, key_exact = jax.random.split(as_key(key), 4)
     solution = check_solution(problem.initial_solution(key_solution) if solution is None else solution)
     exact = _exact_gradient(problem, solution, key_exact, num_exact)

@@ -61,6 +61,18 @@ def as_scalar(name: str, value: Any, *, finite: bool = True) -> float:
     return float(value)
 
 
+def as_count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """Returns a whole number.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is too small or too large.
+    """
+    value = checked_by_annotation(name, value, int)
+    check_bounds(name, value, at_least=at_least)
+    return int(value)
+
+
 def check_bounds(
     name: str, value: Any, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
 ) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.checks import as_scalar
+from zoo.core.checks import as_count, as_scalar
 from zoo.core.fitness import on_host
 from zoo.core.population import Population, materialize
 from zoo.core.solution import Solution, check_solution, num_dims
@@ -91,7 +91,7 @@ class Optimizer:
             name: as_scalar(f"Optimizer({name}=...)", value, finite=False) for name, value in tolerances.items()
         }
         self._tolerances["target"] = None if target is None else as_scalar("target", target, finite=False)
-        self._max_evaluations = max_evaluations
+        self._max_evaluations = None if max_evaluations is None else as_count("max_evaluations", max_evaluations)
         with self._precision():
             solution = check_solution(solution)
             self.strategy = strategy.for_solution(solution)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pandas as pd
 
+from zoo.core.checks import as_count, as_scalar
 from zoo.core.keys import as_key
 from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
@@ -62,8 +63,7 @@ def interpolate(
     """
     one, other = check_solution(one), check_solution(other)
     _check_same_shapes(one, other)
-    if num_points < 2:
-        raise ValueError(f"num_points must be at least 2, the two solutions themselves, got {num_points}.")
+    num_points = as_count("num_points", num_points, at_least=2)  # the two solutions themselves
     alphas = np.linspace(0, 1, num_points)
     problem = as_problem(problem, statistics)
     metrics = _score_between(problem, one, other, run_keys(as_key(key)).score, jnp.asarray(alphas))
@@ -137,11 +137,10 @@ def flatness(
     [2.0, 2.0]
     """
     solution = check_solution(solution)
-    scales = np.asarray(sigmas, float)
+    scales = np.asarray([as_scalar("sigmas", sigma, finite=False) for sigma in sigmas])
     if scales.ndim != 1 or not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    num_samples = as_count("num_samples", num_samples)
     problem = as_problem(problem, statistics)
     mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)
     keys = run_keys(as_key(key))
