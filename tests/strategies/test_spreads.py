@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import IDS
+from tests.the_loop import IDS, tell
 from zoo.core import spread_over
 from zoo.core.population import materialize
 
@@ -136,3 +136,23 @@ def test_others_have_one_number(id):
 def test_the_way_out_is_in_the_message():
     with pytest.raises(ValueError, match=r"let the problem scale the solution.* such as snes, pgpe or cma_es"):
         zoo.run(zoo.make_strategy("open_es", sigma=jnp.ones(10)), "blackbox/sphere", num_generations=1)
+
+
+def test_cma_es_searches_as_pycma_does_with_its_stds(x64):
+    """Told the same members: the same means, and deviations that differ by the damping of the step size alone."""
+    cma = pytest.importorskip("cma")
+    spread, start = np.array([1e-3, 1.0, 50.0, 0.2]), np.array([1.0, 2.0, 3.0, 4.0])
+    sigma = float(np.exp(np.mean(np.log(spread))))
+    options = {"CMA_stds": spread / sigma, "seed": 3, "verbose": -9, "popsize": 8}
+    theirs = cma.CMAEvolutionStrategy(start, sigma, options)
+    strategy = zoo.make_strategy("cma_es", population_size=8, sigma=spread)
+    state = strategy.init(jax.random.key(0), start)
+    for _ in range(3):
+        members = np.array(theirs.ask())
+        fitness = np.sum((members / spread - 1) ** 2 * np.arange(1, 5), axis=1)
+        theirs.tell(list(members), list(fitness))
+        state = tell(strategy, state, members, fitness)
+        np.testing.assert_allclose(strategy.mean(state) / spread, theirs.mean / spread, rtol=1e-9)
+        ratio = np.asarray(strategy.std(state)) / theirs.stds
+        np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.01)
+        assert 0.9 < ratio.mean() < 1.1
