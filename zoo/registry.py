@@ -333,7 +333,9 @@ def label_of(item: Any) -> str:
 
 
 def _label_of_value(value: Any) -> str:
-    return label_of(value) if isinstance(value, Mapping) and "id" in value else _show(value)
+    if isinstance(value, Mapping) and "id" in value:
+        return label_of(value)
+    return getattr(value, "__qualname__", None) or shown(value)
 
 
 def given_strategy(strategy: StrategyLike, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:

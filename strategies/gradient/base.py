@@ -131,7 +131,7 @@ class GradientStrategy(DescentStrategy):
     sigma: float = number(default=0.1, above=0, advice=_ONE_SIGMA)
     shaping: str | Shaping = static(default="centered_ranks")
     sigma_schedule: optimizers.Schedule | None = static(default=None)
-    perturbation: str | dict[str, Any] | Perturbation = static(default=Dense())
+    perturbation: Any = static(default=Dense())
 
     signs: ClassVar[tuple[int, ...]] = (1, -1)
     """Of the members that share a perturbation: 1, -1 or 0."""

@@ -113,8 +113,8 @@ def test_free_numbers_have_no_bounds_of_their_own():
     [
         ("flag", 1, TypeError, "True or False, got 1"),
         ("flag", "yes", TypeError, "True or False"),
-        ("choice", "c", ValueError, "one of 'a', 'b', got 'c'"),
-        ("choice", 3, TypeError, "one of 'a', 'b', got 3"),
+        ("choice", "c", ValueError, "'a' or 'b', got 'c'"),
+        ("choice", 3, TypeError, "'a' or 'b', got 3"),
         ("call", 3, TypeError, "a function, got 3"),
         ("call", "cos", TypeError, "a function, got"),
         ("either", 3, TypeError, "text or a function, got 3"),

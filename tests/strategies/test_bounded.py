@@ -280,7 +280,7 @@ def test_sweeps_over_bounds_in_one_program(key):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"repair": "wrap"}, ValueError, "repair must be one of 'reflect', 'clip', got 'wrap'"),
+        ({"repair": "wrap"}, ValueError, "repair must be 'reflect' or 'clip', got 'wrap'"),
         ({"penalty": -1}, ValueError, "penalty must be at least 0"),
         (
             {"lower": 1, "upper": 1},

@@ -134,7 +134,7 @@ def checked_by_annotation(name: str, value: Any, annotation: Any) -> Any:
     choices = [words for words, _ in kinds if words[:1] in "'\""]
     words = [words for words, _ in kinds if words not in (*choices, "None")]
     if choices:
-        words.insert(0, choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}")
+        words = [f"one of {', '.join(choices)}", *words] if len(choices) > 2 else [*choices, *words]
     error = ValueError if choices and isinstance(value, str) else TypeError
     raise error(f"{name} must be {' or '.join(words)}, got {shown(value)}.")
 
