@@ -1,6 +1,6 @@
 """Checks of what users give: numbers, and the values of settings by their annotations.
 
-What is not known yet passes: tracers.
+What is not known yet passes: tracers, and descriptions of arrays.
 """
 
 import collections.abc
@@ -35,7 +35,8 @@ def as_number(name: str, value: Any, *, finite: bool = True, advice: str = "") -
     """
     array = _known_array(value)
     is_other_array = array is not None and not any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
-    is_number = isinstance(value, (numbers.Real, np.ndarray, jax.Array)) and not isinstance(value, (bool, np.bool_))
+    kinds = (numbers.Real, np.ndarray, jax.Array, jax.ShapeDtypeStruct)
+    is_number = isinstance(value, kinds) and not isinstance(value, (bool, np.bool_))
     if not is_number or is_other_array:
         raise TypeError(f"{name} must be a number, got {shown(value)}.{advice and f' {advice}'}")
     if isinstance(value, numbers.Real):
