@@ -43,7 +43,7 @@ class Masked(Wrapper):
         """Checks the settings, and makes the base."""
         super().__post_init__()
         for x in jax.tree.leaves(self.mask):
-            if not is_rebuilt() and not isinstance(x, bool) and getattr(x, "dtype", None) != bool:
+            if not is_rebuilt() and not isinstance(x, bool) and np.dtype(bool) != getattr(x, "dtype", None):
                 raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {shown(x)}.")
 
     def for_mask(self, mask: Any) -> Self:
