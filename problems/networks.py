@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.core.arguments import MAX_COUNT, is_whole
+from zoo.core.checks import MAX_COUNT, is_whole, shown
 from zoo.core.promotion import common_dtype
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -131,10 +131,10 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
             )
         return network
     sizes: tuple[Any, ...] = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}.")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {shown(activation)}.")
     if not all(is_whole(size) and 0 < size <= MAX_COUNT for size in sizes):
-        raise ValueError(f"hidden must be positive whole numbers, one per layer, got {hidden!r}.")
+        raise ValueError(f"hidden must be positive whole numbers, one per layer, got {shown(hidden)}.")
     hidden = tuple(int(size) for size in sizes)
     if network == "mlp":
         return MLP((*hidden, num_outputs), activation)

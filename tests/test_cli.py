@@ -422,17 +422,17 @@ def test_parse_settings():
 
 
 def test_parse_settings_by_label():
-    labels = ["snes", "open_es"]
-    assert zoo.cli._by_label(None, labels, "--set") == {}
-    assert zoo.cli._by_label(["snes:sigma=0.1", "snes:population_size=4"], labels, "--set") == {
+    labels = {"snes": "snes", "open_es": {"id": "open_es"}}
+    assert zoo.cli._by_label(None, labels, "--set", "strategy") == {}
+    assert zoo.cli._by_label(["snes:sigma=0.1", "snes:population_size=4"], labels, "--set", "strategy") == {
         "snes": {"sigma": 0.1, "population_size": 4}
     }
     # The later one wins; a colon in the value belongs to the value.
-    assert zoo.cli._by_label(["sigma=1", "snes:sigma=2"], labels, "--set") == {
+    assert zoo.cli._by_label(["sigma=1", "snes:sigma=2"], labels, "--set", "strategy") == {
         "snes": {"sigma": 2},
         "open_es": {"sigma": 1},
     }
-    assert zoo.cli._by_label(["snes:data_dir=C:/x"], labels, "--set") == {"snes": {"data_dir": "C:/x"}}
+    assert zoo.cli._by_label(["snes:data_dir=C:/x"], labels, "--set", "strategy") == {"snes": {"data_dir": "C:/x"}}
 
 
 def test_parse_steps():

@@ -3,11 +3,12 @@
 import ast
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
@@ -18,11 +19,12 @@ import typer.core
 from rich.markup import escape
 
 import zoo
+from zoo import registry
 from zoo._version import __version__
 from zoo.loop.call import CHECKPOINTS, load_call, make_call
 from zoo.loop.files import below, write_file
 from zoo.loop.text import plain_text
-from zoo.registry import catalogue, valid_settings
+from zoo.registry import catalogue, label_of, valid_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,8 +200,8 @@ def list_command() -> None:
 
 @app.command("run")
 def run_command(
-    strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es.")] = None,
-    problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1.")] = None,
+    strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es, or JSON.")] = None,
+    problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1, or JSON.")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget in problem steps.", max=_MAX)] = None,
     generations: Annotated[int | None, typer.Option(help="Budget in generations.", max=_MAX)] = None,
     target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
@@ -238,8 +240,11 @@ def run_command(
     elif strategy is None or problem is None:
         raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
     else:
-        made = zoo.make_problem(problem, **_parse_settings(problem_settings))
-        made_strategy = zoo.make_strategy(strategy, problem=made, **_parse_settings(settings))
+        of_strategy, of_problem = _parse_settings(settings), _parse_settings(problem_settings)
+        given_strategy, given_problem = _parse_spec(strategy, "strategy"), _parse_spec(problem, "problem")
+        made = registry.given_problem(given_problem, of_problem)
+        made_strategy = registry.given_strategy(given_strategy, of_strategy, "run", made)
+        strategy, problem = _label(given_strategy, of_strategy), _label(given_problem, of_problem)
         made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
     result = zoo.run(
         made_strategy,
@@ -275,8 +280,12 @@ def run_command(
 
 @app.command("benchmark")
 def benchmark_command(
-    strategies: Annotated[list[str], typer.Option("--strategy", "-s", help="Id of a strategy; repeat for several.")],
-    problems: Annotated[list[str], typer.Option("--problem", "-p", help="Id of a problem; repeat for several.")],
+    strategies: Annotated[
+        list[str], typer.Option("--strategy", "-s", help="Id of a strategy, or JSON; repeat for several.")
+    ],
+    problems: Annotated[
+        list[str], typer.Option("--problem", "-p", help="Id of a problem, or JSON; repeat for several.")
+    ],
     seeds: Annotated[int, typer.Option(help="Seeds per pair.", max=_MAX_SEEDS)] = 5,
     steps: Annotated[
         list[str] | None,
@@ -305,14 +314,14 @@ def benchmark_command(
 ) -> None:
     """Compare strategies on problems; ends with a table, a report and learning curves."""
     _keep_programs(cache)
+    by_label = _parse_specs(strategies, "strategy"), _parse_specs(problems, "problem")
     results = zoo.benchmark(
-        strategies,
-        problems,
+        *by_label,
         num_seeds=seeds,
-        num_steps=_parse_steps(steps, problems),
+        num_steps=_parse_steps(steps, list(by_label[1])),
         key=key,
-        strategy_settings=_by_label(settings, strategies, "--set", "strategy"),
-        problem_settings=_by_label(problem_settings, problems, "--set-problem", "problem"),
+        strategy_settings=_by_label(settings, by_label[0], "--set", "strategy"),
+        problem_settings=_by_label(problem_settings, by_label[1], "--set-problem", "problem"),
         out=out,
         fresh=fresh,
         accept_versions=accept_versions,
@@ -360,8 +369,8 @@ def tickets_command(
     """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
     _keep_programs(cache)
     tickets = zoo.lottery_tickets(
-        {"id": strategy, **_parse_settings(settings)},
-        zoo.make_problem(problem, **_parse_settings(problem_settings)),
+        _with_settings(_parse_spec(strategy, "strategy"), _parse_settings(settings)),
+        registry.given_problem(_parse_spec(problem, "problem"), _parse_settings(problem_settings)),
         key,
         criteria=criteria or ("snr", "magnitude", "random"),
         num_seeds=seeds,
@@ -453,6 +462,40 @@ def _mesh(devices: int | None) -> "Mesh | None":
     return None if devices is None else zoo.population_mesh(devices)
 
 
+def _parse_spec(text: str, kind: str) -> Any:
+    """Returns an id as it is, and an id with settings from JSON: `{"id": "cma_es", "sigma": 0.5}`."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"A {kind} that begins with {{ is JSON of its id and settings, such as "
+            f'{{"id": "cma_es", "sigma": 0.5}}, got {text[:200]!r}: {error}.'
+        ) from None
+
+
+def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
+    """Returns ids, and ids with settings from JSON, by their labels."""
+    specs: dict[str, Any] = {}
+    for spec in (_parse_spec(text, kind) for text in texts):
+        label = label_of(spec)
+        if label in specs:
+            raise ValueError(f"Two {kind} entries have the label {label!r}.")
+        specs[label] = spec
+    return specs
+
+
+def _label(spec: Any, settings: dict[str, Any]) -> str:
+    """Returns an id, or of JSON the id with all settings."""
+    return label_of({**spec, **settings} if isinstance(spec, dict) else spec)
+
+
+def _with_settings(spec: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns a strategy as a dictionary of its id and settings."""
+    return {**(spec if isinstance(spec, dict) else {"id": spec}), **settings}
+
+
 def _parse_settings(settings: list[str] | None) -> dict[str, Any]:
     return dict(_parse_setting(setting) for setting in settings or [])
 
@@ -473,21 +516,18 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
-def _by_label(
-    settings: list[str] | None, labels: list[str], option: str, kind: str | None = None
-) -> dict[Any, dict[str, Any]]:
-    """Parses `label:name=value`; without a label, a setting goes to every label (of this kind) that has it."""
+def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, kind: str) -> dict[Any, dict[str, Any]]:
+    """Parses `label:name=value`; without a label, a setting goes to every label that has it."""
     by_label: dict[Any, dict[str, Any]] = {}
     for setting in settings or []:
-        head, _, tail = setting.partition("=")
-        label, colon, name = head.rpartition(":")
-        if colon and label not in labels:
+        targets: Iterable[str] = [label for label in labels if setting.startswith(f"{label}:")][:1]
+        label, colon, _ = setting.partition("=")[0].rpartition(":")
+        if colon and not targets:
             raise ValueError(f"{option} {setting}: {label!r} is not in this benchmark ({', '.join(labels)}).")
-        name, value = _parse_setting(f"{name}={tail}" if "=" in setting else setting)
-        targets = [label] if colon else labels
-        if kind is not None and not colon:
+        name, value = _parse_setting(setting.removeprefix("".join(f"{label}:" for label in targets)))
+        if not targets:
             # If nobody has it, all get it: the error then lists what there is.
-            targets = [each for each in labels if name in valid_settings(each, kind)] or labels
+            targets = [each for each, spec in labels.items() if name in valid_settings(spec, kind)] or labels
         for each in targets:
             by_label.setdefault(each, {})[name] = value
     return by_label

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 
 from zoo.core.about import about
+from zoo.core.checks import shown
 from zoo.core.problem import Problem
 from zoo.core.settings import internal_fields
 from zoo.core.strategy import Strategy
@@ -83,6 +85,12 @@ PROBLEMS = {
 }
 
 
+StrategyLike = str | Mapping[str, Any] | Strategy
+"""A strategy, its id, or a dictionary of its id and settings such as `{"id": "cma_es", "sigma": 0.5}`."""
+ProblemLike = str | Mapping[str, Any] | Problem
+"""A problem, its id, or a dictionary of its id and settings."""
+
+
 class Registry:
     """Rows of one kind.
 
@@ -104,8 +112,8 @@ class Registry:
         """Adds a row; without a factory, returns a decorator for a class or function.
 
         Raises:
-            TypeError: If the id is not a string.
-            ValueError: If the id is taken.
+            TypeError: If the id is not a string, or the factory nothing that can be called.
+            ValueError: If the id is taken, or the factory is text and not of the form `"module:attribute"`.
         """
         if not isinstance(id, str) or not id:
             raise TypeError(f"A {self.kind} is registered under a non-empty string, got {id!r}.")
@@ -116,6 +124,17 @@ class Registry:
                 return target
 
             return decorate
+        if isinstance(factory, str):
+            if not re.fullmatch(r"[\w.]+:\w+", factory):
+                raise ValueError(
+                    f"The {self.kind} {id!r} is registered by a spec such as 'my_package.my_module:MyClass', got "
+                    f"{factory!r}."
+                )
+        elif not callable(factory):
+            raise TypeError(
+                f"The {self.kind} {id!r} is registered by a class, by a function that returns a zoo."
+                f"{self.base.__name__}, or by a spec 'module:attribute', got {factory!r}."
+            )
         self._load_entry_points()
         if id in self.rows:
             raise ValueError(f"The {self.kind} id {id!r} is already registered; choose another.")
@@ -129,6 +148,29 @@ class Registry:
         for id, spec in self.rows.items():
             ids += [id[:-1] + name for name in load(spec).names()] if id.endswith("/*") else [id]
         return sorted(ids)
+
+    def spec(self, given: Any) -> tuple[str, dict[str, Any]]:
+        """Returns the id and the settings of what is given by its id, or by a dictionary of both.
+
+        Raises:
+            TypeError: If it is neither.
+        """
+        if isinstance(given, str):
+            return given, {}
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"Expected a {self.kind} id or a zoo.{self.base.__name__}, got {type(given).__name__}: {shown(given)}. "
+                'An id with settings is a dictionary: {"id": ..., "sigma": 0.5}.'
+            )
+        unnamed = [name for name in given if not isinstance(name, str)]
+        if unnamed:
+            raise TypeError(f"Settings of a {self.kind} have names, got {unnamed[0]!r} as one: {shown(dict(given))}.")
+        if "id" not in given:
+            found = shown(dict(given))
+            raise TypeError(f'A {self.kind} as a dictionary needs its "id" besides its settings, got {found}.')
+        if not isinstance(given["id"], str):
+            raise TypeError(f'The "id" of a {self.kind} is text, got {shown(given["id"])}.')
+        return given["id"], {name: value for name, value in given.items() if name != "id"}
 
     def make(self, id: str, settings: dict[str, Any]) -> Any:
         """Makes what an id stands for.
@@ -155,10 +197,6 @@ class Registry:
 
     def factory(self, id: str) -> tuple[Any, str | None]:
         """Returns an id's factory, and within a namespace also the name that follows the slash."""
-        if not isinstance(id, str):
-            raise TypeError(
-                f"Expected a {self.kind} id or a zoo.{self.base.__name__}, got {type(id).__name__}: {id!r}."
-            )
         self._load_entry_points()
         if id in self.rows and not id.endswith("/*"):
             return load(self.rows[id]), None
@@ -236,23 +274,34 @@ _strategies = Registry("strategy", Strategy, STRATEGIES, "zoo.strategies")
 _problems = Registry("problem", Problem, PROBLEMS, "zoo.problems")
 
 
-def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -> Strategy:
+def _registry(kind: str) -> Registry:
+    return _strategies if kind == "strategy" else _problems
+
+
+def make_strategy(id: str | Mapping[str, Any], *, problem: Problem | None = None, **settings: Any) -> Strategy:
     """Makes a registered strategy.
 
     Args:
-        id: For example `"open_es"`; `list_strategies()` has them all.
+        id: For example `"open_es"`; `list_strategies()` has them all. Or a dictionary of the id and settings, such as
+            `{"id": "cma_es", "sigma": 0.5}`.
         problem: If given, settings left open are filled in from the problem: those that it suggests, and those that
             depend on its number of dimensions.
-        **settings: The strategy's settings.
+        **settings: The strategy's settings; they take precedence over those in the dictionary.
 
     Raises:
         ValueError: If the id is unknown or a setting has an invalid value.
-        TypeError: If a setting is unknown or has the wrong type.
+        TypeError: If a setting is unknown or has the wrong type, or the dictionary has no id.
 
     >>> import zoo
     >>> zoo.make_strategy("open_es", population_size=32, sigma=0.1).population_size
     32
     """
+    return _make_strategy(id, settings, problem)
+
+
+def _make_strategy(given: Any, settings: Mapping[str, Any], problem: Any) -> Strategy:
+    id, own = _strategies.spec(given)
+    settings = {**own, **settings}
     if problem is None:
         return _strategies.make(id, settings)
     if not isinstance(problem, Problem):
@@ -264,21 +313,39 @@ def make_strategy(id: str, *, problem: Problem | None = None, **settings: Any) -
     return made
 
 
-def recipe(item: str | Strategy | Problem) -> dict[str, Any] | None:
+def recipe(item: StrategyLike | ProblemLike, kind: str) -> dict[str, Any] | None:
     """Returns the id and the settings that a strategy or a problem was made by; `None`: it was not, or was changed."""
+    if isinstance(item, Strategy | Problem):
+        return about(item).get(_RECIPE)
+    id, settings = _registry(kind).spec(item)
+    return {"id": id, "settings": settings, "for_problem": True}
+
+
+def label_of(item: Any) -> str:
+    """Returns a name for a strategy or a problem: `cma_es`, `cma_es(sigma=0.5)`, or that of its class."""
     if isinstance(item, str):
-        return {"id": item, "settings": {}, "for_problem": True}
-    return about(item).get(_RECIPE)
+        return item
+    if not isinstance(item, Mapping) or not isinstance(item.get("id"), str):
+        return type(item).__name__
+    inner = (f"{name}={_label_of_value(value)}" for name, value in item.items() if name != "id")
+    settings = ", ".join(inner)
+    return f"{item['id']}({settings})" if settings else item["id"]
 
 
-def given_strategy(strategy: str | Strategy, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:
+def _label_of_value(value: Any) -> str:
+    if isinstance(value, Mapping) and "id" in value:
+        return label_of(value)
+    return getattr(value, "__qualname__", None) or shown(value)
+
+
+def given_strategy(strategy: StrategyLike, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:
     """Returns a strategy that was given to the function of that name as such, or by its id and settings.
 
     Raises:
         TypeError: If it is made already, and there are settings for it; or a setting is unknown.
     """
-    if isinstance(strategy, str):
-        return make_strategy(strategy, problem=problem, **settings)
+    if not isinstance(strategy, Strategy):
+        return _make_strategy(strategy, settings, problem)
     if settings:
         raise TypeError(
             f"{name} got a strategy that is already made and settings {sorted(settings)} for it; use "
@@ -311,31 +378,49 @@ def complete_settings(
 
 
 @jax.transfer_guard("allow")
-def make_problem(id: str, **settings: Any) -> Problem:
+def make_problem(id: str | Mapping[str, Any], **settings: Any) -> Problem:
     """Makes a registered problem.
 
     Args:
-        id: For example `"supervised/digits"`, `"rl/CartPole-v1"`, `"blackbox/rastrigin"`.
-        **settings: The problem's settings.
+        id: For example `"supervised/digits"`, `"rl/CartPole-v1"`, `"blackbox/rastrigin"`. Or a dictionary of the id and
+            settings, such as `{"id": "blackbox/sphere", "num_dims": 5}`.
+        **settings: The problem's settings; they take precedence over those in the dictionary.
 
     Raises:
         ValueError: If the id is unknown or a setting has an invalid value.
-        TypeError: If a setting is unknown or has the wrong type.
+        TypeError: If a setting is unknown or has the wrong type, or the dictionary has no id.
 
     >>> import zoo
     >>> zoo.make_problem("blackbox/sphere", num_dims=5).num_dims
     5
     """
-    return _problems.make(id, settings)
+    return given_problem(id, settings)
 
 
-def as_problem(problem: str | Problem, statistics: Any = ()) -> Problem:
-    """Returns a problem that is given as such or by its id, under the given statistics if there are any.
+def given_problem(problem: ProblemLike, settings: Mapping[str, Any] | None = None) -> Problem:
+    """Returns a problem that was given as such, or by its id and settings.
+
+    Raises:
+        TypeError: If it is made already, and there are settings for it; or a setting is unknown.
+    """
+    if not isinstance(problem, Problem):
+        id, own = _problems.spec(problem)
+        return _problems.make(id, {**own, **(settings or {})})
+    if settings:
+        raise TypeError(
+            f"A problem that is already made was given, and settings {sorted(settings)} for it; use "
+            "problem.replace(...) instead, or give the problem's id."
+        )
+    return problem
+
+
+def as_problem(problem: ProblemLike, statistics: Any = ()) -> Problem:
+    """Returns a problem that was given as such or by its id, under the given statistics if there are any.
 
     Raises:
         ValueError: If the statistics are not those of the problem.
     """
-    problem = problem if isinstance(problem, Problem) else make_problem(problem)
+    problem = given_problem(problem)
     if not jax.tree.leaves(statistics):
         return problem
     given, expected = jax.tree.structure(statistics), jax.tree.structure(jax.eval_shape(problem.init_statistics))
@@ -363,7 +448,8 @@ def register_strategy(id: str, factory: str | Callable[..., Strategy] | None = N
     Also a decorator: `@zoo.register_strategy("my_es")` above the class.
 
     Raises:
-        ValueError: If the id is taken.
+        TypeError: If the factory can be none.
+        ValueError: If the id is taken, or a spec is none.
     """
     return _strategies.register(id, factory)
 
@@ -374,19 +460,21 @@ def register_problem(id: str, factory: str | Callable[..., Problem] | None = Non
     Also a decorator: `@zoo.register_problem("mine/my_problem")` above the class.
 
     Raises:
-        ValueError: If the id is taken.
+        TypeError: If the factory can be none.
+        ValueError: If the id is taken, or a spec is none.
     """
     return _problems.register(id, factory)
 
 
-def valid_settings(id: str, kind: str) -> list[str]:
+def valid_settings(given: str | Mapping[str, Any], kind: str) -> list[str]:
     """Returns the names of an id's settings.
 
     Args:
-        id: A registered id.
+        given: A registered id, or a dictionary of it and settings.
         kind: `"strategy"` or `"problem"`.
     """
-    factory, _ = (_strategies if kind == "strategy" else _problems).factory(id)
+    registry = _registry(kind)
+    factory, _ = registry.factory(registry.spec(given)[0])
     return [name for name in inspect.signature(factory).parameters if name not in internal_fields(factory)]
 
 
@@ -396,7 +484,7 @@ def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
     Args:
         kind: `"strategy"` or `"problem"`.
     """
-    registry = _strategies if kind == "strategy" else _problems
+    registry = _registry(kind)
     registry.ids()  # with those of other distributions
     rows = []
     for id, spec in sorted(registry.rows.items()):
@@ -406,11 +494,10 @@ def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
     return rows
 
 
-def resolve(strategy: str | Strategy, problem: str | Problem) -> tuple[Strategy, Problem]:
+def resolve(strategy: StrategyLike, problem: ProblemLike) -> tuple[Strategy, Problem]:
     """Returns strategy and problem as instances, ids made and open settings filled in."""
-    if not isinstance(problem, Problem):
-        problem = make_problem(problem)
+    problem = given_problem(problem)
     if isinstance(strategy, Strategy):
         start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
         return strategy.for_solution(start), problem
-    return make_strategy(strategy, problem=problem), problem
+    return _make_strategy(strategy, {}, problem), problem

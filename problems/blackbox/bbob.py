@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Problem, group_keys, leaf, static
-from zoo.core.arguments import MAX_COUNT, check_instance, is_placeholder, is_whole
+from zoo.core.checks import MAX_COUNT, is_whole, shown
 from zoo.core.promotion import promotion_of_others
+from zoo.core.settings import is_rebuilt
 from zoo.problems.blackbox.precise import precise
 
 COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
@@ -52,7 +53,7 @@ class BBOB(Problem):
     function: str = static()
     num_dims: int = static(default=10, at_least=2)
     instance: int | jax.Array = leaf(default=1)
-    targets: Sequence[float] | None = static(default=COCO_TARGETS)
+    targets: tuple[float, ...] | None = static(default=COCO_TARGETS)
     noise_model: Any = static(default=None)
     parameters: bbobax.BBOBParams | None = leaf(default=None)
 
@@ -67,11 +68,10 @@ class BBOB(Problem):
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
             raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
-        is_array = isinstance(self.instance, (jax.Array, np.ndarray)) or is_placeholder(self.instance)
-        if not is_array and not (is_whole(self.instance) and 0 <= self.instance <= MAX_COUNT):
-            raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {self.instance!r}.")
-        expected = "the parameters of an instance, as bbobax samples them"
-        check_instance(self.parameters, "BBOB.parameters", bbobax.BBOBParams, type(None), expected=expected)
+        if not is_rebuilt():
+            is_array = isinstance(self.instance, (np.ndarray, jax.Array)) and self.instance.dtype.kind in "iu"
+            if not (is_array or (is_whole(self.instance) and 0 <= int(self.instance) <= MAX_COUNT)):
+                raise ValueError(f"BBOB.instance must be a whole number of at least 0, got {shown(self.instance)}.")
 
     @staticmethod
     def names() -> list[str]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Solution, static
-from zoo.core.arguments import as_pairs
+from zoo.core.checks import as_pairs
 from zoo.host.problem import HostFunction, HostProblem
 from zoo.problems.networks import Network, make_network
 from zoo.problems.rl.policy import PolicyProblem
@@ -76,7 +76,7 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
 
     def __post_init__(self) -> None:
         """Checks that the spaces are supported."""
-        object.__setattr__(self, "make_kwargs", as_pairs(self.make_kwargs, "GymnasiumProblem.make_kwargs"))
+        object.__setattr__(self, "make_kwargs", as_pairs(self.make_kwargs, f"{type(self).__name__}.make_kwargs"))
         super().__post_init__()
         _ = self._network
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, UnrolledProblem, leaf, static
-from zoo.core.arguments import check_instance
+from zoo.core.checks import shown
 from zoo.core.promotion import promotion_of_others
+from zoo.core.settings import is_rebuilt
 from zoo.problems.networks import Network, apply_network, make_network
 from zoo.problems.rl.deferred import deferred_imports
 from zoo.problems.rl.normalizer import Moments, Normalizer
@@ -64,13 +65,16 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
     def __post_init__(self) -> None:
         """Checks that the spaces are supported, and fills in the horizon."""
         made = _make(self.environment)
+        if not (self.env_params is None or is_rebuilt() or isinstance(self.env_params, type(made.params))):
+            raise TypeError(
+                f"GymnaxProblem.env_params must be a {type(made.params).__name__} of gymnax, or None, got "
+                f"{shown(self.env_params)}."
+            )
         if self.horizon is None:
             given = getattr(self.env_params, "max_steps_in_episode", None)
             horizon = given if isinstance(given, int) else made.params.max_steps_in_episode
             object.__setattr__(self, "horizon", int(horizon))
         super().__post_init__()
-        expected = "observation statistics"
-        check_instance(self.normalizer, "GymnaxProblem.normalizer", Normalizer, type(None), expected=expected)
         make_network(self.network, made.num_outputs, hidden=self.hidden, activation=self.activation)
 
     @staticmethod

@@ -6,15 +6,16 @@ Everything up to the logits is differentiable, and nothing after them: how the g
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from zoo.core import Problem, Solution, leaf, number, static
-from zoo.core.arguments import check_instance
+from zoo.core.checks import shown
 from zoo.core.promotion import promoted, promotion_of_others
+from zoo.core.settings import is_rebuilt
 from zoo.problems.networks import Network, apply_network
 from zoo.problems.supervised.classification import Classification
 from zoo.registry import make_problem
@@ -29,7 +30,7 @@ class AccuracyPipeline(Problem):
 
     Attributes:
         task: A classification problem with images as inputs, `[n, height, width, channels]`; or the id of a supervised
-            one, made with the settings below.
+            one, or a dictionary of its id and settings, made with the settings below.
         hidden: Hidden layers of the network of a task made by its id.
         batch_size: Training images per evaluation, drawn with replacement.
         estimator: What the surrogate gradient is, with respect to the logits:
@@ -45,7 +46,7 @@ class AccuracyPipeline(Problem):
         num_samples: Samples per image and gradient (smooth, score_function, perturbations).
     """
 
-    task: str | Classification = leaf(default="supervised/digits")
+    task: str | dict[str, Any] | Problem = leaf(default="supervised/digits")
     hidden: tuple[int, ...] = static(default=(32,))
     batch_size: int = static(default=64, at_least=1)
     estimator: Estimator = static(default="smooth")
@@ -58,14 +59,14 @@ class AccuracyPipeline(Problem):
     def __post_init__(self) -> None:
         """Checks the estimator, and makes the task, if it is given by its id."""
         super().__post_init__()
-        if self.estimator not in get_args(Estimator):
-            raise ValueError(
-                f"AccuracyPipeline.estimator must be one of {', '.join(get_args(Estimator))}, got {self.estimator!r}."
+        if isinstance(self.task, str) or (isinstance(self.task, dict) and not is_rebuilt()):
+            spec = {"id": self.task} if isinstance(self.task, str) else self.task
+            object.__setattr__(self, "task", make_problem({"hidden": self.hidden, **spec}))
+        if not (is_rebuilt() or isinstance(self.task, Classification)):
+            raise TypeError(
+                "AccuracyPipeline.task must be a classification problem, such as 'supervised/digits', got "
+                f"{shown(self.task)}."
             )
-        if isinstance(self.task, str):
-            object.__setattr__(self, "task", make_problem(self.task, hidden=self.hidden))
-        expected = "a classification problem, such as 'supervised/digits'"
-        check_instance(self.task, "AccuracyPipeline.task", Classification, expected=expected)
         inputs: Any = getattr(self.task, "train_inputs", None)
         if hasattr(inputs, "ndim") and inputs.ndim != 4:
             raise ValueError(

@@ -39,8 +39,6 @@ class Classification(Problem):
     def __post_init__(self) -> None:
         """Checks the loss and the shapes."""
         super().__post_init__()
-        if self.loss not in ("cross_entropy", "error"):
-            raise ValueError(f"Classification.loss must be 'cross_entropy' or 'error', got {self.loss!r}.")
         for part in ("train", "test"):
             inputs, labels = getattr(self, f"{part}_inputs"), getattr(self, f"{part}_labels")
             if not (hasattr(inputs, "shape") and hasattr(labels, "shape")):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.checks import shown
 from zoo.problems.networks import Network, make_network
 from zoo.problems.supervised.classification import Classification
 from zoo.problems.supervised.idx import load_idx_dataset
@@ -36,8 +37,9 @@ def _classification(
 ) -> Classification:
     train_images, train_labels, test_images, test_labels = data
     num_classes = int(max(train_labels.max(), test_labels.max())) + 1
-    if density is None and block not in ((1, 1), [1, 1]):
-        raise ValueError(f"block={block!r} is for sparse networks: give a density too, such as density=0.1.")
+    is_one = isinstance(block, (tuple, list, int)) and block in ((1, 1), [1, 1], 1)
+    if density is None and not is_one:
+        raise ValueError(f"block={shown(block)} is for sparse networks: give a density too, such as density=0.1.")
     network = make_network(network, num_classes, hidden=hidden, activation=activation)
     return Classification(
         network=network if density is None else SparseNetwork(network, density, block),

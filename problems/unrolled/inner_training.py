@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Problem, Solution, UnrolledProblem, leaf, number, static
-from zoo.core.arguments import check_instance, check_number
+from zoo.core.checks import as_scalar
 from zoo.core.keys import check_seed
+from zoo.core.settings import is_rebuilt
 from zoo.problems.supervised.classification import Classification
 from zoo.registry import make_problem
 
@@ -28,8 +29,8 @@ class InnerTraining(UnrolledProblem):
     A subclass implements `initial_solution`, `init_optimizer` and `update`.
 
     Attributes:
-        task: What the inner model learns: a problem whose fitness has a gradient; or the id of a supervised one, made
-            with the three settings below.
+        task: What the inner model learns: a problem whose fitness has a gradient; or the id of a supervised one, or a
+            dictionary of its id and settings, made with the three settings below.
         hidden: Units of the hidden layers of the inner model.
         activation: Its activation.
         batch_size: Training examples per inner step.
@@ -41,35 +42,33 @@ class InnerTraining(UnrolledProblem):
             for others in every episode. The score is always over others.
     """
 
-    task: str | Problem = leaf(default="supervised/digits")
-    hidden: tuple[int, ...] = static(default=(32,))
+    task: str | dict[str, Any] | Problem = leaf(default="supervised/digits")
+    hidden: tuple[int, ...] = static(default=(32,), at_least=1)
     activation: str = static(default="relu")
     batch_size: int = static(default=128, at_least=1)
     outer_task: Problem | None = leaf(default=None)
     held_out: float = number(default=0.0, at_least=0)
-    seed: int | None = static(default=0)
+    seed: int | None = static(default=0, at_least=0)
     num_score_episodes: int = static(default=4, at_least=1)
 
     def __post_init__(self) -> None:
         """Makes the task, if it is given by its id."""
         super().__post_init__()
         name = type(self).__name__
-        expected = "a problem"
-        check_instance(self.outer_task, f"{name}.outer_task", Problem, type(None), expected=expected)
         if self.seed is not None:
             check_seed(self.seed, f"{name}.seed")
-        if not isinstance(self.task, str):
-            check_instance(self.task, f"{name}.task", Problem, expected=f"{expected} or an id")
+        if not isinstance(self.task, (str, dict)) or (isinstance(self.task, dict) and is_rebuilt()):
             return
-        task = make_problem(self.task, hidden=self.hidden, activation=self.activation, batch_size=self.batch_size)
+        spec = {"id": self.task} if isinstance(self.task, str) else self.task
+        of_model = {"hidden": self.hidden, "activation": self.activation, "batch_size": self.batch_size}
+        task = make_problem({**of_model, **spec})
         if not isinstance(task, Classification):
             raise TypeError(
-                f"{type(self).__name__}.task is made from ids of supervised problems, got {self.task!r}; pass another "
+                f"{name}.task is made from ids of supervised problems, got {self.task!r}; pass another "
                 "problem as an instance."
             )
-        check_number(self.held_out, f"{name}.held_out")
-        if self.held_out and self.outer_task is None:
-            task, outer = task.hold_out(self.held_out)
+        if self.outer_task is None and (not isinstance(self.held_out, float) or self.held_out):
+            task, outer = task.hold_out(as_scalar(self.held_out, f"{name}.held_out"))
             object.__setattr__(self, "outer_task", outer)
         object.__setattr__(self, "task", task)
 
@@ -122,6 +121,6 @@ class InnerTraining(UnrolledProblem):
 
     @property
     def _task(self) -> Problem:
-        if isinstance(self.task, str):
+        if isinstance(self.task, (str, dict)):
             raise TypeError(f"{type(self).__name__}.task is not made yet.")
         return self.task

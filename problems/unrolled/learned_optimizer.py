@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, leaf, number, static
-from zoo.core.arguments import check_count, check_numbers
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
@@ -62,24 +61,14 @@ class LearnedOptimizer(InnerTraining):
 
     horizon: int | None = static(default=1000, at_least=1)
     window: int | None = static(default=1, at_least=1)
-    hidden: tuple[int, ...] = static(default=(32, 32, 32))
+    hidden: tuple[int, ...] = static(default=(32, 32, 32), at_least=1)
     activation: str = static(default="gelu")
     held_out: float = number(default=0.2, at_least=0)
-    optimizer_hidden: tuple[int, ...] = static(default=(32, 32))
+    optimizer_hidden: tuple[int, ...] = static(default=(32, 32), at_least=1)
     momenta: tuple[float, ...] = leaf(default=(0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
     time_scales: tuple[float, ...] = leaf(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5))
     step_size: float = number(default=0.001, above=0)
     magnitude_scale: float = number(default=0.001, at_least=0)
-
-    def __post_init__(self) -> None:
-        """Checks momenta, time scales and layers."""
-        super().__post_init__()
-        check_numbers(self.momenta, "LearnedOptimizer.momenta")
-        check_numbers(self.time_scales, "LearnedOptimizer.time_scales")
-        if not isinstance(self.optimizer_hidden, tuple):
-            raise TypeError(f"LearnedOptimizer.optimizer_hidden must be a tuple, got {self.optimizer_hidden!r:.60}.")
-        for size in self.optimizer_hidden:
-            check_count(size, "LearnedOptimizer.optimizer_hidden")
 
     @property
     def suggestions(self) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, UnrolledProblem, leaf, number, static
-from zoo.core.arguments import check_numbers
 
 
 class LorenzInner(NamedTuple):
@@ -51,11 +50,6 @@ class Lorenz(UnrolledProblem):
     start: tuple[float, float, float] = leaf(default=(1.2, 1.3, 1.6))
     start_noise: float | None = number(default=None, at_least=0)
     score_start_noise: float | None = number(default=1.0, at_least=0)
-
-    def __post_init__(self) -> None:
-        """Checks the start."""
-        super().__post_init__()
-        check_numbers(self.start, "Lorenz.start", 3)
 
     @property
     def suggestions(self) -> Mapping[str, Any]:

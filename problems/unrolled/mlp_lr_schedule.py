@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import Solution, leaf, number, static
-from zoo.core.arguments import check_numbers
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
 
@@ -29,16 +28,11 @@ class MLPLRSchedule(InnerTraining):
 
     horizon: int | None = static(default=5000, at_least=1)
     window: int | None = static(default=100, at_least=1)
-    hidden: tuple[int, ...] = static(default=(100, 100))
+    hidden: tuple[int, ...] = static(default=(100, 100), at_least=1)
     batch_size: int = static(default=100, at_least=1)
     momentum: float = number(default=0.9, at_least=0)
     decay_time: float = number(default=5000.0, above=0)
     initial_theta: tuple[float, float] = leaf(default=(math.log(0.003), math.log(30)))
-
-    def __post_init__(self) -> None:
-        """Checks the start."""
-        super().__post_init__()
-        check_numbers(self.initial_theta, "MLPLRSchedule.initial_theta", 2)
 
     @property
     def suggestions(self) -> Mapping[str, Any]:

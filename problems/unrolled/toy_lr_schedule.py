@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Solution, UnrolledProblem, leaf, static
-from zoo.core.arguments import check_numbers
 
 
 class ToyInner(NamedTuple):
@@ -38,12 +37,6 @@ class ToyLRSchedule(UnrolledProblem):
     num_score_episodes: int = static(default=1, at_least=1)
     start: tuple[float, float] = leaf(default=(1.0, 1.0))
     initial_log_rates: tuple[float, float] = leaf(default=(-4.0, -4.0))
-
-    def __post_init__(self) -> None:
-        """Checks the starts."""
-        super().__post_init__()
-        check_numbers(self.start, "ToyLRSchedule.start", 2)
-        check_numbers(self.initial_log_rates, "ToyLRSchedule.initial_log_rates", 2)
 
     @property
     def suggestions(self) -> Mapping[str, Any]:

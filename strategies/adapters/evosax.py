@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
-from zoo.core.arguments import as_pairs
+from zoo.core.checks import as_pairs
 from zoo.core.promotion import promotion_of_others, ravel
 from zoo.strategies.adapters.peers import import_peer
 from zoo.strategies.shaping import finite
@@ -29,6 +29,9 @@ _SV = ("SV_CMA_ES", "SV_Open_ES")
 
 _WHOLE_EPISODES = ("NoiseReuseES", "PersistentES")
 """They take ten evaluations for windows of one episode, unless `params` has other `T` and `K`."""
+
+
+_SCHEDULE = "A schedule goes into options={'optimizer': optax.adam(schedule)}."
 
 
 class EvosaxState(NamedTuple):
@@ -59,8 +62,8 @@ class EvosaxStrategy(Strategy):
 
     algorithm: str = static()
     sigma: float = number(default=1.0, above=0)
-    learning_rate: float | None = number(default=None, at_least=0)
-    params: Any = leaf(default=None)
+    learning_rate: float | None = number(default=None, at_least=0, advice=_SCHEDULE)
+    params: dict[str, Any] | None = leaf(default=None)
     options: Any = static(default=())
 
     namespace_field: ClassVar[str] = "algorithm"

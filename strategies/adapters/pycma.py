@@ -17,9 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, num_dims, number, static
-from zoo.core.arguments import as_pairs
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    in_single,
+    num_dims,
+    number,
+    spread_over,
+    static,
+)
+from zoo.core.checks import as_pairs
 from zoo.core.promotion import ravel
+from zoo.core.spread import is_one_number
 from zoo.host.callback import from_numpy
 from zoo.strategies.adapters.peers import import_peer
 
@@ -39,12 +51,13 @@ class PyCMA(Strategy):
     """pycma's CMA-ES on the host (extra `peers`).
 
     Attributes:
-        sigma: Initial step size.
+        sigma: Initial step size: one number, or one for each parameter, in the structure of the solution, of numbers
+            and arrays that broadcast to its leaves; they become pycma's `CMA_stds`.
         options: pycma's options, a mapping or pairs, for example `{"CMA_diagonal": True}`. It never stops by itself, so
             those of termination have no effect; bounds belong to the `bounded` wrapper.
     """
 
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     options: Any = static(default=())
 
     def __post_init__(self) -> None:
@@ -76,14 +89,20 @@ class PyCMA(Strategy):
         capacity = _capacity(num_dims(solution), size, options)
 
         def start(flat: np.ndarray, sigma: np.ndarray) -> Any:
-            es = _start(flat, float(sigma), size, options)
+            es = _start(flat, sigma, size, options)
             return es.mean, es.stds, _pack(es, None, capacity)
 
         flat, unravel = ravel(solution)
         vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
         result = vector, vector, jax.ShapeDtypeStruct((capacity,), np.uint8)
-        _, std, pickled = from_numpy(start, result=result)(flat, jnp.asarray(self.sigma, float))
+        _, std, pickled = from_numpy(start, result=result)(flat, self._spread(solution))
         return PyCMAState(solution, unravel(std.astype(flat.dtype)), pickled)
+
+    def _spread(self, solution: Solution) -> jax.Array:
+        """Returns the initial step size, [], or one for each parameter, `[d]`."""
+        if is_one_number(self.sigma):
+            return jnp.asarray(self.sigma, float)
+        return ravel(spread_over(self.sigma, in_single(solution), "PyCMA.sigma"))[0].astype(float)
 
     def _ask(self, key: jax.Array, state: PyCMAState, surrogate: Surrogate | None) -> tuple[Population, PyCMAState]:
         flat, unravel = ravel(state.mean)
@@ -123,11 +142,14 @@ class PyCMA(Strategy):
         return PyCMAState(unravel(mean.astype(flat.dtype)), unravel(std.astype(flat.dtype)), pickled)
 
 
-def _start(flat: np.ndarray, sigma: float, size: int, options: tuple[tuple[str, Any], ...]) -> Any:
+def _start(flat: np.ndarray, sigma: np.ndarray, size: int, options: tuple[tuple[str, Any], ...]) -> Any:
     cma = import_peer("cma", "pycma")
+    step_size = float(np.exp(np.mean(np.log(sigma))) if np.ndim(sigma) else sigma)
+    if np.ndim(sigma):
+        options = (("CMA_stds", sigma.astype(float) / step_size), *options)
     # A seed that is NaN leaves the generator alone; the rest keeps it from printing and from writing files.
     quiet = {"popsize": size, "seed": np.nan, "randn": _randn, "verbose": -9, "verb_log": 0, "verb_disp": 0}
-    return cma.CMAEvolutionStrategy(flat.astype(float), sigma, {**quiet, **dict(options)})
+    return cma.CMAEvolutionStrategy(flat.astype(float), step_size, {**quiet, **dict(options)})
 
 
 def _randn(*shape: int) -> np.ndarray:
@@ -150,7 +172,7 @@ def _seeded(seed: int) -> Iterator[None]:
 @functools.lru_cache(maxsize=64)
 def _capacity(num_dims: int, size: int, options: tuple[tuple[str, Any], ...]) -> int:
     """Returns how many bytes the state sets aside: twice what is there after the first `ask`, and 64 KiB."""
-    es = _start(np.zeros(num_dims), 1.0, size, options)
+    es = _start(np.zeros(num_dims), np.ones(num_dims), size, options)
     with _seeded(0):
         samples = np.asarray(es.ask())
     return 2 * len(pickle.dumps((es, samples))) + 2**16

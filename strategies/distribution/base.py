@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Population, Solution, at_least_float32, clip_std
+from zoo.core import Population, Solution, Strategy, at_least_float32, clip_std, in_single, step_size_and_units
 from zoo.core.promotion import promoted, ravel, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
@@ -147,6 +147,28 @@ def flatten(solution: Solution) -> tuple[jax.Array, Callable[[jax.Array], Soluti
     """
     flat, unravel = ravel(solution)
     return flat.astype(at_least_float32(flat.dtype)), lambda x: unravel(x.astype(flat.dtype))
+
+
+def flat_step_size_and_units(strategy: Strategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the first step size, [], and the unit of each parameter, `[d]`; see `zoo.core.step_size_and_units`.
+
+    The search is that of the parameters over their units, so that it does not depend on how they are scaled.
+    """
+    name = f"{type(strategy).__name__}.sigma"
+    single = in_single(solution)
+    sigma, units = step_size_and_units(strategy.sigma, single, strategy.space, name)  # pyright: ignore[reportAttributeAccessIssue]
+    dtype = flatten(solution)[0].dtype
+    return jnp.asarray(sigma, dtype), None if units is None else flatten(units)[0]
+
+
+def in_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
+    """Returns steps `[..., d]` over the units of the parameters."""
+    return x if units is None else x / jnp.broadcast_to(units, x.shape)
+
+
+def times_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
+    """Returns steps `[..., d]` in units as those of the parameters."""
+    return x if units is None else x * jnp.broadcast_to(units, x.shape)
 
 
 def flatten_members(population: Population) -> jax.Array:

@@ -4,7 +4,7 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 tutorial's; settings are those of its Table 1, with active (negative) weights.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,13 @@ from zoo.strategies.distribution.base import (
     accumulate,
     adapt_step_size,
     default_parameters,
+    flat_step_size_and_units,
     flatten,
     flatten_members,
     h_sigma,
+    in_units,
     pull_in,
+    times_units,
     weights_by_rank,
 )
 from zoo.strategies.distribution.eigen import decompose_if
@@ -36,20 +39,22 @@ class CMAESState(NamedTuple):
     basis: jax.Array  # [d, d] B, the eigenvectors of C
     scales: jax.Array  # [d] D, the square roots of the eigenvalues of C
     generation: jax.Array  # []
+    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
 
 
 class CMAES(Strategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
 
     References:
         Hansen 2016, arXiv 1604.00772.
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     @property
     def needs_all_members(self) -> None:
@@ -60,9 +65,9 @@ class CMAES(Strategy):
         return state.mean
 
     def std(self, state: CMAESState) -> Solution:
-        """Returns sigma * sqrt(diag C)."""
+        """Returns sigma * sqrt(diag C), times the units."""
         _, unravel = flatten(state.mean)
-        return unravel(state.sigma * jnp.sqrt(jnp.diagonal(state.covariance)))
+        return unravel(times_units(state.sigma * jnp.sqrt(jnp.diagonal(state.covariance)), state.units))
 
     def condition_number(self, state: CMAESState) -> jax.Array:
         """Returns the condition number of C."""
@@ -70,15 +75,17 @@ class CMAES(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> CMAESState:
         flat, _ = flatten(solution)
+        sigma, units = flat_step_size_and_units(self, solution)
         return CMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, flat.dtype),
+            sigma=sigma,
             path_sigma=jnp.zeros_like(flat),
             path_c=jnp.zeros_like(flat),
             covariance=jnp.eye(flat.size, dtype=flat.dtype),
             basis=jnp.eye(flat.size, dtype=flat.dtype),
             scales=jnp.ones_like(flat),
             generation=jnp.zeros((), jnp.int32),
+            units=units,
         )
 
     def _ask(self, key: jax.Array, state: CMAESState, surrogate: Surrogate | None) -> tuple[Population, CMAESState]:
@@ -86,7 +93,7 @@ class CMAES(Strategy):
         size = self._num_members(state.mean)
         z = normal_like(key, mean, num_samples=size)
         y = (z * state.scales[None]) @ state.basis.T  # (38), (39): y = B D z
-        return jax.vmap(unravel)(mean[None] + state.sigma * y), state  # (40)
+        return jax.vmap(unravel)(mean[None] + state.sigma * times_units(y, state.units)), state  # (40)
 
     def _tell(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
         new = self.update(state, population, evaluation)
@@ -105,11 +112,12 @@ class CMAES(Strategy):
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
         if evaluation.repaired is not None:
-            norms = jnp.sum(jnp.square(self._whiten(state, (x - mean[None]) / state.sigma)), axis=1)
+            y = in_units(x - mean[None], state.units) / state.sigma
+            norms = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
             x = pull_in(x, mean, evaluation.repaired, norms, d)
-        y = (x - mean[None]) / state.sigma
+        y = in_units(x - mean[None], state.units) / state.sigma
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
-        new_mean = mean + state.sigma * y_mean  # (42), c_m = 1
+        new_mean = mean + state.sigma * times_units(y_mean, state.units)  # (42), c_m = 1
 
         whitened = self._whiten(state, y_mean) @ state.basis.T
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
@@ -137,6 +145,7 @@ class CMAES(Strategy):
             basis=state.basis,
             scales=state.scales,
             generation=state.generation + 1,
+            units=state.units,
         )
 
     def _whiten(self, state: CMAESState, y: jax.Array) -> jax.Array:

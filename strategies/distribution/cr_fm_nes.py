@@ -12,7 +12,7 @@ learning rate of sigma; while it moves, good members that are far away count mor
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,14 @@ import numpy as np
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import accumulate, expected_norm, flatten, flatten_members
+from zoo.strategies.distribution.base import (
+    accumulate,
+    expected_norm,
+    flat_step_size_and_units,
+    flatten,
+    flatten_members,
+    times_units,
+)
 from zoo.strategies.pairs import check_divides
 
 
@@ -43,14 +50,15 @@ class CRFMNES(Strategy):
 
     Attributes:
         population_size: An even number.
-        sigma: Initial standard deviation of every parameter.
+        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the solution, of
+            numbers and arrays that broadcast to its leaves.
 
     References:
         Nomura, Ono 2022, arXiv 2201.11422.
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -75,12 +83,14 @@ class CRFMNES(Strategy):
         d = self.space.num_dims(solution)
         v = normal_like(key, flat, num_samples=1)[0] / scalars.sqrt(d)
         v = self.space.restrict_flat(v)
+        sigma, units = flat_step_size_and_units(self, solution)
         return CRFMNESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, flat.dtype),
+            sigma=sigma,
             path_sigma=jnp.zeros_like(flat),
             path_c=jnp.zeros_like(flat),
-            scales=1 / jnp.sqrt(1 + jnp.square(v)),  # where the authors have ones: sigma is what it says for any v
+            # Where the authors have ones: sigma is what it says for any v.
+            scales=times_units(1 / jnp.sqrt(1 + jnp.square(v)), units),
             v=v,
         )
 

@@ -15,7 +15,7 @@ so that `tell` recovers what was sampled from the members themselves.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,12 @@ from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
     accumulate,
     default_parameters,
+    flat_step_size_and_units,
     flatten,
     flatten_members,
+    in_units,
     numbers_for,
+    times_units,
     weights_by_rank,
 )
 
@@ -41,13 +44,15 @@ class LMMAESState(NamedTuple):
     path: jax.Array  # [d] evolution path of the step size
     directions: jax.Array  # [m, d] evolution paths, from the fastest fading to the slowest
     generation: jax.Array  # []
+    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
 
 
 class LMMAES(Strategy):
     """Limited-memory matrix adaptation evolution strategy, for hundreds of dimensions and more.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
         num_directions: Number m of direction vectors; default 4 + floor(3 ln d).
 
     References:
@@ -55,7 +60,7 @@ class LMMAES(Strategy):
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     num_directions: int | None = static(default=None, at_least=1)
 
     def mean(self, state: LMMAESState) -> Solution:
@@ -63,7 +68,7 @@ class LMMAES(Strategy):
         return state.mean
 
     def std(self, state: LMMAESState) -> Solution:
-        """Returns sigma * sqrt(diag(P P^T))."""
+        """Returns sigma * sqrt(diag(P P^T)), times the units."""
         _, unravel = flatten(state.mean)
         shrink, gains = _factors(state, self.space.num_dims(state.mean))
         gram = state.directions @ state.directions.T
@@ -71,23 +76,26 @@ class LMMAES(Strategy):
         w = gains[:, None] * jnp.linalg.inv(jnp.eye(len(gram), dtype=gram.dtype) - jnp.tril(gram, -1) * gains[None])
         inner = 2 * w + w @ gram @ w.T
         squares = 1 + jnp.sum(state.directions * (inner @ state.directions), axis=0)
-        return unravel(state.sigma * shrink * jnp.sqrt(jnp.maximum(squares, 0)))
+        return unravel(times_units(state.sigma * shrink * jnp.sqrt(jnp.maximum(squares, 0)), state.units))
 
     def _init(self, key: jax.Array, solution: Solution) -> LMMAESState:
         flat, _ = flatten(solution)
         num_directions = self.num_directions or 4 + math.floor(3 * math.log(flat.size))
+        sigma, units = flat_step_size_and_units(self, solution)
         return LMMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, flat.dtype),
+            sigma=sigma,
             path=jnp.zeros_like(flat),
             directions=jnp.zeros((num_directions, flat.size), flat.dtype),
             generation=jnp.zeros((), jnp.int32),
+            units=units,
         )
 
     def _ask(self, key: jax.Array, state: LMMAESState, surrogate: Surrogate | None) -> tuple[Population, LMMAESState]:
         mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean[None] + state.sigma * transform(state, z, self.space.num_dims(state.mean))), state
+        step = times_units(transform(state, z, self.space.num_dims(state.mean)), state.units)
+        return jax.vmap(unravel)(mean[None] + state.sigma * step), state
 
     def _tell(self, state: LMMAESState, population: Population, evaluation: Evaluation) -> LMMAESState:
         mean, unravel = flatten(state.mean)
@@ -96,7 +104,7 @@ class LMMAES(Strategy):
         p = default_parameters(d, size)
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, x.dtype)
 
-        y_mean = weights @ ((x - mean[None]) / state.sigma)
+        y_mean = weights @ (in_units(x - mean[None], state.units) / state.sigma)
         z_mean = _inverse_transform(state, y_mean, d)
         # Longer than any member's z can be only by rounding, of members that hardly differ from a far-off mean.
         z_mean = z_mean * jnp.minimum(1, (scalars.sqrt(d) + 6) / jnp.maximum(jnp.linalg.norm(z_mean), 1))
@@ -111,11 +119,12 @@ class LMMAES(Strategy):
 
         exponent = c_sigma / 2 * (jnp.sum(jnp.square(path)) / d - 1)
         return LMMAESState(
-            mean=unravel(mean + state.sigma * y_mean),
+            mean=unravel(mean + state.sigma * times_units(y_mean, state.units)),
             sigma=clip_std(state.sigma * jnp.exp(jnp.minimum(exponent, 1))),
             path=path,
             directions=directions,
             generation=state.generation + 1,
+            units=state.units,
         )
 
 

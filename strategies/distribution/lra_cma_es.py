@@ -8,13 +8,13 @@ Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, number, static
-from zoo.strategies.distribution.base import flatten
+from zoo.strategies.distribution.base import flatten, in_units
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
 from zoo.strategies.distribution.eigen import decompose
 
@@ -42,7 +42,8 @@ class LRACMAES(Strategy):
     a dozen products of d x d matrices.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
         alpha: The signal-to-noise ratio that is aimed at, per learning rate.
         beta_mean: Step of the moving averages for the mean.
         beta_covariance: Step of the moving averages for the covariance.
@@ -53,7 +54,7 @@ class LRACMAES(Strategy):
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     alpha: float = number(default=1.4, above=0)
     beta_mean: float = number(default=0.1, above=0, at_most=1)
     beta_covariance: float = number(default=0.03, above=0, at_most=1)
@@ -106,7 +107,7 @@ class LRACMAES(Strategy):
 
         # Local coordinates, in which the old distribution is the standard normal one.
         inverse_root = (old.basis / old.scales[None]) @ old.basis.T
-        local_mean = inverse_root @ mean_step / old.sigma
+        local_mean = inverse_root @ in_units(mean_step, old.units) / old.sigma
         local_covariance = inverse_root @ covariance_step @ inverse_root / jnp.sqrt(jnp.asarray(2, old.sigma.dtype))
         mean_rate = self._adapt(state.mean_rate, local_mean, self.beta_mean)
         covariance_rate = self._adapt(state.covariance_rate, local_covariance, self.beta_covariance)

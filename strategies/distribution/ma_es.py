@@ -6,7 +6,7 @@ CMA-ES, positive weights only.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,11 @@ from zoo.strategies.distribution.base import (
     accumulate,
     adapt_step_size,
     default_parameters,
+    flat_step_size_and_units,
     flatten,
     flatten_members,
+    in_units,
+    times_units,
     weights_by_rank,
 )
 
@@ -30,20 +33,22 @@ class MAESState(NamedTuple):
     path: jax.Array  # [d] evolution path s
     factor: jax.Array  # [d, d] M: a member is mean + sigma * M z
     noise: jax.Array  # [population_size, d] z of the members last asked for
+    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
 
 
 class MAES(Strategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
 
     References:
         Beyer, Sendhoff 2017, doi 10.1109/TEVC.2017.2680320.
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     @property
     def follows_population(self) -> bool:
@@ -55,25 +60,27 @@ class MAES(Strategy):
         return state.mean
 
     def std(self, state: MAESState) -> Solution:
-        """Returns sigma * sqrt(diag(M M^T))."""
+        """Returns sigma * sqrt(diag(M M^T)), times the units."""
         _, unravel = flatten(state.mean)
-        return unravel(state.sigma * jnp.linalg.norm(state.factor, axis=1))
+        return unravel(times_units(state.sigma * jnp.linalg.norm(state.factor, axis=1), state.units))
 
     def _init(self, key: jax.Array, solution: Solution) -> MAESState:
         flat, _ = flatten(solution)
+        sigma, units = flat_step_size_and_units(self, solution)
         return MAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, flat.dtype),
+            sigma=sigma,
             path=jnp.zeros_like(flat),
             factor=jnp.eye(flat.size, dtype=flat.dtype),
             noise=jnp.zeros((self._num_members(solution), flat.size), flat.dtype),
+            units=units,
         )
 
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
         mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
         z = self.space.restrict_flat(z)  # `tell` goes by this noise
-        x = mean[None] + state.sigma * (z @ state.factor.T)  # (M5), (M6)
+        x = mean[None] + state.sigma * times_units(z @ state.factor.T, state.units)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
     def _tell(self, state: MAESState, population: Population, evaluation: Evaluation) -> MAESState:
@@ -81,8 +88,8 @@ class MAES(Strategy):
         p = default_parameters(self.space.num_dims(state.mean), state.noise.shape[0])
         weights = weights_by_rank(jnp.maximum(p.weights, 0), evaluation.fitness, mean.dtype)
 
-        y = (flatten_members(population) - mean[None]) / state.sigma  # M z
-        new_mean = mean + state.sigma * (weights @ y)  # (M9)
+        y = in_units(flatten_members(population) - mean[None], state.units) / state.sigma  # M z
+        new_mean = mean + state.sigma * times_units(weights @ y, state.units)  # (M9)
         path = accumulate(state.path, weights @ state.noise, p.c_sigma, p.mu_eff)  # (M10)
 
         # (M11), multiplied out: M (s s^T) and M (z z^T) as outer products, where M times a d x d matrix is O(d^3).
@@ -93,4 +100,4 @@ class MAES(Strategy):
         sigma = adapt_step_size(state.sigma, jnp.linalg.norm(path), p)  # (M12)
         # Only the product of sigma and M matters. Kept at the norm of the identity, M can neither vanish nor overflow.
         scale = jnp.linalg.norm(factor) / math.sqrt(len(factor))
-        return MAESState(unravel(new_mean), clip_std(sigma * scale), path, factor / scale, state.noise)
+        return MAESState(unravel(new_mean), clip_std(sigma * scale), path, factor / scale, state.noise, state.units)

@@ -5,7 +5,7 @@ Reference: Rechenberg 1973; Kern et al. 2004, "Learning Probability Distribution
 Auger 2015, "Evolution Strategies", section 3.1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    in_single,
     normal_like,
     number,
     static,
+    step_size_and_units,
     take_member,
 )
 from zoo.core.promotion import common_dtype
@@ -34,6 +36,7 @@ class OnePlusOneESState(NamedTuple):
     fitness: jax.Array  # [] of the parent; inf before it was evaluated
     sigma: jax.Array  # []
     generation: jax.Array  # []
+    units: Solution | None = None  # of the parameters: how far a step goes in each; None: all are one
 
 
 class OnePlusOneES(Strategy):
@@ -44,30 +47,35 @@ class OnePlusOneES(Strategy):
 
     Attributes:
         population_size: Offspring per generation.
-        sigma: Initial step size.
+        sigma: Initial step size: one number, or one for each parameter, in the structure of the solution, of numbers
+            and arrays that broadcast to its leaves.
 
     References:
         Kern et al. 2004, doi 10.1023/B:NACO.0000023416.59689.4e.
     """
 
     population_size: int | None = static(default=1, at_least=1)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def mean(self, state: OnePlusOneESState) -> Solution:
         """Returns the parent: the best member so far."""
         return state.parent
 
     def std(self, state: OnePlusOneESState) -> Solution:
-        """Returns sigma, broadcast."""
-        return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
+        """Returns sigma times the units, broadcast."""
+        if state.units is None:
+            return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
+        return jax.tree.map(lambda x, u: (state.sigma.astype(u.dtype) * u).astype(x.dtype), state.parent, state.units)
 
     def _init(self, key: jax.Array, solution: Solution) -> OnePlusOneESState:
         dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
+        sigma, units = step_size_and_units(self.sigma, in_single(solution), self.space, "OnePlusOneES.sigma")
         return OnePlusOneESState(
             parent=solution,
             fitness=jnp.asarray(jnp.inf, dtype),
-            sigma=jnp.asarray(self.sigma, dtype),
+            sigma=jnp.asarray(sigma, dtype),
             generation=jnp.zeros((), jnp.int32),
+            units=units,
         )
 
     def _ask(
@@ -75,10 +83,13 @@ class OnePlusOneES(Strategy):
     ) -> tuple[Population, OnePlusOneESState]:
         size = self._num_members(state.parent)
         noise = normal_like(key, state.parent, num_samples=size)
+        if state.units is not None:
+            noise = jax.tree.map(lambda z, u: z.astype(u.dtype) * u[None], noise, state.units)
         sigma = jnp.where(_is_offspring(state, size), state.sigma, 0)
 
         def mutate(x: jax.Array, z: jax.Array) -> jax.Array:
-            return x[None] + sigma.reshape(-1, *[1] * x.ndim).astype(x.dtype) * z
+            steps = sigma.reshape(-1, *[1] * x.ndim).astype(z.dtype) * z
+            return (x.astype(z.dtype)[None] + steps).astype(x.dtype)
 
         return jax.tree.map(mutate, state.parent, noise), state
 
@@ -101,6 +112,7 @@ class OnePlusOneES(Strategy):
             fitness=jnp.where(replaces, fitness[best], state.fitness),
             sigma=clip_std(state.sigma * jnp.exp(exponent).astype(state.sigma.dtype)),
             generation=state.generation + 1,
+            units=state.units,
         )
 
 

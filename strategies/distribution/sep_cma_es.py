@@ -6,7 +6,7 @@ below. As in the paper all weights are positive: a linear update with negative o
 Mahalanobis norm to keep the variances positive.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from zoo.core import (
     normal_like,
     number,
     static,
+    step_size_and_units,
     weighted_sum,
 )
 from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
@@ -56,14 +57,15 @@ class SepCMAES(Strategy):
     """Separable CMA-ES: a step size and a variance per parameter.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be.
+        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
+            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
 
     References:
         Ros, Hansen 2008, doi 10.1007/978-3-540-87700-4_30.
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     @property
     def needs_all_members(self) -> None:
@@ -82,12 +84,14 @@ class SepCMAES(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> SepCMAESState:
         single = in_single(solution)
+        sigma, units = step_size_and_units(self.sigma, single, self.space, "SepCMAES.sigma")
+        ones = jax.tree.map(jnp.ones_like, single)
         return SepCMAESState(
             mean=solution,
-            sigma=jnp.asarray(self.sigma, common_dtype(*jax.tree.leaves(single))),
+            sigma=jnp.asarray(sigma, common_dtype(*jax.tree.leaves(single))),
             path_sigma=jax.tree.map(jnp.zeros_like, single),
             path_c=jax.tree.map(jnp.zeros_like, single),
-            variances=jax.tree.map(jnp.ones_like, single),
+            variances=ones if units is None else jax.tree.map(lambda u: clip_std(jnp.square(u)), units),
             generation=jnp.zeros((), jnp.int32),
         )
 
@@ -102,7 +106,7 @@ class SepCMAES(Strategy):
 
         members, center = in_single(population), in_single(state.mean)
         if evaluation.repaired is not None:
-            norms = squared_norms(members, center, in_single(self.std(state)))
+            norms = squared_norms(members, center, self._std(state))
             members = pull_in(members, center, evaluation.repaired, norms, d)
         deviations = jax.tree.map(lambda x, m: x - m[None], members, center)
         y = jax.tree.map(lambda x: x / state.sigma.astype(x.dtype), deviations)

@@ -4,7 +4,7 @@ Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tai
 Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from zoo.core import (
     in_single,
     normal_like,
     number,
+    spread_over,
     weighted_sum,
 )
 from zoo.core.promotion import times
@@ -38,7 +39,8 @@ class SNES(Strategy):
     """Separable NES.
 
     Attributes:
-        sigma: Initial standard deviation of every parameter.
+        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
+            solution, of numbers and arrays that broadcast to its leaves.
         mean_learning_rate: Step of the mean, in units of the natural gradient.
         std_learning_rate: Step of the log standard deviations; default (3 + ln d) / (5 sqrt(d)).
 
@@ -46,7 +48,7 @@ class SNES(Strategy):
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
     """
 
-    sigma: float = number(default=0.1, above=0)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
 
@@ -63,7 +65,7 @@ class SNES(Strategy):
         return jax.tree.map(lambda s, m: s.astype(m.dtype), state.std, state.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> SNESState:
-        return SNESState(solution, jax.tree.map(lambda x: jnp.full_like(x, self.sigma), in_single(solution)))
+        return SNESState(solution, spread_over(self.sigma, in_single(solution), f"{type(self).__name__}.sigma"))
 
     def _ask(self, key: jax.Array, state: SNESState, surrogate: Surrogate | None) -> tuple[Population, SNESState]:
         noise = normal_like(key, state.std, num_samples=self._num_members(state.mean))

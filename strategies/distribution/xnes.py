@@ -4,7 +4,7 @@ Reference: Glasmachers, Schaul, Yi, Wierstra, Schmidhuber 2010, "Exponential Nat
 10.1145/1830483.1830557, Algorithm 1; Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Table 1 (settings).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,15 @@ from zoo.core import (
     weighted_sum,
 )
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import flatten, flatten_members, moved, pull_in
+from zoo.strategies.distribution.base import (
+    flat_step_size_and_units,
+    flatten,
+    flatten_members,
+    in_units,
+    moved,
+    pull_in,
+    times_units,
+)
 from zoo.strategies.shaping import utilities
 
 _MAX_EXPONENT = 16.0
@@ -35,13 +43,15 @@ class XNESState(NamedTuple):
     mean: Solution
     sigma: jax.Array  # [] step size
     shape: jax.Array  # [d, d] B, of determinant one
+    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
 
 
 class XNES(Strategy):
     """Exponential NES: steps of the natural gradient in exponential coordinates of the covariance matrix.
 
     Attributes:
-        sigma: Initial step size.
+        sigma: Initial step size. One number, or one for each parameter: in the structure of the solution, of numbers
+            and arrays that broadcast to its leaves.
         mean_learning_rate: Step of the mean, in units of the natural gradient.
         std_learning_rate: Step of log sigma; default (9 + 3 ln d) / (5 d sqrt(d)).
         shape_learning_rate: Step of the shape B; default as `std_learning_rate`.
@@ -51,7 +61,7 @@ class XNES(Strategy):
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
     shape_learning_rate: float | None = number(default=None, at_least=0)
@@ -65,9 +75,9 @@ class XNES(Strategy):
         return state.mean
 
     def std(self, state: XNESState) -> Solution:
-        """Returns sigma * sqrt(diag(B B^T))."""
+        """Returns sigma * sqrt(diag(B B^T)), times the units."""
         _, unravel = flatten(state.mean)
-        return unravel(state.sigma * jnp.linalg.norm(state.shape, axis=1))
+        return unravel(times_units(state.sigma * jnp.linalg.norm(state.shape, axis=1), state.units))
 
     def condition_number(self, state: XNESState) -> jax.Array:
         """Returns the condition number of the covariance matrix."""
@@ -76,12 +86,13 @@ class XNES(Strategy):
 
     def _init(self, key: jax.Array, solution: Solution) -> XNESState:
         flat, _ = flatten(solution)
-        return XNESState(solution, jnp.asarray(self.sigma, flat.dtype), jnp.eye(flat.size, dtype=flat.dtype))
+        sigma, units = flat_step_size_and_units(self, solution)
+        return XNESState(solution, sigma, jnp.eye(flat.size, dtype=flat.dtype), units)
 
     def _ask(self, key: jax.Array, state: XNESState, surrogate: Surrogate | None) -> tuple[Population, XNESState]:
         mean, unravel = flatten(state.mean)
         s = normal_like(key, mean, num_samples=self._num_members(state.mean))
-        return jax.vmap(unravel)(mean[None] + state.sigma * (s @ state.shape.T)), state
+        return jax.vmap(unravel)(mean[None] + state.sigma * times_units(s @ state.shape.T, state.units)), state
 
     def _tell(self, state: XNESState, population: Population, evaluation: Evaluation) -> XNESState:
         flat, unravel = flatten(state.mean)
@@ -93,7 +104,7 @@ class XNES(Strategy):
         utility = utilities(evaluation.fitness).astype(flat.dtype)
 
         members = flatten_members(population)
-        steps = (members - flat[None]).T / state.sigma  # [d, population_size]
+        steps = in_units(members - flat[None], state.units).T / state.sigma  # [d, population_size]
         solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
         if evaluation.repaired is not None:
@@ -121,4 +132,5 @@ class XNES(Strategy):
             sigma=clip_std(state.sigma * jnp.exp(exponent_sigma)),
             # Padé's approximation takes less than half the time of an eigendecomposition of the symmetric exponent.
             shape=state.shape @ jax.scipy.linalg.expm(exponent),
+            units=state.units,
         )

@@ -5,13 +5,14 @@ arXiv 1803.07055, Algorithm 2. V1 and V2 differ in the normalisation of observat
 (`normalize_observations` of `rl/*`); fewer top directions than all make them V1-t and V2-t.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from zoo.core import State, number, static
 from zoo.strategies.gradient.base import GradientStrategy
-from zoo.strategies.gradient.optimizers import OptimizerFactory
 from zoo.strategies.shaping import Shaping
 
 
@@ -30,7 +31,7 @@ class ARS(GradientStrategy):
     """
 
     learning_rate: float = number(default=0.02, at_least=0)
-    optimizer: OptimizerFactory | str = static(default=optax.sgd)
+    optimizer: Any = static(default=optax.sgd)
     num_top_directions: int | None = static(default=None, at_least=1)
     shaping: str | Shaping = static(default="none")
 

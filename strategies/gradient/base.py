@@ -24,16 +24,18 @@ from zoo.core import (
     static,
     weighted_sum,
 )
-from zoo.core.promotion import promotion_of_others, times
+from zoo.core.promotion import times
 from zoo.strategies.gradient import optimizers
 from zoo.strategies.pairs import check_divides
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
 
-Schedule = Callable[[jax.Array], Any]
-
 CANNOT_RESTART = "its members go on from inner states, all of a generation at once"
 """See `Strategy.cannot_restart`."""
+_ONE_SIGMA = (
+    "It is the same for all parameters: let the problem scale the solution, f(scale * x), or choose a strategy with a "
+    "spread for each parameter, such as snes, pgpe or cma_es."
+)
 
 
 class DescentState(NamedTuple):
@@ -55,7 +57,10 @@ class DescentStrategy(Strategy):
     A subclass implements `estimate`, and has a `DescentState` or a `NamedTuple` with one in its field `descent`.
 
     Attributes:
-        learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles.
+        learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles. A function,
+            such as `optax.cosine_decay_schedule(0.01, 1000)`, is taken for `learning_rate_schedule`.
+        learning_rate_schedule: `learning_rate_schedule(generation)` multiplies `learning_rate`; generations count from
+            0, also those whose step is left out.
         optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or
             `lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or a name, `"adam"`. Define a
             function of your own once: it is part of the compiled program, and two equal lambdas are two programs.
@@ -63,7 +68,8 @@ class DescentStrategy(Strategy):
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
-    optimizer: optimizers.OptimizerFactory | str = static(default=optax.adam)
+    learning_rate_schedule: optimizers.Schedule | None = static(default=None)
+    optimizer: Any = static(default=optax.adam)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -90,22 +96,25 @@ class DescentStrategy(Strategy):
 
     def start(self, solution: Solution) -> DescentState:
         """Returns what descends, at the initial solution."""
-        return DescentState(solution, optimizers.start(self.transformation, solution), jnp.zeros((), jnp.int32))
+        generation = jnp.zeros((), jnp.int32)
+        optimizer_state = optimizers.start(self.transformation_at(generation), solution)
+        return DescentState(solution, optimizer_state, generation)
 
     def descend(self, state: State, gradient: Solution) -> State:
         """Returns the state after a step of the optimizer along a gradient."""
         old = state.descent
-        mean, optimizer_state = optimizers.step(self.transformation, gradient, old.optimizer_state, old.mean)
+        transformation = self.transformation_at(old.generation)
+        mean, optimizer_state = optimizers.step(transformation, gradient, old.optimizer_state, old.mean)
         return self.with_descent(state, DescentState(mean, optimizer_state, old.generation + 1))
 
     def with_descent(self, state: State, descent: DescentState) -> State:
         """Returns the state with something else that descends."""
         return descent if isinstance(state, DescentState) else state._replace(descent=descent)
 
-    @property
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimizer at its learning rate."""
-        return optimizers.transformation(self.optimizer, self.learning_rate)
+    def transformation_at(self, generation: Any) -> optax.GradientTransformation:
+        """Returns the optimizer at its learning rate in a generation."""
+        rate = self.learning_rate, self.learning_rate_schedule
+        return optimizers.transformation(self.optimizer, *rate, generation)
 
     def _tell(self, state: State, population: Population, evaluation: Evaluation) -> State:
         return self.descend(state, self.estimate(state, population, evaluation))
@@ -119,7 +128,8 @@ class GradientStrategy(DescentStrategy):
     change `weights`, `signs`, or `groups`.
 
     Attributes:
-        sigma: Standard deviation of the perturbations.
+        sigma: Standard deviation of the perturbations: one number for all parameters. A function is taken for
+            `sigma_schedule`.
         shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
             of shape `[population_size]`. Anything but `"none"` changes what is estimated.
         sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
@@ -130,10 +140,10 @@ class GradientStrategy(DescentStrategy):
     """
 
     population_size: int | None = static(default=64, at_least=2)
-    sigma: float = number(default=0.1, above=0)
+    sigma: float = number(default=0.1, above=0, advice=_ONE_SIGMA)
     shaping: str | Shaping = static(default="centered_ranks")
-    sigma_schedule: Schedule | None = static(default=None)
-    perturbation: str | Perturbation = static(default=Dense())
+    sigma_schedule: optimizers.Schedule | None = static(default=None)
+    perturbation: Any = static(default=Dense())
 
     signs: ClassVar[tuple[int, ...]] = (1, -1)
     """Of the members that share a perturbation: 1, -1 or 0."""
@@ -176,10 +186,7 @@ class GradientStrategy(DescentStrategy):
 
     def sigma_at(self, state: State) -> jax.Array:
         """Returns the standard deviation of the perturbations drawn in the state's generation."""
-        if self.sigma_schedule is None:
-            return jnp.asarray(self.sigma)
-        with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
-            return jnp.asarray(self.sigma * self.sigma_schedule(state.descent.generation))
+        return jnp.asarray(optimizers.scheduled(self.sigma, self.sigma_schedule, state.descent.generation))
 
     def sigma_of_members(self, state: State) -> jax.Array:
         """Returns the sigma that the members were drawn with: one for all, or `[population_size]`."""

@@ -3,9 +3,11 @@
 Reference: Sarkar et al. 2025, "Evolution Strategies at the Hyperscale", arXiv 2511.16652.
 """
 
+from typing import Any
+
 from zoo.core import static
 from zoo.strategies.gradient.open_es import OpenES
-from zoo.strategies.perturbations import LowRank, Perturbation
+from zoo.strategies.perturbations import LowRank
 
 
 class EGGROLL(OpenES):
@@ -20,4 +22,4 @@ class EGGROLL(OpenES):
         Sarkar et al. 2025, arXiv 2511.16652.
     """
 
-    perturbation: str | Perturbation = static(default=LowRank())
+    perturbation: Any = static(default=LowRank())

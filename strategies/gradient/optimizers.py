@@ -1,5 +1,8 @@
 """Optimizers of optax as settings: a factory or a name, the transformation that it makes, and a step of it."""
 
+import difflib
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,37 +11,104 @@ import jax.numpy as jnp
 import optax
 
 from zoo.core import Solution, in_single
+from zoo.core.checks import shown
 from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.clip_up import clip_up
 
 OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 """From a learning rate to a transformation, such as `optax.adam`."""
+Schedule = Callable[[jax.Array], Any]
+"""From the generation, counted from 0, to a factor."""
 
 
 def check_optimizer(optimizer: Any, name: str) -> None:
-    """Raises an error if the setting of that name is no optimizer.
+    """Raises an error if the setting of that name is no optimizer, or one that wants more than a gradient.
 
     Raises:
-        ValueError: If it is a name, but not of an optimizer.
+        ValueError: If it is a name, but not of an optimizer, or wants more than a gradient.
         TypeError: If it is no function of a learning rate.
     """
-    if isinstance(optimizer, str):
-        if not callable(_by_name(optimizer)):
-            raise ValueError(f"{name} {optimizer!r} is not the name of an optax optimizer.")
-    elif isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+    if isinstance(optimizer, str) and _by_name(optimizer) is None:
+        known = _names()
+        near = difflib.get_close_matches(optimizer, known, n=3)
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Known names: {', '.join(known)}."
+        raise ValueError(f"{name} {optimizer!r} is not the name of an optax optimizer. {hint}")
+    is_factory = isinstance(optimizer, str) or (
+        callable(optimizer) and not isinstance(optimizer, optax.GradientTransformation)
+    )
+    fault = _fault(optimizer) if is_factory else "is none"
+    if fault == "is none":
         raise TypeError(
             f"{name} must be a function from a learning rate to an optax transformation, such as "
-            f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {optimizer!r}."
+            f"optax.adam (not optax.adam(1e-3): give the rate as learning_rate=1e-3), got {shown(optimizer)}."
+        )
+    if fault:
+        raise ValueError(
+            f"{name} {getattr(optimizer, '__name__', optimizer)!r} wants more than a gradient ({fault}), and an "
+            "evolution strategy has nothing else to give. Choose one such as 'adam' or 'sgd'."
         )
 
 
-def transformation(optimizer: OptimizerFactory | str, learning_rate: Any) -> optax.GradientTransformation:
-    """Returns the transformation of an optimizer at a learning rate."""
-    return (_by_name(optimizer) if isinstance(optimizer, str) else optimizer)(learning_rate)
+def transformation(
+    optimizer: OptimizerFactory | str, learning_rate: Any, schedule: Schedule | None, generation: Any
+) -> optax.GradientTransformation:
+    """Returns the transformation of an optimizer at its learning rate in a generation."""
+    rate = scheduled(learning_rate, schedule, generation)
+    return (_by_name(optimizer) if isinstance(optimizer, str) else optimizer)(rate)
+
+
+def scheduled(number: Any, schedule: Schedule | None, generation: Any) -> Any:
+    """Returns a number times the factor of its schedule, if it has one."""
+    if schedule is None:
+        return number
+    with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
+        return number * schedule(generation)
+
+
+@functools.cache
+def _names() -> list[str]:
+    """Returns the names that stand for optimizers: what of optax is a function of a learning rate."""
+    found = ["clip_up"]
+    public = {name: value for name, value in vars(optax).items() if not name.startswith("_")}
+    found += [name for name, value in public.items() if inspect.isfunction(value) and _takes_rate(value)]
+    return sorted(found)
+
+
+def _takes_rate(function: Any) -> bool:
+    """Whether the first argument of a function is called a learning rate."""
+    return "learning_rate" in next(iter(inspect.signature(function).parameters), "")
 
 
 def _by_name(name: str) -> Any:
-    return clip_up if name == "clip_up" else getattr(optax, name, None)
+    if name not in _names():
+        return None
+    return clip_up if name == "clip_up" else getattr(optax, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _fault(optimizer: Any) -> str | None:
+    """Returns what is wrong with an optimizer: "is none", or what it misses beside a gradient; `None`: nothing."""
+    if str(getattr(optimizer, "__module__", "")).startswith("optax.") and not _takes_rate(optimizer):
+        return "is none"
+    try:
+        made = (_by_name(optimizer) if isinstance(optimizer, str) else optimizer)(0.01)
+    except TypeError:
+        return "is none"
+    if not isinstance(made, optax.GradientTransformation):
+        return "is none"
+
+    def one_step(x: jax.Array) -> Any:
+        return made.update(x, made.init(x), x)
+
+    try:
+        with promotion_of_others():
+            jax.eval_shape(one_step, jax.ShapeDtypeStruct((2,), jnp.float32))
+    except TypeError as error:
+        words = str(error)
+        return words.partition("missing ")[2] if "required" in words and "missing " in words else None
+    except Exception:  # it may be made for solutions of another structure
+        return None
+    return None
 
 
 class Rounded(NamedTuple):

@@ -5,7 +5,7 @@ Neural Networks 23(4), doi 10.1016/j.neunet.2009.12.004: symmetric sampling, sec
 standard deviations: Toklu, Liskowski, Srivastava 2020, arXiv 2008.02387.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from zoo.core import (
     in_single,
     normal_like,
     number,
+    spread_over,
     static,
     weighted_sum,
 )
@@ -42,7 +43,8 @@ class PGPE(DescentStrategy):
 
     Attributes:
         population_size: An even number.
-        sigma: Initial standard deviation of every parameter.
+        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
+            solution, of numbers and arrays that broadcast to its leaves.
         shaping: As in `open_es`.
         optimizer: As in every gradient strategy; `"clip_up"` is the one made for this.
         std_learning_rate: Step of the standard deviations.
@@ -53,7 +55,7 @@ class PGPE(DescentStrategy):
     """
 
     population_size: int | None = static(default=64, at_least=2)
-    sigma: float = number(default=0.1, above=0)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True)
     shaping: str | Shaping = static(default="centered_ranks")
     std_learning_rate: float = number(default=0.1, at_least=0)
     max_std_change: float = number(default=0.2, at_least=0, at_most=1)
@@ -99,7 +101,7 @@ class PGPE(DescentStrategy):
         return super()._default_population_size(num_dims) // 2 * 2
 
     def _init(self, key: jax.Array, solution: Solution) -> PGPEState:
-        std = jax.tree.map(lambda x: jnp.full_like(x, self.sigma), in_single(solution))
+        std = spread_over(self.sigma, in_single(solution), f"{type(self).__name__}.sigma")
         return PGPEState(self.start(solution), std)
 
     def _ask(self, key: jax.Array, state: PGPEState, surrogate: Surrogate | None) -> tuple[Population, PGPEState]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Population, Solution, State, Strategy, Surrogate, clip_std, normal_like, number
+from zoo.core import Population, Solution, State, Strategy, Surrogate, clip_std, normal_like, number, spread_over
 from zoo.core.promotion import common_dtype
 from zoo.strategies.batching import any_in_batch
 
@@ -24,16 +24,20 @@ class PopulationStrategy(Strategy):
     `_next_population` for the generations after the first.
 
     Attributes:
-        sigma: Standard deviation of the initial population around the initial solution, which is its first member.
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member: one
+            number, or one for each parameter, in the structure of the solution, of numbers and arrays that broadcast to
+            its leaves.
     """
 
-    sigma: float = number(default=0.3, above=0)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def std(self, state: State) -> Solution:
         """Returns the standard deviation of the members per parameter; `sigma` before the first `tell`."""
         is_first = nothing_evaluated(state.fitness)
         return jax.tree.map(
-            lambda x: jnp.where(is_first, jnp.asarray(self.sigma, x.dtype), clip_std(jnp.std(x, axis=0))), state.members
+            lambda x, s: jnp.where(is_first, s, clip_std(jnp.std(x, axis=0))),
+            state.members,
+            self._spread(jax.tree.map(lambda x: x[0], state.members)),
         )
 
     def _ask(self, key: jax.Array, state: State, surrogate: Surrogate | None) -> tuple[Population, State]:
@@ -51,7 +55,10 @@ class PopulationStrategy(Strategy):
 
     def _initial_population(self, key: jax.Array, center: Solution, state: State) -> Population:
         noise = normal_like(key, center, num_samples=state.fitness.shape[0])
-        return jax.tree.map(lambda c, z: c[None] + jnp.asarray(self.sigma, c.dtype) * z.at[0].set(0), center, noise)
+        return jax.tree.map(lambda c, s, z: c[None] + s[None] * z.at[0].set(0), center, self._spread(center), noise)
+
+    def _spread(self, solution: Solution) -> Solution:
+        return spread_over(self.sigma, solution, f"{type(self).__name__}.sigma")
 
     @abc.abstractmethod
     def _next_population(self, key: jax.Array, state: State) -> Population:

@@ -5,7 +5,7 @@ Continuous Spaces", doi:10.1023/A:1008202821328. Mutation (2) (and section 4 for
 and (5), selection as in section 2. DE/current-to-best/1: Storn 1996, doi:10.1109/NAFIPS.1996.534789.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,9 @@ class DE(PopulationStrategy):
     A member keeps the fitness it was accepted with: where fitness is noisy, a lucky one stays.
 
     Attributes:
-        sigma: Standard deviation of the initial population around the initial solution, which is its first member.
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member: one
+            number, or one for each parameter, in the structure of the solution, of numbers and arrays that broadcast to
+            its leaves.
         differential_weight: F, the scale of the differences.
         crossover_rate: CR, the probability that a parameter is taken from the mutant.
         mutation: `"rand"` (DE/rand/1), `"best"` (DE/best/1, greedier) or `"current_to_best"` (DE/current-to-best/1).
@@ -47,13 +49,11 @@ class DE(PopulationStrategy):
 
     differential_weight: float = number(default=0.8, above=0)
     crossover_rate: float = number(default=0.9, at_least=0, at_most=1)
-    mutation: str = static(default="rand")
+    mutation: Literal["rand", "best", "current_to_best"] = static(default="rand")
 
     def __post_init__(self) -> None:
-        """Checks the name of the mutation and the size of the population."""
+        """Checks the size of the population."""
         super().__post_init__()
-        if self.mutation not in _NUM_PARTNERS:
-            raise ValueError(f"DE.mutation must be one of {', '.join(_NUM_PARTNERS)}, got {self.mutation!r}.")
         if self.population_size is not None and self.population_size <= _NUM_PARTNERS[self.mutation]:
             raise ValueError(
                 f"DE.population_size must be at least {_NUM_PARTNERS[self.mutation] + 1} for mutation="

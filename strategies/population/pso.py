@@ -40,7 +40,9 @@ class PSO(PopulationStrategy):
     A particle keeps the fitness of its best place: where fitness is noisy, a lucky one stays.
 
     Attributes:
-        sigma: Standard deviation of the initial population around the initial solution, which is its first member.
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member: one
+            number, or one for each parameter, in the structure of the solution, of numbers and arrays that broadcast to
+            its leaves.
         inertia: How much of its velocity a particle keeps.
         cognitive: Acceleration towards the particle's own best place.
         social: Acceleration towards the best place of all.

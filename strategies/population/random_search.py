@@ -1,11 +1,21 @@
 """Random search: Gaussian samples around the initial solution, the best of all kept. The baseline to beat."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, take_member
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    normal_like,
+    number,
+    spread_over,
+    take_member,
+)
 from zoo.core.promotion import common_dtype
 
 
@@ -21,10 +31,11 @@ class RandomSearch(Strategy):
     """Random search around the initial solution; recommends the best member seen.
 
     Attributes:
-        sigma: Standard deviation of the samples.
+        sigma: Standard deviation of the samples: one number, or one for each parameter, in the structure of the
+            solution, of numbers and arrays that broadcast to its leaves.
     """
 
-    sigma: float = number(default=1.0, above=0)
+    sigma: Any = number(default=1.0, above=0, per_parameter=True)
 
     @property
     def needs_all_members(self) -> None:
@@ -36,7 +47,7 @@ class RandomSearch(Strategy):
 
     def std(self, state: RandomSearchState) -> Solution:
         """Returns sigma, broadcast."""
-        return jax.tree.map(lambda x: jnp.full_like(x, self.sigma), state.center)
+        return spread_over(self.sigma, state.center, f"{type(self).__name__}.sigma")
 
     def _init(self, key: jax.Array, solution: Solution) -> RandomSearchState:
         dtype = common_dtype(*jax.tree.leaves(solution), jnp.float32)
@@ -46,7 +57,7 @@ class RandomSearch(Strategy):
         self, key: jax.Array, state: RandomSearchState, surrogate: Surrogate | None
     ) -> tuple[Population, RandomSearchState]:
         noise = normal_like(key, state.center, num_samples=self._num_members(state.center))
-        return jax.tree.map(lambda c, z: c[None] + jnp.asarray(self.sigma, c.dtype) * z, state.center, noise), state
+        return jax.tree.map(lambda c, s, z: c[None] + s[None] * z, state.center, self.std(state), noise), state
 
     def _tell(self, state: RandomSearchState, population: Population, evaluation: Evaluation) -> RandomSearchState:
         fitness = evaluation.fitness

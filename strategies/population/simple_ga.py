@@ -19,9 +19,11 @@ from zoo.core import (
     clip_std,
     normal_like,
     number,
+    spread_over,
     static,
     uniform_like,
 )
+from zoo.core.promotion import times
 from zoo.strategies.population.base import copies
 
 
@@ -38,7 +40,8 @@ class SimpleGA(Strategy):
     Elites are evaluated again with their children, so that where fitness is noisy a lucky one does not stay for ever.
 
     Attributes:
-        sigma: Initial standard deviation of the mutation.
+        sigma: Initial standard deviation of the mutation: one number, or one for each parameter, in the structure of
+            the solution, of numbers and arrays that broadcast to its leaves.
         sigma_decay: Factor of sigma per generation. A constant sigma comes no closer to an optimum than its own size.
         sigma_floor: Where the decay ends, as a fraction of `sigma`.
         num_parents: Members that have children; default: a fifth of the population.
@@ -49,7 +52,7 @@ class SimpleGA(Strategy):
         Such et al. 2017, arXiv 1712.06567.
     """
 
-    sigma: float = number(default=0.1, above=0)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True)
     sigma_decay: float = number(default=0.99, above=0, at_most=1)
     sigma_floor: float = number(default=0.01, at_least=0, at_most=1)
     num_parents: int | None = static(default=None, at_least=1)
@@ -63,7 +66,7 @@ class SimpleGA(Strategy):
     def std(self, state: SimpleGAState) -> Solution:
         """Returns the standard deviation of the children per parameter: of their parents and of the mutation."""
         return jax.tree.map(
-            lambda x: clip_std(jnp.sqrt(jnp.var(x, axis=0) + jnp.square(self._sigma(state, x.dtype)))), state.parents
+            lambda x, s: clip_std(jnp.sqrt(jnp.var(x, axis=0) + jnp.square(s))), state.parents, self._sigma(state)
         )
 
     def _default_population_size(self, num_dims: int) -> int:
@@ -98,9 +101,10 @@ class SimpleGA(Strategy):
             )
         noise = normal_like(key_mutation, mean, num_samples=num_children)
         population = jax.tree.map(
-            lambda x, child, z: jnp.concatenate([x[: self.num_elites], child + self._sigma(state, x.dtype) * z]),
+            lambda x, child, s, z: jnp.concatenate([x[: self.num_elites], child + s[None] * z]),
             state.parents,
             children,
+            self._sigma(state),
             noise,
         )
         return population, state
@@ -112,6 +116,9 @@ class SimpleGA(Strategy):
         best = jnp.argsort(fitness, stable=True)[:num_parents]
         return SimpleGAState(jax.tree.map(lambda x: x[best], population), state.generation + 1)
 
-    def _sigma(self, state: SimpleGAState, dtype: Any) -> jax.Array:
+    def _sigma(self, state: SimpleGAState) -> Solution:
+        """Returns the standard deviation of the mutation per parameter."""
         decayed = jnp.asarray(self.sigma_decay, jnp.float32) ** state.generation.astype(jnp.float32)
-        return clip_std(jnp.asarray(self.sigma * jnp.maximum(decayed, self.sigma_floor), dtype))
+        factor = jnp.maximum(decayed, self.sigma_floor)
+        spread = spread_over(self.sigma, self.mean(state), f"{type(self).__name__}.sigma")
+        return jax.tree.map(lambda s: clip_std(times(factor, s).astype(s.dtype)), spread)

@@ -20,6 +20,7 @@ from zoo.core import (
     gradient_of_members,
     leaf,
 )
+from zoo.core.settings import is_rebuilt
 from zoo.registry import complete_settings, make_strategy
 
 
@@ -140,18 +141,14 @@ def _as_strategy(base: Any, name: str) -> Any:
     Raises:
         TypeError: If it is none of them.
     """
-    if isinstance(base, str):
+    if isinstance(base, (str, dict)):
         return make_strategy(base)
-    if isinstance(base, dict):
-        if "id" not in base:
-            raise TypeError(f'{name} as a dictionary needs the strategy\'s "id" besides its settings, got {base!r}.')
-        return make_strategy(**base)
-    if isinstance(base, (bool, int, float, list, tuple, type)) or base is None:
+    if not isinstance(base, Strategy) and not is_rebuilt():
         raise TypeError(
             f"{name} must be a strategy, its id such as 'open_es', or a dictionary of its id and settings such as "
             f"{{'id': 'snes', 'sigma': 0.1}}, got {base!r}."
         )
-    return base  # a strategy, or what a transformation put in its place
+    return base
 
 
 def map_surrogate(

@@ -15,9 +15,8 @@ and the coefficients must grow until the mean returns to the box; here the evalu
 """
 
 import functools
-import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,6 @@ from zoo.core import (
     Surrogate,
     check_structure,
     clip_std,
-    leaf,
     leaf_name,
     number,
     static,
@@ -71,9 +69,9 @@ class Bounded(Wrapper):
         Hansen et al. 2009, IEEE TEC 13(1):180-197 (the penalty).
     """
 
-    lower: Any = leaf(default=-np.inf)
-    upper: Any = leaf(default=np.inf)
-    repair: str = static(default="reflect")
+    lower: Any = number(default=-np.inf, finite=False, per_parameter=True)
+    upper: Any = number(default=np.inf, finite=False, per_parameter=True)
+    repair: Literal["reflect", "clip"] = static(default="reflect")
     penalty: float = number(default=2.0, at_least=0)
 
     changes_members = True
@@ -81,12 +79,6 @@ class Bounded(Wrapper):
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
-        if self.repair not in ("reflect", "clip"):
-            raise ValueError(f"Bounded.repair must be 'reflect' or 'clip', got {self.repair!r}.")
-        for name in ("lower", "upper"):
-            # One kind of scalar: an integer would be another traced type, and recompile.
-            bounds = jax.tree.map(lambda x: float(x) if isinstance(x, numbers.Real) else x, getattr(self, name))
-            object.__setattr__(self, name, bounds)
         _check_order(self.lower, self.upper)
 
     @property

@@ -35,6 +35,7 @@ class HybridState(NamedTuple):
     weights: Solution  # the part trained by the gradient
     optimizer_state: optax.OptState
     gradient: Solution  # in the structure of the weights
+    generation: jax.Array  # []
 
 
 class Hybrid(Wrapper):
@@ -49,7 +50,9 @@ class Hybrid(Wrapper):
             such as `{"id": "snes", "sigma": 0.1}`.
         es_leaves: Which leaves those are: a regular expression, or several, one of which is found in the leaf's path,
             such as `"scores"` or `"^params/Dense_0/"`. Default: all; `()`: none.
-        learning_rate: Learning rate of the other leaves, handed to `optimizer`.
+        learning_rate: Learning rate of the other leaves, handed to `optimizer`. A function is taken for
+            `learning_rate_schedule`.
+        learning_rate_schedule: As in `open_es`.
         optimizer: Of the other leaves; as that of `open_es`.
         population_size: Members per generation; `None`: that of the base.
 
@@ -58,7 +61,8 @@ class Hybrid(Wrapper):
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
-    optimizer: optimizers.OptimizerFactory | str = static(default=optax.adam)
+    learning_rate_schedule: optimizers.Schedule | None = static(default=None)
+    optimizer: Any = static(default=optax.adam)
     es_leaves: str | tuple[str, ...] = static(default=".*")
 
     def __post_init__(self) -> None:
@@ -89,9 +93,9 @@ class Hybrid(Wrapper):
         base = self.base.map_mean(state.base, lambda x: part.split(fn(part.join(x, state.weights))))
         return state._replace(base=base, weights=weights)
 
-    @property
-    def _transformation(self) -> optax.GradientTransformation:
-        return optimizers.transformation(self.optimizer, self.learning_rate)
+    def _transformation_at(self, generation: Any) -> optax.GradientTransformation:
+        rate = self.learning_rate, self.learning_rate_schedule
+        return optimizers.transformation(self.optimizer, *rate, generation)
 
     def _joined(self, state: HybridState, of_base: Callable[[Any], Solution], rest: Solution) -> Solution:
         return rest if state.base is None else self._part(state).join(of_base(state.base), rest)
@@ -114,11 +118,13 @@ class Hybrid(Wrapper):
     def _init(self, key: jax.Array, solution: Solution) -> HybridState:
         part = self._part_of(solution)
         weights = part.others.split(solution)
+        generation = jnp.zeros((), jnp.int32)
         return HybridState(
             base=None if part.is_empty else self.base.init(key, part.split(solution)),
             weights=weights,
-            optimizer_state=optimizers.start(self._transformation, weights),
+            optimizer_state=optimizers.start(self._transformation_at(generation), weights),
             gradient=jax.tree.map(jnp.zeros_like, weights),
+            generation=generation,
         )
 
     def _ask(self, key: jax.Array, state: HybridState, surrogate: Surrogate | None) -> tuple[Population, HybridState]:
@@ -148,10 +154,9 @@ class Hybrid(Wrapper):
             state = state._replace(base=self.base.tell(state.base, *told))
         if not jax.tree.leaves(state.weights):
             return state
-        weights, optimizer_state = optimizers.step(
-            self._transformation, state.gradient, state.optimizer_state, state.weights
-        )
-        return state._replace(weights=weights, optimizer_state=optimizer_state)
+        transformation = self._transformation_at(state.generation)
+        weights, optimizer_state = optimizers.step(transformation, state.gradient, state.optimizer_state, state.weights)
+        return state._replace(weights=weights, optimizer_state=optimizer_state, generation=state.generation + 1)
 
 
 def _mean_of_finite(gradients: Any) -> Solution:

@@ -31,8 +31,6 @@ from zoo.strategies.batching import any_in_batch
 from zoo.strategies.wrappers.base import Wrapper
 from zoo.strategies.wrappers.masked import Masked, MaskedState
 
-_SCORES = ("snr", "magnitude", "random")
-
 
 class LotteryState(NamedTuple):
     """State of `Lottery`."""
@@ -79,8 +77,6 @@ class Lottery(Wrapper):
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
-        if self.score not in _SCORES:
-            raise ValueError(f"Lottery.score must be one of {', '.join(map(repr, _SCORES))}, got {self.score!r}.")
         object.__setattr__(self, "exclude", as_patterns(self.exclude, "Lottery.exclude"))
 
     @property

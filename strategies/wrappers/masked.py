@@ -10,6 +10,8 @@ import numpy as np
 from jax.core import Tracer
 
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, apply_mask, check_structure, leaf
+from zoo.core.checks import shown
+from zoo.core.settings import is_rebuilt
 from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
 
@@ -41,9 +43,8 @@ class Masked(Wrapper):
         """Checks the settings, and makes the base."""
         super().__post_init__()
         for x in jax.tree.leaves(self.mask):
-            is_array = isinstance(x, (np.ndarray, jax.Array))  # or a number, or a placeholder of a transformation
-            if (is_array and x.dtype != bool) or (isinstance(x, (int, float)) and not isinstance(x, bool)):
-                raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {x!r}.")
+            if not is_rebuilt() and not isinstance(x, bool) and np.dtype(bool) != getattr(x, "dtype", None):
+                raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {shown(x)}.")
 
     def for_mask(self, mask: Any) -> Self:
         """Returns the strategy as it searches what both masks keep."""

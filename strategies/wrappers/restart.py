@@ -92,8 +92,8 @@ class Restart(Wrapper):
     spread: float = number(default=1.0, at_least=0)
     tol_fun: float = number(default=1e-12, at_least=0)
     tol_x: float = number(default=1e-12, at_least=0)
-    tol_up: float = number(default=1e4, above=1)
-    max_condition: float = number(default=1e14, above=1)
+    tol_up: float = number(default=1e4, above=1, finite=False)
+    max_condition: float = number(default=1e14, above=1, finite=False)
     stagnation: int = static(default=1, at_least=1)
 
     def __post_init__(self) -> None:
@@ -406,7 +406,7 @@ def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
 def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
     """Returns the strategy with its sigma, or that of the strategy it wraps, multiplied."""
     if hasattr(strategy, "sigma"):
-        return strategy.replace(sigma=strategy.sigma * factor)
+        return strategy.replace(sigma=jax.tree.map(lambda sigma: sigma * factor, strategy.sigma))
     return strategy.replace(base=_scale_sigma(strategy.base, factor)) if hasattr(strategy, "base") else strategy
 
 

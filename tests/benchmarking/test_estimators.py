@@ -360,7 +360,7 @@ def test_control_has_no_exact_gradient():
 class Random(zoo.Problem):
     """The gradient is a coin's toss of the key, one or two; where it is not finite on top, there is none."""
 
-    scale: float = zoo.number(1.0)
+    scale: float = zoo.number(1.0, finite=False)
 
     def initial_solution(self, key):
         return jnp.ones(3)

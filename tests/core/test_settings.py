@@ -3,7 +3,8 @@
 import dataclasses
 import importlib
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,25 @@ from zoo import leaf, number, static
 from zoo.core.settings import PytreeDataclass
 
 
+class Inner(PytreeDataclass):
+    rate: float = number(1.0)
+
+
 class Settings(PytreeDataclass):
     size: int | None = static(None, at_least=2)
     count: int = static(1, at_least=1)
-    hidden: tuple[int, ...] = static((8,))
+    hidden: tuple[int, ...] = static((8,), at_least=1)
     flag: bool = static(False)
+    choice: Literal["a", "b"] | None = static("a")
+    call: Callable[[Any], Any] | None = static(None)
+    either: str | Callable[..., Any] = static("x")
+    anything: Any = static(None)
+    pair: tuple[float, float] | None = leaf(None)
+    inner: Inner | None = leaf(None)
     sigma: float = number(0.1, above=0)
     rate: float = number(0.5, at_least=-1)
     free: float = number(0.0)
+    endless: float = number(1.0, above=0, finite=False)
     extra: float | None = number(None, at_least=0)
     data: Any = leaf(None)
 
@@ -38,10 +50,17 @@ class Child(Settings):
         ("sigma", 0.0, "greater than 0, got 0.0"),
         ("sigma", -0.1, "greater than 0, got -0.1"),
         ("sigma", 0, "greater than 0, got 0"),
-        ("sigma", float("nan"), "greater than 0, got nan"),
+        ("sigma", float("nan"), "finite, got nan"),
+        ("sigma", float("inf"), "finite, got inf"),
+        ("free", -np.inf, "finite, got -inf"),
+        ("free", 10**400, "a number that a float can hold"),
+        ("endless", np.nan, "a number, got nan"),
+        ("sigma", np.array([0.1, -0.5]), "greater than 0, got -0.5 in an array"),
+        ("sigma", jnp.array([0.1, jnp.nan]), "finite, got nan"),
+        ("hidden", (8, 0), "at least 1, got 0"),
         ("sigma", np.float32(-1), "greater than 0"),
         ("rate", -1.01, "at least -1, got -1.01"),
-        ("rate", float("nan"), "at least -1, got nan"),
+        ("rate", float("nan"), "finite, got nan"),
         ("extra", -1, "at least 0, got -1"),
         ("size", 1, "at least 2, got 1"),
         ("size", -5, "at least 2, got -5"),
@@ -84,12 +103,64 @@ class Text(PytreeDataclass):
         text(size=0)
 
 
-def test_infinity_and_free_numbers_have_no_bounds_of_their_own():
+def test_free_numbers_have_no_bounds_of_their_own():
     assert Settings(free=-1e9).free == -1e9
-    assert Settings(sigma=float("inf")).sigma == float("inf")
+    assert Settings(endless=float("inf")).endless == float("inf")
 
 
-@pytest.mark.parametrize("value", ["0.1", b"0.1", True, False, None, (0.1,), {"a": 0.1}])
+@pytest.mark.parametrize(
+    ("name", "value", "error", "expected"),
+    [
+        ("flag", 1, TypeError, "True or False, got 1"),
+        ("flag", "yes", TypeError, "True or False"),
+        ("choice", "c", ValueError, "'a' or 'b', got 'c'"),
+        ("choice", 3, TypeError, "'a' or 'b', got 3"),
+        ("call", 3, TypeError, "a function, got 3"),
+        ("call", "cos", TypeError, "a function, got"),
+        ("either", 3, TypeError, "text or a function, got 3"),
+        ("hidden", 8.5, TypeError, r"whole numbers such as \(32, 32\), got 8.5"),
+        ("count", 2**31, ValueError, "at most 2147483647"),
+        ("pair", (1.0,), TypeError, "2 numbers, got"),
+        ("pair", (1.0, jnp.nan), TypeError, "2 numbers"),
+        ("inner", 3, TypeError, "a Inner, got 3"),
+        ("hidden", (8.5,), TypeError, "whole numbers"),
+    ],
+)
+def test_a_static_setting_is_what_its_annotation_says(name, value, error, expected):
+    with pytest.raises(error, match=rf"Settings\.{name} must be {expected}"):
+        Settings(**{name: value})
+
+
+def test_static_settings_take_what_they_may_be():
+    settings = Settings(
+        flag=np.bool_(True), choice=None, call=len, either=len, hidden=[3, np.int64(4)], anything={1: 2}
+    )
+    assert settings.flag is True
+    assert settings.hidden == (3, 4)
+    assert Settings(hidden=3).hidden == (3,)
+    assert Settings(pair=[1, jnp.ones(())], inner=Inner()).inner == Inner()
+    assert [type(x) for x in settings.hidden] == [int, int]
+    with pytest.raises(TypeError, match=r"Settings\.anything is part of the compiled program and cannot be an array"):
+        Settings(anything=np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0.1",
+        b"0.1",
+        True,
+        False,
+        None,
+        (0.1,),
+        {"a": 0.1},
+        1j,
+        np.complex64(1),
+        np.ones(2, complex),
+        np.array(["a"]),
+        len,
+    ],
+)
 def test_a_number_of_the_wrong_type(value):
     with pytest.raises(TypeError, match=r"Settings\.sigma must be a number, got"):
         Settings(sigma=value)
@@ -229,12 +300,12 @@ def test_a_subclass_inherits_and_overrides_settings():
 
 def test_numbers_are_leaves_and_the_rest_is_static():
     settings = Settings(size=4, sigma=0.2, rate=0.3, free=0.4, extra=0.5, data={"x": 0.6})
-    assert jax.tree.leaves(settings) == [0.2, 0.3, 0.4, 0.5, 0.6]
+    assert jax.tree.leaves(settings) == [0.2, 0.3, 0.4, 1.0, 0.5, 0.6]
     assert jax.tree.structure(settings) != jax.tree.structure(settings.replace(size=5))
     assert jax.tree.structure(settings) != jax.tree.structure(settings.replace(flag=True))
     assert jax.tree.structure(settings) == jax.tree.structure(settings.replace(sigma=0.9))
     doubled = jax.tree.map(lambda x: 2 * x, settings)
-    assert doubled == settings.replace(sigma=0.4, rate=0.6, free=0.8, extra=1.0, data={"x": 1.2})
+    assert doubled == settings.replace(sigma=0.4, rate=0.6, free=0.8, endless=2.0, extra=1.0, data={"x": 1.2})
 
 
 @pytest.mark.parametrize("placeholder", [object(), jax.ShapeDtypeStruct((), jnp.float32), jnp.zeros(3), -jnp.ones(())])
@@ -254,7 +325,7 @@ def test_tracers_pass_the_checks():
     assert float(jax.grad(use)(settings).sigma) == 2.0
     sigmas = jnp.array([1.0, 2.0, 3.0])
     assert jax.vmap(lambda sigma: use(settings.replace(sigma=sigma)))(sigmas).tolist() == [0.0, 2.0, 4.0]
-    swept = Settings(sigma=sigmas, rate=jnp.array([1.0, 1.0, 2.0]), free=jnp.zeros(3))
+    swept = Settings(sigma=sigmas, rate=jnp.array([1.0, 1.0, 2.0]), free=jnp.zeros(3), endless=sigmas)
     assert jax.vmap(use)(swept).tolist() == [0.0, 1.0, 4.0]
     assert jax.eval_shape(use, settings).shape == ()
 

@@ -127,7 +127,7 @@ def test_made_by_id_on_another_task(idx_folder):
 
 
 def test_wrong_settings():
-    with pytest.raises(ValueError, match="estimator must be one of smooth, straight_through"):
+    with pytest.raises(ValueError, match="estimator must be one of 'smooth', 'straight_through'"):
         pipeline(estimator="reinforce")
     with pytest.raises(ValueError, match="smoothing must be greater than 0"):
         pipeline(smoothing=0)

@@ -321,7 +321,7 @@ def test_sweeps_over_bounds_in_one_program(key):
             ValueError,
             "lower must be below Bounded.upper, got 1 and 1. To keep an entry fixed",
         ),
-        ({"lower": np.nan}, ValueError, "lower must be below Bounded.upper"),
+        ({"lower": np.nan}, ValueError, "lower must be a number, got nan"),
         ({"lower": 0, "upper": {"w": np.array([1, -2.0])}}, ValueError, "got 0 and -2 in w"),
         ({"base": "pes"}, TypeError, "Bounded cannot wrap PES.*open_es"),
         ({"base": {"id": "frozen", "base": "nres"}}, TypeError, "Bounded cannot wrap Frozen"),

@@ -182,11 +182,11 @@ def test_population_size_is_the_bases_unless_given():
     ("settings", "error", "message"),
     [
         ({"base": 3}, TypeError, "Hybrid.base must be a strategy, its id such as 'open_es'"),
-        ({"base": {"sigma": 0.1}}, TypeError, 'needs the strategy\'s "id"'),
+        ({"base": {"sigma": 0.1}}, TypeError, 'needs its "id"'),
         ({"base": "opn_es"}, ValueError, "Did you mean 'open_es'"),
         ({"base": {"id": "snes", "sigm": 0.1}}, TypeError, "Did you mean 'sigma'"),
         ({"es_leaves": "("}, ValueError, "must be regular expressions"),
-        ({"es_leaves": 3}, ValueError, "must be regular expressions"),
+        ({"es_leaves": 3}, TypeError, "es_leaves must be text or texts such as"),
         ({"learning_rate": -1}, ValueError, "learning_rate must be at least 0"),
     ],
 )

@@ -258,7 +258,7 @@ def test_nothing_overflows_on_a_plateau_or_with_unstable_settings(strategy, key)
     [
         (lambda: DE(population_size=3), "population_size must be at least 4 for mutation='rand'"),
         (lambda: DE(population_size=2, mutation="best"), "population_size must be at least 3 for mutation='best'"),
-        (lambda: DE(mutation="worst"), "mutation must be one of rand, best, current_to_best, got 'worst'"),
+        (lambda: DE(mutation="worst"), "mutation must be one of 'rand', 'best', 'current_to_best', got 'worst'"),
         (lambda: DE(crossover_rate=1.1), "crossover_rate must be at most 1"),
         (lambda: PSO(inertia=-0.1), "inertia must be at least 0"),
         (lambda: SimpleGA(num_parents=9, population_size=8).init(jax.random.key(0), 1.0), "num_parents=9"),

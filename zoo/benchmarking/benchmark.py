@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from zoo.benchmarking.pair import Pair, PairTask, failed_pair
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
-from zoo.core.arguments import check_count, checks_arguments, shown
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count, shown
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.sharding import check_mesh, from_first_process, is_first_process
@@ -23,12 +24,12 @@ from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.compiled import MAX_PROGRAMS
-from zoo.loop.files import DamagedError, named_once
+from zoo.loop.files import DamagedError, as_folder, named_once
 from zoo.loop.lock import FolderLock
 from zoo.loop.once import once_per_object
 from zoo.loop.progress import say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
-from zoo.registry import make_problem, make_strategy
+from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
 
 Settings = Mapping[str, Any]
 Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
@@ -40,8 +41,8 @@ _EXECUTORS = ("local", "ray")
 @jax.transfer_guard("allow")
 @checks_arguments
 def benchmark(
-    strategies: Iterable[str | Strategy] | Mapping[str, str | Strategy],
-    problems: Iterable[str | Problem] | Mapping[str, str | Problem],
+    strategies: Iterable[StrategyLike] | Mapping[str, StrategyLike],
+    problems: Iterable[ProblemLike] | Mapping[str, ProblemLike],
     *,
     num_seeds: int = 5,
     num_steps: int | Mapping[str, int] | None = None,
@@ -60,8 +61,9 @@ def benchmark(
     """Runs every strategy on every problem, all seeds of a pair in one compiled program.
 
     Args:
-        strategies: Ids or strategies; or a mapping from labels to them, to have one strategy twice.
-        problems: Ids or problems; or a mapping from labels to them.
+        strategies: Ids, dictionaries of an id and settings such as `{"id": "cma_es", "sigma": 0.5}`, or strategies; or
+            a mapping from labels to them, to have one strategy twice.
+        problems: Ids, dictionaries of an id and settings, or problems; or a mapping from labels to them.
         num_seeds: Seeds per pair. Seed i is the same key, and with it the same initial solution and the same held-out
             data, for every strategy.
         num_steps: Budget in problem steps per seed, so that methods with different costs compare fairly; or a mapping
@@ -96,7 +98,7 @@ def benchmark(
     Raises:
         ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is for Ray, or
             the folder cannot be written or is in use.
-        TypeError: If a setting is unknown.
+        TypeError: If a setting is unknown, or a label no text.
         ModuleNotFoundError: If Ray is asked for and not installed.
 
     >>> import zoo
@@ -106,9 +108,8 @@ def benchmark(
     >>> results.summary().strategy.tolist()
     ['cma_es', 'random_search']
     """
-    check_count(num_seeds, "num_seeds")
-    num_seeds, key = int(num_seeds), as_key(key)
-    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
+    num_seeds, key = as_count(num_seeds, "num_seeds"), as_key(key)
+    folder = None if out is None else as_folder(out, "benchmark(out=...)").absolute()  # wherever a problem changes to
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
@@ -206,7 +207,8 @@ def _tasks(
     tasks = []
     for problem_label, spec in problems.items():
         try:
-            problem = _make(spec, "problem", problem_label, problem_settings.get(problem_label, {}), make_problem)
+            settings = problem_settings.get(problem_label, {})
+            problem = given_problem(_checked(spec, Problem, "problem", problem_label, settings), settings)
             check_targets(problem)
         except OSError as error:  # a missing data file
             problem = error
@@ -218,7 +220,8 @@ def _tasks(
                 **strategy_settings.get(strategy_label, {}),
                 **strategy_settings.get((strategy_label, problem_label), {}),
             }
-            strategy = _make(spec, "strategy", strategy_label, settings, make_strategy, problem=problem)
+            spec = _checked(spec, Strategy, "strategy", strategy_label, settings)
+            strategy = given_strategy(spec, settings, "benchmark", problem)
             start = jax.eval_shape(problem.initial_solution, jax.random.key(0))
             total = num_steps.get(problem_label) if isinstance(num_steps, Mapping) else num_steps
             needs_scores = problem.runtime_targets is not None
@@ -228,28 +231,30 @@ def _tasks(
 
 
 def _labelled(items: Any, base: type, kind: str) -> dict[str, Any]:
-    if isinstance(items, (str, base)):
+    if isinstance(items, (str, base)) or (isinstance(items, Mapping) and isinstance(items.get("id"), str)):
         items = [items]
     if isinstance(items, Mapping):
         labelled = dict(items)
-    elif not isinstance(items, Iterable):
-        raise TypeError(f"benchmark expects ids or instances for its {_PLURALS[kind]}, got {shown(items)}.")
-    else:
+        for label in labelled:
+            if not isinstance(label, str) or not label:
+                raise TypeError(f"The label of a {kind} is text, got {label!r}.")
+    elif isinstance(items, Iterable):
         labelled = {}
         for item in items:
-            label = item if isinstance(item, str) else type(item).__name__
+            label = label_of(item)
             if label in labelled:
                 raise ValueError(
                     f"Two {kind} entries have the label {label!r}; pass a mapping from labels of your own to tell them "
                     "apart."
                 )
             labelled[label] = item
+    else:
+        raise TypeError(
+            f"benchmark expects a list of {kind} ids, or a mapping from labels to them, got {shown(items)}."
+        )
     if not labelled:
         raise ValueError(f"benchmark needs at least one {kind}.")
     return labelled
-
-
-_PLURALS = {"strategy": "strategies", "problem": "problems"}
 
 
 def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any]) -> None:
@@ -261,10 +266,10 @@ def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any])
             raise ValueError(f"{argument} has an entry for {label!r}, which is not in this benchmark; labels: {known}.")
 
 
-def _make(spec: Any, kind: str, label: str, settings: Settings, make: Any, **context: Any) -> Any:
-    base = Strategy if kind == "strategy" else Problem
+def _checked(spec: Any, base: type, kind: str, label: str, settings: Settings) -> Any:
+    """Returns what a label stands for, unless it is made already and of the other kind, or has settings beside it."""
     if not isinstance(spec, (Strategy, Problem)):
-        return make(spec, **context, **settings)
+        return spec
     if not isinstance(spec, base):
         raise TypeError(f"Expected a {kind} or its id for {label!r}, got {type(spec).__name__}.")
     if settings:

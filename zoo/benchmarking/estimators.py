@@ -14,17 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.arguments import check_count, checks_arguments
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count, as_scalar
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
 from zoo.core.promotion import ravel
 from zoo.core.solution import Solution, check_solution, check_start
+from zoo.core.spread import is_one_number
 from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.loop.compiled import ask_and_evaluate
 from zoo.loop.programs import Program
 from zoo.loop.progress import Compiling, progress_bar
-from zoo.registry import make_strategy, resolve
+from zoo.registry import ProblemLike, StrategyLike, make_strategy, resolve
 
 _MEMBERS_AT_A_TIME = 4096
 
@@ -92,8 +94,8 @@ class _Sample(NamedTuple):
 @jax.transfer_guard("allow")
 @checks_arguments
 def estimator_statistics(
-    strategy: str | Strategy,
-    problem: str | Problem,
+    strategy: StrategyLike,
+    problem: ProblemLike,
     solution: Solution | None = None,
     key: jax.Array | int = 0,
     num_samples: int = 1000,
@@ -108,8 +110,8 @@ def estimator_statistics(
     strategy's sigma. A sample of an online strategy costs two episodes.
 
     Args:
-        strategy: A strategy that estimates a gradient, or its id.
-        problem: A problem, or its id.
+        strategy: A strategy that estimates a gradient, its id, or a dictionary of its id and settings.
+        problem: A problem, its id, or a dictionary of its id and settings.
         solution: Where to estimate; default: the problem's initial solution.
         key: JAX random key, or a seed.
         num_samples: Independent samples; errors fall with its square root.
@@ -141,8 +143,8 @@ def estimator_statistics(
             f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
             "in. Give it a horizon."
         )
-    check_count(num_samples, "num_samples", at_least=2)
-    check_count(num_exact, "num_exact", at_least=0)
+    num_samples = as_count(num_samples, "num_samples", at_least=2)
+    num_exact = as_count(num_exact, "num_exact", at_least=0)
     key_solution, key_reference, key_samples, key_exact = jax.random.split(as_key(key), 4)
     if solution is None:
         solution = check_solution(problem.initial_solution(key_solution))
@@ -150,7 +152,7 @@ def estimator_statistics(
         solution = check_start(solution, like=jax.eval_shape(problem.initial_solution, key_solution))
     exact = _exact_gradient(problem, solution, key_exact, num_exact)
 
-    sigma = getattr(strategy, "sigma", None) if sigma is None else sigma
+    sigma = _sigma_of(strategy) if sigma is None else as_scalar(sigma, "sigma")
     if sigma is not None:
         size = 2 * max(1, (strategy.population_size or 2) // 2)
         full_es = make_strategy("full_es", population_size=size, sigma=sigma)
@@ -198,6 +200,23 @@ def estimator_statistics(
         seconds_per_estimate=seconds,
         num_samples=num_samples,
     )
+
+
+def _sigma_of(strategy: Strategy) -> float | None:
+    """Returns the sigma that a strategy starts with, `None` if it has none.
+
+    Raises:
+        ValueError: If it has one for each parameter.
+    """
+    sigma, schedule = getattr(strategy, "sigma", None), getattr(strategy, "sigma_schedule", None)
+    if sigma is None:
+        return None
+    if not is_one_number(sigma):
+        raise ValueError(
+            f"{type(strategy).__name__} has a sigma for each parameter, and the reference is smoothed by one number: "
+            "pass sigma=..."
+        )
+    return float(sigma if schedule is None else sigma * schedule(0))
 
 
 def _run_samples(

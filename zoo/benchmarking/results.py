@@ -17,7 +17,7 @@ from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name
 from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.core.short import short
-from zoo.loop.files import DamagedError, checked, damage_of, named_once, read_json, write_json
+from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
 
 if TYPE_CHECKING:
@@ -117,9 +117,16 @@ class Results:
         raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results; there are {known}.")
 
     def scores(self, strategy: str, problem: str, metric: str | None = None) -> np.ndarray:
-        """Returns the final scores of a pair, `[num_seeds]`; by default of the headline metric."""
-        metric = metric or self.pair(strategy, problem).info["headline"]
-        final = self.final
+        """Returns the final scores of a pair, `[num_seeds]`; by default of the headline metric.
+
+        Raises:
+            KeyError: If there is no such pair, or it has no such metric.
+        """
+        pair, final = self.pair(strategy, problem), self.final
+        metric = pair.info["headline"] if metric is None else metric
+        known = list(pair.curve.metric.unique())
+        if metric not in known and not pair.info["error"]:
+            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}); there are {known}.")
         rows = (final.strategy == strategy) & (final.problem == problem) & (final.metric == metric)
         return final[rows].set_index("seed").value.sort_index().to_numpy()
 
@@ -230,7 +237,7 @@ class Results:
         Raises:
             ValueError: If the folder cannot be written, or another process is using it.
         """
-        folder = pathlib.Path(folder)
+        folder = as_folder(folder, "Results.save(folder)")
         with FolderLock(folder, "Results.save") as lock:
             lock.check_writable()
             for pair in self.pairs:
@@ -252,7 +259,7 @@ class Results:
             FileNotFoundError: If the folder holds no benchmark.
             ValueError: If `benchmark.json` is damaged.
         """
-        folder = pathlib.Path(folder)
+        folder = as_folder(folder, "Results.load(folder)")
         path = folder / "benchmark.json"
         try:
             metadata = read_json(path)
@@ -291,13 +298,14 @@ class Results:
         """
         from zoo.benchmarking.report import write_report
 
+        path = as_folder(path, "Results.report(path)")
         summary = self.summary()
         figures = {f"curves_{file_name(problem)}": self.plot(problem) for problem in summary.problem.unique()}
         ert = None
         if len(self.runtimes):
             ert = self.ert()
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
-        return write_report(pathlib.Path(path), self.metadata, self.pairs, summary, ert, self.failures, figures)
+        return write_report(path, self.metadata, self.pairs, summary, ert, self.failures, figures)
 
 
 def _read_order(metadata: dict[str, Any]) -> list[list[str]]:

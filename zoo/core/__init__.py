@@ -30,6 +30,7 @@ from zoo.core.sensitivity import Inner, Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, number, static
 from zoo.core.sharding import population_mesh
 from zoo.core.solution import Solution, check_solution, num_dims
+from zoo.core.spread import spread_over, step_size_and_units
 from zoo.core.strategy import State, Strategy
 from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
 from zoo.core.unrolled import UnrolledProblem
@@ -81,7 +82,9 @@ __all__ = [
     "prunable_leaves",
     "repeat_solution",
     "scale_down",
+    "spread_over",
     "static",
+    "step_size_and_units",
     "take_member",
     "uniform_like",
     "unit",

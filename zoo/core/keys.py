@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.arguments import is_whole, shown
+from zoo.core.checks import is_whole, shown
 
 
 def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Array:

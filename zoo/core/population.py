@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.core import sharding
-from zoo.core.arguments import check_count, shown
+from zoo.core.checks import as_count, shown
 from zoo.core.settings import PytreeDataclass
 
 Population = Any
@@ -45,7 +45,7 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
         raise TypeError(f"map_members: fn must be a function of one solution, got {shown(fn)}.")
     size = population_size(population)
     if batch_size is not None:
-        check_count(batch_size, "map_members: batch_size")
+        as_count(batch_size, "map_members: batch_size")
     sharding.check_divides(size, "A population")
     if isinstance(population, ImplicitPopulation):
         return population.map(fn, *args, batch_size=batch_size)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.arguments import checks_arguments, shown
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import shown
 from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
 from zoo.core.fitness import as_fitness
 from zoo.core.population import map_members, population_size
@@ -21,6 +22,12 @@ from zoo.core.settings import PytreeDataclass, leaf, static
 from zoo.core.solution import Solution, check_solution, start_or_initialiser
 from zoo.core.surrogate import Surrogate, SurrogateGradient
 
+_WANTS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a function wants the numbers of what is traced."""
 Statistics = Any
 """What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
 
@@ -266,7 +273,15 @@ class FunctionProblem(Problem):
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
         """Calls the function."""
         arguments = (key, solution) if self.takes_key else (solution,)
-        result = self.fn(*arguments, *self.data)
+        try:
+            result = self.fn(*arguments, *self.data)
+        except _WANTS_VALUES as error:
+            name = getattr(self.fn, "__name__", "The function")
+            raise TypeError(
+                f"{name} cannot be traced by JAX: it hands its argument to NumPy, or branches on its values. Write it "
+                "with jax.numpy (and jnp.where); or have it called as it is, by zoo.run(strategy, "
+                "zoo.from_python(fn, solution)) or zoo.Optimizer."
+            ) from error
         if not self.has_aux:
             return jnp.asarray(result), {}
         if not isinstance(result, tuple) or len(result) != 2:

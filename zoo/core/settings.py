@@ -3,31 +3,44 @@
 Continuous settings are *leaves* (`number`): they can be swept with `vmap`, and changing one never recompiles.
 Everything that shapes the compiled program is *static* (`static`): sizes, booleans, functions.
 Bounds are declared where the field is declared and checked when an instance is made, for values that are known
-then (tracers pass).
+then (tracers pass). So are types: numbers are finite, and a static setting is what its annotation says.
 """
 
+import contextvars
 import dataclasses
 import numbers
+import types
 from collections.abc import Iterable
 from typing import Any, Self, dataclass_transform
 
 import jax
+import numpy as np
 
-from zoo.core.arguments import MAX_COUNT, check_flag, shown
+from zoo.core.checks import as_number, check_bounds, checked_by_annotation, is_whole
 from zoo.core.short import short_call
 
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
 IS_FILLED_LATER = "_zoo_is_filled_later"
 """The attribute of a class that is made before it has its fields, as unpickling does; `register_pytree` follows."""
+_is_rebuilt = contextvars.ContextVar("is_rebuilt", default=False)
+"""Whether an instance is made of the leaves of another, which may be anything: derivatives, placeholders."""
+
+
+def is_rebuilt() -> bool:
+    """Whether an instance is being made of the leaves of another by a transformation of JAX: they may be anything."""
+    return _is_rebuilt.get()
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
     """Declares a setting that is part of the compiled program; it must be hashable.
 
+    Other values than the default are checked by the annotation of the field: `bool`, `int`, `str`, `Literal["a", "b"]`,
+    `Callable[..., Any]`, `tuple[int, ...]`, and unions of them.
+
     Args:
         default: Default value; without one the setting is required.
-        at_least: Smallest valid value, for a whole number.
+        at_least: Smallest valid value, for a whole number or each of a tuple of them.
     """
     metadata = {_BOUNDS: {"at_least": at_least}} if at_least is not None else {}
     return _field(default, pytree_node=False, metadata=metadata)
@@ -39,17 +52,28 @@ def number(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    finite: bool = True,
+    per_parameter: bool = False,
+    advice: str = "",
 ) -> Any:
     """Declares a continuous setting: a leaf that `vmap` can sweep and that never recompiles.
+
+    Where the class has a setting of the same name and `_schedule`, a function of the generation that multiplies this
+    one, a function given as this setting is taken for that one; this one is 1 then.
 
     Args:
         default: Default value; without one the setting is required.
         above: The value must be greater than this.
         at_least: The value must not be smaller than this.
         at_most: The value must not be greater than this.
+        finite: Whether the value must be finite; NaN is never valid.
+        per_parameter: Whether it may also be a pytree in the structure of the solution, of numbers and arrays that
+            broadcast to its leaves; `spread_over` makes arrays of either.
+        advice: What to do instead where the value is no number, or an array and should be one number: a sentence.
     """
-    bounds = {"number": True, "above": above, "at_least": at_least, "at_most": at_most}
-    return _field(default, pytree_node=True, metadata={_BOUNDS: bounds})
+    bounds = {"number": True, "above": above, "at_least": at_least, "at_most": at_most, "finite": finite}
+    forms = {"per_parameter": per_parameter, "advice": advice}
+    return _field(default, pytree_node=True, metadata={_BOUNDS: {**bounds, **forms}})
 
 
 def leaf(default: Any = dataclasses.MISSING, *, internal: bool = False) -> Any:
@@ -91,7 +115,12 @@ def register_pytree(cls: Any) -> None:
         return tuple(zip(map(jax.tree_util.GetAttrKey, leaves), children, strict=True)), static_values
 
     def unflatten(static_values: tuple[Any, ...], children: Iterable[Any]) -> Any:
-        return cls(**dict(zip(leaves, children, strict=True)), **dict(zip(rest, static_values, strict=True)))
+        values = dict(zip(leaves, children, strict=True)) | dict(zip(rest, static_values, strict=True))
+        token = _is_rebuilt.set(True)
+        try:
+            return cls(**values)
+        finally:
+            _is_rebuilt.reset(token)
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
@@ -108,46 +137,77 @@ class PytreeDataclass:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, field.name)
-            bounds = field.metadata.get(_BOUNDS, {})
+            value, bounds = getattr(self, field.name), field.metadata.get(_BOUNDS, {})
             if bounds.get("number"):
-                value = self._check_number(field.name, value, field.default)
-            elif "at_least" in bounds:
-                value = self._check_whole_number(
-                    field.name, value, optional=any(word in str(field.type) for word in ("None", "Optional"))
-                )
-            elif isinstance(value, list) and not field.metadata.get("pytree_node", True):
-                value = tuple(value)  # static values are hashed
-            elif field.type is bool:
-                check_flag(value, f"{type(self).__name__}.{field.name}")
+                value = self._checked_number(field, value, bounds)
+            elif not field.metadata.get("pytree_node", True):
+                value = self._checked_static(field, value, bounds.get("at_least"))
+            elif not _is_rebuilt.get() and value is not field.default:
+                value = checked_by_annotation(value, f"{type(self).__name__}.{field.name}", field.type)
             object.__setattr__(self, field.name, value)
-            self._check_bounds(field.name, value, bounds)
 
-    def _check_number(self, name: str, value: Any, default: Any) -> Any:
-        if isinstance(value, (str, bytes, bool, list, tuple, dict)) or (value is None and default is not None):
-            raise TypeError(f"{type(self).__name__}.{name} must be a number, got {value!r}.")
-        # One kind of scalar: an integer, or a NumPy scalar of fixed dtype, would be another traced type, and recompile.
-        return float(value) if isinstance(value, numbers.Real) else value
+    def check_shapes(self) -> None:
+        """Raises a `ValueError` if a setting that must be one number is an array: it may be one only within `vmap`."""
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            bounds = field.metadata.get(_BOUNDS, {})
+            shape = np.shape(getattr(self, field.name)) if bounds.get("number") and not bounds["per_parameter"] else ()
+            if shape:
+                advice = bounds["advice"] or "To sweep several values, stack them and use jax.vmap."
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name} is one number, got an array of shape {shape}. {advice}"
+                )
 
-    def _check_whole_number(self, name: str, value: Any, *, optional: bool) -> Any:
-        if value is None and optional:
+    def _checked_number(self, field: Any, value: Any, bounds: dict[str, Any]) -> Any:
+        if value is None and field.default is None:
             return value
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}.")
-        if int(value) > MAX_COUNT:
-            raise ValueError(f"{type(self).__name__}.{name} must be at most {MAX_COUNT}, got {shown(value)}.")
-        return int(value)
+        name = f"{type(self).__name__}.{field.name}"
+        advice, schedule = bounds["advice"], f"{field.name}_schedule"
+        if callable(value) and hasattr(self, schedule):
+            if getattr(self, schedule) is not None:
+                raise ValueError(
+                    f"{name} is a function, and {schedule} is given as well. Give one of them: {field.name} as a "
+                    f"number, which {schedule} multiplies."
+                )
+            object.__setattr__(self, schedule, value)
+            return 1.0
+        if callable(value):
+            advice = advice or "It is no function of the generation: it is set once."
 
-    def _check_bounds(self, name: str, value: Any, bounds: dict[str, Any]) -> None:
-        if not isinstance(value, numbers.Real):  # arrays, tracers and placeholders cannot be compared here
-            return
-        above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
-        if above is not None and not value > above:
-            raise ValueError(f"{type(self).__name__}.{name} must be greater than {above:g}, got {value!r}.")
-        if at_least is not None and not value >= at_least:
-            raise ValueError(f"{type(self).__name__}.{name} must be at least {at_least:g}, got {value!r}.")
-        if at_most is not None and not value <= at_most:
-            raise ValueError(f"{type(self).__name__}.{name} must be at most {at_most:g}, got {value!r}.")
+        def checked(path: Any, x: Any) -> Any:
+            here = f"{name}{jax.tree_util.keystr(path)}"
+            if _is_rebuilt.get() and not isinstance(x, (numbers.Number, str, bytes, dict, list, tuple, types.NoneType)):
+                return x
+            x = as_number(x, here, finite=bounds["finite"], advice=advice)
+            check_bounds(x, here, **{bound: bounds[bound] for bound in ("above", "at_least", "at_most")})
+            return x
+
+        if not bounds["per_parameter"] or value is None or jax.tree_util.all_leaves([value]):
+            return checked((), value)
+        if not jax.tree.leaves(value):
+            raise TypeError(f"{name} must be a number, or several in the structure of the solution, got {value!r}.")
+        return jax.tree_util.tree_map_with_path(checked, value)
+
+    def _checked_static(self, field: Any, value: Any, at_least: int | None) -> Any:
+        if isinstance(value, list):
+            value = tuple(value)  # static values are hashed
+        name, annotation = f"{type(self).__name__}.{field.name}", field.type
+        if isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value):
+            raise TypeError(
+                f"{name} is part of the compiled program and cannot be an array, got one of shape {np.shape(value)}. "
+                "Arrays are settings that are declared by zoo.leaf()."
+            )
+        if value is field.default:
+            return value
+        if at_least is not None and isinstance(annotation, str):  # of a module whose annotations are text
+            annotation = int | None if any(word in annotation for word in ("None", "Optional")) else int
+        value = checked_by_annotation(value, name, annotation)
+        if type(value) is tuple:
+            value = tuple(int(each) if is_whole(each) else each for each in value)
+        elif is_whole(value):
+            value = int(value)
+        for each in value if isinstance(value, tuple) else (value,):
+            check_bounds(each, name, at_least=at_least)
+        return value
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from zoo.core.checks import shown
 from zoo.core.keys import is_key
 
 AXIS = "population"
@@ -41,18 +42,24 @@ def population_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
         devices: Devices, or how many of them; default: all, those of other processes included.
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If there are not so many, or they are no devices.
 
     >>> import jax, zoo
     >>> mesh = zoo.population_mesh(1)
     >>> result = zoo.run("open_es", "blackbox/sphere", num_generations=10, mesh=mesh)
     """
-    if devices is None or isinstance(devices, int):
+    if devices is None or (isinstance(devices, int) and not isinstance(devices, bool)):
         count, devices = devices, jax.devices()
         if count is not None:
             if not 1 <= count <= len(devices):
                 raise ValueError(f"population_mesh got {count} devices to use, but there are {len(devices)}.")
             devices = devices[:count]
+    devices = list(devices) if isinstance(devices, (Sequence, np.ndarray)) else [devices]
+    if not devices or not all(isinstance(device, jax.Device) for device in devices):
+        raise ValueError(
+            f"population_mesh expects devices, such as those of jax.devices(), or how many of them, got "
+            f"{shown(devices)}. population_mesh() takes all."
+        )
     return Mesh(np.asarray(devices).reshape(-1), (AXIS,), axis_types=(AxisType.Auto,))
 
 

@@ -55,9 +55,10 @@ class Strategy(PytreeDataclass, abc.ABC):
 
         Raises:
             TypeError: If a leaf of the solution is not a floating-point array, or the key is none.
-            ValueError: If the solution has no leaves or no entries, or is not finite; there are several keys; or there
-                is not the memory for the search.
+            ValueError: If the solution has no leaves or no entries, or is not finite; a setting does not fit it; there
+                are several keys; or there is not the memory for the search.
         """
+        self.check_shapes()
         solution = check_start(solution)
         self._check_memory(key, solution)
         # Copied, so that a loop may donate its state without taking the caller's arrays with it.

@@ -12,12 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.core.problem import Problem
-from zoo.core.strategy import Strategy
 from zoo.loop.converged import Converged
-from zoo.loop.files import DamagedError, damage_of, read_json, write_json
+from zoo.loop.files import DamagedError, as_folder, damage_of, read_json, write_json
 from zoo.loop.provenance import describe_key, key_from
-from zoo.registry import make_problem, make_strategy, recipe
+from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, recipe
 
 CHECKPOINTS = "checkpoints"
 """The subfolder of a run's folder for its checkpoints."""
@@ -25,7 +23,7 @@ _FILE = "call.json"
 
 
 def describe_call(
-    strategy: str | Strategy, problem: str | Problem, key: jax.Array, *, solution: Any, **budget: Any
+    strategy: StrategyLike, problem: ProblemLike, key: jax.Array, *, solution: Any, **budget: Any
 ) -> dict[str, Any]:
     """Returns how a run was called, as JSON-able facts.
 
@@ -39,13 +37,14 @@ def describe_call(
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in budget.items()}
     if isinstance(stop := numbers.get("stop"), Converged):
         numbers["stop"] = dataclasses.asdict(stop)
-    made_of = {"strategy": _describe_recipe(recipe(strategy)), "problem": _describe_recipe(recipe(problem))}
+    given = {"strategy": strategy, "problem": problem}
+    made_of = {kind: _describe_recipe(recipe(item, kind)) for kind, item in given.items()}
     return {**made_of, "key": describe_key(key), "has_solution": solution is not None, "budget": numbers}
 
 
 def make_call(
-    call: Any, strategy: str | Strategy | None, problem: str | Problem | None
-) -> tuple[str | Strategy, str | Problem, jax.Array]:
+    call: Any, strategy: StrategyLike | None, problem: ProblemLike | None
+) -> tuple[StrategyLike, ProblemLike, jax.Array]:
     """Returns strategy, problem and key of a stored call, unless they are given.
 
     Raises:
@@ -54,11 +53,11 @@ def make_call(
     try:
         if problem is None:
             id, settings, _ = _stored_recipe(call, "problem")
-            problem = make_problem(id, **settings)
+            problem = given_problem(id, settings)
         if strategy is None:
             id, settings, for_problem = _stored_recipe(call, "strategy")
-            of = problem if isinstance(problem, Problem) else make_problem(problem)
-            strategy = make_strategy(id, problem=of if for_problem else None, **settings)
+            of = given_problem(problem) if for_problem else None
+            strategy = given_strategy(id, settings, "make_call", of)
         return strategy, problem, key_from(call["key"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"The stored call of this run is damaged or of another version: {error}.") from error
@@ -82,7 +81,7 @@ def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]
         FileNotFoundError: If there is none.
         DamagedError: If it is damaged.
     """
-    folder = pathlib.Path(folder)
+    folder = as_folder(folder, "The folder of a run")
     checkpoints = folder if os.path.lexists(folder / _FILE) else folder / CHECKPOINTS
     for path, name in ((checkpoints / _FILE, None), (folder / "run.json", "call")):
         if not os.path.lexists(path):

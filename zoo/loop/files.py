@@ -20,6 +20,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
+from zoo.core.checks import shown
+
 T = TypeVar("T")
 Write = Callable[[BinaryIO], object]
 """Writes the contents of a file."""
@@ -37,6 +39,20 @@ class DamagedError(ValueError):
 
     def __reduce__(self) -> Any:  # or it could not be sent to the other processes of a mesh
         return type(self), (self.path, self.reason)
+
+
+def as_folder(folder: Any, name: str) -> pathlib.Path:
+    """Returns a folder that was given under a name as a path.
+
+    Raises:
+        TypeError: If it is neither text nor a path.
+        ValueError: If it is empty.
+    """
+    if not isinstance(folder, str | os.PathLike) or isinstance(folder, bytes):
+        raise TypeError(f"{name} must be a folder, as text or as a path, got {shown(folder)}.")
+    if not os.fspath(folder):
+        raise ValueError(f"{name} must be a folder, got an empty text. The one that Python runs in is '.'.")
+    return pathlib.Path(folder)
 
 
 def write_file(path: pathlib.Path, write: Write) -> None:

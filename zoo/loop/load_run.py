@@ -11,24 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core.arguments import checks_arguments
-from zoo.core.problem import Problem
-from zoo.core.strategy import Strategy
 from zoo.loop import compiled
 from zoo.loop.archive import load_archive
 from zoo.loop.call import make_call
 from zoo.loop.csv_file import read_csv
-from zoo.loop.files import checked, damage_of, opened, read_parts
+from zoo.loop.files import as_folder, checked, damage_of, opened, read_parts
 from zoo.loop.identity import compare
 from zoo.loop.log import NOT_METRICS
 from zoo.loop.provenance import describe_numbers
 from zoo.loop.result import ARRAYS, TREES, RunResult
-from zoo.registry import resolve
+from zoo.registry import ProblemLike, StrategyLike, resolve
 
 
 @jax.transfer_guard("allow")
 @checks_arguments
 def load_run(
-    folder: str | pathlib.Path, problem: str | Problem | None = None, strategy: str | Strategy | None = None
+    folder: str | pathlib.Path, problem: ProblemLike | None = None, strategy: StrategyLike | None = None
 ) -> RunResult:
     """Loads what `RunResult.save`, or `zoo run --out`, wrote.
 
@@ -37,9 +35,9 @@ def load_run(
 
     Args:
         folder: Where the run is.
-        problem: The problem, or its id. It may be left out if the run's was made by an id of the registry, with
-            settings that are numbers or text.
-        strategy: The strategy, or its id; it may be left out likewise.
+        problem: The problem, its id, or a dictionary of its id and settings. It may be left out if the run's was made
+            by an id of the registry, with settings that are numbers or text.
+        strategy: The strategy, its id, or a dictionary of its id and settings; it may be left out likewise.
 
     Returns:
         A `RunResult`.
@@ -49,7 +47,7 @@ def load_run(
         ValueError: If it is damaged, was computed in another precision, or is one of other shapes; or if the strategy
             or the problem is left out and cannot be made.
     """
-    folder = pathlib.Path(folder)
+    folder = as_folder(folder, "load_run(folder)")
     if not os.path.lexists(folder / "run.json"):
         raise FileNotFoundError(f"No run in {folder.absolute()}: expected a file run.json there.")
     return read_parts(folder, "run.json", functools.partial(_read_run, folder, problem, strategy))
@@ -57,8 +55,8 @@ def load_run(
 
 def _read_run(
     folder: pathlib.Path,
-    problem: str | Problem | None,
-    strategy: str | Strategy | None,
+    problem: ProblemLike | None,
+    strategy: StrategyLike | None,
     facts: dict[str, Any],
     digests: Mapping[str, str],
 ) -> RunResult:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from zoo.core.arguments import check_count, checks_arguments
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count, as_scalar
 from zoo.core.evaluation import Evaluation
 from zoo.core.fitness import on_host
 from zoo.core.keys import check_seed
@@ -20,7 +21,7 @@ from zoo.core.strategy import State, Strategy
 from zoo.loop import compiled
 from zoo.loop.converged import Converged
 from zoo.loop.programs import Program
-from zoo.registry import given_strategy
+from zoo.registry import StrategyLike, given_strategy
 
 _LOOK_EVERY = 10
 """Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
@@ -55,7 +56,7 @@ class Optimizer:
     bit for bit.
 
     Args:
-        strategy: A strategy, or its id.
+        strategy: A strategy, its id, or a dictionary of its id and settings.
         solution: The initial solution: an array, or a pytree of arrays.
         seed: Of the random numbers.
         max_evaluations: Stop after so many.
@@ -73,7 +74,7 @@ class Optimizer:
     @checks_arguments
     def __init__(
         self,
-        strategy: str | Strategy,
+        strategy: StrategyLike,
         solution: Solution,
         *,
         seed: int = 0,
@@ -82,8 +83,6 @@ class Optimizer:
         stop: Converged | None = _STOP,
         **settings: Any,
     ):
-        if max_evaluations is not None:
-            check_count(max_evaluations, "max_evaluations")
         solution = jax.tree.map(np.asarray, solution)
         self._is_double = any(x.dtype == np.float64 for x in jax.tree.leaves(solution))
         try:
@@ -94,7 +93,8 @@ class Optimizer:
         if stop is not None and not isinstance(stop, Converged):
             raise TypeError(f"Optimizer expects stop to be zoo.Converged(...) or None, got {type(stop).__name__}.")
         self._stop = None if strategy.restarts else stop
-        self._target, self._max_evaluations = target, max_evaluations
+        self._target = None if target is None else as_scalar(target, "target", finite=False)
+        self._max_evaluations = None if max_evaluations is None else as_count(max_evaluations, "max_evaluations")
         with self._precision():
             solution = check_start(solution)
             self.strategy = strategy.for_solution(solution)

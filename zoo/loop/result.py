@@ -17,7 +17,7 @@ from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive
 from zoo.loop.compiled import Carry
-from zoo.loop.files import write_parts
+from zoo.loop.files import as_folder, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
@@ -166,7 +166,7 @@ class RunResult:
         """
         import pandas as pd
 
-        folder = pathlib.Path(folder)
+        folder = as_folder(folder, "RunResult.save(folder)")
         frames = {
             "curve.csv": self.curve().to_csv(index=False),
             "history.csv": pd.DataFrame(self.history).to_csv(index_label="generation"),

@@ -9,24 +9,26 @@ import jax
 from jax.sharding import Mesh
 
 from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_scalar
 from zoo.core.keys import as_key
-from zoo.core.problem import Problem, from_function
+from zoo.core.problem import from_function
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
 from zoo.loop.converged import Converged
 from zoo.loop.drive import Options, drive
+from zoo.loop.files import as_folder
 from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
-from zoo.registry import given_strategy, resolve
+from zoo.registry import ProblemLike, StrategyLike, given_strategy, resolve
 
 
 @jax.transfer_guard("allow")
 @checks_arguments
 def run(
-    strategy: str | Strategy | None = None,
-    problem: str | Problem | None = None,
+    strategy: StrategyLike | None = None,
+    problem: ProblemLike | None = None,
     key: int | jax.Array | None = None,
     *,
     start: RunResult | None = None,
@@ -45,8 +47,9 @@ def run(
     """Runs a strategy on a problem.
 
     Args:
-        strategy: A strategy or its id. Given an id, settings the problem suggests are used.
-        problem: A problem or its id.
+        strategy: A strategy, its id, or a dictionary of its id and settings such as `{"id": "cma_es", "sigma": 0.5}`.
+            Given an id, settings the problem suggests are used.
+        problem: A problem, its id, or a dictionary of its id and settings.
         key: JAX random key, or a seed; default 0.
         start: The result of a run, which this one goes on from, bit for bit as if that one had had this budget. The
             budget counts from the beginning. Only the score at the end of that run stays among the scores. Strategy,
@@ -98,6 +101,8 @@ def run(
     if strategy is None or problem is None:
         raise TypeError("run needs a strategy and a problem, or start=..., the result of a run to go on from.")
     key = as_key(0 if key is None else key)
+    target = None if target is None else as_scalar(target, "target", finite=False)
+    checkpoint = None if checkpoint is None else as_folder(checkpoint, "checkpoint")
     numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores}
     call = describe_call(strategy, problem, key, solution=solution, **numbers, target=target, stop=stop)
     if start is not None:
@@ -190,7 +195,7 @@ def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, A
 def minimize(
     fn: Callable[..., Any],
     solution: Solution,
-    strategy: str | Strategy | None = None,
+    strategy: StrategyLike | None = None,
     *,
     key: int | jax.Array = 0,
     num_steps: int | None = None,
@@ -205,8 +210,9 @@ def minimize(
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise and is traceable by JAX.
         solution: Initial solution, a pytree of floating-point arrays.
-        strategy: A strategy or its id. Default: `cma_es` for up to 200 parameters; for more `sep_cma_es`, which scales
-            each of them by itself, in memory and time that grow with their number, not with its square and cube.
+        strategy: A strategy, its id, or a dictionary of its id and settings. Default: `cma_es` for up to 200
+            parameters; for more `sep_cma_es`, which scales each of them by itself, in memory and time that grow with
+            their number, not with its square and cube.
         key: JAX random key, or a seed.
         num_steps: Budget in evaluations; default 1 000 per parameter, at least 10 000 and at most 1 000 000.
         num_generations: Budget in generations, instead.

@@ -8,7 +8,7 @@ from typing import Any
 import jax.core
 import numpy as np
 
-from zoo.core.arguments import check_flag, check_number
+from zoo.core.checks import check_number, checked_by_annotation
 
 _CHOICES = {
     "sampler": ("normal", "orthogonal", "sobol"),
@@ -45,7 +45,7 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"zoo.smooth: {name} must be a whole number, got {value!r}.")
         for name in ("antithetic", "batched"):
-            check_flag(getattr(self, name), f"zoo.smooth: {name}")
+            checked_by_annotation(getattr(self, name), f"zoo.smooth: {name}", bool)
         for name in ("target_rate", "tolerance"):
             check_number(getattr(self, name), f"zoo.smooth: {name}")
         for name, choices in _CHOICES.items():

@@ -28,14 +28,15 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core.arguments import check_count, checks_arguments
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count
 from zoo.core.keys import as_key
 from zoo.core.leaves import as_patterns
 from zoo.core.masks import Mask, apply_mask, full_mask, keep_best, num_prunable, prunable_leaves
 from zoo.core.problem import Problem
 from zoo.core.solution import Solution, check_solution, check_start
 from zoo.loop.compiled import run_keys
-from zoo.registry import as_problem
+from zoo.registry import ProblemLike, as_problem
 from zoo.sparsity.tickets import Ticket
 
 Criterion = Literal["snip", "grasp", "synflow", "magnitude", "random"]
@@ -45,7 +46,7 @@ Flow = Callable[[Solution], jax.Array]
 @jax.transfer_guard("allow")
 @checks_arguments
 def prune_at_init(
-    problem: str | Problem,
+    problem: ProblemLike,
     kept: float,
     criterion: Criterion = "snip",
     *,
@@ -59,7 +60,7 @@ def prune_at_init(
     """Prunes a network before it is trained, by one threshold over all layers.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         kept: Fraction of the prunable weights that are kept, in (0, 1]; to the nearest whole number, at least one.
         criterion: What decides: `"snip"`, `"grasp"`, `"synflow"`, `"magnitude"` or `"random"`; see the module.
         key: JAX random key, or a seed. The initial solution is the one that `zoo.run` starts from with this key; the
@@ -218,7 +219,7 @@ def _check_settings(kept: Any, criterion: Any, **counts: Any) -> None:
         raise ValueError(f"criterion must be one of {', '.join(get_args(Criterion))}, got {criterion!r}.")
     for name, count in counts.items():
         if name != "num_iterations" or count is not None:
-            check_count(count, name)
+            as_count(count, name)
 
 
 def _check_problem(problem: Problem, criterion: str, flow: Flow | None) -> None:

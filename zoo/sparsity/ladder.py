@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.core.arguments import check_count, checks_arguments, shown
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count, shown
 from zoo.core.keys import as_key
 from zoo.core.masks import kept_fraction, prunable_leaves
 from zoo.core.problem import Problem
@@ -19,11 +20,11 @@ from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import drop_checkpoints
 from zoo.loop.drive import Options, drive
-from zoo.loop.files import DamagedError, below, make_below, named_once
+from zoo.loop.files import DamagedError, as_folder, below, make_below, named_once
 from zoo.loop.identity import Identity, identify
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_key, describe_settings, fingerprint, make_metadata
-from zoo.registry import as_problem, make_strategy
+from zoo.registry import ProblemLike, StrategyLike, as_problem, make_strategy
 from zoo.sparsity.tickets import (
     Round,
     Tickets,
@@ -39,8 +40,8 @@ from zoo.sparsity.tickets import (
 @jax.transfer_guard("allow")
 @checks_arguments
 def lottery_tickets(
-    strategy: str | Strategy | dict[str, Any],
-    problem: str | Problem,
+    strategy: StrategyLike,
+    problem: ProblemLike,
     key: int | jax.Array = 0,
     *,
     criteria: Sequence[str] = ("snr", "magnitude", "random"),
@@ -103,7 +104,7 @@ def lottery_tickets(
         raise TypeError(f"criteria must be names such as 'snr', got {shown(criteria)}.")
     criteria = [criteria] if isinstance(criteria, str) else list(criteria)
     for name, value in (("num_seeds", num_seeds), ("num_rounds", num_rounds)):
-        check_count(value, name)
+        as_count(value, name)
     if not criteria or len(set(criteria)) < len(criteria):
         raise ValueError(f"lottery_tickets expects at least one criterion, and none of them twice, got {criteria}.")
     key = as_key(key)
@@ -132,7 +133,8 @@ def lottery_tickets(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-    folder = None if out is None else pathlib.Path(out).absolute()  # wherever a problem changes to
+    # Absolute, wherever a problem changes to.
+    folder = None if out is None else as_folder(out, "lottery_tickets(out=...)").absolute()
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
     with contextlib.ExitStack() as stack:

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 import pandas as pd
 
-from zoo.core.arguments import check_count, checks_arguments, shown
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count, as_scalar, shown
 from zoo.core.keys import as_key
 from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
@@ -23,14 +24,14 @@ from zoo.core.problem import Problem, Statistics
 from zoo.core.promotion import promoted
 from zoo.core.solution import Solution, check_start
 from zoo.loop.compiled import run_keys
-from zoo.registry import as_problem
+from zoo.registry import ProblemLike, as_problem
 
 _MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory
 
 
 @jax.transfer_guard("allow")
 def interpolate(
-    problem: str | Problem,
+    problem: ProblemLike,
     one: Solution,
     other: Solution,
     key: jax.Array | int = 0,
@@ -41,7 +42,7 @@ def interpolate(
     """Scores solutions on the straight line between two: (1 - alpha) one + alpha other.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         one: The solution at alpha = 0.
         other: The solution at alpha = 1, in the same structure and shapes.
         key: JAX random key, or a seed: all points are scored on the same held-out data, those of a run with this key.
@@ -63,7 +64,7 @@ def interpolate(
     2.0
     """
     keys = run_keys(as_key(key))
-    check_count(num_points, "num_points", at_least=2)  # the two solutions themselves
+    num_points = as_count(num_points, "num_points", at_least=2)  # the two solutions themselves
     alphas = np.linspace(0, 1, num_points)
     problem = as_problem(problem, statistics)
     like = jax.eval_shape(problem.initial_solution, keys.solution)
@@ -104,7 +105,7 @@ def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
 
 @jax.transfer_guard("allow")
 def flatness(
-    problem: str | Problem,
+    problem: ProblemLike,
     solution: Solution,
     key: jax.Array | int = 0,
     *,
@@ -118,7 +119,7 @@ def flatness(
     A sample is a direction, the same at every sigma, so that how its score falls is not blurred by chance.
 
     Args:
-        problem: A problem, or its id.
+        problem: A problem, its id, or a dictionary of its id and settings.
         solution: The solution.
         key: JAX random key, or a seed: all are scored on the same held-out data, those of a run with this key.
         sigmas: Standard deviations of the perturbation.
@@ -141,13 +142,12 @@ def flatness(
     [2.0, 2.0]
     """
     keys = run_keys(as_key(key))
-    try:
-        scales = np.asarray(sigmas, float)
-    except (TypeError, ValueError):
-        scales = np.asarray(np.nan)
-    if scales.ndim != 1 or not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
+    given = np.asarray(sigmas).tolist() if isinstance(sigmas, (np.ndarray, jax.Array)) else sigmas
+    given = given if isinstance(given, Sequence) else []
+    scales = np.asarray([as_scalar(sigma, "sigmas", finite=False) for sigma in given])
+    if not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
         raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
-    check_count(num_samples, "num_samples")
+    num_samples = as_count(num_samples, "num_samples")
     problem = as_problem(problem, statistics)
     solution = check_start(solution, jax.eval_shape(problem.initial_solution, keys.solution))
     mask = full_mask(solution) if mask is None else _checked_mask(mask, solution)

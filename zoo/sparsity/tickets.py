@@ -32,6 +32,7 @@ from zoo.loop.compiled import run_keys
 from zoo.loop.files import (
     DamagedError,
     Write,
+    as_folder,
     below,
     beside,
     checked,
@@ -49,7 +50,7 @@ from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import fingerprint
 from zoo.loop.result import RunResult
 from zoo.loop.run import run
-from zoo.registry import as_problem, make_strategy
+from zoo.registry import ProblemLike, StrategyLike, as_problem, make_strategy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +111,8 @@ class Ticket:
 
     def train(
         self,
-        strategy: str | Strategy | dict[str, Any],
-        problem: str | Problem,
+        strategy: StrategyLike,
+        problem: ProblemLike,
         key: int | jax.Array = 0,
         **options: Any,
     ) -> RunResult:
@@ -120,7 +121,7 @@ class Ticket:
         Args:
             strategy: Any strategy, its id, or a dictionary of its id and settings. Gradient descent is
                 `{"id": "bptt", "optimizer": "adam", "learning_rate": 1e-3, "population_size": 1}`.
-            problem: A problem or its id, with a network of the same shapes.
+            problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
             key: JAX random key, or a seed.
             **options: Those of `zoo.run`, such as `num_generations`.
 
@@ -135,11 +136,11 @@ class Ticket:
         masked = make_strategy("masked", problem=problem, base=strategy, mask=self.mask)
         return run(masked, problem, key, solution=self.solution, **options)
 
-    def evaluate(self, problem: str | Problem, key: int | jax.Array = 0) -> dict[str, float]:
+    def evaluate(self, problem: ProblemLike, key: int | jax.Array = 0) -> dict[str, float]:
         """Returns the held-out score of the trained mean, or of the masked initial solution, by name.
 
         Args:
-            problem: A problem or its id, with a network of the same shapes.
+            problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
             key: JAX random key, or a seed; the held-out data are those of a run with this key.
         """
         problem = as_problem(problem, self.statistics)
@@ -174,11 +175,11 @@ class Ticket:
             solution = self.solution
         return self._untrained(mask=mask, solution=solution)
 
-    def reinitialized(self, problem: str | Problem, key: int | jax.Array = 0) -> Self:
+    def reinitialized(self, problem: ProblemLike, key: int | jax.Array = 0) -> Self:
         """Returns the ticket with other initial weights, those of a run with this key; not trained.
 
         Args:
-            problem: A problem or its id, with a network of the same shapes.
+            problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
             key: JAX random key, or a seed.
         """
         problem = as_problem(problem)
@@ -199,7 +200,7 @@ class Ticket:
         Raises:
             ValueError: If the folder cannot be written, or another process is using it.
         """
-        folder = pathlib.Path(folder)
+        folder = as_folder(folder, "Ticket.save(folder)")
         facts = {"kept": self.kept, "metrics": self.metrics, "info": self.info, "is_trained": self.mean is not None}
         trees = {"mask": self.mask, "solution": self.solution, "mean": self.mean, "statistics": self.statistics}
         with FolderLock(folder, "Ticket.save") as lock:
@@ -343,7 +344,7 @@ class Tickets:
             ValueError: If the folder cannot be written, another process is using it, or a criterion cannot be the name
                 of a folder.
         """
-        folder = pathlib.Path(folder)
+        folder = as_folder(folder, "Tickets.save(folder)")
         number = fingerprint([self.metadata, [_digest(self.solutions), _digest(self.rounds)]])
         with FolderLock(folder, "Tickets.save") as lock:
             lock.check_writable()
@@ -360,7 +361,7 @@ class Tickets:
 
 
 @checks_arguments
-def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
+def load_ticket(folder: str | pathlib.Path, problem: ProblemLike) -> Ticket:
     """Loads what `Ticket.save` saved.
 
     Args:
@@ -371,7 +372,7 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
         FileNotFoundError: If there is no ticket.
         ValueError: If the problem's network has other shapes.
     """
-    folder, problem = pathlib.Path(folder), as_problem(problem)
+    folder, problem = as_folder(folder, "load_ticket(folder)"), as_problem(problem)
     path = folder / "ticket.npz"
     try:
         stored, facts = load_archive(path)
@@ -389,7 +390,7 @@ def load_ticket(folder: str | pathlib.Path, problem: str | Problem) -> Ticket:
 
 
 @checks_arguments
-def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
+def load_tickets(folder: str | pathlib.Path, problem: ProblemLike) -> Tickets:
     """Loads the tickets that `lottery_tickets(out=...)` or `Tickets.save` saved, as far as there are.
 
     From a round that is damaged on, those of its criterion are left out, and one warning names it.
@@ -402,7 +403,7 @@ def load_tickets(folder: str | pathlib.Path, problem: str | Problem) -> Tickets:
         FileNotFoundError: If there are no tickets.
         ValueError: If the problem's network has other shapes, or `tickets.json` is damaged.
     """
-    folder, problem = pathlib.Path(folder), as_problem(problem)
+    folder, problem = as_folder(folder, "load_tickets(folder)"), as_problem(problem)
     metadata, number = load_metadata(folder)
     while True:
         tickets, lost = _load_tickets(folder, problem, metadata, number)

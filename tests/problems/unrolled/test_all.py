@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_papers(id, settings, sigma):
 def test_optimizers_of_the_learning_to_learn_problems_are_those_of_the_papers(id, expected):
     strategy = zoo.make_strategy("nres", problem=zoo.make_problem(id), population_size=2)
     updates = []
-    for transformation in (strategy.transformation, expected):
+    for transformation in (strategy.transformation_at(0), expected):
         state = transformation.init(jnp.zeros(()))
         for gradient in (1.0, -0.3, 0.2):
             with promotion_of_others():

@@ -115,7 +115,7 @@ def test_a_task_without_a_gradient_gives_no_surrogate(key):
         ({"held_out": -0.1}, ValueError, r"LearnedOptimizer.held_out must be at least 0, got -0.1"),
         ({"held_out": "half"}, TypeError, r"LearnedOptimizer.held_out must be a number, got 'half'"),
         ({"activation": "cube"}, ValueError, r"activation must be one of relu, tanh, gelu, silu, got 'cube'"),
-        ({"hidden": (0,)}, ValueError, r"hidden must be positive whole numbers, one per layer, got \(0,\)"),
+        ({"hidden": (0,)}, ValueError, r"LearnedOptimizer.hidden must be at least 1, got 0"),
         ({"batch_size": 0}, ValueError, r"LearnedOptimizer.batch_size must be at least 1, got 0"),
         ({"step_size": 0}, ValueError, r"LearnedOptimizer.step_size must be greater than 0, got 0"),
         ({"num_score_episodes": 0}, ValueError, r"LearnedOptimizer.num_score_episodes must be at least 1, got 0"),
