@@ -179,7 +179,7 @@ class GradientStrategy(DescentStrategy):
         """
         weights = self.weights(state, evaluation.fitness)
         if evaluation.repaired is not None and self.subtracts_pairs:
-            weights = weights + middle_weights(self.shape(evaluation.fitness), weights)
+            weights = weights + middle_weights(self.shape(evaluation.fitness), weights, evaluation.repaired)
         # The weights sum to zero, so the mean drops out.
         weights = times(weights, 1 / self.sigma_of_members(state))
         return in_single(weighted_sum(weights, population, like=in_single(state.descent.mean)))
@@ -248,22 +248,24 @@ class GradientStrategy(DescentStrategy):
         return self.perturb(state, self.draw(key, state)), state
 
 
-def middle_weights(shaped: jax.Array, weights: jax.Array) -> jax.Array:
+def middle_weights(shaped: jax.Array, weights: jax.Array, repaired: jax.Array) -> jax.Array:
     """Returns weights that go to both members of an antithetic pair: what it learns of where the pair lies.
 
     A pair that bounds have changed is not symmetric around the mean. On a bound its members are one point, and their
     difference says nothing. With these weights, a step follows the covariance of fitness and members in the entries
-    that were changed. In all others the middle of a pair is the mean, and they add nothing.
+    that were changed. In all others the middle of a pair is the mean, and they add nothing. Where no member was changed
+    they are zero, so that rounding adds nothing either.
 
     Args:
         shaped: `[population_size]` shaped fitness.
         weights: `[population_size]` weights of the members, a multiple of `antithetic(shaped)`.
+        repaired: `[population_size]` see `Evaluation.repaired`.
     """
     half = antithetic(shaped)
     square = jnp.sum(jnp.square(half))
     scale = jnp.sum(weights * half.astype(weights.dtype)) / jnp.where(square > 0, square, 1).astype(weights.dtype)
     middle = shaped - half
-    return scale * (middle - jnp.mean(middle)).astype(weights.dtype)
+    return jnp.where(jnp.any(repaired), scale * (middle - jnp.mean(middle)).astype(weights.dtype), 0)
 
 
 def antithetic(weights: jax.Array) -> jax.Array:

@@ -130,7 +130,7 @@ class PGPE(DescentStrategy):
         shaped = get_shaping(self.shaping)(evaluation.fitness)
         weights = antithetic(shaped)
         if evaluation.repaired is not None:
-            weights = weights + middle_weights(shaped, weights)
+            weights = weights + middle_weights(shaped, weights, evaluation.repaired)
         # The weights sum to zero, so the mean drops out.
         return weighted_sum(weights / weights.shape[0], population, like=state.std)
 
