@@ -45,7 +45,8 @@ def make(id, sigma, **settings):
 
 def bowl(x):
     """Far from round, so that ranks hang on no rounding."""
-    return jnp.sum((x["w"] - 1) ** 2 * jnp.array([1.0, 3.0, 7.0])) + jnp.sum(jnp.abs(x["b"] + 2))
+    weights = jnp.array([1.0, 3.0, 7.0], x["w"].dtype)
+    return jnp.sum((x["w"] - 1) ** 2 * weights) + jnp.sum(jnp.abs(x["b"] + 2))
 
 
 def scaled(x, units):
@@ -91,6 +92,21 @@ def test_a_list_is_the_spread_of_a_vector_and_one_number_may_be_an_array():
     population, _ = strategy.ask(jax.random.key(0), strategy.init(jax.random.key(0), jnp.zeros(3)))
     assert population.shape == (1, 3)
     assert zoo.make_strategy("cma_es", sigma=jnp.asarray(0.1)).init(jax.random.key(0), jnp.zeros(2)).units is None
+
+
+@pytest.mark.parametrize("id", [id for id in HAVE_SPREADS if id != "pycma"])
+def test_a_spread_of_a_solution_in_half_precision(id):
+    """Its units are in single: logarithms of many add up to more than half precision holds."""
+    start, strategy = jax.tree.map(lambda x: x.astype(jnp.float16), START), make(id, SPREAD)
+    ones = jax.tree.map(jnp.ones_like, start)
+    assert {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(search, strategy, start, ones))} == {"float16"}
+    state = jax.eval_shape(strategy.init, jax.random.key(0), start)
+    units = [getattr(state, name, None) for name in ("sigma", "units", "variances", "std")]
+    assert {str(x.dtype) for x in jax.tree.leaves(units)} <= {"float32"}
+    if id in ("one_plus_one_es", "sep_cma_es", "cr_fm_nes", "snes"):
+        start, spread = jnp.zeros(20_000, jnp.float16), jnp.full(20_000, 1e-3)
+        std = jax.jit(lambda strategy: strategy.std(strategy.init(jax.random.key(0), start)))(make(id, spread))
+        np.testing.assert_allclose(std, 1e-3, rtol=2e-3)
 
 
 def test_restarts_and_masks_search_with_the_spread():

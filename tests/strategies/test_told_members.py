@@ -9,11 +9,12 @@ import zoo
 from tests.the_loop import IDS, ask, init, tell
 
 START = np.linspace(-1, 1, 4).astype(np.float32)
+SPREAD = np.array([0.5, 0.01, 20.0, 3.0], np.float32)
 FREE = ["cma_es", "sep_cma_es", "lra_cma_es", "xnes", "snes", "random_search"]
 
 
-def of_size(id, size):
-    return zoo.make_strategy(id, population_size=size, sigma=0.5)
+def of_size(id, size, sigma=0.5):
+    return zoo.make_strategy(id, population_size=size, sigma=sigma)
 
 
 def asked(strategy):
@@ -62,10 +63,10 @@ def test_the_update_is_that_of_the_members_told(id):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("id", FREE[:-1])
-def test_a_member_from_far_away_is_pulled_in(id):
+@pytest.mark.parametrize(("id", "sigma"), [*((id, 0.5) for id in FREE[:-1]), ("cma_es", SPREAD), ("xnes", SPREAD)])
+def test_a_member_from_far_away_is_pulled_in(id, sigma):
     """It enters as the point on the way to it whose Mahalanobis norm is sqrt(d) + 2 d / (d + 2)."""
-    key, strategy = jax.random.key(2), of_size(id, 6)
+    key, strategy = jax.random.key(2), of_size(id, 6, sigma)
     state = init(strategy, key, START)
     population, state = ask(strategy, key, state)
     members, d = np.asarray(population).copy(), len(START)
@@ -74,9 +75,9 @@ def test_a_member_from_far_away_is_pulled_in(id):
     fitness = np.arange(6.0, dtype=np.float32)
     means = []
     for length, is_from_elsewhere in ((longest, False), (50.0, True), (50.0, False)):
-        members[0] = START + 0.5 * length * way / np.linalg.norm(way)
+        members[0] = START + sigma * length * way / np.linalg.norm(way)
         repaired = np.array([is_from_elsewhere, *[False] * 5])
         told = tell(strategy, state, members.copy(), zoo.Evaluation.of(fitness, 6)._replace(repaired=repaired))
-        means.append(np.asarray(strategy.mean(told)))
+        means.append(np.asarray(strategy.mean(told)) / sigma)
     np.testing.assert_allclose(means[0], means[1], rtol=1e-4, atol=1e-5)
     assert np.linalg.norm(means[2] - means[1]) > 0.1
