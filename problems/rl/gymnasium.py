@@ -51,7 +51,8 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
             `"my_module:MyEnv-v0"`.
         make_kwargs: Arguments of the environment, a mapping or pairs, for example `{"g": 9.81}`.
         network: `"mlp"`, `"linear"` (without bias, from zero), or a network of your own from `[batch,
-            observation_size]` to `[batch, num_outputs]`. hidden: Units of the hidden layers.
+            observation_size]` to `[batch, num_outputs]`.
+        hidden: Units of the hidden layers.
         activation: Activation of the network.
         sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
         num_episodes: Episodes per evaluation; fitness is their mean.

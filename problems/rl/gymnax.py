@@ -41,7 +41,8 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         environment: Id of a registered gymnax environment, for example `"CartPole-v1"`.
         env_params: The environment's parameters; default: its own. Leaves, so that they can be swept.
         network: `"mlp"`, `"linear"` (without bias, from zero), or a network of your own from `[batch,
-        observation_size]` to `[batch, num_outputs]`. hidden: Units of the hidden layers.
+            observation_size]` to `[batch, num_outputs]`.
+        hidden: Units of the hidden layers.
         activation: Activation of the network.
         sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
         normalize_observations: Divide observations by their running standard deviation, after subtracting their

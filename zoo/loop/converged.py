@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -93,6 +94,46 @@ class Converged:
         if self.stagnation is None:
             return None
         return math.ceil(self.stagnation * (120 + math.ceil(30 * num_dims / population_size)))
+
+
+class Watch:
+    """Looks at a run in every so many generations, whether it has converged.
+
+    Args:
+        stop: The criteria.
+        num_dims: Dimensions of the search.
+        population_size: Members of a generation.
+        every: Generations from one look to the next, counted from the beginning of the run.
+    """
+
+    def __init__(self, stop: Converged, num_dims: int, population_size: int, *, every: int):
+        self._stop, self._sizes, self._every = stop, (num_dims, population_size), every
+        self.num_recent = stop.num_recent(num_dims, population_size)
+        """Of how many recent generations it needs to know the history."""
+
+    def next(self, generations: np.ndarray) -> np.ndarray:
+        """Returns at which generation it looks next, after so many."""
+        return (generations // self._every + 1) * self._every
+
+    def is_due(self, generations: np.ndarray) -> np.ndarray:
+        """Returns whether it looks after so many generations."""
+        return (generations > 0) & (generations % self._every == 0)
+
+    def reason(
+        self, recent: Mapping[str, np.ndarray], largest_std: float, initial_std: float, condition_number: float
+    ) -> str | None:
+        """Returns the criterion that a run meets; `None`: there is none.
+
+        Args:
+            recent: `best_fitness`, `mean_fitness` and `failed` of recent generations.
+            largest_std: The largest standard deviation of the search.
+            initial_std: What it was at first.
+            condition_number: That of the search covariance.
+        """
+        best, mean, failed = (recent[name] for name in ("best_fitness", "mean_fitness", "failed"))
+        worst = mean[-1] if failed[-1] == 0 else math.inf
+        reasons = self._stop.by_fitness(best, mean, worst, *self._sizes)
+        return next(iter(reasons | self._stop.by_spread(largest_std, initial_std, condition_number)), None)
 
 
 def _flat_window(num_dims: int, population_size: int) -> int:

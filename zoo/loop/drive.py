@@ -23,7 +23,7 @@ from zoo.host.interrupts import native_errors
 from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.checkpoint import Checkpointer
-from zoo.loop.converged import Converged
+from zoo.loop.converged import Converged, Watch
 from zoo.loop.files import checked
 from zoo.loop.identity import identify
 from zoo.loop.log import NOT_METRICS, Log
@@ -212,8 +212,10 @@ class _Drive:
         advance = functools.partial(compiled.advance, batched=batched)
         nothing = np.zeros(len(self._stopped_by), np.int32)
         limits = _limits(compiled.Limits(nothing, nothing, nothing), batched)
-        self._num_dims = num_dims(carry.best_solution) // len(self._stopped_by)
+        self._watch = None
         if self._options.stop is not None:
+            size, count = self._strategy.groups.ids.size, num_dims(carry.best_solution) // len(self._stopped_by)
+            self._watch = Watch(self._options.stop, count, size, every=1 if self._problem.is_expensive else _LOOK_EVERY)
             self._initial_std = np.ravel(compiled.spread(self._strategy, carry.state, batched=batched)[0])
         carry, record = advance(*arguments, carry, run_keys.generations, limits)
         self._aux = tuple(record.aux)
@@ -324,11 +326,11 @@ class _Drive:
 
     def _run_to(self, limit: int) -> None:
         """Runs generations up to a limit of the budget."""
-        budget, log, options = self._options.budget, self._log, self._options
+        budget, log = self._options.budget, self._log
         while np.any(active := ~self._is_done & (budget.done(log) < limit)):
             limits = budget.limits_of_call(log, limit)
-            if options.stop is not None:
-                limits = limits._replace(generation=np.minimum(limits.generation, self._next_look()))
+            if self._watch is not None:
+                limits = limits._replace(generation=np.minimum(limits.generation, self._watch.next(log.generations)))
             limits = limits._replace(generation=np.where(active, limits.generation, 0))
             clock = time.perf_counter()
             carry, record = jax.block_until_ready(self._advance(self._carry, _limits(limits, self._batched)))
@@ -343,31 +345,15 @@ class _Drive:
                     "Give a budget in generations."
                 )
 
-    @property
-    def _look_every(self) -> int:
-        return 1 if self._problem.is_expensive else _LOOK_EVERY
-
-    def _next_look(self) -> np.ndarray:
-        """Returns the generation, per seed, of the next look at whether it has converged."""
-        return (self._log.generations // self._look_every + 1) * self._look_every
-
     def _stop_if_converged(self) -> None:
-        stop, log = self._options.stop, self._log
-        if stop is None:
+        watch, log = self._watch, self._log
+        if watch is None or not (is_due := ~self._is_stopped & watch.is_due(log.generations)).any():
             return
-        is_due = ~self._is_stopped & (log.generations > 0) & (log.generations % self._look_every == 0)
-        if not is_due.any():
-            return
-        spreads = [np.ravel(x) for x in compiled.spread(self._strategy, self._carry.state, batched=self._batched)]
-        size = self._strategy.groups.ids.size
+        spread = [np.ravel(x) for x in compiled.spread(self._strategy, self._carry.state, batched=self._batched)]
         for seed in np.flatnonzero(is_due).tolist():
-            recent = log.recent(seed, stop.num_recent(self._num_dims, size))
-            worst = recent["mean_fitness"][-1] if recent["failed"][-1] == 0 else np.inf
-            curves = recent["best_fitness"], recent["mean_fitness"], worst
-            reasons = stop.by_fitness(*curves, self._num_dims, size)
-            reasons |= stop.by_spread(spreads[0][seed], self._initial_std[seed], spreads[1][seed])
-            if reasons:
-                self._stopped_by[seed] = next(iter(reasons))
+            recent = log.recent(seed, watch.num_recent)
+            reason = watch.reason(recent, spread[0][seed], self._initial_std[seed], spread[1][seed])
+            self._stopped_by[seed] = reason or ""
 
     def _reached(self) -> np.ndarray:
         """Returns which seeds are at the target, by their latest score."""
