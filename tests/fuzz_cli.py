@@ -69,6 +69,7 @@ _numbers_of = {name: _option(f"--{name}", _numbers) for name in _NUMBERS}
 _common = (_numbers_of["key"], _flag("--no-cache"), _flag("--accept-versions"), _flag("-h", "--help", "--nope"))
 COMMANDS = {
     "list": _command(st.just(["list"]), st.lists(_texts, max_size=1)),
+    "describe": _command(st.just(["describe"]), st.lists(_strategies | _problems | _texts, max_size=2)),
     "run": _command(
         st.just(["run"]),
         st.lists(_strategies, max_size=1),

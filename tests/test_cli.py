@@ -58,6 +58,13 @@ def test_list():
     assert "gradients of E[f]" in result.stdout  # which is no markup
 
 
+def test_describe():
+    result = call("describe", "open_es")
+    assert result.exit_code == 0
+    assert result.stdout.split() == zoo.describe("open_es").split()
+    assert_error(call("describe", "opne_es"), "Did you mean 'open_es'")
+
+
 TICKETS = ["tickets", "snes", "supervised/digits", "--rounds", 2, "--generations", 2, "--seeds", 2]
 
 

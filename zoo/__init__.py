@@ -25,6 +25,7 @@ from zoo.loop.optimizer import Optimizer
 from zoo.loop.result import RunResult
 from zoo.loop.run import minimize, run
 from zoo.registry import (
+    describe,
     list_problems,
     list_strategies,
     make_problem,
@@ -63,6 +64,7 @@ __all__ = [
     "UnrolledProblem",
     "barrier",
     "benchmark",
+    "describe",
     "estimator_statistics",
     "flatness",
     "from_function",

@@ -198,6 +198,14 @@ def list_command() -> None:
         _out.print()
 
 
+@app.command("describe")
+def describe_command(
+    id: Annotated[str, typer.Argument(help="Id of a strategy or a problem, such as open_es.")],
+) -> None:
+    """Say what a strategy or a problem is, and what its settings mean."""
+    _out.print(zoo.describe(id, min(_out.width, 100)), highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("run")
 def run_command(
     strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es, or JSON.")] = None,

@@ -19,6 +19,7 @@ import jax
 
 from zoo.core.about import about
 from zoo.core.checks import shown
+from zoo.core.manual import manual
 from zoo.core.problem import Problem
 from zoo.core.settings import internal_fields
 from zoo.core.strategy import Strategy
@@ -476,6 +477,39 @@ def valid_settings(given: str | Mapping[str, Any], kind: str) -> list[str]:
     registry = _registry(kind)
     factory, _ = registry.factory(registry.spec(given)[0])
     return [name for name in inspect.signature(factory).parameters if name not in internal_fields(factory)]
+
+
+def describe(id: str, width: int = 80) -> str:
+    """Returns what a strategy or a problem is, its settings with defaults and bounds, and its references.
+
+    Args:
+        id: A registered id.
+        width: Characters of a line.
+
+    Raises:
+        ValueError: If the id is unknown.
+        TypeError: If it is no text.
+
+    >>> import zoo
+    >>> print(zoo.describe("cma_es").partition("Settings")[0].strip())
+    cma_es, a strategy
+    ==================
+    <BLANKLINE>
+    CMA-ES with active covariance adaptation and cumulative step-size adaptation.
+    """
+    if not isinstance(id, str):
+        raise TypeError(f"describe expects an id such as 'open_es' or 'rl/CartPole-v1', got {shown(id)}.")
+    kind = "a strategy"
+    try:
+        factory, name = _strategies.factory(id)
+    except ValueError as error:
+        kind = "a problem"
+        try:
+            factory, name = _problems.factory(id)
+        except ValueError as other:
+            raise (other if "/" in id else error) from None
+    fixed = () if name is None else (factory.namespace_field,)
+    return manual(f"{id}, {kind}", factory, {*internal_fields(factory), *fixed}, width)
 
 
 def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:

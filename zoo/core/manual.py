@@ -61,8 +61,8 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
     lines += ["Settings", "--------"]
     settings = [each for each in _settings(factory) if each.name not in hidden]
     for each in settings:
-        facts = ["required" if each.default is None else f"default {each.default}", *([each.bounds] if each.bounds else [])]
-        lines.append(f"{each.name}  ({', '.join(facts)})")
+        default = "required" if each.default is None else f"default {each.default}"
+        lines.append(f"{each.name}  ({', '.join(filter(None, (default, each.bounds)))})")
         if each.meaning:
             lines.append(textwrap.fill(each.meaning, width, initial_indent="    ", subsequent_indent="    "))
     if not settings:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from zoo.core.checks import as_number, check_bounds, checked_by_annotation, is_whole
+from zoo.core.manual import with_inherited
 from zoo.core.short import short_call
 
 _BOUNDS = "zoo_bounds"
@@ -134,6 +135,7 @@ class PytreeDataclass:
         if IS_FILLED_LATER not in vars(cls):
             dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
             register_pytree(cls)
+            cls.__doc__ = with_inherited(cls)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
