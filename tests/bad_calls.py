@@ -88,7 +88,7 @@ class Outcome:
     entry: str
     parameter: str
     kind: str
-    verdict: str  # "refused", "taken", "finding" or "known": a finding that is
+    verdict: str  # "refused", "taken" or "finding"
     seconds: float
     message: str = ""
 
@@ -156,7 +156,6 @@ PROBLEMS = (
     "unrolled/mlp_lr_schedule",
     "unrolled/toy_lr_schedule",
 )  # the others need data that are not at hand, and have the settings of digits
-SETTINGS = {*STRATEGIES, *PROBLEMS}
 
 
 def outcomes(entries: list[Entry]) -> Iterator[Outcome]:
@@ -181,9 +180,7 @@ def outcome(entry: Entry, parameter: inspect.Parameter, kind: str, arguments: di
     seconds = time.perf_counter() - before
     if verdict == "taken" and not has_use(entry.name, parameter, kind):
         verdict, message = "finding", "taken"
-    result = Outcome(entry.name, parameter.name, kind, verdict, seconds, message)
-    is_known = verdict == "finding" and is_open(result, parameter)
-    return dataclasses.replace(result, verdict="known") if is_known else result
+    return Outcome(entry.name, parameter.name, kind, verdict, seconds, message)
 
 
 @contextlib.contextmanager
@@ -284,26 +281,6 @@ USES: dict[tuple[str, str], tuple[str, ...]] = {
     ("unrolled/learned_optimizer", "optimizer_hidden"): ("empty tuple",),
 }
 
-OF_NUMBERS = ("nan",)
-"""What settings of strategies and problems that are numbers take, if they have no bounds: known findings."""
-
-OPEN: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "sigma_schedule"): tuple(KINDS),
-    ("population_mesh", "devices"): tuple(KINDS),
-    ("Optimizer", "strategy"): tuple(KINDS),
-    ("run", "strategy"): tuple(KINDS),
-    ("lottery_tickets", "strategy"): ("object",),
-    ("Ticket.train", "strategy"): ("object",),
-}
-"""Other known findings: kinds, by entry and parameter. What is mended is taken out."""
-
-
-def is_open(result: Outcome, parameter: inspect.Parameter) -> bool:
-    """Whether a finding is a known one."""
-    is_number = result.entry in SETTINGS and float in (parameter.annotation, *typing.get_args(parameter.annotation))
-    known = [*OPEN.get((result.entry, parameter.name), ()), *OPEN.get(("", parameter.name), ())]
-    return result.kind in known or (is_number and result.kind in OF_NUMBERS)
-
 
 def main() -> None:
     """Prints findings, what is slow, and the counts of each entry."""
@@ -311,12 +288,12 @@ def main() -> None:
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for result in outcomes([*functions(), *constructors()]):
         counts[result.entry][result.verdict] += 1
-        if result.verdict in ("finding", "known"):
+        if result.verdict == "finding":
             print(result)
         if result.seconds > 1:
             print(f"{result.seconds:.1f} s: {result}")
     for entry, each in counts.items():
-        print(f"{entry:30}", *(f"{each[verdict]:5} {verdict}" for verdict in ("refused", "taken", "known", "finding")))
+        print(f"{entry:30}", *(f"{each[verdict]:5} {verdict}" for verdict in ("refused", "taken", "finding")))
     total = sum(counts.values(), collections.Counter())
     print(f"{total.total()} calls", dict(total))
 

@@ -10,7 +10,11 @@ import pytest
 
 import zoo
 from tests.bad_calls import KINDS, complaint, constructors, functions, kinds_of, outcomes
-from zoo.core.arguments import check_count, check_number, check_numbers, shown
+from zoo.core.checks import as_count, check_number, shown
+
+
+def lorenz(**settings):
+    return zoo.make_problem("unrolled/lorenz", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +80,15 @@ def test_what_jax_puts_in_the_place_of_a_leaf_is_let_through():
         (lambda: check_number(float("nan"), "x"), ValueError, "got nan"),
         (lambda: check_number(10**400, "x"), ValueError, "that a float can hold, got a number of more than 60 digits"),
         (lambda: check_number(jnp.asarray(1j), "x"), TypeError, r"got an array complex64\[\]"),
-        (lambda: check_count(2**31, "x"), ValueError, "x must be at most 2147483647, got 2147483648."),
-        (lambda: check_count(10**70, "x"), ValueError, "got a number of more than 60 digits"),
-        (lambda: check_count(1, "x", at_least=2), ValueError, "x must be a whole number of at least 2, got 1"),
-        (lambda: check_numbers((1, 2), "x", 3), ValueError, r"x must be 3 numbers, got \(1, 2\)"),
-        (lambda: check_numbers((1, "2"), "x", 2), TypeError, "x must be a number, got '2'"),
-        (lambda: check_numbers((), "x"), ValueError, r"x must be numbers, got \(\)"),
+        (lambda: as_count(2**31, "x"), ValueError, "x must be at most 2147483647, got 2147483648."),
+        (lambda: as_count(10**70, "x"), ValueError, "got a number of more than 60 digits"),
+        (lambda: as_count(1, "x", at_least=2), ValueError, "x must be at least 2, got 1"),
+        (lambda: as_count(True, "x"), TypeError, "x must be a whole number, got True"),
+        (lambda: lorenz(start=(1, 2)), TypeError, r"Lorenz.start must be 3 numbers, got \(1, 2\)"),
+        (lambda: lorenz(start=(1, "2", 3)), TypeError, r"Lorenz.start must be 3 numbers, got \(1, '2', 3\)"),
         (lambda: zoo.from_function(sum, 1.0, data=jnp.ones(2)), TypeError, r"data=\(x,\), got an array"),
         (lambda: zoo.run("snes", "blackbox/sphere", progress="no"), TypeError, "run: progress must be True or False"),
-        (lambda: zoo.load_run(""), ValueError, "load_run: folder must be a path, got ''"),
+        (lambda: zoo.load_run(""), ValueError, r"load_run\(folder\) must be a folder, got an empty text"),
     ],
 )
 def test_errors_say_what_is_wrong(check, error, message):

@@ -31,7 +31,11 @@ CALLS = {
     "target is NaN": (lambda: zoo.minimize(jnp.sum, START, target=np.nan), ValueError, "target must be a number"),
     "target is complex": (lambda: zoo.run("snes", SPHERE, target=1j), TypeError, "target must be a number"),
     "target of an optimizer": (lambda: zoo.Optimizer("snes", START, target="0"), TypeError, "target must be a number"),
-    "tolerance": (lambda: zoo.Optimizer("snes", START, tol_x="0"), TypeError, "tol_x=...) must be a number"),
+    "tolerance": (
+        lambda: zoo.Optimizer("snes", START, stop=zoo.Converged(tol_x="0")),
+        ValueError,
+        "tol_x must be a number of at least 0",
+    ),
     "evaluations": (lambda: zoo.Optimizer("snes", START, max_evaluations=2.5), TypeError, "a whole number, got 2.5"),
     "no evaluations": (
         lambda: zoo.Optimizer("snes", START, max_evaluations=0),

@@ -40,7 +40,7 @@ TAKE_PROBLEMS = {
     "Ticket.evaluate": lambda spec: TICKET.evaluate(spec),
     "estimator_statistics": lambda spec: zoo.estimator_statistics("open_es", spec),
     "interpolate": lambda spec: zoo.interpolate(spec, START, START),
-    "flatness": lambda spec: zoo.flatness(spec, START, [0.1]),
+    "flatness": lambda spec: zoo.flatness(spec, START, sigmas=[0.1]),
 }
 WRONG = [
     ({"sigma": 0.5}, TypeError, 'needs its "id"'),
@@ -142,9 +142,12 @@ def test_json_on_the_command_line(tmp_path):
         (("run", '{"id": "snes"', "blackbox/sphere"), "is JSON of its id and settings"),
         (("run", '{"sigma": 1}', "blackbox/sphere"), 'needs its "id"'),
         (("run", "snes", '{"id": 3}'), '"id" of a problem is text'),
-        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "strategy 'snes' has no setting 'id'"),
-        (("run", "snes", "blackbox/sphere", "--set", "problem=3"), "strategy 'snes' has no setting 'problem'"),
-        (("run", "snes", "blackbox/sphere", "--set-problem", "id=3"), "has no setting 'id'"),
+        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
+        (
+            ("run", "snes", "blackbox/sphere", "--set", "problem=3"),
+            "'problem' is no setting, but an argument of its own",
+        ),
+        (("run", "snes", "blackbox/sphere", "--set-problem", "id=3"), "'id' is no setting, but an argument of its own"),
         (("tickets", "snes", "supervised/digits", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
         (("benchmark", "-s", "snes", "-s", '{"id": "snes"}', "-p", "blackbox/sphere"), "have the label 'snes'"),
         (("benchmark", "-s", '{"id": {}}', "-p", "blackbox/sphere", "--set", "sigma=1"), '"id" of a strategy is text'),

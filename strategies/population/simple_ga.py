@@ -17,6 +17,7 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    in_single,
     normal_like,
     number,
     spread_over,
@@ -120,5 +121,6 @@ class SimpleGA(Strategy):
         """Returns the standard deviation of the mutation per parameter."""
         decayed = jnp.asarray(self.sigma_decay, jnp.float32) ** state.generation.astype(jnp.float32)
         factor = jnp.maximum(decayed, self.sigma_floor)
-        spread = spread_over(self.sigma, self.mean(state), f"{type(self).__name__}.sigma")
-        return jax.tree.map(lambda s: clip_std(times(factor, s).astype(s.dtype)), spread)
+        mean = self.mean(state)
+        spread = spread_over(self.sigma, in_single(mean), f"{type(self).__name__}.sigma")
+        return jax.tree.map(lambda s, m: clip_std(times(factor, s).astype(m.dtype)), spread, mean)

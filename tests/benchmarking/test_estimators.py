@@ -402,7 +402,7 @@ def test_the_exact_gradient_is_the_mean_over_episodes_and_must_be_finite():
             "blackbox/sphere",
             {"num_samples": 1},
             ValueError,
-            r"num_samples must be a whole number of at least 2, got 1",
+            r"num_samples must be at least 2, got 1",
         ),
         (
             "tbptt",

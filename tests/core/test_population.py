@@ -53,7 +53,7 @@ def test_map_members_refuses_arguments_of_another_length(batch_size):
 
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_map_members_refuses_a_batch_size_that_is_not_positive(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size must be a positive whole number, got {batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
         map_members(two_results, POPULATION, batch_size=batch_size)
 
 

@@ -249,7 +249,7 @@ def test_keys_are_vectorised_and_random_masks_are_uniform():
         ({"kept": 1.5}, ValueError, "kept must be a fraction"),
         ({"kept": True}, TypeError, "kept must be a number"),
         ({"criterion": "snp"}, ValueError, "one of snip, grasp, synflow, magnitude, random, got 'snp'"),
-        ({"num_batches": 0}, ValueError, "num_batches must be a positive whole number"),
+        ({"num_batches": 0}, ValueError, "num_batches must be at least 1, got 0"),
         ({"num_iterations": 2.5}, ValueError, "num_iterations must be"),
         ({"exclude": "nowhere"}, ValueError, "exclude 'nowhere' is found in no leaf"),
         ({"criterion": "synflow"}, TypeError, "Pass flow="),

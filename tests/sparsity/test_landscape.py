@@ -242,7 +242,7 @@ PROBLEM = Quadratic(weights=WEIGHTS)
         (
             lambda: flatness(PROBLEM, ONE, num_samples=0),
             ValueError,
-            r"num_samples must be a positive whole number, got 0",
+            r"num_samples must be at least 1, got 0",
         ),
         (lambda: flatness(PROBLEM, ONE, mask={"w": True}), ValueError, r"mask must have the structure"),
         (lambda: flatness(PROBLEM, ONE, mask={"w": np.ones(3, bool), "b": True}), ValueError, r"mask must broadcast"),

@@ -152,12 +152,14 @@ def checked_by_annotation(value: Any, name: str, annotation: Any) -> Any:
     """
     kinds = _alternatives(annotation)
     value = value.item() if isinstance(value, np.bool_) else value
+    if None in kinds:
+        return value
     for each in value if isinstance(value, tuple) else (value,):
         if is_whole(each) and abs(int(each)) > MAX_COUNT:
             raise ValueError(f"{name} must be at most {MAX_COUNT}, got {shown(each)}.")
-    if None in kinds or any(fits(value) for _, fits in kinds):
+    if any(fits(value) for _, fits in kinds):
         return value
-    if is_whole(value) and any(fits((value,)) for _, fits in kinds):
+    if is_whole(value) and any(words == _TUPLES[int][0] for words, _ in kinds):
         return (value,)
     choices = [words for words, _ in kinds if words[:1] in "'\""]
     words = [words for words, _ in kinds if words not in (*choices, "None")]

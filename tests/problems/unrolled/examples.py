@@ -85,8 +85,8 @@ class Recorded:
 
     def __init__(self, problem, key, solution, num_steps, time=0):
         notebooks = {"task": Notebook(), "outer_task": Notebook()}
-        tasks = {name: Recorder(task=getattr(problem, name), notebook=n) for name, n in notebooks.items()}
-        recording = problem.replace(**(tasks if problem.outer_task is not None else {"task": tasks["task"]}))
+        tasks = {name: getattr(problem, name) for name in notebooks if getattr(problem, name) is not None}
+        recording = problem.replace(**{n: Recorder(task=task, notebook=notebooks[n]) for n, task in tasks.items()})
 
         @jit
         def step(inner):
