@@ -277,7 +277,6 @@ def kinds_of(annotation: Any) -> set[str]:
 USES: dict[tuple[str, str], tuple[str, ...]] = {
     ("minimize", "key"): ("none",),  # as in `run`
     ("Ticket.train", "key"): ("none",),
-    ("blackbox/sphere", "targets"): tuple(KINDS),  # a benchmark checks them, of whatever problem
     ("unrolled/learned_optimizer", "optimizer_hidden"): ("empty tuple",),
 }
 

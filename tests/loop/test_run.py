@@ -142,9 +142,11 @@ def test_the_luckiest_member_is_evaluated_again():
     assert best.standard_error == pytest.approx(1 / np.sqrt(400), rel=0.2)
     assert abs(best.fitness - exact[best.name]) < 4 * best.standard_error
     assert result.best(400) == best
-    for bad in (0, 1.5, True, "64"):
-        with pytest.raises(ValueError, match="num_reevaluations must be a positive whole number"):
+    for bad in (1.5, True, "64"):
+        with pytest.raises(TypeError, match="num_reevaluations must be a whole number, got"):
             result.best(bad)
+    with pytest.raises(ValueError, match="num_reevaluations must be at least 1, got 0"):
+        result.best(0)
 
 
 def test_of_episodes_whole_ones_are_evaluated_again(walk):

@@ -250,7 +250,7 @@ def test_keys_are_vectorised_and_random_masks_are_uniform():
         ({"kept": True}, TypeError, "kept must be a number"),
         ({"criterion": "snp"}, ValueError, "one of snip, grasp, synflow, magnitude, random, got 'snp'"),
         ({"num_batches": 0}, ValueError, "num_batches must be at least 1, got 0"),
-        ({"num_iterations": 2.5}, ValueError, "num_iterations must be"),
+        ({"num_iterations": 2.5}, TypeError, "num_iterations must be a whole number, got 2.5"),
         ({"exclude": "nowhere"}, ValueError, "exclude 'nowhere' is found in no leaf"),
         ({"criterion": "synflow"}, TypeError, "Pass flow="),
         ({"problem": "rl/CartPole-v1"}, TypeError, "snip needs the gradient .* Choose synflow, magnitude or random"),

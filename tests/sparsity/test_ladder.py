@@ -320,7 +320,7 @@ def test_a_folder_that_is_a_file(tmp_path):
         ({"criteria": ["snr", "size"]}, ValueError, "must be one of 'snr', 'magnitude', 'random', got 'size'"),
         ({"num_seeds": 0}, ValueError, "num_seeds must be at least 1, got 0"),
         ({"num_rounds": True}, TypeError, "num_rounds must be a whole number, got True"),
-        ({"num_rounds": 2.0}, ValueError, "num_rounds must be"),
+        ({"num_rounds": 2.0}, TypeError, "num_rounds must be a whole number, got 2.0"),
         ({"generations_per_round": 0}, ValueError, "generations_per_round must be at least 1"),
         ({"prune_fraction": -0.1}, ValueError, "prune_fraction must be at least 0"),
         ({"exclude": "Dense_7"}, ValueError, "'Dense_7' is found in no leaf"),

@@ -144,7 +144,7 @@ def checked_by_annotation(value: Any, name: str, annotation: Any) -> Any:
 
     Of annotations these are understood: `bool`, `int`, `float`, `str`, `Literal`, functions, `None`, the library's own
     and the user's classes, tuples of whole numbers, numbers or text, and unions of them. Any other lets everything
-    pass. One whole number is a tuple of one.
+    pass. One whole number is a tuple of one whole number.
 
     Raises:
         TypeError: If it is of another type.

@@ -104,7 +104,7 @@ def population_size(population: Any) -> int:
     """
     if isinstance(population, ImplicitPopulation):
         return population.size
-    shapes = [tuple(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(population)]
+    shapes: list[tuple[int, ...]] = [tuple(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(population)]
     sizes = {shape[:1] for shape in shapes}
     if len(sizes) != 1 or () in sizes:
         raise ValueError(

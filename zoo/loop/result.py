@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.checks import as_count
 from zoo.core.evaluation import Aux
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
@@ -130,8 +131,7 @@ class RunResult:
         >>> result.best_fitness < -1 < result.best().fitness
         True
         """
-        if isinstance(num_reevaluations, bool) or not isinstance(num_reevaluations, int) or num_reevaluations < 1:
-            raise ValueError(f"num_reevaluations must be a positive whole number, got {num_reevaluations!r}.")
+        num_reevaluations = as_count(num_reevaluations, "num_reevaluations")
         candidates = {"mean": self.mean, "best_solution": self.best_solution}
         return reevaluate(self.problem, self.problem_state, candidates, as_key(key), num_reevaluations)[0]
 

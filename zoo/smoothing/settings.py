@@ -41,9 +41,7 @@ class Settings:
         if not callable(self.fn):
             raise TypeError(f"zoo.smooth expects a function fn(x, *args), got {type(self.fn).__name__}.")
         for name in ("num_samples", "num_probes", *(["batch_size"] if self.batch_size is not None else [])):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"zoo.smooth: {name} must be a whole number, got {value!r}.")
+            checked_by_annotation(getattr(self, name), f"zoo.smooth: {name}", int)
         for name in ("antithetic", "batched"):
             checked_by_annotation(getattr(self, name), f"zoo.smooth: {name}", bool)
         for name in ("target_rate", "tolerance"):
