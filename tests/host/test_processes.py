@@ -11,7 +11,7 @@ import time
 import pytest
 
 PARENT = """
-import os, pathlib, subprocess, sys, time
+import os, pathlib, signal, subprocess, sys, time
 
 from zoo.host.processes import ProcessPool
 from zoo.host.worker import Task
@@ -24,6 +24,7 @@ def busy(folder):
     os.rename(pathlib.Path(folder, "pids.new"), pathlib.Path(folder, "pids"))
     time.sleep(600)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup`, under which tests may run, would have it ignore
 pool = ProcessPool(busy, 1)
 pool.map([Task(("",), None, False)], None)
 if sys.argv[2] == "fork" and os.fork() == 0:  # it lives on, and keeps the parent's end of the worker's streams open
