@@ -134,6 +134,10 @@ def test_more_or_fewer_members_are_told():
         repaired = jnp.array([False, False, False, True, True])
         told = strategy.tell(state, population, zoo.Evaluation.of(fitness, 5)._replace(repaired=repaired))
         np.testing.assert_allclose(optimizer.mean, told.mean, rtol=1e-12)
+    members = optimizer.ask()
+    members[1, 0] = np.nan
+    with pytest.raises(ValueError, match="got a member, number 1, with entries that are not finite"):
+        optimizer.tell(members, np.zeros(6))
     for id, why in (("open_es", "compares the 2 members of each perturbation"), ("de", "its update is made for that")):
         refuses = zoo.Optimizer(id, X0, population_size=6)
         with pytest.raises(ValueError, match=f"expects the 6 members asked, got 4: .*{why}"):

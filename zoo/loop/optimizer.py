@@ -166,7 +166,7 @@ class Optimizer:
 
         Raises:
             ValueError: If nothing was asked, the shapes of members or fitness are not those asked, or the strategy does
-                not follow members and is told others.
+                not follow members and is told others, or a member that is another is not finite.
             TypeError: If members are no array or list, or the fitness is not numbers.
         """
         if not self._was_asked:
@@ -182,6 +182,12 @@ class Optimizer:
                 )
             drawn = set(_rows(self._search.members))
             repaired = np.array([row not in drawn for row in _rows(told)])
+            wrong = [i for i in np.flatnonzero(repaired) if not all(np.isfinite(x[i]).all() for x in told)]
+            if wrong:
+                raise ValueError(
+                    f"Optimizer.tell got a member, number {wrong[0]}, with entries that are not finite. Repair it, or "
+                    "leave the member that was asked in its place, with the fitness NaN."
+                )
         if population is None:
             population = jax.tree.unflatten(self._structure, told)
         self.generation += 1
