@@ -16,8 +16,8 @@ class Converged:
     dimensions.
 
     Attributes:
-        tol_fun: Stop when the best fitness of the last 10 + 30 d / population size generations, and the fitness of the
-            last one, differ by no more than this.
+        tol_fun: Stop when the best fitness of the last 10 + 30 d / population size generations, and the mean fitness of
+            the last one, differ by no more than this. `zoo.Optimizer` looks at its worst fitness instead of the mean.
         tol_x: Stop when no standard deviation is above this times the largest initial one.
         stagnation: Stop when neither the best nor the mean fitness of a generation improved, in the median over 30 %,
             over this times 120 + 30 d / population size generations.
