@@ -3,6 +3,14 @@
 from zoo.core import Strategy
 
 
+def why_all(share: int) -> str:
+    """Returns why all members are needed where so many share a perturbation; see `Strategy.needs_all_members`."""
+    return (
+        f"it compares the {share} members of each perturbation, so it has to be told all of them; give one that could "
+        "not be evaluated the fitness NaN"
+    )
+
+
 def check_divides(strategy: Strategy, share: int) -> None:
     """Raises a `ValueError` if the population does not divide into so many members for each perturbation."""
     size = strategy.population_size

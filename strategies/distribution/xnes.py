@@ -107,14 +107,14 @@ class XNES(Strategy):
         steps = in_units(members - flat[None], state.units).T / state.sigma  # [d, population_size]
         solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
+        of_shape = utility
         if evaluation.repaired is not None:
             norms = jnp.sum(jnp.square(s), axis=0)
             s = pull_in(s.T, jnp.zeros_like(flat), evaluation.repaired, norms, d).T
             population = jax.vmap(unravel)(pull_in(members, flat, evaluation.repaired, norms, d))
-        # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
-        of_shape = utility
-        if evaluation.repaired is not None:  # what bounds moved says nothing bad about the direction it was sampled in
+            # What bounds moved says nothing bad about the direction it was sampled in.
             of_shape = jnp.where(evaluation.repaired, jnp.maximum(utility, 0), utility)
+        # G_M = sum_k u_k (s_k s_k^T - I); the utilities sum to zero, as long as no bound moved a member.
         gradient = (s * of_shape[None]) @ s.T - jnp.sum(of_shape) * identity
         gradient_sigma = jnp.trace(gradient) / d
         exponent = shape_rate / 2 * (gradient - gradient_sigma * identity)

@@ -26,7 +26,7 @@ from zoo.core import (
 )
 from zoo.core.promotion import times
 from zoo.strategies.gradient import optimizers
-from zoo.strategies.pairs import check_divides
+from zoo.strategies.pairs import check_divides, why_all
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
 
@@ -207,10 +207,7 @@ class GradientStrategy(DescentStrategy):
         """The fitness of members that share a perturbation is compared."""
         if len(self.signs) == 1:
             return "its step is the mean over as many perturbations"
-        return (
-            f"it compares the {len(self.signs)} members of each perturbation, so it has to be told all of them; "
-            "give one that could not be evaluated the fitness NaN"
-        )
+        return why_all(len(self.signs))
 
     @property
     def subtracts_pairs(self) -> bool:

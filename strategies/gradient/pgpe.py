@@ -24,7 +24,7 @@ from zoo.core import (
     weighted_sum,
 )
 from zoo.strategies.gradient.base import DescentState, DescentStrategy, antithetic, middle_weights
-from zoo.strategies.pairs import check_divides
+from zoo.strategies.pairs import check_divides, why_all
 from zoo.strategies.shaping import Shaping, get_shaping
 
 
@@ -69,10 +69,7 @@ class PGPE(DescentStrategy):
     @property
     def needs_all_members(self) -> str | None:
         """The members of a pair are compared."""
-        return (
-            "it compares the 2 members of each perturbation, so it has to be told all of them; give one that could not "
-            "be evaluated the fitness NaN"
-        )
+        return why_all(2)
 
     @property
     def subtracts_pairs(self) -> bool:
