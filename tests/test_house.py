@@ -27,7 +27,7 @@ FLOORS = [
     {"zoo.core"},
     {"zoo.registry"},
     {"zoo.host", "zoo.smoothing"},
-    {"zoo.loop"},
+    {"zoo.loop", "zoo.testing"},
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names
@@ -40,6 +40,7 @@ PLUG_INS = ("zoo.strategies", "zoo.problems")
 FACES = (
     "zoo",
     "zoo.core",
+    "zoo.testing",
     "zoo.strategies.perturbations",
     "zoo.strategies.perturbations.low_rank_array",
 )

@@ -7,7 +7,8 @@ import pytest
 
 import zoo
 from tests.problems.unrolled.examples import jit
-from tests.the_loop import is_finite, signature, start
+from tests.the_loop import is_finite, signature
+from zoo.testing.loop import start
 
 
 @pytest.mark.parametrize(

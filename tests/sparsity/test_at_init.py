@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import Decay, initial_solution
+from tests.the_loop import initial_solution
 from zoo.sparsity.at_init import _network_flow, _prune, _synflow_scores, prune_at_init
+from zoo.testing.examples import Decay
 
 CRITERIA = ("snip", "grasp", "synflow", "magnitude", "random")
 INPUT, TARGET = np.array([1.0, -2.0]), 0.7

@@ -11,9 +11,10 @@ import pytest
 
 import zoo
 from tests.problems.unrolled.examples import INFLUENCE, LEARNED, LORENZ, MLP, SMALL, TOY, fitness_of, jit, make_small
-from tests.the_loop import generation, is_finite, signature, start
+from tests.the_loop import is_finite, signature
 from zoo.cli import _parse_settings
 from zoo.core.promotion import promotion_of_others
+from zoo.testing.loop import generation, start
 
 # What the papers say
 
