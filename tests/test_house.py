@@ -25,7 +25,7 @@ FOLDERS = {"zoo": "zoo", "strategies": "zoo.strategies", "problems": "zoo.proble
 FLOORS = [
     {"zoo._version"},
     {"zoo.core"},
-    {"zoo.registry"},
+    {"zoo.registry", "zoo.space"},
     {"zoo.host", "zoo.smoothing"},
     {"zoo.loop", "zoo.testing"},
     {"zoo.benchmarking"},

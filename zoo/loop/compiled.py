@@ -5,6 +5,7 @@ interrupted or resumed. Strategy and problem are arguments (pytrees), so an equa
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,29 @@ MAX_PROGRAMS = 30
 """Compiled loops that are kept: some may serve several runs."""
 
 
+Batch = bool | tuple[bool, ...]
+"""Whether there are several runs; or, for each leaf of the strategy, whether each run has its own (a leading axis)."""
+
+
+def each_run(fn: Callable[..., Any], strategy: Strategy, batched: Batch) -> Callable[..., Any]:
+    """Returns `fn(strategy, *arguments)` as a function of the arguments: of one run, or of all runs at once.
+
+    Args:
+        fn: A function of a strategy and of what belongs to one run.
+        strategy: The strategy, or one whose leaves differ between the runs.
+        batched: Which of these it is.
+    """
+    if not batched:
+        return functools.partial(fn, strategy)
+    leaves, structure = jax.tree.flatten(strategy)
+    axes = [0 if differs else None for differs in batched] if isinstance(batched, tuple) else [None] * len(leaves)
+
+    def call(leaves: list[Any], *arguments: Any) -> Any:
+        return fn(jax.tree.unflatten(structure, leaves), *arguments)
+
+    return lambda *arguments: jax.vmap(call, in_axes=(axes, *[0] * len(arguments)))(leaves, *arguments)
+
+
 class RunKeys(NamedTuple):
     """The keys that a run derives from its own; with a leading axis of seeds in a batched run."""
 
@@ -97,11 +121,11 @@ def run_keys(key: jax.Array) -> RunKeys:
 
 @functools.partial(Program, repeats=False, static_argnames="batched")
 def start(
-    strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: bool
+    strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: Batch
 ) -> tuple[RunKeys, Carry]:
     """Returns the keys and the initial carry of one run (`keys` is a key) or of several (an array of keys)."""
 
-    def start_one(run_key: jax.Array) -> tuple[RunKeys, Carry]:
+    def start_one(strategy: Strategy, run_key: jax.Array) -> tuple[RunKeys, Carry]:
         key = run_keys(run_key)
         initial = check_solution(problem.initial_solution(key.solution) if solution is None else solution)
         state = strategy.init(key.strategy, initial)
@@ -112,7 +136,7 @@ def start(
         members = repeat_solution(aux, len(strategy.groups.ids))
         return key, Carry(state, problem_state, strategy.mean(state), best_fitness, aux, members, zero, zero, zero)
 
-    return jax.vmap(start_one)(keys) if batched else start_one(keys)
+    return each_run(start_one, strategy, batched)(keys)
 
 
 @functools.partial(Program, repeats=True, static_argnames="batched", donate_argnames="carry")
@@ -123,7 +147,7 @@ def advance(
     key: jax.Array,
     limits: Limits,
     *,
-    batched: bool,
+    batched: Batch,
 ) -> tuple[Carry, Record]:
     """Runs up to `SEGMENT` generations, while a run is within its limits.
 
@@ -133,7 +157,7 @@ def advance(
         carry: The carry; its memory is reused.
         key: The `generations` of the `RunKeys`.
         limits: Where each run stops.
-        batched: Whether there are several runs.
+        batched: Whether there are several runs, and how the strategy differs between them.
 
     Returns:
         The carry and the record; entries past a run's last generation are meaningless.
@@ -148,7 +172,7 @@ def advance(
     def keys_of_segment(key: jax.Array, generation: jax.Array) -> jax.Array:
         return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT, dtype=jnp.int32))
 
-    def one_generation(carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
+    def one_generation(strategy: Strategy, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
         return generation(strategy, problem, carry, keys)
 
     def keep_where(condition: jax.Array, new: Carry, old: Carry) -> Carry:
@@ -159,7 +183,7 @@ def advance(
 
     def body(loop: tuple[jax.Array, Carry, Record]) -> tuple[jax.Array, Carry, Record]:
         i, carry, record = loop
-        new_carry, row = (jax.vmap(one_generation) if batched else one_generation)(carry, keys[..., i, :])
+        new_carry, row = each_run(one_generation, strategy, batched)(carry, keys[..., i, :])
         if batched:  # runs that are done wait for the others
             new_carry = keep_where(is_active(carry), new_carry, carry)
         if known_steps is None:
@@ -247,7 +271,7 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
 
 @functools.partial(Program, repeats=False, static_argnames="batched")
 def score(
-    strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, before: Mark, *, batched: bool
+    strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, before: Mark, *, batched: Batch
 ) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
     """Scores the recommended solution on held-out data, and says how the search is doing.
 
@@ -263,7 +287,9 @@ def score(
         The score, the diagnosis, and where the run is.
     """
 
-    def score_one(carry: Carry, key: jax.Array, before: Mark) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
+    def score_one(
+        strategy: Strategy, carry: Carry, key: jax.Array, before: Mark
+    ) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
         # Copied, as the memory of the carry is reused.
         mark = jax.tree.map(jnp.copy, Mark(strategy.mean(carry.state), carry.generation))
         metrics = problem.evaluate_score(key, mark.mean, carry.problem_state)
@@ -274,18 +300,18 @@ def score(
         diagnosis = Diagnosis(sigma, moved / num_generations, strategy.condition_number(carry.state))
         return metrics, diagnosis, mark
 
-    return (jax.vmap(score_one) if batched else score_one)(carry, key, before)
+    return each_run(score_one, strategy, batched)(carry, key, before)
 
 
 @functools.partial(Program, repeats=True, static_argnames="batched")
-def spread(strategy: Strategy, state: State, *, batched: bool = False) -> tuple[jax.Array, jax.Array]:
+def spread(strategy: Strategy, state: State, *, batched: Batch = False) -> tuple[jax.Array, jax.Array]:
     """Returns the largest standard deviation of the search, and the condition number of its covariance."""
 
-    def spread_one(state: State) -> tuple[jax.Array, jax.Array]:
+    def spread_one(strategy: Strategy, state: State) -> tuple[jax.Array, jax.Array]:
         stds = jax.tree.leaves(strategy.std(state))
         return jnp.max(jnp.stack([jnp.max(s).astype(float) for s in stds])), strategy.condition_number(state)
 
-    return (jax.vmap(spread_one) if batched else spread_one)(state)
+    return each_run(spread_one, strategy, batched)(state)
 
 
 def forget_programs() -> None:

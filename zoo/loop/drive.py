@@ -101,8 +101,18 @@ class Options:
     mesh: Mesh | None = None
 
 
-def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Options) -> Outcome:
-    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program."""
+def drive(
+    strategy: Strategy, problem: Problem, keys: jax.Array, options: Options, differs: tuple[bool, ...] | None = None
+) -> Outcome:
+    """Runs one seed (`keys` is a key) or several at once (`keys` is an array of keys), in one compiled program.
+
+    Args:
+        strategy: The strategy. With `differs`, it may have a leaf per run.
+        problem: The problem.
+        keys: A key, or `[num_runs]` keys.
+        options: How the runs are driven.
+        differs: For each leaf of the strategy, whether it has a leading axis of runs. With `None`, none has.
+    """
     compiled.forget_programs()
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
@@ -125,7 +135,7 @@ def drive(strategy: Strategy, problem: Problem, keys: jax.Array, options: Option
             )
         show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
         with native_errors():
-            outcome = _Drive(strategy, problem, keys, options, checkpointer, show).run()
+            outcome = _Drive(strategy, problem, keys, options, checkpointer, show, differs).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -140,10 +150,11 @@ class _Drive:
         options: Options,
         checkpointer: Checkpointer | None,
         show: Callable[[int, str], None],
+        differs: tuple[bool, ...] | None,
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
         self._checkpointer = checkpointer
-        self._batched = keys.ndim == 1
+        self._batched: compiled.Batch = keys.ndim == 1 if differs is None else differs
         num_seeds = len(keys) if self._batched else 1
         self._next_limit = 0
         self._warned = False
@@ -321,8 +332,9 @@ class _Drive:
         self._metrics, self._diagnosis, self._mark = jax.block_until_ready(scored)
 
     def _mean(self) -> Solution:
-        mean = jax.vmap(self._strategy.mean) if self._batched else self._strategy.mean
-        return mean(self._carry.state)
+        return compiled.each_run(lambda strategy, state: strategy.mean(state), self._strategy, self._batched)(
+            self._carry.state
+        )
 
     def _run_to(self, limit: int) -> None:
         """Runs generations up to a limit of the budget."""
@@ -385,7 +397,7 @@ def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> c
     return jax.tree.map(lambda x, old: jnp.copy(x) if mesh is None else jax.device_put(x, old.sharding), carry, like)
 
 
-def _limits(limits: compiled.Limits, batched: bool) -> compiled.Limits:
+def _limits(limits: compiled.Limits, batched: compiled.Batch) -> compiled.Limits:
     return compiled.Limits(*(np.asarray(x, np.int32).reshape(-1 if batched else ()) for x in limits))
 
 
