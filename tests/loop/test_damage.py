@@ -86,7 +86,7 @@ def test_hostile_checkpoints(result, checkpoints, tmp_path):
     for write in some_hostile_files(checkpoints / NEWEST, hostile_values(sandbox)):
         write(sandbox.thing / NEWEST)
         with gathered():
-            zoo.run(SNES, BOWL, 0, checkpoint=sandbox.thing, num_generations=1, num_scores=1)
+            zoo.run(SNES, BOWL, 0, checkpoint=sandbox.thing, **BUDGET)
         sandbox.reset(NEWEST)
     sandbox.check()
 
@@ -133,6 +133,23 @@ def test_a_saved_run_takes_the_place_of_links(result, saved, tmp_path):
         result.save(sandbox.thing)
         assert zoo.load_run(sandbox.thing, BOWL, SNES).metrics == result.metrics
     sandbox.check()
+
+
+@pytest.mark.parametrize("name", ["run.json", "arrays.npz", "missing"])
+def test_a_damaged_run_is_named_before_it_is_replaced(name, result, saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    if name == "missing":
+        (tmp_path / "curve.csv").unlink()
+    else:
+        (tmp_path / name).write_bytes(b"{}")
+    with gathered() as messages:
+        result.save(tmp_path)
+    assert len(messages) == 1
+    assert f"{'curve.csv' if name == 'missing' else name} is damaged: " in messages[0]
+    assert "The run that was saved there is replaced." in messages[0]
+    with gathered() as messages:
+        result.save(tmp_path)
+    assert messages == []
 
 
 @pytest.mark.parametrize("is_killed", [True, False])

@@ -216,6 +216,8 @@ def test_mistakes():
     with pytest.raises(ValueError, match="members of structure"):
         optimizer.tell([{"x": x} for x in members], np.zeros(6))
     optimizer.tell(members, np.zeros(6))  # none of it was told
+    with pytest.raises(ValueError, match=r"max_evaluations=5 is less than one generation, population_size=6 members"):
+        zoo.Optimizer("snes", X0, population_size=6, max_evaluations=5)
     with pytest.raises(TypeError, match="GuidedES needs a surrogate gradient, which only a problem can give"):
         zoo.Optimizer("guided_es", X0)
     with pytest.raises(TypeError, match=r"already made and settings \['sigma'\]"):

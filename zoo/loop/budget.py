@@ -1,11 +1,11 @@
 """When a run ends and when it is scored."""
 
 import dataclasses
-import numbers
 from typing import Any
 
 import numpy as np
 
+from zoo.core.checks import as_count, as_scalar, check_bounds, shown
 from zoo.core.evaluation import MAX_STEPS
 from zoo.core.problem import Problem
 from zoo.loop.compiled import Limits
@@ -59,13 +59,10 @@ class Budget:
             total = problem.suggested_num_steps
         at_end_only = num_scores is None and problem.is_expensive and not needs_scores
         looks = _NUM_LOOKS if num_scores is None else num_scores
-        for name, value in ((f"num_{unit}", total), ("num_scores", looks)):
-            if not _is_whole(value) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
-        total = int(total)
-        if unit == "generations" and total > _INT32_MAX:
-            raise ValueError(f"num_generations must be at most {_INT32_MAX}, got {total}.")
-        count = min(int(looks), total)
+        total, looks = _whole(total, f"num_{unit}"), _whole(looks, "num_scores")
+        if unit == "generations":
+            as_count(total, "num_generations")  # which the program counts; steps may be more
+        count = min(looks, total)
         limits = tuple(-(-total * (k + 1) // count) for k in range(count))
         return cls(unit, limits, tuple(k + 1 == count or not at_end_only for k in range(count)))
 
@@ -93,6 +90,15 @@ class Budget:
                 f"num_{self.unit}={self.limits[-1]} leaves no room for another generation."
             )
 
+    def check_covers(self, log: Log, folder: Any) -> None:
+        """Raises a `ValueError` if the run whose checkpoint is in a folder has done more than the budget."""
+        done = int(self.done(log).max())
+        if done > self.limits[-1]:
+            raise ValueError(
+                f"The run in {folder} has done {done} {self.unit}, more than num_{self.unit}={self.limits[-1]}. Ask "
+                f"for num_{self.unit}={done} or more, or choose another folder."
+            )
+
     def limits_of_call(self, log: Log, limit: int) -> Limits:
         """Returns the limits, per seed, that one call of the compiled loop gets to come to a limit of the budget."""
         unlimited = np.full(len(log.steps), _INT32_MAX)
@@ -102,6 +108,10 @@ class Budget:
         return Limits(unlimited, np.clip(limit - log.steps, 0, MAX_STEPS), most)
 
 
-def _is_whole(value: Any) -> bool:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and float(value).is_integer()
+def _whole(value: Any, name: str) -> int:
+    """Returns a positive whole number, which may be given as a float such as 1e6."""
+    number = as_scalar(value, name)
+    check_bounds(number, name, at_least=1)
+    if not number.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {shown(value)}.")
+    return int(value)

@@ -48,6 +48,8 @@ class Checkpointer:
         self._accept_versions = accept_versions
         self._mesh = mesh
         self._lock = FolderLock(self.folder, "run(checkpoint=...)", mesh)
+        self.is_empty = True
+        """Whether the folder had no checkpoint when the block was entered."""
 
     def __enter__(self) -> Self:
         """Opens the folder.
@@ -57,7 +59,8 @@ class Checkpointer:
         """
         self._lock.__enter__()
         try:
-            if not from_first_process(self._mesh, lambda: _checkpoints(self.folder)):
+            self.is_empty = not from_first_process(self._mesh, lambda: _checkpoints(self.folder))
+            if self.is_empty:
                 self.check_writable()
         except BaseException:
             self._lock.__exit__()

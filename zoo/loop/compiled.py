@@ -55,7 +55,8 @@ class Record(NamedTuple):
     """What is recorded of each generation: `[SEGMENT]`, or `[num_seeds, SEGMENT]`."""
 
     best_fitness: jax.Array
-    mean_fitness: jax.Array
+    mean_fitness: jax.Array  # of the members whose fitness is finite
+    worst_fitness: jax.Array  # infinite where a member failed
     steps: jax.Array
     failed: jax.Array  # the share of members whose fitness is not finite
     aux: Aux  # means over the members, of what is a number
@@ -176,7 +177,7 @@ def advance(
     carry = carry._replace(steps=jnp.zeros_like(carry.steps), overshoot=jnp.zeros_like(carry.overshoot))
     fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
     aux = {name: fitness for name, x in carry.aux.items() if x.ndim == carry.steps.ndim + 1}
-    record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
+    record = Record(fitness, fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
     _, carry, record = jax.lax.while_loop(
         lambda loop: (loop[0] < SEGMENT) & jnp.any(is_active(loop[1])),
         body,
@@ -242,7 +243,8 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
         steps=carry.steps + steps,
         overshoot=carry.overshoot,
     )
-    return carry, Record(fitness[index], mean_fitness, steps, (len(fitness) - num_finite) / len(fitness), aux)
+    failed = (len(fitness) - num_finite) / len(fitness)
+    return carry, Record(fitness[index], mean_fitness, jnp.max(fitness), steps, failed, aux)
 
 
 @functools.partial(Program, repeats=False, static_argnames="batched")

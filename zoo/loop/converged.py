@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Mapping
 
 import numpy as np
+
+from zoo.core.checks import as_scalar, check_bounds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,15 +17,17 @@ class Converged:
     dimensions.
 
     Attributes:
-        tol_fun: Stop when the best fitness of the last 10 + 30 d / population size generations, and the mean fitness of
-            the last one, differ by no more than this. `zoo.Optimizer` looks at its worst fitness instead of the mean.
+        tol_fun: Stop when the best fitness of the last 10 + 30 d / population size generations, and all fitness of the
+            last one, differ by no more than this.
         tol_x: Stop when no standard deviation is above this times the largest initial one.
         stagnation: Stop when neither the best nor the mean fitness of a generation improved, in the median over 30 %,
-            over this times 120 + 30 d / population size generations.
+            over this times 120 + 30 d / population size generations. So does a search in which all members fail (their
+            fitness is NaN or infinite) that long.
         max_condition: Stop when the condition number of the search covariance is above this.
 
     Raises:
-        ValueError: If a criterion is not a finite number of at least 0, or `None`.
+        TypeError: If a criterion is neither a number nor `None`.
+        ValueError: If a criterion is negative, not finite, or a `stagnation` of 0.
 
     >>> import jax.numpy as jnp, zoo
     >>> result = zoo.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(4), sigma=1.0, stop=zoo.Converged())
@@ -40,14 +43,12 @@ class Converged:
     def __post_init__(self) -> None:
         """Checks the criteria."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None:
+            if getattr(self, field.name) is None:
                 continue
-            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not is_number or not 0 <= float(value) < math.inf or (field.name == "stagnation" and value == 0):
-                expected = "a positive number" if field.name == "stagnation" else "a number of at least 0"
-                raise ValueError(f"Converged.{field.name} must be {expected}, or None to turn it off; got {value!r}.")
-            object.__setattr__(self, field.name, float(value))
+            name = f"Converged.{field.name}"
+            value = as_scalar(getattr(self, field.name), name)
+            check_bounds(value, name, **({"above": 0} if field.name == "stagnation" else {"at_least": 0}))
+            object.__setattr__(self, field.name, value)
 
     def num_recent(self, num_dims: int, population_size: int) -> int:
         """Returns of how many recent generations `by_fitness` needs to know the fitness."""
@@ -61,7 +62,7 @@ class Converged:
 
         Args:
             best: `[num_generations]` best fitness of recent generations, the latest last.
-            mean: `[num_generations]` their mean fitness.
+            mean: `[num_generations]` their mean fitness; NaN where all members failed.
             worst: Fitness in the last generation that is furthest from the best; infinite if a member failed.
             num_dims: Dimensions of the search.
             population_size: Members of a generation.
@@ -77,6 +78,7 @@ class Converged:
         if window is not None and len(best) >= window:
             third = math.ceil(0.3 * window)
             curves = np.stack([best[-window:], mean[-window:]])
+            curves = np.where(np.isnan(curves), np.inf, curves)  # or a search in which all fails would never end
             if np.all(np.median(curves[:, -third:], axis=1) >= np.median(curves[:, :third], axis=1)):
                 reasons["stagnation"] = f"no improvement in {window} generations"
         return reasons
@@ -125,14 +127,13 @@ class Watch:
         """Returns the criterion that a run meets; `None`: there is none.
 
         Args:
-            recent: `best_fitness`, `mean_fitness` and `failed` of recent generations.
+            recent: `best_fitness`, `mean_fitness` and `worst_fitness` of recent generations.
             largest_std: The largest standard deviation of the search.
             initial_std: What it was at first.
             condition_number: That of the search covariance.
         """
-        best, mean, failed = (recent[name] for name in ("best_fitness", "mean_fitness", "failed"))
-        worst = mean[-1] if failed[-1] == 0 else math.inf
-        reasons = self._stop.by_fitness(best, mean, worst, *self._sizes)
+        best, mean, worst = (recent[name] for name in ("best_fitness", "mean_fitness", "worst_fitness"))
+        reasons = self._stop.by_fitness(best, mean, float(worst[-1]), *self._sizes)
         return next(iter(reasons | self._stop.by_spread(largest_std, initial_std, condition_number)), None)
 
 

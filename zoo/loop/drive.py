@@ -33,6 +33,7 @@ from zoo.loop.provenance import describe_key, describe_value
 _MAX_IDLE = 1000  # generations that spend no step before a budget in steps is called hopeless
 _LOOK_EVERY = 100  # generations between two looks at whether a search has converged
 _MIN_FLAT = 10  # generations of one fitness before there is a warning
+_MAX_LISTED = 10  # seeds named in a message
 _CONVERGED = 1e-3  # of the first sigma, where one fitness for all is what a search comes to
 
 
@@ -77,11 +78,14 @@ class Options:
         solution: The initial solution; `None`: the problem's.
         start: The carry and the log of a run of one seed that it goes on from; `None`: it begins.
         callback: Called at each limit of the budget with a `Progress`; a true return value stops the run.
-        began: Called when the run begins or goes on: a checkpoint that is there is its own.
+        began: Called when the run begins (before it is compiled, so that an interrupted compilation leaves a run to go
+            on with) or goes on (after the checkpoint that is there has been found to be its own).
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved; the memory of
             the carry is reused afterwards.
         checkpoint: The folder where progress is saved, and found.
         accept_versions: Whether to go on from a checkpoint of another version of the zoo or of JAX.
+        may_be_longer: Whether a checkpoint that has done more than the budget is returned as it is. Otherwise it is
+            refused.
         progress: The title of a progress bar; `None`: there is none.
         mesh: The devices that populations are split over. Where several processes share it, all of them drive the same
             run: each is handed what comes of it, the first writes checkpoints and shows progress.
@@ -97,6 +101,7 @@ class Options:
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
     checkpoint: str | pathlib.Path | None = None
     accept_versions: bool = False
+    may_be_longer: bool = False
     progress: str | None = None
     mesh: Mesh | None = None
 
@@ -146,13 +151,15 @@ class _Drive:
         self._batched = keys.ndim == 1
         num_seeds = len(keys) if self._batched else 1
         self._next_limit = 0
-        self._warned = False
+        self._warned: set[str] = set()
         self._generation_steps = problem.generation_steps(strategy.population_size or 0)
         self._check_room(self._generation_steps or 0)
         self._stopped_by = [""] * num_seeds
+        if checkpointer is not None and checkpointer.is_empty:
+            self._begin()
         self._compile(keys)
         self._log = Log(num_seeds, self._aux)
-        self._log.add_score(self._metrics, self._diagnosis, np.ones(num_seeds, bool))
+        self._add_score(np.ones(num_seeds, bool))
         self._go_on()
 
     def run(self) -> Outcome:
@@ -161,8 +168,7 @@ class _Drive:
         if self._next_limit < num_limits and not self._is_done.all():  # or nothing is written
             if self._checkpointer is not None:
                 self._checkpointer.check_writable()
-            if self._options.began is not None and is_first_process(self._options.mesh):
-                self._options.began()
+            self._begin()
         while self._next_limit < num_limits and not self._is_done.all():
             self._next_limit += 1
             self._segment(self._next_limit - 1)
@@ -180,6 +186,10 @@ class _Drive:
             compile_seconds=self._compile_seconds,
             stopped_by=[reason or "budget" for reason in self._stopped_by],
         )
+
+    def _begin(self) -> None:
+        if self._options.began is not None and is_first_process(self._options.mesh):
+            self._options.began()
 
     @property
     def _is_stopped(self) -> np.ndarray:
@@ -237,6 +247,8 @@ class _Drive:
             self._carry = _placed(carry, self._carry, self._options.mesh)
         elif self._checkpointer is not None and (restored := self._restored(self._checkpointer)) is not None:
             (self._carry, self._mark), self._log, meta = restored
+            if not self._options.may_be_longer:
+                budget.check_covers(self._log, self._options.checkpoint)
             generation = self._log.generations.max()
             line = f"goes on from generation {generation} in {self._options.checkpoint}/, saved {meta['date'][:10]}"
             say(line, show=self._options.progress is not None and is_first_process(self._options.mesh))
@@ -274,6 +286,7 @@ class _Drive:
         if options.budget.is_scored[number] or self._is_done.all():
             self._score_if_advanced()
         self._show(int(options.budget.done(log).min()), _status(log, self._problem.headline))
+        self._warn_if_failing()
         self._warn_if_flat()
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
             self._stop(np.ones(len(self._stopped_by), bool), "callback")
@@ -283,9 +296,34 @@ class _Drive:
             meta |= {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
             self._checkpointer.save(int(log.generations.max()), (self._carry, self._mark), log.record(), meta)
 
+    def _warn(self, name: str, message: str) -> None:
+        """Warns, once in a run for each name."""
+        if name not in self._warned:
+            self._warned.add(name)
+            pair = f"{type(self._strategy).__name__} on {type(self._problem).__name__}: " if self._batched else ""
+            warnings.warn(pair + message, RuntimeWarning, stacklevel=3)
+
+    def _seeds(self, seeds: np.ndarray) -> str:
+        """Returns which seeds of several a message is about; of one run nothing."""
+        return f" of {_listed(seeds)} (of {len(seeds)})" if self._batched else ""
+
+    def _warn_if_failing(self) -> None:
+        """Warns once where no member has had a finite fitness for many generations."""
+        log = self._log
+        since = log.failing_since()
+        is_failing = log.generations - since >= _MIN_FLAT
+        if is_failing.any():
+            first = int(np.flatnonzero(is_failing)[0])
+            self._warn(
+                "failing",
+                f"The fitness of every member{self._seeds(is_failing)} has been NaN or infinite since generation "
+                f"{since[first]}, and the run is at {log.generations[first]}: the strategy learns nothing. Look at the "
+                "problem, or start from another solution or with a smaller sigma.",
+            )
+
     def _warn_if_flat(self) -> None:
         """Warns once where fitness never told members apart, or does so no more though they still are apart."""
-        if self._warned or self._is_stopped.all():
+        if self._is_stopped.all():
             return
         log, budget = self._log, self._options.budget
         since, generation = log.flat_since(), int(log.generations.min())
@@ -295,14 +333,12 @@ class _Drive:
         has_converged = is_stale or sigma[-1] <= _CONVERGED * sigma[0]
         if generation - since < _MIN_FLAT or not (since == 0 or (is_early and not has_converged)):
             return
-        self._warned = True
         fitness = log.history(0)["best_fitness"][-1]
-        warnings.warn(
+        self._warn(
+            "flat",
             f"All members have had the same fitness, {fitness:.7g}, since generation {since}, and the run is at "
             f"{generation}: the strategy has nothing to go by. If this is not the goal, look at the problem, or search "
             "with a larger sigma; if it is, target=... ends the run there.",
-            RuntimeWarning,
-            stacklevel=2,
         )
 
     def _score_if_advanced(self) -> None:
@@ -311,10 +347,23 @@ class _Drive:
         if not advanced.any():
             return
         self._score_carry()
-        self._log.add_score(self._metrics, self._diagnosis, advanced)
+        self._add_score(advanced)
         self._stop(self._reached(), "target")
         if self._options.observe is not None:
             self._options.observe(self._carry, self._metrics)
+
+    def _add_score(self, advanced: np.ndarray) -> None:
+        """Adds the latest score to the log, and warns once if it is NaN."""
+        self._log.add_score(self._metrics, self._diagnosis, advanced)
+        headline = self._problem.headline
+        is_nan = advanced & np.isnan(np.ravel(self._metrics[headline]))
+        if is_nan.any():
+            generation = self._log.generations[np.flatnonzero(is_nan)[0]]
+            self._warn(
+                "score",
+                f"The score of the mean{self._seeds(is_nan)} at generation {generation}, {headline!r}, is NaN. The "
+                "search goes on by the fitness of its members. Look at what the problem computes for the mean.",
+            )
 
     def _score_carry(self) -> None:
         scored = self._score(self._carry, before=self._mark)
@@ -336,14 +385,27 @@ class _Drive:
             carry, record = jax.block_until_ready(self._advance(self._carry, _limits(limits, self._batched)))
             self._carry = carry
             log.add_generations(record, carry, time.perf_counter() - clock)
-            if (log.overshoot > 0).any() and not log.generations.all():
-                self._check_room(int(log.overshoot.max()))
+            self._check_first_generations()
             self._stop_if_converged()
             if budget.unit == "steps" and log.idle >= _MAX_IDLE:
                 raise ValueError(
                     f"The last {log.idle} generations spent no problem step, so a budget in steps would never end. "
                     "Give a budget in generations."
                 )
+
+    def _check_first_generations(self) -> None:
+        """Raises if the budget had no room for the first generation of any seed, warns if of some."""
+        log = self._log
+        has_none = (log.overshoot > 0) & (log.generations == 0)
+        if has_none.all():
+            self._check_room(int(log.overshoot.max()))
+        if has_none.any():
+            self._warn(
+                "room",
+                f"num_steps={self._options.budget.limits[-1]} leaves no room for the first generation"
+                f"{self._seeds(has_none)}, which spends up to {log.overshoot[has_none].max()} problem steps. There the "
+                "result is the initial solution. Give a larger budget, or a smaller population_size.",
+            )
 
     def _stop_if_converged(self) -> None:
         watch, log = self._watch, self._log
@@ -365,6 +427,14 @@ class _Drive:
         scores = np.array([self._log.metrics(seed)[headline] for seed in range(len(self._stopped_by))], dtype)
         goal = np.asarray(target, dtype)
         return scores >= goal if self._problem.maximize else scores <= goal
+
+
+def _listed(seeds: np.ndarray) -> str:
+    """Returns the indices of some seeds, not all of them if there are many."""
+    indices = np.flatnonzero(seeds).tolist()
+    names = ", ".join(map(str, indices[:_MAX_LISTED]))
+    more = f" and {len(indices) - _MAX_LISTED} more" if len(indices) > _MAX_LISTED else ""
+    return f"{'seed' if len(indices) == 1 else 'seeds'} {names}{more}"
 
 
 def _placed(carry: compiled.Carry, like: compiled.Carry, mesh: Mesh | None) -> compiled.Carry:

@@ -79,7 +79,7 @@ def _read_run(
         problem=made_problem,
         key=key,
         **_read_trees(folder, digests, like, key),
-        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "steps", "failed"}),
+        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "worst_fitness", "steps", "failed"}),
         scores=read_curve("curve.csv", {*NOT_METRICS, *metrics}),
         metrics=metrics,
         **dict(zip(("best_fitness", "seconds", "compile_seconds", "overshoot", "stopped_by"), values, strict=True)),

@@ -1,6 +1,6 @@
 """What the host knows about a run: how far it is, its history and its scores."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ NOT_METRICS = (*CLOCK, *Diagnosis._fields)
 """The columns of a score curve that are not metrics."""
 
 
-_HISTORY = ("best_fitness", "mean_fitness", "steps", "failed")
+_HISTORY = ("best_fitness", "mean_fitness", "worst_fitness", "steps", "failed")
 """What the history has a row of, besides the means of what a problem says of its members."""
 
 
@@ -127,15 +127,26 @@ class Log:
         """Returns the generation since which all members of all runs have had one fitness, to single precision."""
         return max(self._flat_since(seed) for seed in range(len(self._history)))
 
+    def failing_since(self) -> np.ndarray:
+        """Returns, per seed, the generation since which no member has had a finite fitness."""
+        failed = self._rows.index("failed")
+        return np.array([self._since(seed, lambda block: block[failed] == 1) for seed in range(len(self._history))])
+
     def _flat_since(self, seed: int) -> int:
-        since = int(self.generations[seed])
-        for block in reversed(self._history[seed]):  # back to the last that was not
+        def is_flat(block: np.ndarray) -> np.ndarray:
             best, mean = block[:2]
             latest = self._history[seed][-1][0, -1]
-            differs = ~(np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) | (best != latest)
-            since -= len(best)
-            if differs.any():
-                return since + int(np.flatnonzero(differs)[-1]) + 1
+            return (np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) & (best == latest)
+
+        return self._since(seed, is_flat)
+
+    def _since(self, seed: int, holds: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Returns the generation of a seed since which something has held; `holds` says where, in a block."""
+        since = int(self.generations[seed])
+        for block in reversed(self._history[seed]):  # back to the last generation where it did not
+            since -= block.shape[1]
+            if len(others := np.flatnonzero(~holds(block))):
+                return since + int(others[-1]) + 1
         return since
 
     def record(self) -> dict[str, np.ndarray]:

@@ -59,7 +59,8 @@ class Optimizer:
         strategy: A strategy, its id, or a dictionary of its id and settings.
         solution: The initial solution: an array, or a pytree of arrays.
         seed: Of the random numbers.
-        max_evaluations: Stop after so many.
+        max_evaluations: Stop after the generation in which this many members have been told. That may be up to
+            `population_size - 1` more. At least `population_size`.
         target: Stop when a member has had at most this fitness.
         stop: Stop when the search has converged; `None`: never. It does not stop strategies that start over by
             themselves, such as `ipop`. All but `tol_fun` is looked at in every tenth generation.
@@ -67,7 +68,8 @@ class Optimizer:
 
     Raises:
         TypeError: If the strategy needs a surrogate gradient, solution or seed are none, or a setting is unknown.
-        ValueError: If a setting is invalid, or the solution is not finite.
+        ValueError: If a setting is invalid, the solution is not finite, or `max_evaluations` is less than one
+            generation.
     """
 
     @jax.transfer_guard("allow")
@@ -98,6 +100,7 @@ class Optimizer:
         with self._precision():
             solution = check_start(solution)
             self.strategy = strategy.for_solution(solution)
+            self._check_max_evaluations()
             self._key = np.asarray(jax.random.key_data(jax.random.key(check_seed(seed, "seed"))))
             self._search = _start(self.strategy, self._key, solution)
             self._initial_std, _ = map(float, compiled.spread(self.strategy, self._search.told))
@@ -207,6 +210,14 @@ class Optimizer:
         name, count = type(self.strategy).__name__, self.num_evaluations
         return f"<Optimizer: {name}, {count} evaluations, best fitness {self.best_fitness:.6g}>"
 
+    def _check_max_evaluations(self) -> None:
+        if self._max_evaluations is not None and self._max_evaluations < self.population_size:
+            raise ValueError(
+                f"max_evaluations={self._max_evaluations} is less than one generation, "
+                f"population_size={self.population_size} members. Give a larger max_evaluations, or a smaller "
+                "population_size."
+            )
+
     def _precision(self) -> Any:
         return jax.enable_x64(True) if self._is_double else contextlib.nullcontext()
 
@@ -251,7 +262,8 @@ class Optimizer:
         if lowest < self.best_fitness:
             self.best_fitness = lowest
             self.best = jax.tree.unflatten(self._structure, [x[index].copy() for x in told])
-        self._recent.append((lowest, float(fitness.mean())))
+        finite = fitness[np.isfinite(fitness)]
+        self._recent.append((lowest, float(finite.mean()) if len(finite) else math.nan))  # as a run records them
         self.stop_reasons = self._reasons(fitness)
 
     def _reasons(self, fitness: np.ndarray) -> dict[str, str]:

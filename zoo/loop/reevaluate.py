@@ -19,7 +19,8 @@ class Reevaluation(NamedTuple):
     Attributes:
         solution: The solution.
         fitness: Its mean fitness.
-        standard_error: Of the mean fitness; 0 where fitness is not noisy.
+        standard_error: Standard error of the mean fitness; 0 where fitness is not noisy. NaN if the solution was
+            evaluated once, or if a value was NaN or infinite.
         name: What it is, such as `"mean"`.
     """
 
@@ -44,7 +45,7 @@ def reevaluate(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates.values())
     fitness = np.asarray(_fitness(problem, problem_state, stacked, key, number=number), np.float64)
     fitness = np.where(np.isnan(fitness), np.inf, fitness)
-    errors = [np.std(x, ddof=1) / np.sqrt(number) if number > 1 and np.isfinite(x).all() else 0.0 for x in fitness]
+    errors = [np.std(x, ddof=1) / np.sqrt(number) if number > 1 and np.isfinite(x).all() else np.nan for x in fitness]
     rows = zip(candidates.items(), fitness.mean(axis=1), errors, strict=True)
     found = [Reevaluation(solution, float(mean), float(error), name) for (name, solution), mean, error in rows]
     return sorted(found, key=lambda each: each.fitness)

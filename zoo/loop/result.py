@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import pathlib
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jax
@@ -18,7 +20,7 @@ from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive
 from zoo.loop.compiled import Carry
-from zoo.loop.files import as_folder, write_parts
+from zoo.loop.files import DamagedError, as_folder, below, damage_of, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
@@ -36,6 +38,11 @@ TREES: tuple[str, ...] = ("mean", "best_solution", "best_aux", "aux", "state", "
 class RunResult:
     """The outcome of `run`.
 
+    Fitness is what the strategy minimises, so lower is always better. Scores are what the problem reports, and its
+    `maximize` says whether a higher headline score is better. So where a return or an accuracy is maximised, fitness
+    has another sign or another scale than the score: in `rl/*` the fitness of a member is minus the return of its
+    episodes. Fitness is measured on the members, with the noise of the search; a score on the mean, on held-out data.
+
     Attributes:
         strategy: The strategy that ran, open settings filled in.
         problem: The problem it ran on.
@@ -49,9 +56,10 @@ class RunResult:
         state: Final state of the strategy.
         problem_state: Final state of the problem, with the statistics it gathered.
         metrics: The final score of `mean`, by name.
-        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness`, the
-            share of members that `failed` (their fitness is not finite), and means over the members of the numbers that
-            the problem says of each beside its fitness, `aux/<name>`.
+        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness` (of the
+            members whose fitness is finite), `worst_fitness` (infinite if a member failed), the share of members that
+            `failed` (their fitness is not finite), and means over the members of the numbers that the problem says of
+            each beside its fitness, `aux/<name>`.
         scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, the metrics, and how the search
             is doing: `sigma` (root mean square of the standard deviations that are not zero), `step_norm` (Euclidean
             distance of the mean from that of the last scoring, over the generations between) and `condition_number` (of
@@ -98,12 +106,21 @@ class RunResult:
         """Problem steps spent."""
         return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
 
+    @property
+    def failed(self) -> float:
+        """The share of all members that failed: their fitness was NaN or infinite."""
+        shares = self.history["failed"]
+        return float(shares.mean()) if len(shares) else 0.0
+
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
+        direction = "higher" if self.problem.maximize else "lower"
+        failed = f"  {100 * self.failed:.3g} % of members failed\n" if self.failed else ""
         return (
             f"<RunResult: {type(self.strategy).__name__} on {type(self.problem).__name__}; ended by {self.stopped_by}\n"
-            f"  score of the mean: {scores}\n"
-            f"  best fitness of a member: {self.best_fitness:.6g}\n"
+            f"  score of the mean: {scores} ({direction} {self.problem.headline} is better)\n"
+            f"  best fitness of a member: {self.best_fitness:.6g} (lower is better)\n"
+            f"{failed}"
             f"  {self.num_generations} generations, {self.num_steps:,} steps, {self.seconds:.2f} s\n"
             f"  mean: {short(self.mean)}>"
         )
@@ -159,7 +176,8 @@ class RunResult:
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves solutions, states, curves and settings to a folder; `zoo.load_run` reads them back.
 
-        What is there is replaced as a whole: at any moment there is the old run or this one.
+        What is there is replaced as a whole: at any moment there is the old run or this one. A warning names a saved
+        run that is damaged before it is replaced.
 
         Raises:
             ValueError: If the folder cannot be written, or another process is using it.
@@ -188,7 +206,25 @@ class RunResult:
         parts = {name: functools.partial(_write_text, text) for name, text in frames.items()}
         with FolderLock(folder, "RunResult.save") as lock:
             lock.check_writable()
+            _warn_if_damaged(folder)
             write_parts(folder, "run.json", facts, {**parts, ARRAYS: archive(trees)})
+
+
+def _warn_if_damaged(folder: pathlib.Path) -> None:
+    """Warns if the saved run in a folder is damaged: it may be what somebody wanted to look at."""
+
+    def open_all(_facts: dict[str, Any], digests: Mapping[str, str]) -> None:
+        with damage_of(folder / "run.json"):
+            for name, digest in digests.items():
+                with opened(below(folder, name), digest):
+                    pass
+
+    try:
+        read_parts(folder, "run.json", open_all)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        warnings.warn(f"{error} The run that was saved there is replaced.", stacklevel=3)
 
 
 def _write_text(text: str, file: BinaryIO) -> None:
