@@ -16,6 +16,7 @@ import zoo
 from tests.faults import Sandbox, damages, files_of, gathered, hostile_values, read_only, snapshot, some_hostile_files
 from tests.loop.examples import BOWL, BUDGET, SNES, assert_same_run
 from zoo.loop.archive import archive, load_archive
+from zoo.loop.call import load_call, save_call
 from zoo.loop.files import DamagedError, beside, read_json, remove, write_file, write_json, write_parts
 from zoo.loop.lock import FolderLock, UnwritableError
 
@@ -150,6 +151,18 @@ def test_a_damaged_run_is_named_before_it_is_replaced(name, result, saved, tmp_p
     with gathered() as messages:
         result.save(tmp_path)
     assert messages == []
+
+
+def test_a_damaged_call_is_named_before_it_is_replaced(checkpoints, tmp_path):
+    call = (checkpoints / "call.json").read_bytes()
+    (tmp_path / "call.json").write_bytes(call[:-9])
+    with gathered() as messages:
+        save_call(tmp_path, load_call(checkpoints)[0])
+        save_call(tmp_path, load_call(checkpoints)[0])
+    assert len(messages) == 1
+    assert "call.json is damaged: " in messages[0]
+    assert "It is written again." in messages[0]
+    assert (tmp_path / "call.json").read_bytes() == call
 
 
 @pytest.mark.parametrize("is_killed", [True, False])

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -66,10 +67,13 @@ def make_call(
 def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
     """Writes a call into a folder of checkpoints, if it is not there: nothing is written where a run is finished."""
     path = pathlib.Path(folder) / _FILE
+    there = None
     try:
         there = read_json(path)
-    except (FileNotFoundError, DamagedError):
-        there = None
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        warnings.warn(f"{error} It is written again.", stacklevel=2)
     if there != json.loads(json.dumps(call)):
         write_json(path, call)
 
