@@ -309,6 +309,8 @@ class _Drive:
 
     def _warn_if_failing(self) -> None:
         """Warns once where no member has had a finite fitness for many generations."""
+        if "failing" in self._warned:
+            return
         log = self._log
         since = log.failing_since()
         is_failing = log.generations - since >= _MIN_FLAT
@@ -323,7 +325,7 @@ class _Drive:
 
     def _warn_if_flat(self) -> None:
         """Warns once where fitness never told members apart, or does so no more though they still are apart."""
-        if self._is_stopped.all():
+        if "flat" in self._warned or self._is_stopped.all():
             return
         log, budget = self._log, self._options.budget
         since, generation = log.flat_since(), int(log.generations.min())
