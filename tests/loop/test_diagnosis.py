@@ -25,7 +25,7 @@ def test_diagnosis_of_a_run():
     np.testing.assert_allclose(result.scores["condition_number"][-1], (std.max() / std.min()) ** 2, rtol=1e-5)
     last = {name: result.scores[name][-1] for name in ("sigma", "step_norm", "condition_number")}
     assert seen[-1].diagnosis == {**last, "failed": 0.0}
-    with pytest.raises(ValueError, match=r"names metrics as other columns are: \['sigma'\]"):
+    with pytest.raises(ValueError, match=r"names metrics like other columns: \['sigma'\]"):
         zoo.run(SNES, Taken(), 0, **BUDGET)
 
 

@@ -1,4 +1,4 @@
-"""When a run ends and when it is scored."""
+"""Budgets: when a run ends, and when it is scored."""
 
 import dataclasses
 from typing import Any
@@ -17,12 +17,12 @@ _NUM_LOOKS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """When a run pauses, to be looked at: at `limits[k]`, the last of which is its end.
+    """The points of a run where the host takes over, for scores, progress and checkpoints. The last one is its end.
 
     Attributes:
         unit: What the limits count, `"generations"` or `"steps"`.
-        limits: Where it pauses, in increasing order.
-        is_scored: Whether it is scored at each limit; it is at the last.
+        limits: Where the run pauses, in increasing order. It ends at the last limit.
+        is_scored: Whether the run is scored at each limit. At the last limit it always is.
     """
 
     unit: str
@@ -61,33 +61,33 @@ class Budget:
         looks = _NUM_LOOKS if num_scores is None else num_scores
         total, looks = _whole(total, f"num_{unit}"), _whole(looks, "num_scores")
         if unit == "generations":
-            as_count(total, "num_generations")  # which the program counts; steps may be more
+            as_count(total, "num_generations")  # the program counts them in 32 bits, unlike steps
         count = min(looks, total)
         limits = tuple(-(-total * (k + 1) // count) for k in range(count))
         return cls(unit, limits, tuple(k + 1 == count or not at_end_only for k in range(count)))
 
     def done(self, log: Log) -> np.ndarray:
-        """Returns how far each seed is, in the budget's unit."""
+        """Returns how much each seed has done, in the budget's unit."""
         return log.steps if self.unit == "steps" else log.generations
 
     def is_spent(self, log: Log, generation_steps: int | None) -> np.ndarray:
-        """Returns which seeds are at their end: there is no room for another generation.
+        """Returns which seeds are at their end, because the budget has no room for another generation.
 
         Args:
-            log: How far they are.
-            generation_steps: Problem steps of a generation, if they are known beforehand.
+            log: How much each seed has done.
+            generation_steps: Problem steps of a generation. `None` if only an evaluation tells.
         """
         if self.unit == "generations":
             return log.generations >= self.limits[-1]
         return (log.overshoot > 0) | (log.steps + (generation_steps or 1) > self.limits[-1])
 
     def check_left(self, log: Log, generation_steps: int | None) -> None:
-        """Raises a `ValueError` if a run to go on from has spent the budget."""
+        """Raises a `ValueError` if the run that `start` names has spent the budget already."""
         done = int(self.done(log).max())
         if self.is_spent(log, generation_steps).all():
             raise ValueError(
-                f"The run to start from has done {done} {self.unit}, and a budget counts from its beginning: "
-                f"num_{self.unit}={self.limits[-1]} leaves no room for another generation."
+                f"The run to start from has done {done} {self.unit}, and the budget counts from its beginning: "
+                f"num_{self.unit}={self.limits[-1]} leaves no room for another generation. Give a larger budget."
             )
 
     def check_covers(self, log: Log, folder: Any) -> None:
@@ -100,7 +100,7 @@ class Budget:
             )
 
     def limits_of_call(self, log: Log, limit: int) -> Limits:
-        """Returns the limits, per seed, that one call of the compiled loop gets to come to a limit of the budget."""
+        """Returns the limits, per seed, for a call of the compiled loop that runs up to `limit` of the budget."""
         unlimited = np.full(len(log.steps), _INT32_MAX)
         if self.unit == "generations":
             return Limits(np.full(len(log.steps), limit), unlimited, unlimited)

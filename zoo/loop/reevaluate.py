@@ -1,4 +1,4 @@
-"""Evaluates solutions again: where fitness is noisy, the lowest that a member ever had is that of the luckiest."""
+"""Evaluates solutions again, because the lowest noisy fitness of a search belongs to the luckiest member."""
 
 import functools
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ class Reevaluation(NamedTuple):
 
     Attributes:
         solution: The solution.
-        fitness: Its mean fitness.
+        fitness: Mean fitness of the solution.
         standard_error: Standard error of the mean fitness; 0 where fitness is not noisy. NaN if the solution was
             evaluated once, or if a value was NaN or infinite.
-        name: What it is, such as `"mean"`.
+        name: Name of the solution, such as `"mean"`.
     """
 
     solution: Solution
@@ -33,14 +33,14 @@ class Reevaluation(NamedTuple):
 def reevaluate(
     problem: Problem, problem_state: Any, candidates: Mapping[str, Solution], key: jax.Array, number: int
 ) -> list[Reevaluation]:
-    """Evaluates solutions so many times each, with the same random numbers for all, and orders them, the best first.
+    """Evaluates each solution `number` times, with the same random numbers for all. Returns the best first.
 
     Args:
         problem: The problem.
-        problem_state: Its state, of which the statistics are used.
+        problem_state: State of the problem. Only its statistics are used.
         candidates: Solutions by name.
         key: JAX random key.
-        number: How many evaluations of each; whole episodes, where the problem is unrolled.
+        number: Evaluations of each solution. If the problem is unrolled, these are whole episodes.
     """
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates.values())
     fitness = np.asarray(_fitness(problem, problem_state, stacked, key, number=number), np.float64)
