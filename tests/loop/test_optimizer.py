@@ -113,7 +113,7 @@ def test_members_that_were_repaired_count_where_they_are_followed():
     assert not np.allclose(one.mean, other.mean)
     assert np.all(np.abs(one.best) <= 1)
     refuses = zoo.Optimizer("ma_es", X0, population_size=6)
-    with pytest.raises(ValueError, match="MAES goes by the noise it drew, so it must be told the members"):
+    with pytest.raises(ValueError, match="MAES uses the noise that it drew, so it must be told the members"):
         refuses.tell(np.clip(refuses.ask(), -1, 1), np.zeros(6))
 
 

@@ -97,7 +97,7 @@ class Log:
         return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in NOT_METRICS}
 
     def diagnosis(self, seed: int) -> dict[str, float]:
-        """Returns the latest diagnosis of a seed, by name, with the share of members that failed last."""
+        """Returns the latest diagnosis of a seed, by name, with the share that `failed` in the last generation."""
         scores, history = self.scores(seed), self._history[seed]
         diagnosis = {name: float(scores[name][-1]) for name in Diagnosis._fields}
         failed = history[-1][self._rows.index("failed"), -1] if history else 0.0
