@@ -12,7 +12,7 @@ from zoo.loop.compiled import Limits
 from zoo.loop.log import Log
 
 _INT32_MAX = np.iinfo(np.int32).max
-_NUM_LOOKS = 20
+_NUM_PAUSES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +44,15 @@ class Budget:
         Args:
             problem: The problem.
             num_generations: Budget in generations.
-            num_steps: Budget in problem steps, if that is `None`.
-            num_scores: How often the run is looked at and scored. `None`: it is looked at 20 times, and scored as often
-                unless the problem is expensive.
-            needs_scores: Whether scores along the way are needed, however expensive.
+            num_steps: Budget in problem steps, if `num_generations` is `None`. If both are `None`, the problem's
+                `suggested_num_steps` is used.
+            num_scores: How often the run pauses and is scored. With `None`, the run pauses 20 times. It is scored each
+                time, or at the end only if the problem is expensive.
+            needs_scores: Whether to score at each pause, also if the problem is expensive.
 
         Raises:
-            ValueError: If both budgets are given or a number is not positive.
+            TypeError: If a budget is not a number.
+            ValueError: If both budgets are given, or a budget is not a positive whole number.
         """
         if num_generations is not None and num_steps is not None:
             raise ValueError("Give one budget: num_generations or num_steps, not both.")
@@ -58,11 +60,11 @@ class Budget:
         if total is None:
             total = problem.suggested_num_steps
         at_end_only = num_scores is None and problem.is_expensive and not needs_scores
-        looks = _NUM_LOOKS if num_scores is None else num_scores
-        total, looks = _whole(total, f"num_{unit}"), _whole(looks, "num_scores")
+        pauses = _NUM_PAUSES if num_scores is None else num_scores
+        total, pauses = _whole(total, f"num_{unit}"), _whole(pauses, "num_scores")
         if unit == "generations":
             as_count(total, "num_generations")  # the program counts them in 32 bits, unlike steps
-        count = min(looks, total)
+        count = min(pauses, total)
         limits = tuple(-(-total * (k + 1) // count) for k in range(count))
         return cls(unit, limits, tuple(k + 1 == count or not at_end_only for k in range(count)))
 

@@ -89,7 +89,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         if len(text) > _MAX_BYTES:
             raise ValueError(f"it has more than {_MAX_BYTES} bytes")
         facts = json.loads(text)
-        if facts.pop("checksum") != _checksum(facts):
+        if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
             raise ValueError("its checksum does not match")
     return facts
 

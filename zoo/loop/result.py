@@ -48,8 +48,8 @@ class RunResult:
         problem: The problem that it ran on.
         key: The random key of the run.
         mean: The recommended solution, in the structure of the initial solution.
-        best_solution: The member with the lowest fitness of the run. If fitness is noisy, it was lucky: use `mean`
-            instead, or what `best` returns.
+        best_solution: The member with the lowest fitness of the run. If fitness is noisy, this is the luckiest member:
+            use `mean` instead, or what `best` returns.
         best_fitness: Fitness of `best_solution` (lower is better).
         best_aux: What else the problem reported for `best_solution`, by name. See `Problem.fitness_and_aux`.
         aux: What else the problem reported for each member of the last population, by name. Each array is
