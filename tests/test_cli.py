@@ -190,7 +190,7 @@ def test_resume_says_what_is_wrong(tmp_path):
     assert_error(call("run", "--resume", tmp_path), "run.json is damaged")
     problem = zoo.from_function(lambda x: (x**2).sum(), jax.numpy.zeros(2))
     zoo.run(search(), problem, num_generations=1).save(tmp_path)
-    assert_error(call("run", "--resume", tmp_path), "The problem of this run is no row of the registry")
+    assert_error(call("run", "--resume", tmp_path), "The problem of this run is not in the registry")
 
 
 def test_benchmark(tmp_path):

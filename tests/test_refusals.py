@@ -33,8 +33,8 @@ CALLS = {
     "target of an optimizer": (lambda: zoo.Optimizer("snes", START, target="0"), TypeError, "target must be a number"),
     "tolerance": (
         lambda: zoo.Optimizer("snes", START, stop=zoo.Converged(tol_x="0")),
-        ValueError,
-        "tol_x must be a number of at least 0",
+        TypeError,
+        "Converged.tol_x must be a number, got '0'",
     ),
     "evaluations": (lambda: zoo.Optimizer("snes", START, max_evaluations=2.5), TypeError, "a whole number, got 2.5"),
     "no evaluations": (

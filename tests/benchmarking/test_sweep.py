@@ -40,7 +40,7 @@ def found(problem):
         (zoo.space.uniform(-1, 3), (-1, 3), 1),
         (zoo.space.log_uniform(0.01, 1), (0.01, 1), 0.1),
         (zoo.space.integers(2, 6), (2, 6), 4),
-        (zoo.space.integers(4, 65, step=4, log=True), (4, 64), 16),
+        (zoo.space.integers(4, 65, step=4, log=True), (4, 64), 12),
         (zoo.space.choice(["a", "b", "c"]), ("a", "c"), "b"),
     ],
     ids=repr,

@@ -66,9 +66,10 @@ def record_runtimes(strategy: str, problem_label: str, problem: "Problem", outco
         values, goals = (
             np.asarray(x).astype(outcome.carry.best_fitness.dtype).astype(float) for x in (values, targets)
         )
+        spent = int(steps[-1]) if len(steps) else 0  # where the budget had no room for a generation
         reached = _steps_to_targets(values, steps, goals, maximize=problem.maximize)
         labels = {"strategy": strategy, "problem": problem_label, "seed": seed}
-        frames.append(pd.DataFrame({**labels, "target": targets, "steps": reached, "budget": int(steps[-1])}))
+        frames.append(pd.DataFrame({**labels, "target": targets, "steps": reached, "budget": spent}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -131,9 +131,8 @@ def sweep(
         runs = search.tune(budget, num_seeds, halving)
         ranking = Sweep(settings, runs, pd.DataFrame(columns=list(RUN_COLUMNS)), metadata).ranking
         if not ranking:
-            raise ValueError(
-                f"No setting of the sweep has a score. {next(iter(runs['error'][runs['error'] != '']), '')}"
-            )
+            errors = [error for error in runs["error"] if error]
+            raise ValueError(f"No setting of the sweep has a score: {errors[0] if errors else 'all are NaN.'}")
         test = search.test(budget, ranking, num_test_seeds)
         found = Sweep(settings, runs, test, metadata)
         if blocks is not None and folder is not None:

@@ -208,7 +208,12 @@ def _climb(
 
     checkpoint = None if there is None else there.checkpoints
     options = Options(
-        budget=budget, observe=observe, checkpoint=checkpoint, accept_versions=accept_versions, progress=title
+        budget=budget,
+        observe=observe,
+        checkpoint=checkpoint,
+        accept_versions=accept_versions,
+        may_be_longer=True,  # only the rounds asked for are returned
+        progress=title,
     )
     outcome = drive(lottery, problem, keys, options)
     solutions = jax.device_get(outcome.carry.state.solution)
