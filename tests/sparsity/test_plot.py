@@ -148,7 +148,7 @@ def test_layers_have_a_panel_per_criterion_and_a_line_per_layer(num_seeds):
     figure = plot_layers(frame)
     draw(figure)
     assert [axis.get_title() for axis in figure.axes] == ["snr", "random"]
-    assert sorted(legend(figure)) == ["all alike", *LAYERS]
+    assert sorted(legend(figure)) == ["all layers equal", *LAYERS]
     for axis in figure.axes:
         assert len(lines(axis)) == 2
         for line, layer in zip(lines(axis), LAYERS, strict=True):
