@@ -548,10 +548,10 @@ def test_where_no_sample_is_finite_the_gradient_is_zero_but_a_bad_cotangent_show
         ({"sampler": "halton"}, "sampler must be one of"),
         ({"forward": "sampled"}, "forward must be one of"),
         ({"antithetic": False, "baseline": "mean"}, "baseline must be one of"),
-        ({"num_samples": 7}, "even for antithetic pairs"),
+        ({"num_samples": 7}, "even with antithetic=True"),
         ({"num_samples": 0, "antithetic": False}, "num_samples must be positive"),
-        ({"baseline": "value"}, "any baseline cancels"),
-        ({"num_samples": 1, "antithetic": False}, "at least two samples"),
+        ({"baseline": "value"}, "it cancels in each pair"),
+        ({"num_samples": 1, "antithetic": False}, "num_samples must be at least 2"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"target_rate": 1.0}, "0 < target_rate < 1"),
         ({"num_probes": 0}, "num_probes >= 1"),
@@ -569,22 +569,22 @@ def test_settings_are_checked(settings, message):
 def test_what_is_called_is_checked(key):
     with pytest.raises(TypeError, match="expects a function"):
         zoo.smooth(3, sigma=1.0)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"x\['n'\] is int32.*Put what is not smoothed in args"):
+    with pytest.raises(TypeError, match=r"x\['n'\] is int32.*Pass what is not perturbed in args"):
         zoo.smooth(lambda x: x["a"], sigma=1.0)(key, {"a": jnp.ones(2), "n": jnp.ones(2, jnp.int32)})
-    with pytest.raises(ValueError, match="nothing to perturb"):
+    with pytest.raises(ValueError, match="x must have at least one entry"):
         zoo.smooth(lambda x: 1.0, sigma=1.0)(key, [])
     with pytest.raises(TypeError, match=r"Cast it .* wrap block and loss together"):
         zoo.smooth(jnp.argmax, sigma=1.0)(key, jnp.ones(3))
     with pytest.raises(ValueError, match="sigma must be a positive number"):
         zoo.smooth(jnp.sum, sigma=1.0)(key, jnp.ones(3), sigma=-1.0)
-    with pytest.raises(ValueError, match=r"of shape \(\), got shape \(3,\). For a sigma per example"):
+    with pytest.raises(ValueError, match=r"of shape \(\), got shape \(3,\). For one sigma per example"):
         zoo.smooth(jnp.sum, sigma=1.0)(key, jnp.ones(3), sigma=jnp.ones(3))
     with pytest.raises(ValueError, match="at most 21201 dimensions"):
         jax.grad(zoo.smooth(jnp.sum, sigma=1.0, sampler="sobol"), 1)(key, jnp.ones(30_000))
 
 
 def test_batches_are_checked(key):
-    with pytest.raises(ValueError, match="one joint draw: use batched=False"):
+    with pytest.raises(ValueError, match="or use batched=False for a scalar loss"):
         zoo.smooth(jnp.sum, sigma=1.0, batched=True)(key, jnp.ones((4, 2)))
     with pytest.raises(ValueError, match="same leading axis"):
         zoo.smooth(lambda x: x[0], sigma=1.0, batched=True)(key, (jnp.ones(4), jnp.ones(3)))

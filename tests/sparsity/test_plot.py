@@ -239,7 +239,10 @@ def test_a_score_that_is_not_finite_leaves_a_gap():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plot_ladder(make_ladder(1), metric="return", maximize=True), r"no metric 'return' .*accuracy"),
+        (
+            lambda: plot_ladder(make_ladder(1), metric="return", maximize=True),
+            r"metric must be one of .*accuracy.* got 'return'",
+        ),
         (lambda: plot_ladder(make_layers(1), metric="loss", maximize=True), r"columns .*\['metric', 'value'\] missing"),
         (lambda: plot_ladder(pd.concat([make_ladder(1)] * 2), metric="loss", maximize=True), r"one row per seed, crit"),
         (lambda: plot_layers(make_ladder(1)), r"\['layer', 'layer_kept'\] missing"),
@@ -247,9 +250,12 @@ def test_a_score_that_is_not_finite_leaves_a_gap():
         (lambda: plot_layers(pd.concat([make_layers(1)] * 2)), r"one row per seed, criterion, round, layer"),
         (
             lambda: plot_interpolation({}, metric="loss", maximize=True),
-            r"plot_interpolation expects at least one frame",
+            r"plot_interpolation expects a dictionary of at least one frame",
         ),
-        (lambda: plot_flatness({}, metric="loss", maximize=True), r"plot_flatness expects at least one frame"),
+        (
+            lambda: plot_flatness({}, metric="loss", maximize=True),
+            r"plot_flatness expects a dictionary of at least one frame",
+        ),
         (lambda: plot_flatness({"es": make_ladder(1)}, metric="loss", maximize=True), r"\['sigma', 'sample'\] missing"),
     ],
 )

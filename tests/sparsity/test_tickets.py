@@ -136,11 +136,15 @@ def test_a_ticket_is_its_seed_and_round():
 @pytest.mark.parametrize(
     ("criterion", "where", "message"),
     [
-        ("magnitude", {}, "No tickets by 'magnitude'; there are those by 'snr', 'random'"),
-        ("snr", {"seed": 2}, "No ticket of seed 2 and round -1; there are 2 seeds and 3 rounds, counted from 0"),
-        ("snr", {"seed": -1}, "No ticket of seed -1 and round -1"),
-        ("snr", {"round": 3}, "No ticket of seed 0 and round 3"),
-        ("snr", {"round": -4}, "No ticket of seed 0 and round -4"),
+        ("magnitude", {}, "criterion must be one of 'snr', 'random', got 'magnitude'"),
+        (
+            "snr",
+            {"seed": 2},
+            "There is no ticket with seed 2 and round -1. There are 2 seeds and 3 rounds, counted from 0",
+        ),
+        ("snr", {"seed": -1}, "There is no ticket with seed -1 and round -1"),
+        ("snr", {"round": 3}, "There is no ticket with seed 0 and round 3"),
+        ("snr", {"round": -4}, "There is no ticket with seed 0 and round -4"),
     ],
 )
 def test_there_is_no_such_ticket(criterion, where, message):
@@ -203,7 +207,7 @@ def test_of_another_network(tmp_path):
     make_tickets(Sheet()).save(tmp_path / "sheets")
     make_tickets(Shifted()).ticket("snr").save(tmp_path / "one")
     make_ticket(Sheet()).save(tmp_path / "sheet")
-    message = r"another network: the problem has \w+ of shapes .* Load them with the problem"
+    message = r"another network: the problem's \w+ has shapes .* Load them with the problem"
     for load, name in ((zoo.load_tickets, "all"), (zoo.load_ticket, "one")):
         for problem in (Shifted(num_rows=5), Sheet(), DIGITS):
             with pytest.raises(ValueError, match=message):

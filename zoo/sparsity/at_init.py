@@ -218,7 +218,7 @@ def _schedule(size: int, num_kept: int, num_iterations: int) -> jax.Array:
 def _check_settings(kept: Any, criterion: Any, **counts: Any) -> None:
     is_number = isinstance(kept, numbers.Real) and not isinstance(kept, bool)
     if not is_number or not 0 < float(kept) <= 1:
-        raise ValueError(f"kept must be a fraction of the prunable weights in (0, 1], got {kept!r}.")
+        raise ValueError(f"kept must be a fraction in (0, 1] of the prunable weights, got {kept!r}.")
     if criterion not in get_args(Criterion):
         raise ValueError(f"criterion must be one of {', '.join(get_args(Criterion))}, got {criterion!r}.")
     for name, count in counts.items():

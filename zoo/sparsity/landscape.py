@@ -233,7 +233,7 @@ def _checked_mask(mask: Mask, solution: Solution) -> Mask:
     check_structure("mask", mask, solution)
     dtypes = {str(getattr(m, "dtype", type(m).__name__)) for m in jax.tree.leaves(mask)}
     if dtypes != {"bool"}:
-        raise TypeError(f"`mask` must hold booleans, true where a weight is kept, got {sorted(dtypes)}.")
+        raise TypeError(f"mask must hold booleans, true where a weight is kept, got {sorted(dtypes)}.")
     return jax.tree.map(jnp.asarray, mask)
 
 
