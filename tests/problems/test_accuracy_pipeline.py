@@ -133,5 +133,7 @@ def test_wrong_settings():
         pipeline(smoothing=0)
     flat = zoo.make_problem("supervised/digits", hidden=(2,))
     flat = flat.replace(train_inputs=flat.train_inputs.reshape(-1, 64))
-    with pytest.raises(ValueError, match=r"must be \[n, height, width, channels\], got \(1437, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"must have images \[n, height, width, channels\] as inputs, got shape \(1437, 64\)"
+    ):
         pipeline(task=flat)

@@ -209,7 +209,11 @@ def test_networks_are_equal_by_value():
     ("settings", "error", "message"),
     [
         ({"network": "resnet"}, ValueError, r"network must be 'mlp', 'linear', 'cnn' or a network of your own"),
-        ({"network": apply_linear}, TypeError, r"needs init\(key, inputs\) and apply\(params, inputs\).*Got function"),
+        (
+            {"network": apply_linear},
+            TypeError,
+            r"must have init\(key, inputs\) and apply\(params, inputs\).*Got function",
+        ),
         ({"network": None}, TypeError, r"FunctionNetwork\(init, apply\). Got NoneType"),
         ({"activation": "swish"}, ValueError, r"activation must be one of relu, tanh, gelu, silu, got 'swish'"),
         ({"hidden": (4, 0)}, ValueError, r"hidden must be positive whole numbers, one per layer, got \(4, 0\)"),
