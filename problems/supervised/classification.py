@@ -45,8 +45,8 @@ class Classification(Problem):
                 continue  # a placeholder
             if inputs.shape[:1] != labels.shape:
                 raise ValueError(
-                    f"Classification needs one label per input, got {part}_inputs of shape {inputs.shape} and "
-                    f"{part}_labels of shape {labels.shape}."
+                    f"Classification needs one label per input, got {part}_inputs {inputs.shape} and {part}_labels "
+                    f"{labels.shape}."
                 )
 
     def hold_out(self, fraction: float) -> tuple[Self, Self]:
