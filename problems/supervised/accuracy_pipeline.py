@@ -29,25 +29,27 @@ SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 class AccuracyPipeline(Problem):
     """The error of a vote over five views of an image, each classified by an argmax.
 
+    The surrogate gradient with respect to the logits comes from one of these estimators:
+
+    - `"smooth"`: ES on the views' logits, separately for each image (`zoo.smooth`, leave-one-out baseline). The logits
+      of each image are divided by their standard deviation. The vote does not depend on this scale, and the noise can
+      then change the vote of every image.
+    - `"straight_through"`: both argmaxes have the identity as backward pass, the first one after a softmax.
+    - `"score_function"`: draws classes from the softmax and uses REINFORCE with a leave-one-out baseline.
+    - `"perturbations"`: `optax.perturbations` on the same logits as `"smooth"`, with one joint draw of noise for the
+      batch.
+    - `"cross_entropy"`: the gradient of the cross-entropy of the views' mean logits, a smooth loss that replaces the
+      accuracy.
+
     Attributes:
         task: A classification problem with images as inputs, `[n, height, width, channels]`. It is a problem, the id of
             a supervised problem, or a dictionary of such an id and settings. A task by id is made with `hidden`.
         hidden: Units of each hidden layer of the network, for a task by id.
         batch_size: Training images per evaluation, drawn with replacement.
-        estimator: Estimator of the surrogate gradient with respect to the logits:
-
-            - `"smooth"`: ES on the views' logits, separately for each image (`zoo.smooth`, leave-one-out baseline). The
-              logits of each image are divided by their standard deviation. The vote does not depend on this scale, and
-              the noise can then change the vote of every image.
-            - `"straight_through"`: both argmaxes have the identity as backward pass, the first one after a softmax.
-            - `"score_function"`: draws classes from the softmax and uses REINFORCE with a leave-one-out baseline.
-            - `"perturbations"`: `optax.perturbations` on the same logits as `"smooth"`, with one joint draw of noise
-              for the batch.
-            - `"cross_entropy"`: the gradient of the cross-entropy of the views' mean logits, a smooth loss that
-              replaces the accuracy.
+        estimator: Estimator of the surrogate gradient, one of the list above.
         smoothing: Standard deviation of the noise on the logits, in units of the standard deviation of an image's
             logits (smooth, perturbations).
-        num_samples: Samples per image and gradient, at least 2 (smooth, score_function, perturbations).
+        num_samples: Samples per image and gradient (smooth, score_function, perturbations).
     """
 
     task: str | dict[str, Any] | Problem = leaf(default="supervised/digits")

@@ -57,7 +57,7 @@ def lottery_tickets(
 ) -> Tickets:
     """Finds lottery tickets: trains, prunes and rewinds in rounds, with all seeds in one compiled program.
 
-    The problem's statistics, such as those of observations, are kept from round to round.
+    The problem's statistics, for example of observations, are kept from round to round.
 
     Args:
         strategy: The strategy that trains: a strategy, its id, or a dictionary of its id and settings. For an id or a

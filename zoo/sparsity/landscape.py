@@ -47,7 +47,7 @@ def interpolate(
         other: The solution at alpha = 1, in the same structure and shapes.
         key: JAX random key, or a seed. All points are scored on the held-out data of a run with this key.
         num_points: Number of values of alpha, spaced evenly from 0 to 1.
-        statistics: The problem's statistics, such as those of observations, for all points. Defaults to the problem's
+        statistics: The problem's statistics, for example of observations, for all points. Defaults to the problem's
             own.
 
     Returns:
@@ -130,7 +130,7 @@ def flatness(
         num_samples: Number of directions.
         mask: Booleans in the structure of the solution. Perturbs only the entries where it is true. With `None`,
             perturbs all entries.
-        statistics: The problem's statistics, such as those of observations. Defaults to the problem's own.
+        statistics: The problem's statistics, for example of observations. Defaults to the problem's own.
 
     Returns:
         A row per sigma, sample and metric: `sigma`, `sample`, `metric`, `value`.

@@ -67,7 +67,7 @@ class Ticket:
         solution: The initial solution, not masked. Training is rewound to it.
         kept: Fraction of the prunable weights that are kept.
         mean: The trained mean, zero where pruned. `None` if the ticket was not trained.
-        statistics: The problem's statistics at the end of training, such as those of observations. `()` if there are
+        statistics: The problem's statistics at the end of training, for example of observations. `()` if there are
             no statistics.
         metrics: The scores of the mean, by name.
         info: The origin of the ticket: `criterion`, and for a ladder `seed` and `round`.
