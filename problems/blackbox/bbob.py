@@ -67,10 +67,7 @@ class BBOB(Problem):
         if self.function not in self.names():
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
-            raise ValueError(
-                f"BBOB.noise_model must be None for {self.function!r}, which has its own noise, got "
-                f"{self.noise_model!r}."
-            )
+            raise ValueError(f"BBOB.noise_model must be None: {self.function!r} has its own noise. Leave it out.")
         if not is_rebuilt():
             is_array = isinstance(self.instance, (np.ndarray, jax.Array)) and self.instance.dtype.kind in "iu"
             if not (is_array or (is_whole(self.instance) and 0 <= int(self.instance) <= MAX_COUNT)):

@@ -175,7 +175,7 @@ def test_names_and_numbers():
     assert make("f24").function == "lunacek"
     assert make("f107").function == "sphere_gaussian_severe"
     assert zoo.make_problem("blackbox/f130") == zoo.make_problem("blackbox/gallagher_101_me_cauchy_severe")
-    with pytest.raises(ValueError, match="'sphere_gaussian_severe' has its own noise"):
+    with pytest.raises(ValueError, match="must be None: 'sphere_gaussian_severe' has its own noise"):
         make("f107", noise_model=bbobax.Gaussian())
 
 
