@@ -9,7 +9,7 @@ Three things to do with it:
 
 from typing import TYPE_CHECKING, Any
 
-import zoo.space as space
+import zoo.space as space  # noqa: F401 - `zoo.space.uniform` without a further import
 from zoo._version import __version__ as __version__
 from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import map_members, materialize
