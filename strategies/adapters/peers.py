@@ -1,4 +1,4 @@
-"""What the adapters share: optional libraries."""
+"""What the adapters share: the import of optional libraries."""
 
 import importlib
 from typing import Any

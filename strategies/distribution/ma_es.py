@@ -1,8 +1,15 @@
-"""MA-ES: CMA-ES without covariance matrix and eigendecomposition; it adapts a factor of the covariance directly.
+"""MA-ES: CMA-ES without covariance matrix and eigendecomposition. It adapts a factor of the covariance directly.
+
+A member is mean + sigma M z with z ~ N(0, I). The matrix M is multiplied by updates that are computed from the z of the
+best members and from their evolution path, so that C = M M^T is never formed.
 
 Reference: Beyer, Sendhoff 2017, "Simplify Your Covariance Matrix Adaptation Evolution Strategy", doi
-10.1109/TEVC.2017.2680320. The labels (M4) to (M12) are those of its Figure 3; settings are the default parameters of
-CMA-ES, positive weights only.
+10.1109/TEVC.2017.2680320. The labels (M4) to (M12) are those of its Figure 3. Settings are the default parameters of
+CMA-ES, with positive weights only.
+
+Two differences: the update (M11) is multiplied out into outer products, which takes O(d^2) per member in place of
+O(d^3). And M is kept at the norm of the identity, with the rest in sigma, because only the product of the two matters,
+and M could vanish or overflow.
 """
 
 import math
@@ -33,15 +40,16 @@ class MAESState(NamedTuple):
     path: jax.Array  # [d] evolution path s
     factor: jax.Array  # [d, d] M: a member is mean + sigma * M z
     noise: jax.Array  # [population_size, d] z of the members last asked for
-    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
+    units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
 class MAES(Strategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
-            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
+        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
+            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
+            to its leaves).
 
     References:
         Beyer, Sendhoff 2017, doi 10.1109/TEVC.2017.2680320.
@@ -52,7 +60,7 @@ class MAES(Strategy):
 
     @property
     def follows_population(self) -> bool:
-        """False: recovering z from a member would take the inverse of M."""
+        """False: to recover z from a member would take the inverse of M."""
         return False
 
     def mean(self, state: MAESState) -> Solution:
@@ -79,7 +87,7 @@ class MAES(Strategy):
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
         mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
-        z = self.space.restrict_flat(z)  # `tell` goes by this noise
+        z = self.space.restrict_flat(z)  # `tell` uses this noise
         x = mean[None] + state.sigma * times_units(z @ state.factor.T, state.units)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
@@ -92,7 +100,7 @@ class MAES(Strategy):
         new_mean = mean + state.sigma * times_units(weights @ y, state.units)  # (M9)
         path = accumulate(state.path, weights @ state.noise, p.c_sigma, p.mu_eff)  # (M10)
 
-        # (M11), multiplied out: M (s s^T) and M (z z^T) as outer products, where M times a d x d matrix is O(d^3).
+        # (M11), multiplied out: M (s s^T) and M (z z^T) are outer products. M times a d x d matrix would be O(d^3).
         rank_one = jnp.outer(state.factor @ path, path)
         rank_mu = (y.T * weights[None]) @ state.noise
         factor = (1 - (p.c_1 + p.c_mu) / 2) * state.factor + p.c_1 / 2 * rank_one + p.c_mu / 2 * rank_mu

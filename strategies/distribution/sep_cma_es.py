@@ -1,9 +1,14 @@
 """Separable CMA-ES: CMA-ES with a diagonal covariance matrix, which is learned faster and costs O(d).
 
-Reference: Ros, Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity",
-doi 10.1007/978-3-540-87700-4_30; what it keeps of CMA-ES is Hansen 2016, arXiv 1604.00772, whose equation numbers are
-below. As in the paper all weights are positive: a linear update with negative ones would need every member's
-Mahalanobis norm to keep the variances positive.
+Sampling and step size are as in `cma_es`. Of the covariance only the variances are learned, with learning rates that
+are (d + 2) / 3 times as large. It suits many parameters, and functions whose parameters hardly interact.
+
+Reference: Ros, Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", doi
+10.1007/978-3-540-87700-4_30. What it keeps of CMA-ES is Hansen 2016, arXiv 1604.00772, whose equation numbers are
+below.
+
+As in the paper, all weights are positive. A linear update with negative weights would need the Mahalanobis norm of
+every member to keep the variances positive.
 """
 
 from typing import Any, NamedTuple
@@ -57,8 +62,9 @@ class SepCMAES(Strategy):
     """Separable CMA-ES: a step size and a variance per parameter.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
-            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
+        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
+            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
+            to its leaves).
 
     References:
         Ros, Hansen 2008, doi 10.1007/978-3-540-87700-4_30.
@@ -116,7 +122,7 @@ class SepCMAES(Strategy):
 
         whitened = jax.tree.map(lambda s, c: s / jnp.sqrt(c), y_mean, state.variances)
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
-        with promotion_of_others():  # optax adds the squares of leaves that may differ in dtype
+        with promotion_of_others():  # optax adds squares of leaves that may differ in dtype
             norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
         sigma = adapt_step_size(state.sigma, norm, p)  # (44)
 
@@ -127,7 +133,7 @@ class SepCMAES(Strategy):
         keep = 1 + p.c_1 * (1 - h) * p.c_c * (2 - p.c_c) - p.c_1 - p.c_mu
 
         def new_variances(c: jax.Array, path: jax.Array, squares: jax.Array) -> jax.Array:  # (47), its diagonal
-            # Clipped, so that neither they nor sigma * sqrt(C) can under- or overflow.
+            # Clipped, so that neither the variances nor sigma * sqrt(C) can underflow or overflow.
             parts = promoted(times(keep, c), times(p.c_1, jnp.square(path)), times(p.c_mu, squares))
             return clip_std((parts[0] + parts[1] + parts[2]).astype(c.dtype))
 

@@ -1,5 +1,8 @@
 """Separable natural evolution strategy: a Gaussian with one standard deviation per parameter.
 
+Members are ranked and get utilities. Mean and log standard deviations take a step along the natural gradient of the
+expected utility. It costs O(d), and does not learn how parameters interact.
+
 Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tails for Natural Evolution Strategies";
 Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
 """
@@ -36,13 +39,14 @@ class SNESState(NamedTuple):
 
 
 class SNES(Strategy):
-    """Separable NES.
+    """Separable NES: steps of the natural gradient in the mean and in the log standard deviations.
 
     Attributes:
-        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
-            solution, of numbers and arrays that broadcast to its leaves.
-        mean_learning_rate: Step of the mean, in units of the natural gradient.
-        std_learning_rate: Step of the log standard deviations; default (3 + ln d) / (5 sqrt(d)).
+        sigma: Initial standard deviation, in the units of the solution, above 0: one number, or a pytree in the
+            structure of the solution (numbers, or arrays that broadcast to its leaves).
+        mean_learning_rate: Learning rate of the mean, in units of the natural gradient, at least 0.
+        std_learning_rate: Learning rate of the log standard deviations, at least 0. Defaults to (3 + ln d) / (5
+            sqrt(d)).
 
     References:
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
@@ -83,7 +87,7 @@ class SNES(Strategy):
         # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
         step = weighted_sum(utility * self.mean_learning_rate, population, like=state.std)
 
-        # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. A product, because XLA's CPU backend is some twenty
+        # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. As a product, because XLA's CPU backend is some twenty
         # times slower at a sum over the leading axis.
         deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
         squares = jax.tree.map(lambda y, s: jnp.square(y / s[None]), deviations, state.std)
