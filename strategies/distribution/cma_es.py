@@ -5,12 +5,12 @@ half. C learns from the path of the mean (rank-one update) and from the members 
 count with negative weights. The step size sigma grows or shrinks with the length of a second path (cumulative step-size
 adaptation).
 
-Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. Settings are those of its Table 1.
+Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772, with the settings of its Table 1.
 Equations: sampling (38) to (40), mean (41) and (42), step size (43) and (44), covariance (45) to (47).
 
-Differences from the tutorial: members that were not drawn, as bounds or the user changed them, are pulled in if they
-are far away (Hansen 2011, arXiv 1110.4181), and get no negative weights. C is kept safely positive definite in single
-precision (`zoo.strategies.distribution.eigen`).
+Differences from the tutorial: members that were not drawn, because bounds or the user changed them, are pulled in if
+they are far away (Hansen 2011, arXiv 1110.4181), and get no negative weights. C is kept safely positive definite in
+single precision (`zoo.strategies.distribution.eigen`).
 """
 
 from typing import Any, NamedTuple
@@ -53,6 +53,8 @@ class CMAESState(NamedTuple):
 
 class CMAES(Strategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
+
+    It learns how all pairs of parameters interact, in O(d^2) memory for d parameters.
 
     Attributes:
         sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the

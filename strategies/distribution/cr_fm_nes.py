@@ -219,7 +219,7 @@ def _distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
 
 
 def _tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:
-    """Returns the values, with those of antithetic partners made equal, to the bit, if they differ by rounding only.
+    """Returns the values, with the values of antithetic partners made equal, to the bit, if only rounding differs.
 
     Partners are at the same distance from the mean, except for rounding, which differs between processors. A stable
     sort of the returned values orders partners by their index. Partners that were moved, for example by bounds, keep

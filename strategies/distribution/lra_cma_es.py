@@ -119,7 +119,7 @@ class LRACMAES(Strategy):
         covariance, basis, scales = decompose(covariance)  # always: the next generation's coordinates need its roots
         is_searched = self.space.restrict_flat(jnp.ones_like(scales)) > 0
         apart = jnp.where(is_searched, 0, jnp.log(jnp.diagonal(covariance)))
-        log_volume = jnp.sum(jnp.log(scales)) - jnp.sum(apart) / 2  # of what is searched
+        log_volume = jnp.sum(jnp.log(scales)) - jnp.sum(apart) / 2  # of the searched entries
         volume = jnp.exp(log_volume / self.space.num_dims(old.mean))  # sigma and C, of determinant one, from Sigma
         # The best step size is proportional to one over the learning rate of the mean.
         correction = state.mean_rate.rate / mean_rate.rate

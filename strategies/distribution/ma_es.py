@@ -4,12 +4,12 @@ A member is mean + sigma M z with z ~ N(0, I). The matrix M is multiplied by upd
 best members and from their evolution path, so that C = M M^T is never formed.
 
 Reference: Beyer, Sendhoff 2017, "Simplify Your Covariance Matrix Adaptation Evolution Strategy", doi
-10.1109/TEVC.2017.2680320. The labels (M4) to (M12) are those of its Figure 3. Settings are the default parameters of
+10.1109/TEVC.2017.2680320. The labels (M4) to (M12) come from its Figure 3. Settings are the default parameters of
 CMA-ES, with positive weights only.
 
-Two differences: the update (M11) is multiplied out into outer products, which takes O(d^2) per member in place of
-O(d^3). And M is kept at the norm of the identity, with the rest in sigma, because only the product of the two matters,
-and M could vanish or overflow.
+Two differences: the update (M11) is multiplied out into outer products, which take O(d^2) per member where a product of
+matrices takes O(d^3). And M is kept at the norm of the identity, with the rest in sigma, because only the product of
+the two matters, and M could vanish or overflow.
 """
 
 import math

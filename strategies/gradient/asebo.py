@@ -40,8 +40,8 @@ class ASEBOState(NamedTuple):
 class ASEBO(EllipsoidStrategy):
     """ASEBO: the search covariance of guided ES, with a subspace from a principal component analysis of past estimates.
 
-    The covariance of the last `subspace_dims` estimates g decays, cov <- decay cov + (1 - decay) g g^T. The subspace
-    has as few of its principal directions as explain the fraction `explained` of it. The weight alpha of the whole
+    The covariance of the last `subspace_dims` estimates g decays, cov <- decay cov + (1 - decay) g g^T. Its first
+    principal directions that together explain the fraction `explained` span the subspace. The weight alpha of the whole
     space is |g outside| / |g inside| of the latest estimate, at most one.
 
     Attributes:

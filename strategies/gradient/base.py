@@ -60,12 +60,12 @@ class DescentStrategy(Strategy):
     Attributes:
         learning_rate: Learning rate of `optimizer`, at least 0. Sweeping it never recompiles. A function of the
             generation, such as `optax.cosine_decay_schedule(0.01, 1000)`, is taken for `learning_rate_schedule`.
-        learning_rate_schedule: A function of the generation that multiplies `learning_rate`. Generations count from 0,
-            also those whose step is skipped because the gradient is not finite.
+        learning_rate_schedule: A function of the generation that multiplies `learning_rate`. Generations count from 0.
+            A generation whose step is skipped, because the gradient is not finite, counts too.
         optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or `lambda lr:
-            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or the name of an optimizer, such as `"adam"`.
-            `"clip_up"` is known besides those of optax. Define a function of your own only once: it is part of the
-            compiled program, and two equal lambdas are two programs.
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or the name of an optimizer of optax, such as
+            `"adam"`, or `"clip_up"`. Define a function of your own only once: it is part of the compiled program, and
+            two equal lambdas are two programs.
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
@@ -135,9 +135,9 @@ class GradientStrategy(DescentStrategy):
             both of shape `[population_size]`. Any shaping but `"none"` changes what is estimated.
         sigma_schedule: A function of the generation, counted from 0, that multiplies `sigma`; its values are above 0.
             For example `optax.exponential_decay(1.0, 100, 0.9)`.
-        perturbation: How the population is stored: `"dense"` arrays, `"seeded"` noise of which only keys are kept, or
-            `"low_rank"` factors. A dictionary has settings, `{"id": "low_rank", "rank": 2}`; an instance such as
-            `LowRank(rank=2)`, from `zoo.strategies.perturbations`, will do too.
+        perturbation: How the population is stored: as `"dense"` arrays, as the keys of `"seeded"` noise, or as
+            `"low_rank"` factors. A dictionary has settings, `{"id": "low_rank", "rank": 2}`. An instance will do too,
+            such as `LowRank(rank=2)` from `zoo.strategies.perturbations`.
     """
 
     population_size: int | None = static(default=64, at_least=2)

@@ -2,11 +2,11 @@
 
 Each worker draws a standard normal direction and carries the derivative of its inner state along it. The estimate of a
 step's gradient is the derivative of the loss along the direction, times the sum of the episode's directions so far. One
-forward pass gives it, at any number of parameters, but with a variance that grows with that number.
+forward pass gives it, at any number of parameters, but its variance grows with that number.
 
-Reference: Silver, Goyal, Danihelka, Hessel, van Hasselt 2022, "Learning by directional gradient descent", ICLR; the
-name and the period are those of Li et al. 2023, arXiv 2304.12180. `full_forward` is the forward gradient of Baydin et
-al. 2022, arXiv 2202.08587, on whole episodes.
+Reference: Silver, Goyal, Danihelka, Hessel, van Hasselt 2022, "Learning by directional gradient descent", ICLR; name
+and period as in Li et al. 2023, arXiv 2304.12180. `full_forward` is the forward gradient of Baydin et al. 2022, arXiv
+2202.08587, on whole episodes.
 """
 
 from typing import Any, NamedTuple
@@ -71,8 +71,9 @@ class DODGE(ForwardStrategy):
     covariance I, so its product with the sum of all v_k has the sum of all J_k as expectation, which is the gradient.
 
     Attributes:
-        period: Steps of an episode after which a worker draws another direction, at least 1. 1 is the forward-mode
-            limit of PES, the whole episode that of NRES. With `None`, a direction lasts for the episode.
+        period: Steps of an episode after which a worker draws another direction, at least 1. A period of 1 is the
+            forward-mode limit of PES, and a whole episode is the limit of NRES. With `None`, a direction lasts for the
+            episode.
 
     References:
         Silver et al. 2022, ICLR; with the name and the period as in Li et al. 2023, arXiv 2304.12180.

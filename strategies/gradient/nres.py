@@ -1,7 +1,7 @@
 """Noise-reuse evolution strategies (NRES): unbiased from windows of an episode, with one perturbation per episode.
 
 Antithetic pairs keep their inner states from window to window, and their perturbation for the whole episode. The
-estimate multiplies a window's difference of losses by that perturbation. Its variance is smaller than that of PES on
+estimate multiplies a window's difference of losses by that perturbation. Its variance is smaller than with PES on
 losses that are about linear. `zoo.strategies.gradient.online` has the formula.
 
 Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gradient Estimation via Noise-Reuse in

@@ -185,7 +185,7 @@ class OnlineStrategy(GradientStrategy):
         return 1 if self._noise_period is None else self._form.max_blocks
 
     def _block(self, age: jax.Array) -> jax.Array:
-        """Returns for each pair the index of its perturbation among those that are remembered of its episode."""
+        """Returns for each pair the index of its perturbation in the remembered ones of its episode."""
         if self._noise_period is None or self._max_blocks is None:
             return jnp.zeros_like(age)
         return jnp.minimum(age // self._noise_period, self._max_blocks - 1)

@@ -62,7 +62,7 @@ class OpenES(GradientStrategy):
 
     @property
     def groups(self) -> Groups:
-        """The groups of members that are compared: those of a worker, or a pair whose fitness is only subtracted."""
+        """The groups of members that are compared: a worker's members, or a pair whose fitness is only subtracted."""
         if self.num_workers > 1:
             return Groups.of(self._fixed_size, self._fixed_size // self.num_workers)
         if self.antithetic and self.shaping == "none":

@@ -93,7 +93,7 @@ def _by_name(name: str) -> Any:
 def _fault(optimizer: Any) -> str | None:
     """Returns what is wrong with an optimizer.
 
-    Returns "is none" if it is no optimizer, what it needs besides a gradient, or `None` if nothing is wrong.
+    Returns "is none" if it is not an optimizer, what it needs besides a gradient, or `None` if nothing is wrong.
     """
     if str(getattr(optimizer, "__module__", "")).startswith("optax.") and not _takes_rate(optimizer):
         return "is none"

@@ -1,12 +1,12 @@
 """RTRL: real-time recurrent learning, the exact derivative of inner states, for few parameters.
 
 The Jacobian of the inner state with respect to the solution is carried forward in time, and multiplied by the Jacobian
-of each step. The gradient of each step's loss is then known at once, through the whole episode so far. Time and memory
-are those of `num_dims` unrolls.
+of each step. The gradient of each step's loss, through the whole episode so far, is then known at once. It takes the
+time and the memory of `num_dims` unrolls.
 
 Reference: Williams, Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks", doi
-10.1162/neco.1989.1.2.270. The paper writes the derivatives of a recurrent network; here forward-mode differentiation
-takes those of any step.
+10.1162/neco.1989.1.2.270. The paper writes out the derivatives of a recurrent network. Here forward-mode
+differentiation gives the derivatives of any step.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ class Jacobian(Sensitivity):
 class RTRL(ForwardStrategy):
     """Real-time recurrent learning: the exact gradient of each window's loss through the whole episode so far.
 
-    Unbiased while the solution does not change. Time and memory are those of `num_dims` unrolls.
+    Unbiased while the solution does not change. It takes the time and the memory of `num_dims` unrolls.
 
     References:
         Williams, Zipser 1989, doi 10.1162/neco.1989.1.2.270.

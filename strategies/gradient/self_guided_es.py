@@ -74,7 +74,7 @@ class SelfGuidedES(SubspaceStrategy):
     def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
         """Returns the probability that a pair is drawn from the subspace.
 
-        It is one if the subspace is the whole space, and zero if there is none.
+        It is one if the subspace is the whole space, and zero if the subspace is empty.
         """
         is_whole = basis.rank == jnp.asarray(self.space.num_dims(state.descent.mean), basis.rank.dtype)
         return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)

@@ -146,8 +146,8 @@ class LowRank(ImplicitPerturbation):
         leaves, structure = jax.tree.flatten((member, args), is_leaf=lambda x: isinstance(x, LowRankArray))
         structures = []
 
-        # Leaf by leaf, because nodes such as those of nnx read the state of the trace when they are made, and so have
-        # to be made inside the trace.
+        # Leaf by leaf, because some nodes, for example of nnx, read the state of the trace when they are made, and so
+        # have to be made inside the trace.
         def on_leaves(*leaves: Any) -> list[Any]:
             member, args = jax.tree.unflatten(structure, leaves)
             results, result_structure = jax.tree.flatten(fn(member, *args))

@@ -28,7 +28,7 @@ class Seed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seeded(ImplicitPerturbation):
-    """The Gaussian perturbations of `Dense`, number for number, of which only keys are stored.
+    """The Gaussian perturbations of `Dense`, number for number, but only keys are stored.
 
     Members are made in batches. `map_members(..., batch_size=)` sets their size. By default a batch takes about 64 MB,
     and holds at least the members that share a row of noise. The noise of a population is drawn twice: once to evaluate

@@ -1,4 +1,4 @@
-"""Random search: Gaussian samples around the initial solution, of which the best is kept. The baseline to beat.
+"""Random search: Gaussian samples around the initial solution; the best one is kept. The baseline to beat.
 
 The search distribution never changes: every generation is drawn around the initial solution with the same sigma.
 """

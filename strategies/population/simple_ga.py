@@ -78,7 +78,7 @@ class SimpleGA(Strategy):
         )
 
     def _default_population_size(self, num_dims: int) -> int:
-        """Returns 50, of which ten are parents."""
+        """Returns 50: by default ten of them become parents."""
         return 50
 
     def _init(self, key: jax.Array, solution: Solution) -> SimpleGAState:

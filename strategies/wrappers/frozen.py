@@ -1,7 +1,7 @@
 """Holds parts of a solution fixed. Any strategy searches the other leaves and entries, as if there were no others.
 
-The base strategy gets a smaller solution, which has the free leaves and entries only. Members are completed with the
-initial values of what is frozen before they are evaluated.
+The base strategy gets a smaller solution, with the free leaves and entries only. Members are completed with the initial
+values of the frozen ones before they are evaluated.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class Frozen(Wrapper):
             object.__setattr__(self, "frozen", as_patterns(self.frozen, "Frozen.frozen"))
 
     def mean(self, state: FrozenState) -> Solution:
-        """Returns the base's mean, with the initial values of what is frozen."""
+        """Returns the base's mean, with the initial values where frozen."""
         return self._free(state.solution).join(self.base.mean(state.base), state.solution)
 
     def std(self, state: FrozenState) -> Solution:

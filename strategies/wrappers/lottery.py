@@ -51,16 +51,16 @@ class Lottery(Wrapper):
     A round ends after `generations_per_round` generations, when the next population is asked for. The weights that are
     left are scored over all leaves at once, and the fraction `prune_fraction` of them is gone for good (rounded; the
     last weight stays). The mean goes back to the initial solution, and the base starts anew. So after the last `tell`
-    of a round, `mean` is what was trained, and `state.mask` says which weights it has; `ticket` returns both. All of it
-    works inside a `scan`. What the problem gathers, such as observation statistics, is not rewound.
+    of a round, `mean` is the trained solution, and `state.mask` says which weights it has; `ticket` returns both. All
+    of it works inside a `scan`. What the problem gathers, such as observation statistics, is not rewound.
 
     Attributes:
         base: The strategy that trains: its id, a dictionary of its id and settings, or a strategy.
         generations_per_round: Generations between two prunings, at least 1.
         prune_fraction: Fraction of the remaining weights that a pruning removes, between 0 and 1.
         score: What decides. `"snr"` is |mean| / std of the search distribution. If the base has one standard deviation
-            for all, it ranks as the magnitude does; weights that the base does not sample go last. `"magnitude"` is
-            |mean|; `"random"` is a random order.
+            for all weights, it ranks as the magnitude does; weights that the base does not sample go last.
+            `"magnitude"` is |mean|; `"random"` is a random order.
         exclude: Leaves that are never pruned: regular expressions that are searched for in their paths, such as
             `"Dense_2"`. Biases are never pruned: leaves named `bias` or `scale`, and, if other leaves are left, leaves
             with fewer than two axes.

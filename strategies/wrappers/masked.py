@@ -72,7 +72,7 @@ class Masked(Wrapper):
 
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:
-            check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts what is kept
+            check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts kept entries
             leaves = jax.tree.leaves(self.mask)
             if not any(isinstance(m, Tracer) for m in leaves) and not any(np.asarray(m).any() for m in leaves):
                 raise ValueError("Masked.mask keeps nothing, so nothing is left to search. Keep at least one weight.")

@@ -81,14 +81,14 @@ class Restart(Wrapper):
             throughout.
         spread: Standard deviation of a restart's initial solution around the first one, in units of the base's initial
             standard deviation. With 0, all runs start at the same solution.
-        tol_fun: A run ends when the range of fitness over recent generations (10 + 30 d / population size of them) and
-            within the last generation is at most this.
+        tol_fun: A run ends when fitness varied by at most this over the last 10 + 30 d / population size generations,
+            where d is the number of dimensions, and within the last one.
         tol_x: A run ends when all standard deviations are below this times the largest initial one.
         tol_up: A run ends when a standard deviation is above this times the largest initial one.
         max_condition: A run ends when the condition number of the covariance is above this.
-        stagnation: A run ends when neither the best nor the median fitness has improved over this times (120 + 30 d /
-            population size) generations; their first 30 % are compared with their last 30 %, by medians. (The tutorial
-            looks at the last 20 % of a long run instead.)
+        stagnation: A run ends when neither the best nor the median fitness has improved within a window of this times
+            (120 + 30 d / population size) generations: the medians of its first and its last 30 % are compared. (The
+            tutorial looks at the last 20 % of a long run instead.)
     """
 
     base: Any = leaf(default="cma_es")
