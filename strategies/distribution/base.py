@@ -6,16 +6,49 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Population, Solution, Strategy, at_least_float32, clip_std, in_single, step_size_and_units
+from zoo.core import (
+    Population,
+    Solution,
+    State,
+    Strategy,
+    at_least_float32,
+    clip_std,
+    in_single,
+    number,
+    static,
+    step_size_and_units,
+)
 from zoo.core.promotion import promoted, ravel, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
+
+
+class DistributionStrategy(Strategy):
+    """Base of strategies that adapt a Gaussian around a mean; their state has the field `mean`.
+
+    Attributes:
+        sigma: Initial step size, the standard deviation of each parameter, in the units of the solution, above 0; about
+            a third of the distance to where the optimum may be. One number, or a pytree in the structure of the
+            solution (numbers, or arrays that broadcast to its leaves).
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+
+    @property
+    def needs_all_members(self) -> str | None:
+        """`None`: the update is computed from the members that are told, whatever their number."""
+        return None
+
+    def mean(self, state: State) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
 
 
 class Parameters(NamedTuple):
@@ -130,14 +163,14 @@ def pull_in(
     return jax.tree.map(pull, population, mean)
 
 
-def squared_norms(population: Population, mean: Solution, std: Solution) -> jax.Array:
-    """Returns the sum of ((x - mean) / std)^2 over the parameters of each member, `[population_size]`."""
+def squared_norms(steps: Population, std: Solution) -> jax.Array:
+    """Returns the sum of (step / std)^2 over the parameters of each member's step, `[population_size]`."""
 
-    def of_leaf(x: jax.Array, m: jax.Array, s: jax.Array) -> jax.Array:
-        z = ((x - m[None]) / s[None]).astype(at_least_float32(x.dtype))
+    def of_leaf(y: jax.Array, s: jax.Array) -> jax.Array:
+        z = (y / clip_std(s)[None]).astype(at_least_float32(y.dtype))
         return jnp.sum(jnp.square(z), axis=tuple(range(1, z.ndim)))
 
-    return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, population, mean, std))))
+    return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, steps, std))))
 
 
 def flatten(solution: Solution) -> tuple[jax.Array, Callable[[jax.Array], Solution]]:
@@ -149,7 +182,7 @@ def flatten(solution: Solution) -> tuple[jax.Array, Callable[[jax.Array], Soluti
     return flat.astype(at_least_float32(flat.dtype)), lambda x: unravel(x.astype(flat.dtype))
 
 
-def flat_step_size_and_units(strategy: Strategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
+def flat_step_size_and_units(strategy: DistributionStrategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
     """Returns the first step size, [], and the unit of each parameter, `[d]`; see `zoo.core.step_size_and_units`.
 
     The strategy searches the parameters divided by their units, so that the search does not depend on how they are
@@ -157,7 +190,7 @@ def flat_step_size_and_units(strategy: Strategy, solution: Solution) -> tuple[ja
     """
     name = f"{type(strategy).__name__}.sigma"
     single = in_single(solution)
-    sigma, units = step_size_and_units(strategy.sigma, single, strategy.space, name)  # pyright: ignore[reportAttributeAccessIssue]
+    sigma, units = step_size_and_units(strategy.sigma, single, strategy.space, name)
     dtype = flatten(solution)[0].dtype
     return jnp.asarray(sigma, dtype), None if units is None else flatten(units)[0]
 

@@ -13,14 +13,15 @@ they are far away (Hansen 2011, arXiv 1110.4181), and get no negative weights. C
 single precision (`zoo.strategies.distribution.eigen`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, normal_like
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     Parameters,
     accumulate,
     adapt_step_size,
@@ -51,30 +52,14 @@ class CMAESState(NamedTuple):
     units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class CMAES(Strategy):
+class CMAES(DistributionStrategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
 
     It learns how all pairs of parameters interact, in O(d^2) memory for d parameters.
 
-    Attributes:
-        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
-            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
-            to its leaves).
-
     References:
         Hansen 2016, arXiv 1604.00772.
     """
-
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: CMAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: CMAESState) -> Solution:
         """Returns sigma * sqrt(diag C), times the units."""

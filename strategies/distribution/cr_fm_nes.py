@@ -19,15 +19,16 @@ neither loses its sign or its precision. And y and |z| are recovered from the me
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     accumulate,
     expected_norm,
     flat_step_size_and_units,
@@ -49,7 +50,7 @@ class CRFMNESState(NamedTuple):
     v: jax.Array  # [d] the direction that is searched sqrt(1 + |v|^2) times as far
 
 
-class CRFMNES(Strategy):
+class CRFMNES(DistributionStrategy):
     """Cost-reduced fast moving natural evolution strategy: a scale per parameter and one direction.
 
     Members with infinite or NaN fitness count as infeasible. They rank last, the nearest to the mean first, and the
@@ -57,24 +58,20 @@ class CRFMNES(Strategy):
 
     Attributes:
         population_size: Members per generation, an even number.
-        sigma: Initial standard deviation, in the units of the solution, above 0: one number, or a pytree in the
-            structure of the solution (numbers, or arrays that broadcast to its leaves).
 
     References:
         Nomura, Ono 2022, arXiv 2201.11422.
     """
-
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
         check_divides(self, 2)
 
-    def mean(self, state: CRFMNESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs all members: they are antithetic pairs."""
+        return "its members are antithetic pairs"
 
     def std(self, state: CRFMNESState) -> Solution:
         """Returns sigma * D * sqrt(1 + v^2)."""

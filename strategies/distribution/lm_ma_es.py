@@ -18,15 +18,16 @@ inverse, with which `tell` recovers what was sampled from the members themselves
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like, static
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     accumulate,
     default_parameters,
     flat_step_size_and_units,
@@ -50,26 +51,22 @@ class LMMAESState(NamedTuple):
     units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class LMMAES(Strategy):
+class LMMAES(DistributionStrategy):
     """Limited-memory matrix adaptation evolution strategy, for hundreds of dimensions and more.
 
     Attributes:
-        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
-            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
-            to its leaves).
         num_directions: Number m of direction vectors, at least 1. Defaults to 4 + floor(3 ln d).
 
     References:
         Loshchilov, Glasmachers, Beyer 2019, arXiv 1705.06693.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     num_directions: int | None = static(default=None, at_least=1)
 
-    def mean(self, state: LMMAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs all members: it could not pull in others that are far away."""
+        return "its update has no rule for members that it did not draw"
 
     def std(self, state: LMMAESState) -> Solution:
         """Returns sigma * sqrt(diag(P P^T)), times the units."""

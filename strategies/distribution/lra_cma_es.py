@@ -9,13 +9,13 @@ Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1. The
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, number, static
-from zoo.strategies.distribution.base import flatten, in_units
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, number
+from zoo.strategies.distribution.base import DistributionStrategy, flatten, in_units
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
 from zoo.strategies.distribution.eigen import decompose
 
@@ -36,16 +36,13 @@ class LRACMAESState(NamedTuple):
     covariance_rate: Rate
 
 
-class LRACMAES(Strategy):
+class LRACMAES(DistributionStrategy):
     """CMA-ES with learning rate adaptation.
 
     It takes an eigendecomposition in every generation, where CMA-ES takes one in about 1 / (10 d (c_1 + c_mu))
     generations, and half a dozen products of d x d matrices.
 
     Attributes:
-        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
-            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
-            to its leaves).
         alpha: Signal-to-noise ratio to aim at, as a multiple of the learning rate, above 0.
         beta_mean: Weight of a new update in the moving averages for the mean, above 0, at most 1.
         beta_covariance: Weight of a new update in the moving averages for the covariance, above 0, at most 1.
@@ -55,16 +52,10 @@ class LRACMAES(Strategy):
         Nomura, Akimoto, Ono 2023, arXiv 2304.03473.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     alpha: float = number(default=1.4, above=0)
     beta_mean: float = number(default=0.1, above=0, at_most=1)
     beta_covariance: float = number(default=0.03, above=0, at_most=1)
     gamma: float = number(default=0.1, at_least=0)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
 
     def mean(self, state: LRACMAESState) -> Solution:
         """Returns the mean of the search distribution."""

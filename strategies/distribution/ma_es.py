@@ -13,13 +13,14 @@ the two matters, and M could vanish or overflow.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     accumulate,
     adapt_step_size,
     default_parameters,
@@ -43,29 +44,22 @@ class MAESState(NamedTuple):
     units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class MAES(Strategy):
+class MAES(DistributionStrategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
-
-    Attributes:
-        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
-            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
-            to its leaves).
 
     References:
         Beyer, Sendhoff 2017, doi 10.1109/TEVC.2017.2680320.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs all members: it uses the noise that they were drawn with."""
+        return "its update uses the noise that each of them was drawn with"
 
     @property
     def follows_population(self) -> bool:
         """False: to recover z from a member would take the inverse of M."""
         return False
-
-    def mean(self, state: MAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: MAESState) -> Solution:
         """Returns sigma * sqrt(diag(M M^T)), times the units."""

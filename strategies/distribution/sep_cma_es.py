@@ -11,7 +11,7 @@ As in the paper, all weights are positive. A linear update with negative weights
 every member to keep the variances positive.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +21,17 @@ from zoo.core import (
     Evaluation,
     Population,
     Solution,
-    Strategy,
     Surrogate,
     clip_std,
     in_single,
     normal_like,
-    number,
-    static,
     step_size_and_units,
     weighted_sum,
 )
 from zoo.core.promotion import common_dtype, promoted, promotion_of_others, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     Parameters,
     accumulate,
     adapt_step_size,
@@ -58,28 +56,12 @@ class SepCMAESState(NamedTuple):
     generation: jax.Array  # []
 
 
-class SepCMAES(Strategy):
+class SepCMAES(DistributionStrategy):
     """Separable CMA-ES: a step size and a variance per parameter.
-
-    Attributes:
-        sigma: Initial step size, in the units of the solution, above 0; about a third of the distance to where the
-            optimum may be. One number, or a pytree in the structure of the solution (numbers, or arrays that broadcast
-            to its leaves).
 
     References:
         Ros, Hansen 2008, doi 10.1007/978-3-540-87700-4_30.
     """
-
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: SepCMAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: SepCMAESState) -> Solution:
         """Returns sigma * sqrt(C)."""
@@ -112,7 +94,7 @@ class SepCMAES(Strategy):
 
         members, center = in_single(population), in_single(state.mean)
         if evaluation.repaired is not None:
-            norms = squared_norms(members, center, self._std(state))
+            norms = squared_norms(jax.tree.map(lambda x, m: x - m[None], members, center), self._std(state))
             members = pull_in(members, center, evaluation.repaired, norms, d)
         deviations = jax.tree.map(lambda x, m: x - m[None], members, center)
         y = jax.tree.map(lambda x: x / state.sigma.astype(x.dtype), deviations)

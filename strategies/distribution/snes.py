@@ -16,7 +16,6 @@ from zoo.core import (
     Evaluation,
     Population,
     Solution,
-    Strategy,
     Surrogate,
     clip_std,
     in_single,
@@ -27,7 +26,7 @@ from zoo.core import (
 )
 from zoo.core.promotion import times
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import moved, perturbed, pull_in, squared_norms
+from zoo.strategies.distribution.base import DistributionStrategy, moved, perturbed, pull_in, squared_norms
 from zoo.strategies.shaping import utilities
 
 
@@ -38,12 +37,10 @@ class SNESState(NamedTuple):
     std: Solution  # standard deviation per parameter, in the structure of the solution
 
 
-class SNES(Strategy):
+class SNES(DistributionStrategy):
     """Separable NES: steps of the natural gradient in the mean and in the log standard deviations.
 
     Attributes:
-        sigma: Initial standard deviation, in the units of the solution, above 0: one number, or a pytree in the
-            structure of the solution (numbers, or arrays that broadcast to its leaves).
         mean_learning_rate: Learning rate of the mean, in units of the natural gradient, at least 0.
         std_learning_rate: Learning rate of the log standard deviations, at least 0. Defaults to (3 + ln d) / (5
             sqrt(d)).
@@ -55,14 +52,6 @@ class SNES(Strategy):
     sigma: Any = number(default=0.1, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: SNESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: SNESState) -> Solution:
         """Returns the standard deviations of the search distribution."""
@@ -79,7 +68,7 @@ class SNES(Strategy):
         std_learning_rate, d = self.std_learning_rate, self.space.num_dims(state.mean)
         if evaluation.repaired is not None:
             population, center = in_single(population), in_single(state.mean)
-            norms = squared_norms(population, center, state.std)
+            norms = squared_norms(jax.tree.map(lambda x, m: x - m[None], population, center), state.std)
             population = pull_in(population, center, evaluation.repaired, norms, d)
         if std_learning_rate is None:
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))

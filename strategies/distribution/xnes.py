@@ -12,7 +12,7 @@ is pulled in if it is far away, and gets no negative utility in the step of the 
 is kept if it has become singular to rounding.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,16 @@ from zoo.core import (
     Evaluation,
     Population,
     Solution,
-    Strategy,
     Surrogate,
     clip_std,
     in_single,
     normal_like,
     number,
-    static,
     weighted_sum,
 )
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     flat_step_size_and_units,
     flatten,
     flatten_members,
@@ -54,12 +53,10 @@ class XNESState(NamedTuple):
     units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class XNES(Strategy):
+class XNES(DistributionStrategy):
     """Exponential NES: steps of the natural gradient in exponential coordinates of the covariance matrix.
 
     Attributes:
-        sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
-            solution (numbers, or arrays that broadcast to its leaves).
         mean_learning_rate: Learning rate of the mean, in units of the natural gradient, at least 0.
         std_learning_rate: Learning rate of log sigma, at least 0. Defaults to (9 + 3 ln d) / (5 d sqrt(d)).
         shape_learning_rate: Learning rate of the shape B, at least 0. Defaults to (9 + 3 ln d) / (5 d sqrt(d)).
@@ -68,19 +65,9 @@ class XNES(Strategy):
         Glasmachers et al. 2010, doi 10.1145/1830483.1830557, Algorithm 1.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
     shape_learning_rate: float | None = number(default=None, at_least=0)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: XNESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: XNESState) -> Solution:
         """Returns sigma * sqrt(diag(B B^T)), times the units."""

@@ -42,7 +42,7 @@ class RandomSearch(Strategy):
 
     @property
     def needs_all_members(self) -> None:
-        """None: it keeps the best."""
+        """`None`: it only keeps the best member."""
 
     def mean(self, state: RandomSearchState) -> Solution:
         """Returns the best member seen; the initial solution before the first `tell`."""

@@ -31,12 +31,13 @@ from zoo.core import (
     Solution,
     Surrogate,
     check_structure,
-    clip_std,
+    in_single,
     leaf_name,
     number,
     static,
 )
 from zoo.core.promotion import common_dtype
+from zoo.strategies.distribution.base import squared_norms
 from zoo.strategies.shaping import finite
 from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
@@ -116,7 +117,8 @@ class Bounded(Wrapper):
         distance = state.distance
         if distance is not None:
             std = self.base.std(base)
-            total = _sum_square(sampled, population, std, distance.dtype)
+            moved = jax.tree.map(jnp.subtract, in_single(sampled), in_single(population))
+            total = squared_norms(moved, in_single(std)).astype(distance.dtype)
             # Not infinite, because infinity times zero is NaN.
             distance = jnp.minimum(total / self.space.num_dims(std), float(jnp.finfo(total.dtype).max))
         differs = jax.tree.map(lambda x, r: jnp.any((x != r).reshape(x.shape[0], -1), axis=1), sampled, population)
@@ -176,16 +178,6 @@ def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
     folded = jnp.where((x >= lower) & (x <= upper), x, folded)
     # An entry too far outside to say where it would come to lie is clipped. Rounding may also pass a bound again.
     return jnp.clip(jnp.where(jnp.isfinite(folded), folded, x), lower, upper)
-
-
-def _sum_square(sampled: Population, population: Population, std: Solution, dtype: Any) -> jax.Array:
-    """Returns how far each member was moved, `[population_size]`: the sum of squares, in standard deviations."""
-
-    def sum_square(x: jax.Array, r: jax.Array, s: jax.Array) -> jax.Array:
-        moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))[None]
-        return jnp.sum(jnp.square(moved), axis=tuple(range(1, x.ndim)))
-
-    return sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))  # pyright: ignore[reportReturnType]
 
 
 def _penalised(fitness: jax.Array, penalty: jax.Array) -> jax.Array:

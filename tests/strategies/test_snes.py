@@ -72,3 +72,5 @@ def test_std_adapts_to_each_parameter(key):
 def test_errors():
     with pytest.raises(ValueError, match="std_learning_rate must be at least 0"):
         SNES(std_learning_rate=-1)
+    with pytest.raises(ValueError, match=r"SNES\.population_size must be at least 2"):
+        SNES(population_size=1)  # it would learn nothing
