@@ -19,8 +19,7 @@ import optax
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
 from zoo.core.checks import as_pairs
 from zoo.core.promotion import promotion_of_others, ravel
-from zoo.strategies.adapters.peers import import_peer
-from zoo.strategies.shaping import finite
+from zoo.strategies.adapters.peers import finite_in_order, import_peer
 
 _NATURAL = ("DES", "SNES", "SimpleES", "xNES")
 """Their optimizer steps along the natural gradient, where a rate of 1 is a full step: `learning_rate` is SGD's."""
@@ -128,7 +127,7 @@ class EvosaxStrategy(Strategy):
         flat, _ = ravel(state.center)
         inner = state.inner
         if hasattr(inner, "population"):
-            std = jnp.where(jnp.isinf(state.best_fitness), self.sigma, jnp.std(inner.population, axis=0))
+            std = jnp.where(state.best_fitness == jnp.inf, self.sigma, jnp.std(inner.population, axis=0))
         elif hasattr(inner, "std"):
             best = jnp.argmin(inner.best_fitness) if self.algorithm in _SV else ...
             std = jnp.asarray(inner.std)[best]
@@ -170,7 +169,7 @@ class EvosaxStrategy(Strategy):
         if _keeps_population(algorithm):
             center = _flat(state.center)
             noise = jax.random.normal(key_ask, population.shape, population.dtype)
-            is_first = jnp.isinf(state.best_fitness)
+            is_first = state.best_fitness == jnp.inf
             population = jnp.where(is_first, center[None] + self.sigma * noise.at[0].set(0), population)
             inner = jax.tree.map(lambda new, old: jnp.where(is_first, old, new), inner, state.inner)
         size = self._num_members(state.center)
@@ -184,24 +183,24 @@ class EvosaxStrategy(Strategy):
         algorithm, params = self._evosax(state.center)
         x = jax.vmap(_flat)(population)
         fitness = evaluation.fitness.astype(state.best_fitness.dtype)
-        clean = finite(fitness)
+        clean = finite_in_order(fitness)
         told, _ = _plain(algorithm.tell)(state.key, x, clean, state.inner, params)
         if _keeps_population(algorithm):
             first = _plain(algorithm.init)(state.key, x, clean, params)
-            is_first = jnp.isinf(state.best_fitness)
+            is_first = state.best_fitness == jnp.inf
             told = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, told)
-        # A generation without finite fitness is skipped: evosax would take what replaces the fitness for its best.
-        anything = jnp.any(jnp.isfinite(fitness))
+        # A generation in which nothing could be evaluated is skipped: evosax would take its fitness for the best.
+        anything = jnp.any(fitness < jnp.inf)
         inner = jax.tree.map(lambda new, old: jnp.where(anything, new, old), _cast(told, state.inner), state.inner)
 
-        best = jnp.argmin(jnp.where(jnp.isfinite(evaluation.fitness), clean, jnp.inf))
-        better = anything & (clean[best] < state.best_fitness)
+        best = jnp.argmin(fitness)
+        better = fitness[best] < state.best_fitness
         return state._replace(
             inner=inner,
             best_solution=jax.tree.map(
                 lambda new, old: jnp.where(better, new[best], old), population, state.best_solution
             ),
-            best_fitness=jnp.where(better, clean[best], state.best_fitness),
+            best_fitness=jnp.where(better, fitness[best], state.best_fitness),
         )
 
     @property

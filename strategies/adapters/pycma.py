@@ -33,7 +33,7 @@ from zoo.core.checks import as_pairs
 from zoo.core.promotion import ravel
 from zoo.core.spread import is_one_number
 from zoo.host.callback import from_numpy
-from zoo.strategies.adapters.peers import import_peer
+from zoo.strategies.adapters.peers import finite_in_order, import_peer
 
 _HISTORY = 100  # generations; with pycma's own limit, 20 000 would be pickled in each
 _generator_lock = threading.Lock()  # callbacks of several programs may run at once
@@ -122,13 +122,9 @@ class PyCMA(Strategy):
         flat, unravel = ravel(state.mean)
         capacity = state.pickled.size
 
-        def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray) -> Any:
+        def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray, is_empty: np.ndarray) -> Any:
             es, samples = pickle.loads(pickled.tobytes())
-            is_finite = np.isfinite(fitness)
-            if np.any(is_finite):  # a generation without finite fitness is skipped
-                # pycma would replace NaN by the median.
-                fitness = np.where(is_finite, fitness, np.where(fitness == -np.inf, -1, 1) * np.inf)
-                fitness = np.clip(fitness, fitness[is_finite].min(), fitness[is_finite].max())
+            if not is_empty:  # a generation in which nothing could be evaluated is skipped
                 # A member in a lower precision is no longer pycma's sample, and pycma would clip its step.
                 kept = np.all(samples.astype(told.dtype) == told, axis=1)
                 es.tell(list(np.where(kept[:, None], samples, told)), list(fitness))
@@ -138,7 +134,8 @@ class PyCMA(Strategy):
         told = jax.vmap(lambda x: ravel(x)[0])(population)
         vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
         result = vector, vector, state.pickled
-        mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, evaluation.fitness)
+        fitness, is_empty = finite_in_order(evaluation.fitness), jnp.all(evaluation.fitness == jnp.inf)
+        mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, fitness, is_empty)
         return PyCMAState(unravel(mean.astype(flat.dtype)), unravel(std.astype(flat.dtype)), pickled)
 
 
