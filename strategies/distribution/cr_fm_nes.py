@@ -15,7 +15,8 @@ VD-CMA: Akimoto, Auger, Hansen 2014, "Comparison-Based Natural Gradient Optimiza
 
 Differences from the authors' code: D starts so that sigma is the standard deviation for any v. The learning rate of the
 path is not negative in fewer than five dimensions. The length of v and the change of D in one step are bounded, so that
-neither loses its sign or its precision. And y and |z| are recovered from the members, so that bounds may change them.
+neither loses its sign or its precision. Where samples are closer together than floating-point numbers of the size of
+the mean, v and D learn nothing. And y and |z| are recovered from the members, so that bounds may change them.
 """
 
 import math
@@ -155,7 +156,12 @@ class CRFMNES(DistributionStrategy):
         rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * scalars.maximum(d - 5, 0) / 6 * num_feasible / size
         of_members = _natural_gradient(state.v, y, rate * weights)
         of_path = _natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
-        v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
+        # Members are rounded. Where numbers as large as the mean are farther apart than samples are, members say
+        # nothing about v and D, which would follow the rounding anywhere.
+        spacing, _ = flatten(jax.tree.map(lambda m: jnp.abs(m) * jnp.finfo(m.dtype).eps, state.mean))
+        is_resolved = state.sigma * state.scales * jnp.sqrt(1 + jnp.square(state.v)) > spacing
+        v = state.v + jnp.where(is_resolved, of_members[0] + of_path[0], 0)
+        change = jnp.where(is_resolved, of_members[1] + of_path[1], 0)
         # Beyond this the condition number of I + v v^T exceeds the precision.
         longest = float(jnp.finfo(x.dtype).eps) ** -0.5
         v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))

@@ -73,13 +73,14 @@ class SNES(DistributionStrategy):
         if std_learning_rate is None:
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
-        # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
-        step = weighted_sum(utility * self.mean_learning_rate, population, like=state.std)
-
-        # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. As a product, because XLA's CPU backend is some twenty
-        # times slower at a sum over the leading axis.
         deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
-        squares = jax.tree.map(lambda y, s: jnp.square(y / s[None]), deviations, state.std)
+        # std * (gradient of the mean). Not a sum over the members: the utilities sum to zero only up to rounding, and
+        # the mean may be far from zero.
+        step = weighted_sum(utility * self.mean_learning_rate, deviations)
+
+        # sum_i u_i (z_i^2 - 1), where the 1 drops out. As a product, because XLA's CPU backend is some twenty times
+        # slower at a sum over the leading axis.
+        squares = jax.tree.map(lambda y, s: jnp.square(y * (1 / s)[None]), deviations, state.std)
         gradient = weighted_sum(utility, squares)
 
         def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -23,7 +23,6 @@ from zoo.core import (
     Solution,
     Surrogate,
     clip_std,
-    in_single,
     normal_like,
     number,
     weighted_sum,
@@ -35,7 +34,6 @@ from zoo.strategies.distribution.base import (
     flatten,
     flatten_members,
     in_units,
-    moved,
     pull_in,
     times_units,
 )
@@ -98,15 +96,15 @@ class XNES(DistributionStrategy):
         shape_rate = default if self.shape_learning_rate is None else self.shape_learning_rate
         utility = utilities(evaluation.fitness).astype(flat.dtype)
 
-        members = flatten_members(population)
-        steps = in_units(members - flat[None], state.units).T / state.sigma  # [d, population_size]
+        deviations = flatten_members(population) - flat[None]
+        steps = in_units(deviations, state.units).T / state.sigma  # [d, population_size]
         solved = jnp.linalg.solve(state.shape, jnp.concatenate([steps, jnp.eye(flat.size, dtype=flat.dtype)], axis=1))
         s, inverse = jnp.split(solved, [steps.shape[1]], axis=1)
         of_shape = utility
         if evaluation.repaired is not None:
             norms = jnp.sum(jnp.square(s), axis=0)
             s = pull_in(s.T, jnp.zeros_like(flat), evaluation.repaired, norms, d).T
-            population = jax.vmap(unravel)(pull_in(members, flat, evaluation.repaired, norms, d))
+            deviations = pull_in(deviations, jnp.zeros_like(flat), evaluation.repaired, norms, d)
             # A member that bounds moved says nothing bad about the direction it was sampled in.
             of_shape = jnp.where(evaluation.repaired, jnp.maximum(utility, 0), utility)
         # G_M = sum_k u_k (s_k s_k^T - I). The utilities sum to zero unless bounds moved a member.
@@ -122,9 +120,10 @@ class XNES(DistributionStrategy):
         scale = jnp.minimum(1, _MAX_EXPONENT / jnp.maximum(jnp.linalg.norm(exponent), 1))
         exponent = jnp.where(is_usable, scale * exponent, 0)
         exponent_sigma = jnp.where(is_usable, jnp.clip(exponent_sigma, -_MAX_EXPONENT, _MAX_EXPONENT), 0)
-        step = weighted_sum(utility * self.mean_learning_rate, population, like=in_single(state.mean))
+        # Not a sum over the members: the utilities sum to zero only up to rounding, and the mean may be far from zero.
+        step = weighted_sum(utility * self.mean_learning_rate, deviations)  # sigma B sum_k u_k s_k
         return XNESState(
-            mean=jax.tree.map(moved, state.mean, step),  # mean + sigma B sum_k u_k s_k
+            mean=unravel(flat + step),
             sigma=clip_std(state.sigma * jnp.exp(exponent_sigma)),
             # Padé's approximation takes less than half the time of an eigendecomposition of the symmetric exponent.
             shape=state.shape @ jax.scipy.linalg.expm(exponent),
