@@ -294,5 +294,5 @@ def test_in_a_run_with_suggestions(key):
 
 @pytest.mark.parametrize("base", ["pes", "nres", "tes", "full_es", "tbptt", {"id": "frozen", "base": "pes"}])
 def test_online_strategies_cannot_be_restarted(base):
-    with pytest.raises(TypeError, match="members go on from inner states"):
+    with pytest.raises(TypeError, match="members continue from inner states"):
         IPOP(base=base)
