@@ -87,7 +87,7 @@ def test_tickets(tmp_path):
 def test_tickets_says_what_is_wrong(tmp_path):
     assert_error(call(*TICKETS, "-c", "snrr", "--out", tmp_path), "Lottery.score must be one of 'snr'", "'snrr'")
     assert_error(call(*TICKETS, "--prune", "1.5", "--out", tmp_path), "prune_fraction must be at most 1")
-    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "num_rounds must be at least 1, got 0")
+    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "--rounds must be at least 1, got '0'")
     assert_error(call(*TICKETS, "--set", "sigm=1", "--out", tmp_path), "has no setting 'sigm'")
     assert not list(tmp_path.iterdir())
 
@@ -183,7 +183,7 @@ def test_resume_a_run_from_its_folder_alone(tmp_path):
 
 def test_resume_says_what_is_wrong(tmp_path):
     assert_error(call("run", "--resume", tmp_path), "No run in", str(tmp_path))
-    wrong = "leave out strategy, problem, --key, --set, --set-problem"
+    wrong = "Leave out strategy, problem, --key, --set, --set-problem"
     assert_error(call(*RUN, "--resume", tmp_path, "--key", 1), wrong)
     assert_error(call("run", "snes"), "a strategy and a problem, or --resume")
     (tmp_path / "run.json").write_text('{"call": 3}')
@@ -329,8 +329,8 @@ def test_interrupted(monkeypatch):
         (["open_es", "blackbox/sphere", "--set-problem", "dims=3"], "no setting 'dims'"),
         (["open_es", "blackbox/sphere", "--set-problem", "num_dims=many"], "must be a whole number, got 'many'"),
         (["open_es", "blackbox/sphere", "--steps", "10", "--generations", "10"], "one budget"),
-        (["open_es", "blackbox/sphere", "--steps", "0"], "num_steps must be"),
-        (["open_es", "blackbox/sphere", "--generations", "-1"], "num_generations must be"),
+        (["open_es", "blackbox/sphere", "--steps", "0"], "--steps must be at least 1, got '0'"),
+        (["open_es", "blackbox/sphere", "--generations", "-1"], "--generations must be at least 1, got '-1'"),
         (["open_es", "supervised/mnist"], "ZOO_DATA"),
         (["open_es", "supervised/mnist", "--set-problem", "data_dir=/no/such/folder"], "/no/such/folder/mnist"),
     ],
@@ -354,8 +354,8 @@ def test_run_refuses(args, expected, monkeypatch):
         (["--steps", "many"], "got 'many'"),
         (["--steps", "inf"], "got 'inf'"),
         (["--steps", "rl/Pendulum-v1=10"], "'rl/Pendulum-v1'"),
-        (["--steps", "-3"], "num_steps must be"),
-        (["--seeds", "0"], "num_seeds must be"),
+        (["--steps", "-3"], "--steps must be at least 1, got '-3'"),
+        (["--seeds", "0"], "--seeds must be at least 1, got '0'"),
     ],
 )
 def test_benchmark_refuses(args, expected, tmp_path):
@@ -449,13 +449,13 @@ def test_parse_steps():
     assert zoo.cli._parse_steps(["1e5", "c=1_000"], problems) == {"a/b": 100_000, "c": 1000}
     assert zoo.cli._parse_steps(["c=7"], problems) == {"c": 7}
     for text in ("x", "", "c=", "c=x", "inf", "nan"):
-        with pytest.raises(ValueError, match="--steps takes a number"):
+        with pytest.raises(ValueError, match="--steps( for c)? takes a whole number such as 20000 or 2e4, got"):
             zoo.cli._parse_steps([text], problems)
 
 
 @pytest.mark.parametrize("text", ["1.5", "c=0.5", "1e-3"])
 def test_steps_are_whole_numbers(text):
-    with pytest.raises(ValueError, match="--steps takes a"):
+    with pytest.raises(ValueError, match="--steps( for c)? takes a whole number"):
         zoo.cli._parse_steps([text], ["c"])
 
 

@@ -12,12 +12,13 @@ import inspect
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from zoo.core.about import about
+from zoo.core.advice import BOUNDS_NAMES, bounds_advice
 from zoo.core.checks import shown
 from zoo.core.manual import manual
 from zoo.core.problem import Problem
@@ -187,7 +188,7 @@ class Registry:
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             unknown = [setting for setting in settings if setting not in parameters]
             if unknown:
-                raise TypeError(self._unknown_setting(id, unknown[0], parameters))
+                raise TypeError(self._unknown_setting(id, unknown[0], parameters, settings))
         made = factory(**fixed, **settings)
         if not isinstance(made, self.base):
             raise TypeError(
@@ -212,23 +213,57 @@ class Registry:
                     factory.check_installed()
         raise ValueError(self._unknown_id(id))
 
-    def _unknown_id(self, id: str) -> str:
+    def nearest(self, id: str) -> list[str]:
+        """Returns up to three ids that look like the one given, with or without their namespaces."""
         ids = self.ids()
         short = {known.rpartition("/")[2].lower(): known for known in ids}
         near = difflib.get_close_matches(id, ids, n=3, cutoff=0.5)
         near += [short[s] for s in difflib.get_close_matches(id.rpartition("/")[2].lower(), short, n=3, cutoff=0.6)]
-        near = list(dict.fromkeys(near))[:3]
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Known ids: {', '.join(ids)}."
-        return f"Unknown {self.kind} {id!r}. {hint} (`zoo list` shows all.)"
+        return list(dict.fromkeys(near))[:3]
 
-    def _unknown_setting(self, id: str, setting: str, parameters: dict[str, inspect.Parameter]) -> str:
-        near = difflib.get_close_matches(setting, parameters, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    def count(self) -> str:
+        """Returns how many ids there are, as words."""
+        return f"{len(self.ids())} {self.kind[:-1] + 'ies' if self.kind.endswith('y') else self.kind + 's'}"
+
+    def _unknown_id(self, id: str) -> str:
+        hint = _did_you_mean(self.nearest(id))
+        return f"Unknown {self.kind} {shown(id)}.{hint} There are {self.count()}: `zoo list` prints their ids."
+
+    def _unknown_setting(
+        self, id: str, setting: str, parameters: dict[str, inspect.Parameter], settings: Mapping[str, Any]
+    ) -> str:
+        hint = ""
+        if setting in BOUNDS_NAMES and self.kind == "strategy":
+            hint = " Use `lower` and `upper`." if "lower" in parameters else f" {bounds_advice(id)}"
+        elif base := self._base_with(parameters, settings, setting):
+            hint = f" It is a setting of the base: base={base}."
+        else:
+            hint = _did_you_mean(difflib.get_close_matches(setting, parameters, n=1, cutoff=0.5))
         valid = ", ".join(
             name if p.default is inspect.Parameter.empty else f"{name}={_show(p.default)}"
             for name, p in parameters.items()
         )
         return f"{self.kind} {id!r} has no setting {setting!r}.{hint} Valid settings: {valid}."
+
+    def _base_with(
+        self, parameters: Mapping[str, inspect.Parameter], settings: Mapping[str, Any], setting: str
+    ) -> str | None:
+        """Returns the base of a wrapper with a setting that the base, or a base inside of it, has, as text.
+
+        Returns `None` if none of them has it.
+        """
+        base = settings.get("base", parameters["base"].default) if "base" in parameters else None
+        if not isinstance(base, (str, Mapping)):
+            return None
+        id, own = self.spec(base)
+        parameters = inspect.signature(self.factory(id)[0]).parameters
+        inner = {**own, setting: settings[setting]}
+        if setting in parameters:
+            name, value = setting, shown(settings[setting])
+        else:
+            name, value = "base", self._base_with(parameters, inner, setting)
+        others = ", ..." if own.keys() - {name} else ""
+        return None if value is None else f'{{"id": "{id}", "{name}": {value}{others}}}'
 
     def _load_entry_points(self) -> None:
         if not self._entry_points_loaded:
@@ -264,6 +299,10 @@ def load(spec: str | Callable[..., Any]) -> Any:
             f"`pip install -e {root}`.",
             name=error.name,
         ) from error
+
+
+def _did_you_mean(near: Sequence[str]) -> str:
+    return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
 
 
 def _show(default: Any) -> str:
@@ -502,12 +541,16 @@ def describe(id: str, width: int = 80) -> str:
     kind = "a strategy"
     try:
         factory, name = _strategies.factory(id)
-    except ValueError as error:
+    except ValueError:
         kind = "a problem"
         try:
             factory, name = _problems.factory(id)
-        except ValueError as other:
-            raise (other if "/" in id else error) from None
+        except ValueError:
+            near = [near for registry in (_strategies, _problems) for near in registry.nearest(id)]
+            raise ValueError(
+                f"Unknown id {shown(id)}.{_did_you_mean(near)} There are {_strategies.count()} and "
+                f"{_problems.count()}: `zoo list` prints their ids."
+            ) from None
     fixed = () if name is None else (factory.namespace_field,)
     return manual(f"{id}, {kind}", factory, {*internal_fields(factory), *fixed}, width)
 
