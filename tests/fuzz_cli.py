@@ -8,6 +8,7 @@ import collections
 import contextlib
 import io
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -154,6 +155,8 @@ def check(args: list[str], *named: str) -> int:
         assert lines[-1].startswith("error: "), (args, err)
         assert len(lines[-1]) > len("error: "), (args, err)
     assert "ZOO_TRACEBACK" not in err, (args, err)  # which stands in errors that nobody has thought of
+    assert "Input should" not in err, (args, err)  # the words of a library
+    assert not any(re.match(r"error: ([^ ]*: )?\w+Error: ", line) for line in lines), (args, err)
     assert len(lines) <= MAX_LINES, (args, err)
     assert max(map(len, lines), default=0) <= MAX_CHARACTERS, (args, err)
     for name in named if code else ():

@@ -378,6 +378,28 @@ def test_nothing_to_report(tmp_path):
     assert_error(call("report", tmp_path))
 
 
+def test_a_folder_of_another_kind(tmp_path):
+    """It is said what the folder holds, and which command shows that; nothing is written into it."""
+    make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "tickets").mkdir()
+    files = {"run": "run.json", "run/checkpoints": "call.json", "tickets": "tickets.json"}
+    for folder, file in files.items():
+        (tmp_path / folder / file).write_text("{}")
+    run, benchmark, tickets = (tmp_path / name for name in ("run", "benchmark", "tickets"))
+    assert_error(call("report", run), f"{run} holds a run, not a benchmark: `zoo run --resume {run}` prints")
+    assert_error(call("report", run / "checkpoints"), f"holds a run, not a benchmark: `zoo run --resume {run}/check")
+    assert_error(call("report", tickets), f"{tickets} holds lottery tickets, not a benchmark: `zoo tickets ")
+    assert_error(call("run", "--resume", benchmark), f"holds a benchmark, not a run: `zoo report {benchmark}`")
+    for command, kind in ((RUN, "a run"), (BENCHMARK, "a benchmark"), (TICKETS, "lottery tickets")):
+        for folder, holds in ((run, "a run"), (benchmark, "a benchmark"), (tickets, "lottery tickets")):
+            if holds != kind:
+                before = sorted(tmp_path.rglob("*"))
+                expected = f"--out {folder}: the folder holds {holds} ("
+                assert_error(call(*command, "--out", folder), expected, f"Choose another folder for {kind}.")
+                assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_report_of_a_benchmark_without_pairs(tmp_path):
     facts = {"pairs": [["a", "b"]], "date": "", "num_seeds": 1, "key": 0, "versions": {}, "git_commit": None}
     facts["device"] = {"count": 1, "kind": "cpu"}
@@ -388,10 +410,43 @@ def test_report_of_a_benchmark_without_pairs(tmp_path):
 
 
 def test_unknown_commands_and_options():
-    for args in (["rnu"], ["run", "open_es"], ["list", "--nope"], [*RUN, "--steps", "ten"]):
-        result = call(*args)
-        assert result.exit_code == 2
-        assert "Traceback" not in result.output
+    shows = "--help` shows what it takes."
+    assert_error(call("rnu"), "No such command 'rnu'. Did you mean 'run'? `", shows)
+    assert_error(call("list", "--nope"), "--nope. `", "list --help` shows what it takes.")
+    assert_error(call("describe"), "Missing argument 'ID'. `", shows)
+    assert_error(call("run", "open_es"), "run needs a strategy and a problem")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([*RUN, "--steps", "ten"], "--steps takes a whole number such as 20000 or 2e4, got 'ten'."),
+        ([*RUN, "--generations", "1.5"], "--generations takes a whole number such as 20000 or 2e4, got '1.5'."),
+        ([*RUN, "--key", "nan"], "--key takes a whole number"),
+        ([*RUN, "--steps", "1e19"], "--steps must be at most 9223372036854775807, got '1e19'."),
+        ([*RUN, "--devices", "0"], "--devices must be at least 1, got '0'."),
+        ([*RUN, "--target", "low"], "--target takes a number such as 0.1, got 'low'."),
+        ([*BENCHMARK, "--seeds", "2e6"], "--seeds must be at most 1000000, got '2e6'."),
+        ([*BENCHMARK, "--steps", "blackbox/sphere=x"], "--steps for blackbox/sphere takes a whole number such as"),
+        (
+            ["tickets", "snes", "supervised/digits", "--prune", "half"],
+            "--prune takes a number such as 0.1, got 'half'.",
+        ),
+    ],
+)
+def test_numbers_of_options(args, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_error(call(*args), f"error: {expected}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("20000", 20_000), ("2e4", 20_000), ("1_000", 1000), ("9" * 18, 10**18 - 1)]
+)
+def test_whole_numbers(text, number):
+    assert zoo.cli._whole("--steps", text) == number
+    assert type(zoo.cli._whole("--steps", text)) is int
+    assert zoo.cli._whole("--steps", None) is None
 
 
 # Parsing
@@ -449,13 +504,13 @@ def test_parse_steps():
     assert zoo.cli._parse_steps(["1e5", "c=1_000"], problems) == {"a/b": 100_000, "c": 1000}
     assert zoo.cli._parse_steps(["c=7"], problems) == {"c": 7}
     for text in ("x", "", "c=", "c=x", "inf", "nan"):
-        with pytest.raises(ValueError, match="--steps( for c)? takes a whole number such as 20000 or 2e4, got"):
+        with pytest.raises(ValueError, match=r"--steps( for c)? takes a whole number such as 20000 or 2e4, got"):
             zoo.cli._parse_steps([text], problems)
 
 
 @pytest.mark.parametrize("text", ["1.5", "c=0.5", "1e-3"])
 def test_steps_are_whole_numbers(text):
-    with pytest.raises(ValueError, match="--steps( for c)? takes a whole number"):
+    with pytest.raises(ValueError, match=r"--steps( for c)? takes a whole number"):
         zoo.cli._parse_steps([text], ["c"])
 
 

@@ -83,6 +83,17 @@ CALLS = {
     ),
     "a branch": (lambda: zoo.minimize(branches, START), TypeError, "jnp.where"),
     "a number": (lambda: zoo.minimize(root, START), TypeError, "zoo.from_python(fn, solution)"),
+    "a problem": (lambda: zoo.minimize(zoo.make_problem(SPHERE), START), TypeError, "zoo.run(strategy, problem)"),
+    "an id for a function": (lambda: zoo.minimize(SPHERE, START), TypeError, "zoo.run(strategy, problem)"),
+    "bounds of minimize": (lambda: zoo.minimize(jnp.sum, START, bounds=(0, 1)), TypeError, '"base": "cma_es", "lower"'),
+    "bounds of run": (lambda: zoo.run("snes", SPHERE, lower=0), TypeError, "run has no argument 'lower'. The wrapper"),
+    "bounds of a benchmark": (lambda: zoo.benchmark("snes", SPHERE, upper=0), TypeError, "The wrapper `bounded`"),
+    "bounds of a strategy": (lambda: zoo.make_strategy("snes", upper=1), TypeError, '"base": "snes", "lower"'),
+    "bounds of an optimizer": (lambda: zoo.Optimizer("snes", START, bounds=1), TypeError, '"base": "snes", "lower"'),
+    "bounds of bounded": (lambda: zoo.make_strategy("bounded", bounds=1), TypeError, "Use `lower` and `upper`."),
+    "a setting of run": (lambda: zoo.run("snes", SPHERE, sigma=1), TypeError, '{"id": "cma_es", "sigma": 0.5}'),
+    "an argument of run": (lambda: zoo.run("snes", SPHERE, num_step=1), TypeError, "Did you mean 'num_steps'?"),
+    "an argument of a loader": (lambda: zoo.load_ticket("x", SPHERE, y=1), TypeError, "It has folder"),
 }
 
 

@@ -1,6 +1,7 @@
 """Ids, settings by name, registration, entry points, and what is imported when."""
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
@@ -110,11 +111,14 @@ def test_an_unknown_id_gets_the_nearest_names(make, id, nearest):
     assert nearest in message.partition("Did you mean ")[2]
 
 
-def test_an_id_like_no_other_gets_all_ids():
-    with pytest.raises(ValueError, match="Unknown strategy 'zzzzzzzz'") as error:
+def test_an_unknown_id_is_told_how_many_there_are_and_where():
+    number = len(zoo.list_strategies())
+    words = f"^Unknown strategy 'zzzzzzzz'\\. There are {number} strategies: `zoo list` prints their ids\\.$"
+    with pytest.raises(ValueError, match=words):
         zoo.make_strategy("zzzzzzzz")
-    assert all(id in str(error.value) for id in zoo.list_strategies())
-    assert "Did you mean" not in str(error.value)
+    with pytest.raises(ValueError, match=r"^Unknown problem 'rl/Pole'\..* There are \d+ problems: `zoo list`") as error:
+        zoo.make_problem("rl/Pole")
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("id", ["", "/", "rl/", "rl/*", "blackbox/*", "blackbox", "no/such/id"])
@@ -144,6 +148,21 @@ def test_an_unknown_setting_gets_the_valid_ones_with_their_defaults():
         zoo.make_problem("supervised/digits", hiden=(3,))  # made by a function, not a class
     assert "Did you mean 'hidden'?" in str(error.value)
     assert "hidden=(32,)" in str(error.value)
+
+
+def test_a_setting_of_the_base_is_not_one_of_the_wrapper():
+    """The message has the base as it should be given, and with that it works."""
+    for base, given in (("snes", "snes"), ("bounded", {"id": "bounded", "base": "snes", "lower": 0.0})):
+        with pytest.raises(TypeError, match="strategy 'ipop' has no setting 'sigma'") as error:
+            zoo.make_strategy("ipop", base=given, sigma=0.25)
+        inner = '{"id": "snes", "sigma": 0.25}'
+        expected = inner if base == "snes" else f'{{"id": "bounded", "base": {inner}, ...}}'
+        assert f"It is a setting of the base: base={expected}. Valid" in str(error.value)
+    assert zoo.make_strategy("ipop", base=json.loads(inner)).base.sigma == 0.25
+    with pytest.raises(TypeError, match=r"has no setting 'xyzzy'\. Valid settings"):
+        zoo.make_strategy("ipop", base="snes", xyzzy=1)
+    with pytest.raises(TypeError, match=r'base=\{"id": "open_es", "learning_rate": 1\}'):
+        zoo.make_strategy("bounded", learning_rate=1)
 
 
 def test_the_name_in_a_namespace_is_no_setting():

@@ -78,10 +78,20 @@ Versions = Annotated[
     typer.Option("--accept-versions", help="Also use results that another version of the zoo or of JAX computed."),
 ]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
-Devices = Annotated[
-    str | None, typer.Option(metavar="N", help="Split each population over N devices.  [default: 1]")
-]
+Devices = Annotated[str | None, typer.Option(metavar="N", help="Split each population over N devices.  [default: 1]")]
 Steps = Annotated[str | None, typer.Option(metavar="N", help="Budget in problem steps, such as 20000 or 2e4.")]
+
+
+# Typer keeps the lines of a paragraph as they are if it begins with \b.
+_RUN_EXAMPLES = """\b
+Examples:
+  zoo run cma_es blackbox/rastrigin --steps 20000 --set sigma=2
+  zoo run '{"id": "cma_es", "sigma": 2}' blackbox/rastrigin --out my_run
+  zoo run --resume my_run --steps 40000"""
+_BENCHMARK_EXAMPLE = """\b
+Example:
+  zoo benchmark -s cma_es -s snes -p blackbox/sphere -p blackbox/rastrigin \\
+    --seeds 3 --steps 10000 --set snes:sigma=1 --out my_results"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -197,20 +207,22 @@ def list_command() -> None:
     If the output is not a terminal, every id is on a line of its own: "strategy" or "problem", the id, and what it is,
     separated by tabs.
     """
-    for kind in ("strategy", "problem"):
+    for kind, title in (("strategy", "strategies"), ("problem", "problems")):
         rows = catalogue(kind)
-        if terminal.width() is None:
-            for id, summary, names in rows:
-                for each in [f"{id[:-1]}{name}" for name in names] or ([] if id.endswith("/*") else [id]):
-                    print(kind, each, summary, sep="\t")
+        if terminal.width() is not None:
+            terminal.show_entries(title, [(id, summary, ", ".join(names)) for id, summary, names in rows])
+            say("")
             continue
-        entries: list[tuple[str, str]] = []
-        for id, summary, names in rows:
-            entries += [(id, summary), *([("", ", ".join(names))] if names else [])]
-        terminal.show_entries({"strategy": "strategies", "problem": "problems"}[kind], entries)
-        say("")
+        lines = [(id, summary) for row, summary, names in rows for id in _ids(row, names)]
+        for line in sorted(lines):
+            print(kind, *line, sep="\t")
     if terminal.width() is not None:
         say("`zoo describe ID` explains one of them, with its settings.")
+
+
+def _ids(row: str, names: list[str]) -> list[str]:
+    """Returns all ids of a row of the registry. If the row is a namespace, these are the names in it."""
+    return [f"{row[:-1]}{name}" for name in names] if row.endswith("/*") else [row]
 
 
 @app.command("describe")
@@ -218,11 +230,10 @@ def describe_command(
     id: Annotated[str, typer.Argument(metavar="ID", help="Id of a strategy or a problem, such as open_es.")],
 ) -> None:
     """Explain a strategy or a problem, and its settings."""
-    for line in zoo.describe(id, min(terminal.width() or 80, 100)).splitlines():
-        say(line)
+    terminal.show_lines(zoo.describe(id, min(terminal.width() or 80, 100)))
 
 
-@app.command("run")
+@app.command("run", epilog=_RUN_EXAMPLES)
 def run_command(
     strategy: Annotated[
         str | None, typer.Argument(metavar="STRATEGY", help="Id of a strategy, such as open_es, or JSON.")
@@ -247,23 +258,13 @@ def run_command(
     ] = None,
     resume: Annotated[
         pathlib.Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Go on with the run in this folder, also to another budget, or repeat it."
-        ),
+        typer.Option(metavar="FOLDER", help="Go on with the run in this folder, also to another budget, or repeat it."),
     ] = None,
     accept_versions: Versions = False,
     devices: Devices = None,
     cache: Cache = True,
 ) -> None:
-    """Run one strategy on one problem.
-
-    Examples:
-
-    \b
-    zoo run cma_es blackbox/rastrigin --steps 20000 --set sigma=2
-    zoo run '{"id": "cma_es", "sigma": 2}' blackbox/rastrigin --out my_run
-    zoo run --resume my_run --steps 40000
-    """
+    """Run one strategy on one problem."""
     _keep_programs(cache)
     budget: dict[str, Any] = {
         "num_steps": _whole("--steps", steps),
@@ -320,7 +321,7 @@ def run_command(
         say(f"saved in {out}")
 
 
-@app.command("benchmark")
+@app.command("benchmark", epilog=_BENCHMARK_EXAMPLE)
 def benchmark_command(
     strategies: Annotated[
         list[str],
@@ -374,12 +375,6 @@ def benchmark_command(
     """Compare strategies on problems.
 
     Prints a table, and writes a report and learning curves.
-
-    Example:
-
-    \b
-    zoo benchmark -s cma_es -s snes -p blackbox/sphere -p blackbox/rastrigin \\
-      --seeds 3 --steps 10000 --set snes:sigma=1 --out my_results
     """
     _keep_programs(cache)
     _check_kind(out, "a benchmark")
@@ -421,9 +416,7 @@ def tickets_command(
     ],
     problem: Annotated[
         str,
-        typer.Argument(
-            metavar="PROBLEM", help="Id of a problem with a network, such as supervised/digits, or JSON."
-        ),
+        typer.Argument(metavar="PROBLEM", help="Id of a problem with a network, such as supervised/digits, or JSON."),
     ],
     criteria: Annotated[
         list[str] | None,

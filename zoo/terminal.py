@@ -29,17 +29,18 @@ def width() -> int | None:
     return OUT.width if OUT.is_terminal else None
 
 
-def say(*parts: str | tuple[str, str], to: rich.console.Console = OUT, style: str = "") -> None:
+def say(*parts: str | tuple[str, str], to: rich.console.Console | None = None, style: str = "") -> None:
     """Prints a paragraph.
 
     In a terminal it is wrapped between words. A word longer than a line, such as a path, stays in one piece.
 
     Args:
         parts: Texts, or pairs of a text and its style.
-        to: Where to print it.
+        to: Where to print it. Defaults to the standard output.
         style: Style of the whole paragraph.
     """
     text, start = Text.assemble(*parts, style=style), 0
+    to = to or OUT
     for line in _wrap(text.plain, to.width, indent=_GAP) if to.is_terminal else ():
         words = line.strip()
         start = text.plain.index(words, start)
@@ -57,25 +58,36 @@ def _wrap(text: str, columns: int, *, begin: str = "", indent: str = "") -> list
     )
 
 
-def _print_line(line: Text, to: rich.console.Console = OUT) -> None:
-    """Prints a line, and leaves it to the terminal what to do if it is too long."""
-    to.print(line, highlight=False, soft_wrap=True)
+def _print_line(line: Text, to: rich.console.Console | None = None) -> None:
+    """Prints a line as it is, also if it is longer than the terminal is wide."""
+    (to or OUT).print(line, highlight=False, soft_wrap=True)
 
 
-def show_entries(title: str, entries: Iterable[tuple[str, str]]) -> None:
-    """Prints names with their explanations beside them, for a terminal."""
+def show_lines(text: str) -> None:
+    """Prints a text whose lines are already as long as they should be."""
+    for line in text.splitlines():
+        _print_line(Text(line))
+
+
+def show_entries(title: str, entries: Iterable[tuple[str, str, str]]) -> None:
+    """Prints a list for a terminal.
+
+    Args:
+        title: A line above the list.
+        entries: Of each: its name, its explanation, which stands beside the name, and further text, which stands below.
+    """
     entries = list(entries)
-    names = [cell_len(name) for name, _ in entries if cell_len(name) <= _MAX_NAME]
+    names = [cell_len(name) for name, _, _ in entries if cell_len(name) <= _MAX_NAME]
     indent = " " * (max(names, default=0) + len(_GAP))
     say(title, style="bold")
-    for name, explanation in entries:
-        first = f"{name}{_GAP}"
-        is_long = cell_len(first) > len(indent)
-        begin = indent if is_long else set_cell_size(first, len(indent))
-        if is_long:
+    for name, explanation, more in entries:
+        begin = set_cell_size(name, len(indent))
+        if cell_len(name) > len(indent) - len(_GAP):
             _print_line(Text(name))
-        for line in _wrap(explanation, OUT.width, begin=begin, indent=indent) or [begin]:
-            _print_line(Text(line.rstrip()))
+            begin = indent
+        lines = _wrap(explanation, OUT.width, begin=begin, indent=indent) or [name]
+        for line in (*lines, *_wrap(more, OUT.width, begin=_GAP * 2, indent=_GAP * 2)):
+            _print_line(Text(line))
 
 
 def show_table(
@@ -125,11 +137,12 @@ def _lay_out(
     forms = [(frame, None) for frame in frames]
     if label is not None:
         forms += [(frame, label) for frame in (*frames, *narrower)]
-    for frame, stacked in forms:
+    for frame, stacked in forms[:-1]:
         lines, needed = _lines(frame, sections, stacked)
         if needed <= columns:
-            break
-    return frame, lines
+            return frame, lines
+    frame, stacked = forms[-1]
+    return frame, _lines(frame, sections, stacked)[0]
 
 
 def _lines(

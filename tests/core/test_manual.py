@@ -112,7 +112,7 @@ def test_the_layout_of_a_manual():
             Somebody 2020, arXiv 2020.12345.
         """
 
-    assert manual("it", factory, width=32) == textwrap.dedent("""\
+    assert manual("it", factory, width=29) == textwrap.dedent("""\
         it
         ==
 
@@ -126,14 +126,15 @@ def test_the_layout_of_a_manual():
         --------
         rate  (default 0.666667)
             It is
-            `{"id": "low_rank"}` or so.
+            `{"id": "low_rank"}` or
+            so.
         large  (default 1e+14)
             Either of:
             - `"one"`: the first;
-            - `"two"`: the leave-one-out
-              one.
-        mode  (default 'a'; one of 'a',
-            'b')
+            - `"two"`: the
+              leave-one-out one.
+        mode  (default 'a'; one of
+            'a', 'b')
             One.
 
         References
