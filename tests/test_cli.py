@@ -248,7 +248,7 @@ def test_benchmark_says_what_it_uses_again(tmp_path):
     info["identity"]["versions"]["zoo"] = "0"
     write_json(path, info)
     assert "1 pair reused" in call(*command, "--accept-versions").stderr
-    assert f"computed again, for it is another there: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
+    assert f"computed again, because of a difference: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
 
 
 def test_labels_are_text(tmp_path):

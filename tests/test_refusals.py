@@ -55,9 +55,13 @@ CALLS = {
     "label is a number": (
         lambda: zoo.benchmark({1: "snes"}, SPHERE),
         TypeError,
-        "label of a strategy is text",
+        "label of a strategy must be a non-empty text",
     ),
-    "label is empty": (lambda: zoo.benchmark("snes", {"": SPHERE}), TypeError, "label of a problem is text"),
+    "label is empty": (
+        lambda: zoo.benchmark("snes", {"": SPHERE}),
+        TypeError,
+        "label of a problem must be a non-empty text",
+    ),
     "no list": (lambda: zoo.benchmark(3, SPHERE), TypeError, "expects a list of strategy ids"),
     "samples": (
         lambda: zoo.flatness(SPHERE, TEN, num_samples=1.5),

@@ -516,7 +516,7 @@ def test_another_function_of_the_same_name_is_computed_again(tmp_path, capsys):
     today = edited.metadata["date"][:10]
     assert capsys.readouterr().err.splitlines() == [
         f"1 pair reused from {tmp_path}/, computed {today}",
-        f"1 pair in {tmp_path}/ computed again, for it is another there: code of the problem",
+        f"1 pair in {tmp_path}/ computed again, because of a difference: code of the problem",
     ]
     before = saved_at(tmp_path)
     call(2.0, fresh=True)

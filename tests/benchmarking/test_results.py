@@ -468,5 +468,7 @@ def test_generations_that_were_dropped_are_told(tmp_path):
     results = make_results(*pairs, failed)
     sentence = describe_overshoot(results.summary())
     assert sentence is not None
-    assert sentence.startswith("Budget: the last generation of 1 pair did not fit in it and was dropped (1,234 to 1,23")
+    assert sentence.startswith(
+        "Budget: the last generation of 1 pair did not fit and was dropped. Its steps (1,234 to 1,23"
+    )
     assert sentence in results.report(tmp_path).read_text()
