@@ -121,7 +121,7 @@ def test_an_unknown_metric():
     results = zoo.benchmark("snes", "blackbox/sphere", num_seeds=1, num_steps=10, num_scores=1, progress=False)
     assert results.scores("snes", "blackbox/sphere", "fitness").shape == (1,)
     for metric in ("fitnes", "", 3):
-        with pytest.raises(KeyError, match=r"No metric .* there are \['fitness'\]"):
+        with pytest.raises(KeyError, match=r"No metric .* It has \['fitness'\]"):
             results.scores("snes", "blackbox/sphere", metric)
 
 

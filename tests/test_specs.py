@@ -44,8 +44,8 @@ TAKE_PROBLEMS = {
 }
 WRONG = [
     ({"sigma": 0.5}, TypeError, 'needs its "id"'),
-    ({"id": 3}, TypeError, '"id" of a .* is text, got 3'),
-    ({3: 4, "id": "snes"}, TypeError, "Settings of a .* have names, got 3"),
+    ({"id": 3}, TypeError, '"id" of a .* must be text, got 3'),
+    ({3: 4, "id": "snes"}, TypeError, "Names of settings of a .* must be text, got 3"),
     ({"id": "snes", "hiden": 1}, TypeError, "has no setting 'hiden'"),
 ]
 
@@ -139,19 +139,28 @@ def test_json_on_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("run", '{"id": "snes"', "blackbox/sphere"), "is JSON of its id and settings"),
+        (("run", '{"id": "snes"', "blackbox/sphere"), "must be JSON of its id and settings"),
         (("run", '{"sigma": 1}', "blackbox/sphere"), 'needs its "id"'),
-        (("run", "snes", '{"id": 3}'), '"id" of a problem is text'),
-        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
+        (("run", "snes", '{"id": 3}'), '"id" of a problem must be text'),
+        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "'id' is not a setting, but an argument of its own"),
         (
             ("run", "snes", "blackbox/sphere", "--set", "problem=3"),
-            "'problem' is no setting, but an argument of its own",
+            "'problem' is not a setting, but an argument of its own",
         ),
-        (("run", "snes", "blackbox/sphere", "--set-problem", "id=3"), "'id' is no setting, but an argument of its own"),
-        (("tickets", "snes", "supervised/digits", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
+        (
+            ("run", "snes", "blackbox/sphere", "--set-problem", "id=3"),
+            "'id' is not a setting, but an argument of its own",
+        ),
+        (
+            ("tickets", "snes", "supervised/digits", "--set", "id=3"),
+            "'id' is not a setting, but an argument of its own",
+        ),
         (("benchmark", "-s", "snes", "-s", '{"id": "snes"}', "-p", "blackbox/sphere"), "have the label 'snes'"),
-        (("benchmark", "-s", '{"id": {}}', "-p", "blackbox/sphere", "--set", "sigma=1"), '"id" of a strategy is text'),
-        (("run", "{" * 100_000, "blackbox/sphere"), "is JSON"),
+        (
+            ("benchmark", "-s", '{"id": {}}', "-p", "blackbox/sphere", "--set", "sigma=1"),
+            '"id" of a strategy must be text',
+        ),
+        (("run", "{" * 100_000, "blackbox/sphere"), "must be JSON"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(args, words):

@@ -184,7 +184,7 @@ def _naming(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unless_read_only() -> Iterator[None]:
-    """Prints a line instead of failing where nothing can be written: the results themselves were shown before."""
+    """Prints a line instead of failing if the folder cannot be written. The results were already printed."""
     try:
         yield
     except OSError as error:
@@ -204,8 +204,8 @@ def _version(
 def list_command() -> None:
     """List strategies and problems.
 
-    If the output is not a terminal, every id is on a line of its own: "strategy" or "problem", the id, and what it is,
-    separated by tabs.
+    Without a terminal, such as in a pipe, prints one line for each id. It has three columns, separated by tabs:
+    "strategy" or "problem", the id, and a summary.
     """
     for kind, title in (("strategy", "strategies"), ("problem", "problems")):
         rows = catalogue(kind)
@@ -559,18 +559,18 @@ _KINDS = {
     "benchmark.json": ("a benchmark", "`zoo report {folder}` prints its table"),
     "tickets.json": ("lottery tickets", "`zoo tickets STRATEGY PROBLEM --out {folder}` goes on with them"),
 }
-"""By the name of a file: what the folder holds that has it, and what to do with that."""
+"""Files by which a folder is recognised: what the folder holds, and which command to use for that."""
 
 
 def _kinds(folder: pathlib.Path) -> dict[str, str]:
-    """Returns what a folder holds, and for each the command that shows it."""
+    """Returns what a folder holds, each with a sentence about the command for it."""
     there = [kind for name, kind in _KINDS.items() if os.path.lexists(folder / name)]
     return {kind: command.format(folder=folder) for kind, command in reversed(there)}
 
 
 @contextlib.contextmanager
 def _pointing_to(folder: pathlib.Path, wanted: str) -> Iterator[None]:
-    """Says what a folder holds, and which command shows it, if it does not hold what is wanted."""
+    """Raises an error that says what the folder holds, if it does not hold what is wanted."""
     try:
         yield
     except FileNotFoundError as error:
@@ -581,7 +581,7 @@ def _pointing_to(folder: pathlib.Path, wanted: str) -> Iterator[None]:
 
 
 def _check_kind(folder: pathlib.Path | None, wanted: str) -> None:
-    """Raises a `ValueError` if a folder to write into holds something else."""
+    """Raises a `ValueError` if an output folder already holds results of another kind."""
     kinds = {} if folder is None else _kinds(folder)
     if kinds and wanted not in kinds:
         kind, command = next(iter(kinds.items()))
@@ -624,20 +624,20 @@ def _number(option: str, text: str) -> float:
 
 
 def _parse_spec(text: str, kind: str) -> Any:
-    """Returns an id as it is, and an id with settings from JSON: `{"id": "cma_es", "sigma": 0.5}`."""
+    """Returns an id unchanged, and reads JSON of an id and settings, such as `{"id": "cma_es", "sigma": 0.5}`."""
     if not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"A {kind} that begins with {{ is JSON of its id and settings, such as "
+            f"A {kind} that begins with {{ must be JSON of its id and settings, such as "
             f'{{"id": "cma_es", "sigma": 0.5}}, got {text[:200]!r}: {error}.'
         ) from None
 
 
 def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
-    """Returns ids, and ids with settings from JSON, by their labels."""
+    """Returns ids, and dictionaries read from JSON, by their labels."""
     specs: dict[str, Any] = {}
     for spec in (_parse_spec(text, kind) for text in texts):
         label = label_of(spec)
@@ -648,7 +648,7 @@ def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
 
 
 def _label(spec: Any, settings: dict[str, Any]) -> str:
-    """Returns an id, or of JSON the id with all settings."""
+    """Returns the label of an id, or the label of a dictionary with all its settings."""
     return label_of({**spec, **settings} if isinstance(spec, dict) else spec)
 
 
@@ -664,21 +664,21 @@ def _parse_settings(settings: list[str] | None) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"A setting is given as name=value, for example sigma=0.1; got {setting!r}.")
+        raise ValueError(f"A setting is given as name=value, for example sigma=0.1, got {setting!r}.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of Python's, about how text is written
+        with warnings.catch_warnings(action="ignore"):  # Python's warnings about the syntax of the text
             value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last ones of deep nesting
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two come from deep nesting
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-        if name.strip() == "shaping":  # where "none" is a value of its own
+        if name.strip() == "shaping":  # it has a value "none"
             value = text
     if name.strip() in ("id", "problem"):
-        raise ValueError(f"{setting}: {name.strip()!r} is no setting, but an argument of its own.")
+        raise ValueError(f"{setting}: {name.strip()!r} is not a setting, but an argument of its own.")
     return name.strip(), value
 
 
 def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, kind: str) -> dict[Any, dict[str, Any]]:
-    """Parses `label:name=value`; without a label, a setting goes to every label that has it."""
+    """Parses `label:name=value`. Without a label, a setting goes to every strategy or problem that has it."""
     by_label: dict[Any, dict[str, Any]] = {}
     for setting in settings or []:
         targets: Iterable[str] = [label for label in labels if setting.startswith(f"{label}:")][:1]
@@ -687,7 +687,7 @@ def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, k
             raise ValueError(f"{option} {setting}: {label!r} is not in this benchmark ({', '.join(labels)}).")
         name, value = _parse_setting(setting.removeprefix("".join(f"{label}:" for label in targets)))
         if not targets:
-            # If nobody has it, all get it: the error then lists what there is.
+            # If none has it, all get it, so that the error lists the valid settings.
             targets = [each for each, spec in labels.items() if name in valid_settings(spec, kind)] or labels
         for each in targets:
             by_label.setdefault(each, {})[name] = value
@@ -695,7 +695,7 @@ def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, k
 
 
 def _parse_steps(steps: list[str] | None, problems: list[str]) -> dict[str, int] | None:
-    """Returns the budget of each problem from entries `number`, for all problems, and `problem=number`."""
+    """Returns the budget of each problem. An entry is `number`, for all problems, or `problem=number`."""
     if not steps:
         return None
     by_problem: dict[str, int] = {}

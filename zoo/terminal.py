@@ -1,4 +1,4 @@
-"""What the command line prints: text that is wrapped between words, and tables that fit the width of a terminal.
+"""Output of the command line: text that is wrapped between words, and tables that fit the width of a terminal.
 
 Output that is not a terminal, such as a pipe or a file, is never wrapped, and every row of a table is one full line.
 """
@@ -21,7 +21,7 @@ ERR = rich.console.Console(stderr=True)
 _LEFT = ("problem", "strategy", "metric")
 """Columns of text; all others are numbers, which are aligned to the right."""
 _GAP = "  "
-_MAX_NAME = 30  # characters of a name that has its explanation beside it
+_MAX_NAME = 30  # characters of a name; a longer one has its explanation below
 
 
 def width() -> int | None:
@@ -74,7 +74,8 @@ def show_entries(title: str, entries: Iterable[tuple[str, str, str]]) -> None:
 
     Args:
         title: A line above the list.
-        entries: Of each: its name, its explanation, which stands beside the name, and further text, which stands below.
+        entries: For each entry its name, its explanation, which stands beside the name, and more text, which stands
+            below.
     """
     entries = list(entries)
     names = [cell_len(name) for name, _, _ in entries if cell_len(name) <= _MAX_NAME]

@@ -115,7 +115,7 @@ class Results:
             if (pair.strategy, pair.problem) == (strategy, problem):
                 return pair
         known = [(pair.strategy, pair.problem) for pair in self.pairs]
-        raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results; there are {known}.")
+        raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results. They have {known}.")
 
     def scores(self, strategy: str, problem: str, metric: str | None = None) -> np.ndarray:
         """Returns the final scores of a pair, `[num_seeds]`.
@@ -132,7 +132,7 @@ class Results:
         metric = pair.info["headline"] if metric is None else metric
         known = list(pair.curve.metric.unique())
         if metric not in known and not pair.info["error"]:
-            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}); there are {known}.")
+            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}). It has {known}.")
         rows = (final.strategy == strategy) & (final.problem == problem) & (final.metric == metric)
         return final[rows].set_index("seed").value.sort_index().to_numpy()
 
