@@ -538,7 +538,7 @@ def test_pairs_of_another_version_are_computed_again_unless_they_are_accepted(tm
         call(accept_versions=True)
         assert path.read_bytes() == before
         call()
-    assert f"another there: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
+    assert f"because of a difference: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
     assert read_json(path)["identity"]["versions"]["jax"] == jax.__version__
 
 

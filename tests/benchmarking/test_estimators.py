@@ -409,7 +409,7 @@ def test_the_exact_gradient_is_the_mean_over_episodes_and_must_be_finite():
             "rl/CartPole-v1",
             {"num_samples": 2},
             ValueError,
-            r"TBPTT has no sigma and GymnaxProblem no gradient",
+            r"TBPTT has no sigma, and GymnaxProblem has no gradient to compare with",
         ),
         ("nres", "unrolled/nothing", {}, ValueError, r"Unknown problem 'unrolled/nothing'"),
         ("nothing", "blackbox/sphere", {}, ValueError, r"Unknown strategy 'nothing'"),
@@ -422,7 +422,7 @@ def test_errors_say_what_is_wrong(strategy, problem, settings, error, message):
 
 
 def test_nothing_to_compare_with_says_to_pass_sigma():
-    with pytest.raises(ValueError, match=r"pass sigma=\.\.\."):
+    with pytest.raises(ValueError, match=r"Pass sigma=\.\.\."):
         zoo.estimator_statistics("tbptt", make_plain(), num_samples=2, num_exact=0)
 
 

@@ -164,7 +164,7 @@ def test_no_targets_no_runtimes():
     results = zoo.benchmark("random_search", {"f": zoo.from_function(lambda x: x**2, 1.0)}, **{**TINY, "num_steps": 20})
     assert tuple(results.runtimes) == RUNTIME_COLUMNS
     for call in (results.ert, results.plot_ecdf, results.plot_data_profile):
-        with pytest.raises(ValueError, match=r"no runtimes in these results.*blackbox/.*property `runtime_targets`"):
+        with pytest.raises(ValueError, match=r"These results have no runtimes.*blackbox/.*property `runtime_targets`"):
             call()
 
 
