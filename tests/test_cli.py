@@ -27,7 +27,7 @@ def call(*args):
 
 
 def assert_error(result, *expected):
-    """Exit code 2 and one clear line."""
+    """Asserts exit code 2 and one line with the expected parts."""
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.splitlines()
@@ -55,7 +55,7 @@ def test_list():
     for id in zoo.list_strategies() + zoo.list_problems():
         assert id in words or id.rpartition("/")[2] in words
     assert "OpenAI-ES" in result.stdout  # what a strategy is
-    assert "gradients of E[f]" in result.stdout  # which is no markup
+    assert "gradients of E[f]" in result.stdout  # not taken for markup
 
 
 def test_describe():
@@ -69,13 +69,13 @@ TICKETS = ["tickets", "snes", "supervised/digits", "--rounds", 2, "--generations
 
 
 def test_tickets(tmp_path):
-    """A table, the tickets and two figures; and with more rounds it goes on."""
+    """The command prints a table and writes the tickets and two figures. With more rounds it goes on."""
     settings = ["-c", "snr", "-c", "random", "--set", "population_size=4", "--set-problem", "hidden=2"]
     result = call(*TICKETS, *settings, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     (header,) = [line.split() for line in result.stdout.splitlines() if line.startswith("round")]
     assert header == ["round", "kept", "snr", "random"]
-    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 148 weights, of which 30 go
+    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 30 of 148 weights are pruned
     problem = zoo.make_problem("supervised/digits", hidden=(2,))
     tickets = zoo.load_tickets(tmp_path, problem)
     assert [len(rounds) for rounds in tickets.rounds.values()] == [2, 2]
@@ -103,7 +103,7 @@ def test_help():
         result = call(*args)
         assert result.exit_code == 0
         assert "Usage" in result.stdout
-    assert "benchmark" in call().output  # nothing asked for: the help
+    assert "benchmark" in call().output  # without a command, the help is shown
 
 
 def test_python_m_zoo():
@@ -152,14 +152,14 @@ def test_run_into_a_folder_and_go_on(tmp_path):
     assert "6 generations, 24 steps" in result.stdout
     expected = zoo.run(search(), ball(), num_generations=6)
     assert_same_run(zoo.load_run(out), expected)
-    # Another run does not go on there.
+    # Another run cannot use the folder.
     assert_error(
         call(*RUN, "--generations", 6, "--out", out, "--key", 1), "another run: key: 0 there, 1 here", str(out)
     )
 
 
 def test_resume_a_run_from_its_folder_alone(tmp_path):
-    """One that was killed, to its end; and on to another budget."""
+    """A killed run is finished, and then goes on to another budget."""
 
     def killed(progress):
         if progress.generation >= 2:
@@ -175,7 +175,7 @@ def test_resume_a_run_from_its_folder_alone(tmp_path):
     result = call("run", "--resume", tmp_path, "--generations", 8)
     assert re.match(r"goes on from generation 6 in .*/checkpoints/, saved \d{4}-\d\d-\d\d", result.stderr)
     assert zoo.load_run(tmp_path).num_generations == 8
-    # A result without checkpoints is computed once more.
+    # A result without checkpoints is computed again.
     expected.save(tmp_path / "saved")
     assert call("run", "--resume", tmp_path / "saved").exit_code == 0
     assert_same_run(zoo.load_run(tmp_path / "saved"), expected)
@@ -223,7 +223,7 @@ def test_benchmark(tmp_path):
 
 
 def test_nothing_of_the_table_is_cut_off(tmp_path):
-    # Also where the output is not a terminal, such as a log or a file.
+    # The output is not a terminal here, as in a log or a file.
     pairs = [
         make_pair(strategy, problem, [[1e4, 1.2345e-5], [1e4, 6.7891e-5]])
         for problem in ("blackbox/sphere", "blackbox/rastrigin")
@@ -262,7 +262,7 @@ def test_labels_are_text(tmp_path):
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):
-    """What is finished is shown; what is not ends in one line before anything is computed."""
+    """Finished results are shown. Other commands end with one line before anything is computed."""
     make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
     finished = [*RUN, "--generations", 4, "--out", tmp_path / "run"]
     assert call(*finished).exit_code == 0
@@ -379,7 +379,7 @@ def test_nothing_to_report(tmp_path):
 
 
 def test_a_folder_of_another_kind(tmp_path):
-    """It is said what the folder holds, and which command shows that; nothing is written into it."""
+    """The error says what the folder holds and which command shows it. Nothing is written into the folder."""
     make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "tickets").mkdir()
@@ -489,7 +489,7 @@ def test_parse_settings_by_label():
     assert zoo.cli._by_label(["snes:sigma=0.1", "snes:population_size=4"], labels, "--set", "strategy") == {
         "snes": {"sigma": 0.1, "population_size": 4}
     }
-    # The later one wins; a colon in the value belongs to the value.
+    # The later setting wins. A colon in the value belongs to the value.
     assert zoo.cli._by_label(["sigma=1", "snes:sigma=2"], labels, "--set", "strategy") == {
         "snes": {"sigma": 2},
         "open_es": {"sigma": 1},
@@ -515,6 +515,6 @@ def test_steps_are_whole_numbers(text):
 
 
 def test_keys_are_seeds():
-    # `--key` on the command line and `key` of the library are the same.
+    # `--key` of the command line gives the same numbers as `key` of the library.
     one = zoo.run(search(), ball(), jax.random.key(3), num_generations=4)
     assert f"{one.score:.6g}" in call(*RUN, "--generations", 4, "--key", 3).stdout

@@ -1,4 +1,4 @@
-"""What is refused at the call, before anything is computed: one line that says what was expected, and what to do."""
+"""Calls that are refused before anything is computed: one line says what was expected, and what to do."""
 
 import math
 
@@ -103,7 +103,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_refused(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where an empty folder would lead
+    monkeypatch.chdir(tmp_path)  # an empty folder name would mean this folder
     fn, error, words = CALLS[call]
     with pytest.raises(error) as raised:
         fn()

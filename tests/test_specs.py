@@ -1,4 +1,4 @@
-"""Strategies and problems given by dictionaries of an id and settings, wherever one is taken."""
+"""Strategies and problems given as dictionaries of an id and settings, in every function that takes them."""
 
 import json
 
@@ -52,7 +52,7 @@ WRONG = [
 
 @pytest.mark.parametrize("taker", TAKE_STRATEGIES)
 def test_takers_of_strategies(taker):
-    """Each says what is wrong with a dictionary, so each takes them."""
+    """Each function says what is wrong with a dictionary, which shows that it takes dictionaries."""
     for spec, error, words in [
         *WRONG,
         ({"id": "snes", "sigm": 1}, TypeError, "Did you mean 'sigma'"),
@@ -60,7 +60,7 @@ def test_takers_of_strategies(taker):
         ({"id": "snes", "sigma": -1}, ValueError, r"SNES\.sigma must be greater than 0"),
     ]:
         if taker.startswith("benchmark") and taker != "benchmark, labels" and not isinstance(spec.get("id"), str):
-            continue  # a mapping without an id has labels, and no class has a label
+            continue  # a mapping without an id is a mapping from labels
         with pytest.raises(error, match=words):
             TAKE_STRATEGIES[taker](spec)
 
@@ -108,7 +108,7 @@ def test_labels():
 
 
 def test_a_dictionary_is_as_good_as_an_id(tmp_path):
-    """In a run, which is made again from its folder; and in a benchmark."""
+    """A run gives the same result, also after it is loaded from its folder, and so does a benchmark."""
     by_dictionary = zoo.run(STRATEGY, PROBLEM, num_generations=2)
     by_id = zoo.run(zoo.make_strategy(**STRATEGY), zoo.make_problem(**PROBLEM), num_generations=2)
     assert np.array_equal(by_dictionary.mean, by_id.mean)
