@@ -1,7 +1,7 @@
 """Random bad command lines: `python -m tests.fuzz_cli` runs them and prints a count of each exit code.
 
 Every option of every command gets values of its kind, extreme values, values of other kinds, and damaged folders. The
-optimisation loop is left out (`without_runs`), since it takes long and what follows does not depend on the command line.
+optimisation loop is left out (`without_runs`): it takes long, and what follows does not depend on the command line.
 """
 
 import collections
