@@ -31,6 +31,7 @@ FLOORS = [
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names
+    {"zoo.terminal"},
     {"zoo.cli"},
     {"zoo.__main__"},
 ]

@@ -104,7 +104,7 @@ __all__ = [
     "use_compilation_cache",
 ]
 
-# What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
+# These names need pandas and scipy. They are imported at their first use, so that `import zoo` stays fast.
 _LAZY = {
     "EstimatorStatistics": "zoo.benchmarking.estimators",
     "Results": "zoo.benchmarking.results",

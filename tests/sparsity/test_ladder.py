@@ -188,7 +188,9 @@ def test_observation_statistics_belong_to_the_ticket(cartpole, tmp_path):
         assert ticket.evaluate(CARTPOLE, seed_key(seed, 0)) == ticket.metrics
         without = dataclasses.replace(ticket, statistics=()).evaluate(CARTPOLE, seed_key(seed, 0))
         differs.append(without != ticket.metrics)
-        with pytest.raises(ValueError, match="statistics must be those that a run of this GymnaxProblem gathers"):
+        with pytest.raises(
+            ValueError, match="statistics must have the structure that a run of this GymnaxProblem gathers"
+        ):
             ticket.evaluate(raw)
     assert any(differs)
     with pytest.raises(ValueError, match="statistics"):

@@ -2,16 +2,16 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from zoo.core.arguments import checks_arguments
-from zoo.core.checks import as_scalar
+from zoo.core.checks import as_scalar, shown
 from zoo.core.keys import as_key
-from zoo.core.problem import from_function
+from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
@@ -231,13 +231,19 @@ def minimize(
         A `RunResult`. Its `best_solution` and `mean` are in the structure of `solution`.
 
     Raises:
-        TypeError: If settings are given with a strategy that is already made, or a setting is unknown.
+        TypeError: If settings come with a strategy that is already made, a setting is unknown, or `fn` is a problem.
 
     >>> import jax.numpy as jnp, zoo
     >>> result = zoo.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(4), sigma=1.0)
     >>> [round(float(x), 3) for x in result.mean]
     [3.0, 3.0, 3.0, 3.0]
     """
+    if isinstance(fn, (Problem, str, Mapping)):
+        raise TypeError(
+            "minimize takes a function of one solution, got "
+            f"{'a problem' if isinstance(fn, Problem) else shown(fn)}. To run a strategy on a problem, call "
+            "zoo.run(strategy, problem)."
+        )
     problem = from_function(fn, solution, data=data, takes_key=takes_key, has_aux=has_aux)
     settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
     dims = num_dims(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
