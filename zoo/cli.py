@@ -504,9 +504,9 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
 
     summary = results.summary()
     table = format_summary(summary)
-    narrower = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
+    frames = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
     headings = [f"{problem} ({metric})" for problem, metric in zip(table.problem, table.metric, strict=True)]
-    left_out = show_table(narrower, sections=headings, label="strategy")
+    left_out = show_table(frames, sections=headings, label="strategy")
     if overshoot := describe_overshoot(summary):
         say("")
         say(overshoot)
