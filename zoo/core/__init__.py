@@ -4,7 +4,7 @@
 """
 
 from zoo.core.evaluation import Evaluation, Groups
-from zoo.core.leaves import as_patterns, check_structure, find_leaves, leaf_name
+from zoo.core.leaves import as_patterns, find_leaves, leaf_name
 from zoo.core.masks import (
     Mask,
     apply_mask,
@@ -32,6 +32,7 @@ from zoo.core.sharding import population_mesh
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.spread import spread_over, step_size_and_units
 from zoo.core.strategy import State, Strategy
+from zoo.core.structure import fit_structure
 from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
 from zoo.core.unrolled import UnrolledProblem
 from zoo.core.vectors import at_least_float32, in_single, scale_down, unit
@@ -58,9 +59,9 @@ __all__ = [
     "as_patterns",
     "at_least_float32",
     "check_solution",
-    "check_structure",
     "clip_std",
     "find_leaves",
+    "fit_structure",
     "from_function",
     "full_mask",
     "gradient_of_members",

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from zoo.core.structure import fit_structure
+
 Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
 
@@ -61,7 +63,7 @@ def check_start(solution: Solution, like: Solution = None, name: str = "solution
     """
     checked = check_solution(solution, "the solution" if name == "solution" else name)
     if like is not None:
-        _check_fits(checked, like, name)
+        fit_structure(name, checked, like, exact=True, like="the problem's solution")
     check_finite(checked, name)
     return checked
 
@@ -80,40 +82,8 @@ def check_finite(solution: Solution, name: str) -> None:
             )
 
 
-def _check_fits(solution: Solution, like: Solution, name: str) -> None:
-    """Raises a `ValueError` that names the first leaf that is not as in `like`."""
-    given, expected = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (solution, like))
-    for path, leaf in expected.items():
-        if path not in given:
-            raise ValueError(
-                f"{name} must have the structure of the problem's solution: expected {_leaf_name(path)} of shape "
-                f"{leaf.shape}, got none; there are {_leaf_names(given)}."
-            )
-        if given[path].shape != leaf.shape:
-            raise ValueError(
-                f"{name} must have the shapes of the problem's solution: expected {leaf.shape} in {_leaf_name(path)}, "
-                f"got {given[path].shape}."
-            )
-    for path, leaf in given.items():
-        if path not in expected:
-            raise ValueError(
-                f"{name} must have the structure of the problem's solution: expected nothing else than "
-                f"{_leaf_names(expected)}, got {_leaf_name(path)} of shape {leaf.shape}."
-            )
-    structures = [jax.tree.structure(tree) for tree in (solution, like)]
-    if structures[0] != structures[1]:
-        raise ValueError(
-            f"{name} must have the structure of the problem's solution: expected {structures[1]}, got {structures[0]}."
-        )
-
-
 def _leaf_name(path: Any, of_array: str = "the array") -> str:
     return jax.tree_util.keystr(path) or of_array
-
-
-def _leaf_names(leaves: dict[Any, Any]) -> str:
-    names = [_leaf_name(path) for path in leaves]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def start_or_initialiser(solution: Solution | Callable[[jax.Array], Solution]) -> dict[str, Any]:

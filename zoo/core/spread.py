@@ -5,18 +5,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.core.leaves import check_structure
 from zoo.core.promotion import ravel
 from zoo.core.solution import Solution
 from zoo.core.space import Space
+from zoo.core.structure import fit_structure
 
 
 def spread_over(sigma: Any, solution: Solution, name: str = "sigma") -> Solution:
     """Returns an initial spread as arrays in the structure, the shapes and the dtypes of a solution.
 
     Args:
-        sigma: A number; or numbers and arrays in the structure of the solution, which broadcast to its leaves. For a
-            solution that is a single array a list of numbers will do.
+        sigma: A number; or numbers and arrays in the structure of the solution, which broadcast to its leaves. A list
+            of numbers stands for an array.
         solution: A solution.
         name: Of the setting, for messages.
 
@@ -25,9 +25,7 @@ def spread_over(sigma: Any, solution: Solution, name: str = "sigma") -> Solution
     """
     if is_one_number(sigma):
         return jax.tree.map(lambda x: jnp.full_like(x, sigma), solution)
-    if isinstance(sigma, (list, tuple)) and jax.tree_util.treedef_is_leaf(jax.tree.structure(solution)):
-        sigma = jnp.stack([jnp.asarray(s, float) for s in jax.tree.leaves(sigma)])
-    check_structure(name, sigma, solution)
+    sigma = fit_structure(name, sigma, solution)
     return jax.tree.map(lambda x, s: jnp.broadcast_to(jnp.asarray(s, x.dtype), x.shape), solution, sigma)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from zoo.core.population import Population, map_members, materialize
 from zoo.core.solution import Solution
+from zoo.core.structure import fit_structure
 
 Surrogate = Callable[[Solution], Solution]
 """Maps a solution to a surrogate gradient of the same structure; a `SurrogateGradient` can do more."""
@@ -59,12 +60,7 @@ def checked_surrogate(surrogate: Surrogate | None, *, needed_by: str | None) -> 
         )
 
     def fit(gradient: Any, solution: Any) -> Any:
-        shapes = [[jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (gradient, solution)]
-        if jax.tree.structure(gradient) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
-            raise ValueError(
-                "A surrogate gradient must have the structure and the shapes of the solution, "
-                f"{jax.tree.structure(solution)} with {shapes[1]}, got {jax.tree.structure(gradient)} with {shapes[0]}."
-            )
+        gradient = fit_structure("A surrogate gradient", gradient, solution, exact=True)
         return jax.tree.map(lambda g, x: jnp.asarray(g, x.dtype), gradient, solution)
 
     return SurrogateGradient(
