@@ -4,6 +4,7 @@
 """
 
 from zoo.core.evaluation import Evaluation, Groups
+from zoo.core.grouping import group_keys
 from zoo.core.leaves import as_patterns, find_leaves, leaf_name
 from zoo.core.masks import (
     Mask,
@@ -25,7 +26,7 @@ from zoo.core.population import (
     repeat_solution,
     take_member,
 )
-from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function, group_keys
+from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function
 from zoo.core.sensitivity import Inner, Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, number, static
 from zoo.core.sharding import population_mesh

@@ -10,17 +10,17 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import shown
 from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
-from zoo.core.fitness import as_fitness
-from zoo.core.population import map_members, population_size
-from zoo.core.sensitivity import Sensitivity, gradient_of_step
+from zoo.core.grouping import check_groups, number_groups
+from zoo.core.members import evaluate_members, gradient_at_members
+from zoo.core.population import map_members
+from zoo.core.sensitivity import Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, static
-from zoo.core.solution import Solution, check_solution, start_or_initialiser
-from zoo.core.surrogate import Surrogate, SurrogateGradient
+from zoo.core.solution import Solution, start_or_initialiser
+from zoo.core.surrogate import Surrogate
 
 _WANTS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -174,21 +174,8 @@ class Problem(PytreeDataclass, abc.ABC):
 
         It sees the same data as `evaluate` with the same key, and costs nothing unless it is called.
         """
-        if not self.differentiable and type(self).gradient is Problem.gradient:
-            return None
-        problem = self.with_statistics(state.statistics)
-
-        num_groups = state.members.shape[0]
-
-        def gradient(solution: Solution) -> Solution:
-            keys = group_keys(key, num_groups)
-            gradients = jax.vmap(problem.gradient, in_axes=(0, None))(keys, check_solution(solution))
-            return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
-
-        def members(population: Any) -> Any:
-            return problem._map_members(problem.gradient, group_keys(key, num_groups), population, state.groups)
-
-        return SurrogateGradient(gradient, members)
+        has_gradient = self.differentiable or type(self).gradient is not Problem.gradient
+        return gradient_at_members(self, key, state) if has_gradient else None
 
     def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
         """Evaluates a population.
@@ -205,23 +192,7 @@ class Problem(PytreeDataclass, abc.ABC):
             ValueError: If the population does not fit the groups the state was made for, or `fitness` does not
                 return a scalar.
         """
-        size = check_population_size(self, population, state.groups)
-        problem = self.with_statistics(state.statistics)
-        keys = group_keys(key, state.members.shape[0])
-
-        def evaluate_one(key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux, Solution | None]:
-            if state.sensitivity is None:
-                return *problem.fitness_and_aux(key, solution), None
-            return gradient_of_step(state.sensitivity, key, problem.fitness_and_aux, solution)
-
-        fitness, aux, gradient = problem._map_members(evaluate_one, keys, population, state.groups)
-        if getattr(fitness, "shape", None) != (size,):
-            raise ValueError(
-                f"{type(self).__name__}.fitness must return a scalar, got "
-                f"{jax.tree.map(lambda f: f.shape[1:], fitness)} for one solution."
-            )
-        fitness, aux = as_fitness(fitness, f"{type(self).__name__}.evaluate"), checked_aux(aux)
-        return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32), None, aux, gradient), state
+        return evaluate_members(self, key, population, state)
 
     def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
         """Returns the held-out metrics of a solution under the run's statistics.
@@ -340,67 +311,3 @@ def from_function(
         member_batch_size=member_batch_size,
         **start_or_initialiser(solution),
     )
-
-
-def check_groups(groups: Any, *, differentiable: bool) -> None:
-    """Raises a `TypeError` if `Problem.init` was given anything but groups, or groups that it cannot serve."""
-    if not isinstance(groups, Groups):
-        raise TypeError(
-            "Problem.init expects Groups, such as `strategy.groups` or `zoo.Groups.of(population_size)` for one group, "
-            f"got {type(groups).__name__}."
-        )
-    if groups.sensitivity is not None and not differentiable:
-        raise TypeError(
-            "The strategy follows the derivative of the inner state by the solution, and this problem has none. Choose "
-            "a strategy that needs none, such as nres, or make the problem differentiable."
-        )
-
-
-def number_groups(groups: Groups) -> tuple[jax.Array, jax.Array]:
-    """Numbers groups consecutively; returns the group of each member and one member of each group.
-
-    The member is one from whose inner state the group goes on, where there are parents.
-    """
-    ids = _concrete_integers(groups.ids, "groups")
-    _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
-    if groups.parents is not None:
-        parents = _concrete_integers(groups.parents, "parents")
-        in_range = parents.shape == ids.shape and np.all((parents >= 0) & (parents < len(ids)))
-        if not in_range or np.any(ids[parents] != ids):
-            raise ValueError(
-                f"Groups.parents must name for each of the {len(ids)} members one of its own group, got {parents}."
-            )
-        members = parents[members]
-    return jnp.asarray(numbered, jnp.int32), jnp.asarray(members, jnp.int32)
-
-
-def _concrete_integers(values: Any, name: str) -> np.ndarray:
-    try:
-        values = np.asarray(values)
-    except jax.errors.TracerArrayConversionError:
-        raise TypeError(
-            f"Problem.init needs concrete {name} (how many there are shapes the program): pass `strategy.groups`, not "
-            "a traced array."
-        ) from None
-    if (name == "groups" and values.ndim != 1) or not np.issubdtype(values.dtype, np.integer):
-        raise TypeError(
-            f"Problem.init expects {name} of shape [population_size] and integer type, got shape {values.shape} of "
-            f"{values.dtype}."
-        )
-    return values
-
-
-def group_keys(key: jax.Array, num_groups: int) -> jax.Array:
-    """Returns one key per group."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_groups))
-
-
-def check_population_size(problem: Problem, population: Any, groups: jax.Array) -> int:
-    """Returns the population size, or says that it is not the one the problem state was made for."""
-    size = population_size(population)
-    if size != groups.shape[0]:
-        raise ValueError(
-            f"{type(problem).__name__}.evaluate got {size} members, but its state was made for groups of "
-            f"{groups.shape[0]} members. Call problem.init with the groups of the strategy that asks."
-        )
-    return size

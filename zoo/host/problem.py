@@ -15,8 +15,9 @@ import numpy as np
 from zoo.core.arguments import checks_arguments
 from zoo.core.evaluation import Evaluation, total_steps
 from zoo.core.fitness import on_host
+from zoo.core.grouping import check_population_size, group_keys
 from zoo.core.population import materialize
-from zoo.core.problem import Problem, check_population_size, group_keys
+from zoo.core.problem import Problem
 from zoo.core.settings import leaf, static
 from zoo.core.solution import Solution, start_or_initialiser
 from zoo.host.callback import from_numpy
