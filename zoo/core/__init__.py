@@ -1,6 +1,6 @@
-"""What an author of a strategy or a problem imports, and nothing above it.
+"""The names that an author of a strategy or a problem imports. This package imports nothing from the rest of the zoo.
 
-`__all__` is public; what else stands in the modules serves the zoo itself.
+The names in `__all__` are public. All other names in these modules are for the zoo itself.
 """
 
 from zoo.core.evaluation import Evaluation, Groups

@@ -7,10 +7,14 @@ import jax
 
 
 def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:
-    """Returns regular expressions for paths of leaves, given as one or several under the setting of that name.
+    """Returns a tuple of regular expressions for paths of leaves.
+
+    Args:
+        patterns: One regular expression, or several.
+        name: The name of the setting, for messages.
 
     Raises:
-        ValueError: If they are none.
+        ValueError: If a pattern is not a valid regular expression.
     """
     try:
         patterns = (patterns,) if isinstance(patterns, str) else patterns
@@ -24,16 +28,16 @@ def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:
 
 
 def find_leaves(patterns: tuple[str, ...], solution: Any, name: str, *, way_out: str) -> Any:
-    """Returns which leaves have a path in which one of the patterns is found: booleans in the solution's structure.
+    """Returns booleans in the structure of a solution: whether one of the patterns matches within the leaf's path.
 
     Args:
         patterns: Regular expressions.
-        solution: A solution, of which only the structure is used.
-        name: Of the setting, for messages.
-        way_out: What to do if none was to be found, for messages.
+        solution: A solution. Only its structure is used.
+        name: The name of the setting, for messages.
+        way_out: What to do to choose no leaf, for messages.
 
     Raises:
-        ValueError: If there are patterns, and none is found anywhere.
+        ValueError: If there are patterns, but none matches any leaf.
     """
     chosen = jax.tree_util.tree_map_with_path(
         lambda path, _: any(re.search(pattern, leaf_name(path)) for pattern in patterns), solution
@@ -52,5 +56,5 @@ def find_leaves(patterns: tuple[str, ...], solution: Any, name: str, *, way_out:
 
 
 def leaf_name(path: Any) -> str:
-    """Returns the path of a leaf as text: `params/Dense_0/kernel`; empty for a solution that is a single array."""
+    """Returns the path of a leaf as text, such as `params/Dense_0/kernel`. It is empty if the solution is one array."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,4 +1,4 @@
-"""Evaluations of members by a problem's functions of one solution, each with the key of its group."""
+"""Evaluates members by a problem's functions of one solution, each member with the key of its group."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def evaluate_members(problem: Any, key: jax.Array, population: Any, state: Any) 
 
 
 def gradient_at_members(problem: Any, key: jax.Array, state: Any) -> SurrogateGradient:
-    """Returns the surrogate gradient of a problem, on the data that `evaluate_members` takes with the same key."""
+    """Returns the surrogate gradient of a problem on the data that `evaluate_members` uses with the same key."""
     current = problem.with_statistics(state.statistics)
     num_groups = state.members.shape[0]
 

@@ -1,7 +1,7 @@
-"""The interface of a problem: an author writes functions of *one* solution, the library does the rest.
+"""The interface of a problem. An author writes functions of *one* solution, and the library does the rest.
 
-`Problem` is for a plain fitness; `UnrolledProblem` (in `unrolled.py`) for a loss that is spread over the steps of an
-inner episode. Both share keys, inner starts and resets among the members of a group.
+`Problem` is for a plain fitness. `UnrolledProblem` (in `unrolled.py`) is for a loss that is spread over the steps of an
+inner episode. In both, the members of a group share keys, initial inner states and resets.
 """
 
 import abc
@@ -27,9 +27,9 @@ _WANTS_VALUES = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-"""What JAX raises where a function wants the numbers of what is traced."""
+"""Errors that JAX raises if a function needs the values of a traced array."""
 Statistics = Any
-"""What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
+"""Values that a problem accumulates over all members of a run, such as observation statistics. `()` if none."""
 
 
 class ProblemState(NamedTuple):
@@ -39,7 +39,7 @@ class ProblemState(NamedTuple):
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
         members: `[num_groups]` one member of each group.
         statistics: See `Problem.init_statistics`.
-        sensitivity: How derivatives are followed, if the groups asked for it.
+        sensitivity: The rule that estimates gradients, or `None` if the groups named none.
     """
 
     groups: jax.Array
@@ -52,105 +52,102 @@ class Problem(PytreeDataclass, abc.ABC):
     """A problem given by the fitness of one solution.
 
     A subclass declares its settings as fields (`zoo.leaf` for arrays such as datasets, `zoo.number` for continuous
-    settings, `zoo.static` for the rest) and implements `initial_solution` and `fitness`, and `score` if held-out
+    settings, `zoo.static` for the rest). It implements `initial_solution` and `fitness`, and `score` if held-out
     metrics differ from the fitness.
 
     Attributes:
-        member_batch_size: Evaluate at most this many members at a time, to bound memory. Default: all at once.
+        member_batch_size: Evaluates at most this many members at a time, to bound memory. Default: all at once.
     """
 
     member_batch_size: int | None = static(default=None, at_least=1)
 
     headline: ClassVar[str] = "fitness"
-    """Which entry of `score` is the one to compare methods by."""
+    """The entry of `score` to compare methods by."""
     maximize: ClassVar[bool] = False
-    """Whether a larger headline score is better. (Fitness itself is always minimised.)"""
+    """Whether a larger headline score is better. (The fitness itself is always minimised.)"""
 
     @abc.abstractmethod
     def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns where a search starts: a pytree of floating-point arrays."""
+        """Returns the solution that a search starts from: a pytree of floating-point arrays."""
 
     @abc.abstractmethod
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Returns the scalar to minimise; `key` is shared by the members of a group."""
+        """Returns the scalar to minimise. The members of a group share `key`."""
 
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
-        """Returns the fitness, and what else there is to say of a solution: arrays by name, such as constraints.
+        """Returns the fitness, and further arrays by name, such as constraint violations.
 
-        Override it, beside `fitness`, to say something. Strategies do not use it unless they ask for it
-        (`Evaluation.aux`); a run keeps it, see `RunResult`.
+        To report such arrays, override this method in addition to `fitness`. Strategies find them in `Evaluation.aux`,
+        and a run keeps them in its `RunResult`.
         """
         return self.fitness(key, solution), {}
 
     def init_aux(self, solution: Solution) -> Aux:
-        """Returns zeros in the shapes of what there is to say of one member."""
-        if type(self).fitness_and_aux is Problem.fitness_and_aux:  # nothing, and no need to trace the fitness
+        """Returns zeros in the shapes of the further arrays of one member."""
+        if type(self).fitness_and_aux is Problem.fitness_and_aux:  # there are none, which spares tracing the fitness
             return {}
         problem = self.with_statistics(self.init_statistics())
         aux = jax.eval_shape(lambda: checked_aux(problem.fitness_and_aux(jax.random.key(0), solution)[1]))
         return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns held-out metrics of a solution, scalars by name; one of them is the `headline`."""
+        """Returns held-out metrics of a solution as scalars by name. One of them is the `headline`."""
         return {"fitness": self.fitness(key, solution)}
 
     def gradient(self, key: jax.Array, solution: Solution) -> Solution:
-        """Returns a surrogate gradient of the fitness; by default autodiff of `fitness`."""
+        """Returns a surrogate gradient of the fitness. By default this is the gradient of `fitness` by autodiff."""
         return jax.grad(lambda x: self.fitness(key, x))(solution)
 
     @property
     def differentiable(self) -> bool:
-        """Whether autodiff gives a useful surrogate gradient; override where it does not."""
+        """Whether autodiff gives a useful surrogate gradient. Override it if not."""
         return True
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Sensible strategy settings for this problem, used for those the user leaves open.
+        """Strategy settings that suit this problem, by name, used for settings that the user does not give.
 
-        By name, such as `sigma` (per parameter) and `learning_rate`; a mapping under a strategy's id is for that one.
+        Such as `sigma` (per parameter) and `learning_rate`. A mapping under a strategy's id is for that strategy only.
         """
         return {}
 
     @property
     def is_expensive(self) -> bool:
-        """Whether an evaluation takes longer than anything else that a run does.
-
-        Then a run is scored at its end only, unless it is told how often.
-        """
+        """Whether evaluations take most of a run's time. If so, a run is scored only at its end by default."""
         return False
 
     @property
     def suggested_num_steps(self) -> int:
-        """A sensible budget, in problem steps."""
+        """A budget that suits this problem, in problem steps."""
         return 100_000
 
     @property
     def runtime_targets(self) -> Sequence[float] | None:
-        """Headline scores to time runs by: a benchmark records the steps that it takes to reach each. `None`: none."""
+        """Headline scores for which a benchmark records the steps needed to reach them. `None` if there are none."""
         return None
 
     @property
     def fitness_is_score(self) -> bool:
-        """Whether the fitness of a member is its headline score, free of noise and of held-out data.
+        """Whether the fitness of a member equals its headline score, without noise and held-out data.
 
-        Then a run has reached a target when a member has; otherwise when the score of its mean has.
+        If so, a run reaches a target as soon as a member does. Otherwise the score of its mean must reach the target.
         """
         return False
 
     def generation_steps(self, population_size: int) -> int | None:
-        """Returns how many problem steps it takes to evaluate a population.
+        """Returns the number of problem steps to evaluate a population, or `None` if only the evaluation tells.
 
-        A run in steps does not begin a generation that its budget has no room for. `None` means that only the
-        evaluation tells. Then a generation that took too many is dropped, and the run ends before it.
+        A run with a budget in steps does not begin a generation that exceeds the budget. With `None`, it drops a
+        generation that exceeded the budget and ends with the one before.
         """
         return population_size if type(self).evaluate is Problem.evaluate else None
 
     def init_statistics(self) -> Statistics:
-        """Returns the initial statistics, a pytree of arrays that the run accumulates over all members."""
+        """Returns the initial statistics: a pytree of arrays that the run accumulates over all members."""
         return ()
 
     def with_statistics(self, statistics: Statistics) -> Self:
-        """Returns the problem using the given statistics in its functions of one solution."""
+        """Returns a problem that uses the given statistics in its functions of one solution."""
         del statistics
         return self
 
@@ -163,16 +160,16 @@ class Problem(PytreeDataclass, abc.ABC):
             solution: The initial solution.
 
         Raises:
-            TypeError: If the groups are not concrete integers, or ask for derivatives that the problem has not.
+            TypeError: If the groups are not known integers, or require derivatives that the problem does not have.
         """
         del key, solution
         check_groups(groups, differentiable=self.differentiable)
         return ProblemState(*number_groups(groups), self.init_statistics(), groups.sensitivity)
 
     def surrogate_gradient(self, key: jax.Array, state: Any) -> Surrogate | None:
-        """Returns a function from a solution to a surrogate gradient, or `None` if there is none.
+        """Returns a function from a solution to a surrogate gradient, or `None` if the problem has none.
 
-        It sees the same data as `evaluate` with the same key, and costs nothing unless it is called.
+        It uses the same data as `evaluate` with the same key. It costs nothing unless it is called.
         """
         has_gradient = self.differentiable or type(self).gradient is not Problem.gradient
         return gradient_at_members(self, key, state) if has_gradient else None
@@ -189,13 +186,13 @@ class Problem(PytreeDataclass, abc.ABC):
             The `Evaluation` and the new problem state.
 
         Raises:
-            ValueError: If the population does not fit the groups the state was made for, or `fitness` does not
+            ValueError: If the population does not fit the groups that the state was made for, or `fitness` does not
                 return a scalar.
         """
         return evaluate_members(self, key, population, state)
 
     def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
-        """Returns the held-out metrics of a solution under the run's statistics.
+        """Returns the held-out metrics of a solution with the run's statistics.
 
         Raises:
             ValueError: If the headline metric is missing.
@@ -209,21 +206,21 @@ class Problem(PytreeDataclass, abc.ABC):
 
     def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
         """Applies `fn(key, solution)` to every member with the key of its group."""
-        if len(keys) == 1:  # all members see the same data: draw it once
+        if len(keys) == 1:  # all members use the same data, which is drawn once
             return map_members(lambda x: fn(keys[0], x), population, batch_size=self.member_batch_size)
         return map_members(lambda x, k: fn(k, x), population, keys[groups], batch_size=self.member_batch_size)
 
 
 class FunctionProblem(Problem):
-    """A plain function of one solution; see `from_function`.
+    """A problem made from a plain function of one solution; see `from_function`.
 
     Attributes:
         fn: `fn(solution, *data)`, or `fn(key, solution, *data)` if `takes_key`.
         solution: The initial solution, unless `init_fn` is given.
         init_fn: `init_fn(key)` returns a random initial solution.
-        data: Arrays that `fn` takes as arguments; as such they are not compiled into the program as constants.
+        data: Arrays that `fn` takes as arguments, so that they are not compiled into the program as constants.
         takes_key: Whether `fn` is random.
-        has_aux: Whether `fn` returns a pair, the fitness and a dictionary of what else there is to say.
+        has_aux: Whether `fn` returns a pair: the fitness, and a dictionary of further arrays by name.
     """
 
     fn: Callable[..., Any] = static()
@@ -238,11 +235,11 @@ class FunctionProblem(Problem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Calls the function."""
+        """Returns the fitness that the function returns."""
         return self.fitness_and_aux(key, solution)[0]
 
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
-        """Calls the function."""
+        """Calls the function. Returns its fitness, and its further arrays if it has any."""
         arguments = (key, solution) if self.takes_key else (solution,)
         try:
             result = self.fn(*arguments, *self.data)
@@ -250,7 +247,7 @@ class FunctionProblem(Problem):
             name = getattr(self.fn, "__name__", "The function")
             raise TypeError(
                 f"{name} cannot be traced by JAX: it hands its argument to NumPy, or branches on its values. Write it "
-                "with jax.numpy (and jnp.where); or have it called as it is, by zoo.run(strategy, "
+                "with jax.numpy (and jnp.where). Or run it unchanged in Python, by zoo.run(strategy, "
                 "zoo.from_python(fn, solution)) or zoo.Optimizer."
             ) from error
         if not self.has_aux:
@@ -263,7 +260,7 @@ class FunctionProblem(Problem):
         return jnp.asarray(result[0]), result[1]
 
     def init_aux(self, solution: Solution) -> Aux:
-        """Returns zeros in the shapes of what the function says of one member."""
+        """Returns zeros in the shapes of the further arrays of one member."""
         return super().init_aux(solution) if self.has_aux else {}
 
 
@@ -278,22 +275,22 @@ def from_function(
     has_aux: bool = False,
     member_batch_size: int | None = None,
 ) -> FunctionProblem:
-    """Makes a problem of a plain function.
+    """Makes a problem from a plain function.
 
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise; `fn(key, solution, *data)` if `takes_key`.
-        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters; or a
-            function from a key to one, so that each seed of a benchmark starts elsewhere.
-        data: Large arrays belong here rather than in the function's closure, where they would be compiled in as
+        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters. Or a
+            function from a key to a solution, so that each seed of a benchmark starts from another solution.
+        data: Arguments of `fn`. Pass large arrays here. In the function's closure they would be compiled in as
             constants.
         takes_key: Whether the function is random. The members of a group get the same key.
-        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of arrays by name that say more of the
-            solution, such as how far it violates a constraint. A run keeps them (`RunResult.aux`).
-        member_batch_size: Evaluate at most this many members at a time.
+        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of further arrays by name, such as constraint
+            violations. A run keeps them (`RunResult.aux`).
+        member_batch_size: Evaluates at most this many members at a time.
 
     Raises:
-        TypeError: If `fn` is not callable, the solution has leaves that are not floating-point arrays, or it cannot be
-            told from a function.
+        TypeError: If `fn` is not callable, if the solution has leaves that are not floating-point arrays, or if
+            `solution` could be either a solution or a function.
         ValueError: If the solution has no entries, or is not finite.
 
     >>> import jax.numpy as jnp, zoo
@@ -301,7 +298,7 @@ def from_function(
     """
     if not callable(fn):
         raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
-    if not isinstance(data, (tuple, list)):  # an array would be taken apart into its rows
+    if not isinstance(data, (tuple, list)):  # an array would be split into its rows
         raise TypeError(f"data must be a tuple of what the function takes, data=(x,), got {shown(data)}.")
     return FunctionProblem(
         fn=fn,

@@ -1,4 +1,4 @@
-"""Settings in the structure of a solution: they are fitted to it, or the first leaf that does not fit is named."""
+"""Fits settings to the structure of a solution, and names the first leaf that does not fit."""
 
 from typing import Any
 
@@ -14,18 +14,19 @@ _MAX_NAMES = 5  # in a message
 def fit_structure(name: str, given: Any, solution: Any, *, exact: bool = False, like: str = "the solution") -> Any:
     """Returns the value of a setting in the structure of a solution.
 
-    A list of numbers stands for an array, where the solution has an array. Where the solution has `None`, such as for a
-    leaf that `frozen` keeps from its base, the result has `None` as well.
+    A list of numbers becomes an array wherever the solution has an array. Where the solution has `None`, the result has
+    `None` too: `frozen`, for example, hides a frozen leaf from its base in this way.
 
     Args:
         name: The name of the setting, for messages.
         given: The value of the setting.
         solution: A solution. Only its structure and shapes are used.
-        exact: Whether the value must be arrays of the shapes of the solution. Otherwise shapes may broadcast to those.
+        exact: Whether the value must have arrays of exactly the solution's shapes. Otherwise lists are valid too, and
+            shapes may broadcast.
         like: What to call the solution in messages.
 
     Raises:
-        ValueError: If the value does not fit. The message names the first leaf that does not.
+        ValueError: If the value does not fit. The message names the first leaf that does not fit.
     """
 
     def fit(path: tuple[Any, ...], value: Any, x: Any) -> Any:
@@ -50,7 +51,7 @@ def fit_structure(name: str, given: Any, solution: Any, *, exact: bool = False, 
 
 
 def _children(tree: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Returns the children of the root, with their paths, and the structure that they are leaves of."""
+    """Returns the children of the root with their paths, and the structure in which these children are leaves."""
     return jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
 
 
@@ -69,14 +70,14 @@ def _as_array(value: Any) -> Any:
     is_traced = any(isinstance(x, jax.Array) for x in jax.tree.leaves(value))
     try:
         array = (jnp if is_traced else np).asarray(value)
-    except (ValueError, TypeError):  # rows of several lengths, or no numbers
+    except (ValueError, TypeError):  # rows of different lengths, or anything but numbers
         return value
     is_numbers = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
     return array if is_numbers else value
 
 
 def _difference(path: tuple[Any, ...], value: Any, x: Any) -> str:
-    """Returns what distinguishes a node of a value from the node of a solution, in words."""
+    """Returns in words how a node of a value differs from the node of a solution at the same path."""
     found, wanted = ({leaf_name((*path, *step)): child for step, child in _children(tree)[0]} for tree in (value, x))
     place = f" in {leaf_name(path)}" if path else ""
     if type(value) is not type(x) or found.keys() == wanted.keys():

@@ -1,9 +1,9 @@
 """Problems that are unrolled over the steps of an inner episode: dynamical systems, inner optimisation, control.
 
 An author writes `reset` and `step` for one solution. The library unrolls a window of steps per evaluation, pauses a
-terminated member until its episode's end, resets groups together, and staggers the groups' phases, so that online
-strategies (PES, NRES) see every part of an episode in every generation (Vicol et al. 2021, arXiv 2112.13835, section 4;
-Li et al. 2023, arXiv 2304.12180, "step-unlocked workers").
+terminated member until the end of its episode, and resets the members of a group together. It staggers the phases of
+the groups, so that online strategies (PES, NRES) see every part of an episode in every generation (Vicol et al. 2021,
+arXiv 2112.13835, section 4; Li et al. 2023, arXiv 2304.12180, "step-unlocked workers").
 """
 
 import abc
@@ -26,13 +26,13 @@ from zoo.core.windows import UnrolledState, evaluate_window, start_members, unro
 class UnrolledProblem(Problem):
     """A problem whose loss is spread over an inner episode.
 
-    A subclass implements `initial_solution`, `reset` and `step`. One evaluation unrolls `window` steps; the fitness of
+    A subclass implements `initial_solution`, `reset` and `step`. One evaluation unrolls `window` steps. The fitness of
     a window is scaled so that its mean over uniformly distributed phases is the objective of the full episode. After
-    `horizon` steps a group is reset and `Evaluation.done` is true for its members.
+    `horizon` steps a group is reset, and `Evaluation.done` is true for its members.
 
     Attributes:
         horizon: Steps of an episode (T), or `None` for an episode that never ends.
-        window: Steps per evaluation (W); default: the full episode.
+        window: Steps per evaluation (W). Defaults to the full episode.
         objective: Whether the objective is the `"mean"` or the `"sum"` of the losses of an episode.
         num_score_episodes: Held-out episodes per score.
     """
@@ -50,7 +50,7 @@ class UnrolledProblem(Problem):
         name = type(self).__name__
         if self.objective not in ("mean", "sum"):
             raise ValueError(f"{name}.objective must be 'mean' or 'sum', got {self.objective!r}.")
-        for setting in ("horizon", "window"):  # an author's own declaration may have lost the bound
+        for setting in ("horizon", "window"):  # an author who declares it again may omit the bound
             if getattr(self, setting) is not None and getattr(self, setting) < 1:
                 raise ValueError(f"{name}.{setting} must be at least 1, got {getattr(self, setting)}.")
         if self.horizon is None and self.window is None:
@@ -60,64 +60,67 @@ class UnrolledProblem(Problem):
 
     @abc.abstractmethod
     def reset(self, key: jax.Array) -> Inner:
-        """Returns the inner state an episode starts from."""
+        """Returns the initial inner state of an episode."""
 
     @abc.abstractmethod
     def step(self, key: jax.Array, solution: Solution, inner: Inner) -> tuple[Inner, jax.Array, jax.Array | bool]:
         """Advances the inner state by one step.
 
         Returns:
-            The new inner state, the scalar loss of the step, and whether the episode terminated with it; a plain
-            `False` where it never does, which spares the library from watching for it.
+            The new inner state, the scalar loss of the step, and whether the episode terminated with it. If it never
+            terminates, return a plain `False`, so that the library need not check for it.
         """
 
     def step_cost(self, inner: Inner) -> jax.Array | int:
-        """Returns how many problem steps `step` spends from this inner state: an integer if that is always the same."""
+        """Returns how many problem steps `step` takes from this inner state. If always the same, return an integer."""
         del inner
         return 1
 
     def pool_statistics(self, statistics: Statistics, inner: Inner) -> tuple[Statistics, Inner]:
-        """Moves what the members accumulated in their inner states during a window into the shared statistics.
+        """Moves the values that members accumulated in their inner states during a window into the shared statistics.
 
         Args:
             statistics: The statistics so far.
             inner: `[population_size, ...]` inner states after the window.
+
+        Returns:
+            The new statistics and the new inner states.
         """
         return statistics, inner
 
     def aux(self, inner: Inner) -> Aux:
-        """Returns what there is to say of a member at the end of a window: arrays by name; by default nothing."""
+        """Returns further arrays of a member by name, at the end of a window. By default there are none."""
         del inner
         return {}
 
     def init_aux(self, solution: Solution) -> Aux:
-        """Returns zeros in the shapes of what there is to say of one member."""
+        """Returns zeros in the shapes of the further arrays of one member."""
         if type(self).aux is UnrolledProblem.aux:
             return {}
         aux = jax.eval_shape(lambda: checked_aux(self.aux(self.reset(jax.random.key(0)))))
         return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Returns the objective of one full episode (or of one window from the start, without a horizon)."""
+        """Returns the objective of one full episode. Without a horizon, of one window from the start."""
         loss = self.rollout(key, solution).loss
         return loss / (self.horizon or self._window) if self.objective == "mean" else loss
 
     def rollout(self, key: jax.Array, solution: Solution) -> Unroll:
-        """Unrolls one full episode (one window, without a horizon) from a fresh start."""
+        """Unrolls one full episode from a new start. Without a horizon, unrolls one window."""
         key_reset, key_steps = jax.random.split(key)
         length = self.horizon or self._window
         return unroll_window(self, key_steps, solution, start(self, key_reset, solution, None), length=length)
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns the mean full-episode objective of the solution over held-out starts."""
+        """Returns the mean objective of the solution over held-out full episodes."""
         keys = jax.random.split(key, self.num_score_episodes)
         return {"objective": jnp.mean(jax.vmap(lambda k: self.fitness(k, solution))(keys))}
 
     def init(self, key: jax.Array, groups: Groups, solution: Solution) -> UnrolledState:
-        """Returns the initial state, the groups' phases staggered uniformly over an episode's windows.
+        """Returns the initial state, with the groups' phases staggered uniformly over the windows of an episode.
 
-        A group at phase p was unrolled for p windows from its reset with the initial solution; the steps this costs
-        are counted by the first evaluation. A single group starts at the beginning.
+        A group at phase p was unrolled for p windows from its reset, with the initial solution. The first evaluation
+        counts the steps that this takes. A single group starts at the beginning of its episode.
 
         Args:
             key: JAX random key.
@@ -125,8 +128,8 @@ class UnrolledProblem(Problem):
             solution: The initial solution.
 
         Raises:
-            ValueError: If the strategy asks for whole episodes and the problem has no horizon.
-            TypeError: If the strategy asks for derivatives and the problem has none.
+            ValueError: If the strategy requires whole episodes and the problem has no horizon.
+            TypeError: If the strategy requires derivatives and the problem has none.
         """
         check_groups(groups, differentiable=self.differentiable)
         if groups.whole_episodes and self.horizon is None:
@@ -150,7 +153,7 @@ class UnrolledProblem(Problem):
 
     @property
     def _window(self) -> int:
-        return self.window or self.horizon or 0  # __post_init__ saw to it that one is given
+        return self.window or self.horizon or 0  # __post_init__ checks that one of them is given
 
     @property
     def _num_windows(self) -> int:

@@ -1,7 +1,7 @@
-"""Windows of an episode: how members start, how they are unrolled by one window, and the gradient of that.
+"""Windows of an episode: starts the members, unrolls them by one window, and differentiates a window.
 
-These functions do what the library promises an author of an `UnrolledProblem`: staggered phases, shared resets, scaled
-losses. `UnrolledProblem` calls them.
+`UnrolledProblem` calls these functions. They do what the library promises its authors: staggered phases, shared resets,
+and losses that are scaled to the objective of a full episode.
 """
 
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ from zoo.core.unroll import Place, Unroll, check_step, select, start, unroll
 
 
 class Window(PytreeDataclass):
-    """How an evaluation unrolls, as the groups asked for; part of the compiled program.
+    """How an evaluation unrolls the members. It is part of the compiled program.
 
     Attributes:
-        length: How many steps.
-        sensitivity: How the derivative of the inner states is followed; `None`: it is not.
+        length: The number of steps.
+        sensitivity: How the derivatives of the inner states are followed. With `None`, they are not.
     """
 
     length: int = static(at_least=1)
@@ -37,16 +37,18 @@ class UnrolledState(NamedTuple):
     """State of an unrolled problem.
 
     Attributes:
-        window: The problem's window, or its horizon if the strategy asked for whole episodes; and the sensitivity.
+        window: The length is the problem's window, or its horizon if the strategy requires whole episodes. The
+            sensitivity is that of the groups.
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
-        members: `[num_groups]` one member of each group, that carries its inner state.
-        parents: `[population_size]` the member from whose inner state each member goes on; `None`: its own.
+        members: `[num_groups]` one member of each group, whose inner state stands for the group.
+        parents: `[population_size]` the member from whose inner state each member continues. With `None`, each
+            continues from its own.
         statistics: See `Problem.init_statistics`.
         inner: `[population_size, ...]` inner states.
-        time: `[population_size]` inner step each member is at.
+        time: `[population_size]` current inner step of each member.
         terminated: `[population_size]` whether the member's episode terminated before its horizon.
-        carried: `[population_size, ...]` what is carried of the inner states' derivatives, if anything is.
-        pending_steps: Scalar: steps spent on staggering that no evaluation has counted yet.
+        carried: `[population_size, ...]` carried derivatives of the inner states; `()` without a sensitivity.
+        pending_steps: Scalar. Steps that staggering took and that no evaluation has counted yet.
     """
 
     window: Window
@@ -62,12 +64,12 @@ class UnrolledState(NamedTuple):
 
     @property
     def places(self) -> Place:
-        """Where in their episodes the members are, `[population_size, ...]`."""
+        """The places of the members in their episodes, `[population_size, ...]`."""
         return Place(self.inner, self.time, self.terminated, self.carried)
 
 
 def start_members(problem: Any, key: jax.Array, groups: Groups, solution: Solution) -> UnrolledState:
-    """Returns the initial state of an `UnrolledProblem`, the phases of its groups staggered; see its `init`."""
+    """Returns the initial state of an `UnrolledProblem` with staggered groups; see `UnrolledProblem.init`."""
     group_of, members = number_groups(groups)
     parents = None if groups.parents is None else jnp.asarray(groups.parents, jnp.int32)
     solution = check_solution(solution)
@@ -87,9 +89,9 @@ def start_members(problem: Any, key: jax.Array, groups: Groups, solution: Soluti
 
         end = jax.vmap(warm_up)(group_keys(key_steps, num_groups), phase, places)
         steps = total_steps(end.steps)
-        # Before the members of a group get copies of what it saw.
+        # Pooled now, because later each member of a group has a copy of the group's values.
         statistics, inner = problem.pool_statistics(statistics, end.inner)
-        # A terminated group keeps its place in the clock.
+        # The time of a terminated group goes on.
         places = end.place._replace(inner=inner, time=phase)
     places = jax.tree.map(lambda x: x[group_of], places)
     window = Window(length=problem._window, sensitivity=rule)
@@ -139,7 +141,7 @@ def evaluate_window(problem: Any, key: jax.Array, population: Any, state: Unroll
     members = (places,) if num_groups == 1 else (places, keys[state.groups])
     end = map_members(unroll_one, population, *members, batch_size=problem.member_batch_size)
     aux = jax.vmap(lambda inner: checked_aux(problem.aux(inner)))(end.inner)
-    # A terminated member's clock runs on, so that partners end together.
+    # The time of a terminated member goes on, so that all members of a group end together.
     time = state.time + current._window
     done = jnp.zeros(time.shape, bool) if problem.horizon is None else time >= problem.horizon
     statistics, inner = problem.pool_statistics(state.statistics, end.inner)
@@ -166,19 +168,19 @@ def unroll_window(
     rule: Sensitivity | None = None,
 ) -> Unroll:
     """Unrolls one member by `length` steps; see `zoo.core.unroll.unroll`."""
-    # Windows that tile the horizon end with it, so nobody pauses unless by terminating.
+    # If windows tile the horizon, the last one ends with it, and members pause only if they terminate.
     pauses = problem.horizon is not None and problem.horizon % problem._window != 0
     return unroll(problem, key, solution, place, length=length, pauses=pauses, rule=rule)
 
 
 def _keys(key: jax.Array, num_groups: int) -> jax.Array:
-    """Returns `[2, num_groups]` keys of an evaluation: to step, and to reset."""
-    # Together, since each derivation of keys takes a tenth of a second to compile.
+    """Returns `[2, num_groups]` keys of an evaluation: one row for the steps, one for the resets."""
+    # Derived together, because each derivation of keys takes a tenth of a second to compile.
     return jax.vmap(group_keys, in_axes=(0, None))(group_keys(key, 2), num_groups)
 
 
 def _stagger(problem: Any, key: jax.Array, num_groups: int) -> jax.Array:
-    """Returns the window of the episode that each group begins in: evenly spread from a random one, shuffled."""
+    """Returns the number of the window that each group begins with: evenly spread from a random offset, shuffled."""
     key_offset, key_order = jax.random.split(key)
     even = np.arange(num_groups) * problem._num_windows // num_groups
     offset = jax.random.randint(key_offset, (), 0, problem._num_windows)
@@ -186,13 +188,13 @@ def _stagger(problem: Any, key: jax.Array, num_groups: int) -> jax.Array:
 
 
 def _as_started(problem: Any, state: UnrolledState) -> Any:
-    """Returns the problem with the statistics of a state, and the window that it was started with."""
+    """Returns the problem with the statistics and the window length of a state."""
     current = problem.with_statistics(state.statistics)
     return current if state.window.length == problem._window else current.replace(window=state.window.length)
 
 
 def _scale(problem: Any) -> float:
-    """Returns the factor by which the loss of a window becomes a fitness."""
+    """Returns the factor that turns the loss of a window into a fitness."""
     # Mean over the n phases of scale * (loss of the phase's window) = objective of the episode.
     if problem.horizon is None:
         return 1.0 / problem._window if problem.objective == "mean" else 1.0
