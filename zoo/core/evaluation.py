@@ -99,6 +99,11 @@ def checked_aux(aux: Any) -> Aux:
     return {name: jnp.asarray(value, jnp.result_type(value)) for name, value in aux.items()}
 
 
+def zeros_of_aux(fn: Callable[[], Any]) -> Aux:
+    """Returns zeros in the shapes and dtypes of the further arrays that a function returns. The function is traced."""
+    return {name: jnp.zeros(x.shape, x.dtype) for name, x in jax.eval_shape(lambda: checked_aux(fn())).items()}
+
+
 def checked_evaluation(evaluation: Any, population: Population, name: str) -> Evaluation:
     """Returns the argument of `Strategy.tell` as an `Evaluation`, with infinity in place of NaN.
 

@@ -48,3 +48,12 @@ def gradient_at_members(problem: Any, key: jax.Array, state: Any) -> SurrogateGr
         return current._map_members(current.gradient, group_keys(key, num_groups), population, state.groups)
 
     return SurrogateGradient(gradient, members)
+
+
+def score_solution(problem: Any, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
+    """Returns the held-out metrics of a solution; see `Problem.evaluate_score`."""
+    metrics = problem.with_statistics(state.statistics).score(key, solution)
+    if problem.headline not in metrics:
+        name = type(problem).__name__
+        raise ValueError(f"{name}.score must return its headline metric {problem.headline!r}, got {sorted(metrics)}.")
+    return metrics

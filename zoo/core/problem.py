@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import shown
-from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
+from zoo.core.evaluation import Aux, Evaluation, Groups, zeros_of_aux
 from zoo.core.grouping import check_groups, number_groups
-from zoo.core.members import evaluate_members, gradient_at_members
+from zoo.core.members import evaluate_members, gradient_at_members, score_solution
 from zoo.core.population import map_members
 from zoo.core.sensitivity import Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, static
@@ -75,10 +75,9 @@ class Problem(PytreeDataclass, abc.ABC):
         """Returns the scalar to minimise. The members of a group share `key`."""
 
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
-        """Returns the fitness, and further arrays by name, such as constraint violations.
+        """Returns the fitness, and further arrays by name, such as constraint violations. By default there are none.
 
-        To report such arrays, override this method in addition to `fitness`. Strategies find them in `Evaluation.aux`,
-        and a run keeps them in its `RunResult`.
+        To report some, override it in addition to `fitness`. They are in `Evaluation.aux` and in a run's `RunResult`.
         """
         return self.fitness(key, solution), {}
 
@@ -87,8 +86,7 @@ class Problem(PytreeDataclass, abc.ABC):
         if type(self).fitness_and_aux is Problem.fitness_and_aux:  # there are none, which spares tracing the fitness
             return {}
         problem = self.with_statistics(self.init_statistics())
-        aux = jax.eval_shape(lambda: checked_aux(problem.fitness_and_aux(jax.random.key(0), solution)[1]))
-        return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
+        return zeros_of_aux(lambda: problem.fitness_and_aux(jax.random.key(0), solution)[1])
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
         """Returns held-out metrics of a solution as scalars by name. One of them is the `headline`."""
@@ -105,9 +103,9 @@ class Problem(PytreeDataclass, abc.ABC):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Strategy settings that suit this problem, by name, used for settings that the user does not give.
+        """Strategy settings by name, such as `sigma` (per parameter), for those that the user does not give.
 
-        Such as `sigma` (per parameter) and `learning_rate`. A mapping under a strategy's id is for that strategy only.
+        A mapping under a strategy's id is for that strategy only.
         """
         return {}
 
@@ -175,19 +173,15 @@ class Problem(PytreeDataclass, abc.ABC):
         return gradient_at_members(self, key, state) if has_gradient else None
 
     def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
-        """Evaluates a population.
+        """Returns the `Evaluation` of a population, and the new problem state.
 
         Args:
             key: JAX random key.
             population: As returned by `Strategy.ask`.
             state: The problem's state.
 
-        Returns:
-            The `Evaluation` and the new problem state.
-
         Raises:
-            ValueError: If the population does not fit the groups that the state was made for, or `fitness` does not
-                return a scalar.
+            ValueError: If the population does not fit the groups of the state, or `fitness` does not return a scalar.
         """
         return evaluate_members(self, key, population, state)
 
@@ -197,12 +191,7 @@ class Problem(PytreeDataclass, abc.ABC):
         Raises:
             ValueError: If the headline metric is missing.
         """
-        metrics = self.with_statistics(state.statistics).score(key, solution)
-        if self.headline not in metrics:
-            raise ValueError(
-                f"{type(self).__name__}.score must return its headline metric {self.headline!r}, got {sorted(metrics)}."
-            )
-        return metrics
+        return score_solution(self, key, solution, state)
 
     def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
         """Applies `fn(key, solution)` to every member with the key of its group."""

@@ -167,8 +167,8 @@ class PytreeDataclass:
         if callable(value) and hasattr(self, schedule):
             if getattr(self, schedule) is not None:
                 raise ValueError(
-                    f"{name} is a function, but {schedule} is given as well. Give {field.name} as a number, which "
-                    f"{schedule} multiplies, or leave {schedule} out."
+                    f"{name} is a function, but {schedule} is given as well. Give one of them: a function as "
+                    f"{field.name}, or a number as {field.name} that {schedule} multiplies."
                 )
             object.__setattr__(self, schedule, value)
             return 1.0

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
+from zoo.core.evaluation import Aux, Evaluation, Groups, zeros_of_aux
 from zoo.core.grouping import check_groups
 from zoo.core.problem import Problem, Statistics
 from zoo.core.sensitivity import Inner
@@ -97,8 +97,7 @@ class UnrolledProblem(Problem):
         """Returns zeros in the shapes of the further arrays of one member."""
         if type(self).aux is UnrolledProblem.aux:
             return {}
-        aux = jax.eval_shape(lambda: checked_aux(self.aux(self.reset(jax.random.key(0)))))
-        return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
+        return zeros_of_aux(lambda: self.aux(self.reset(jax.random.key(0))))
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
         """Returns the objective of one full episode. Without a horizon, of one window from the start."""

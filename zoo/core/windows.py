@@ -37,8 +37,8 @@ class UnrolledState(NamedTuple):
     """State of an unrolled problem.
 
     Attributes:
-        window: The length is the problem's window, or its horizon if the strategy requires whole episodes. The
-            sensitivity is that of the groups.
+        window: How to unroll. Its length is the problem's window, or the horizon if the strategy requires whole
+            episodes. Its sensitivity is the sensitivity of the groups.
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
         members: `[num_groups]` one member of each group, whose inner state stands for the group.
         parents: `[population_size]` the member from whose inner state each member continues. With `None`, each
