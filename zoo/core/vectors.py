@@ -40,9 +40,7 @@ def squared_ratio(stds: Solution) -> jax.Array:
     leaves = promoted(*map(jnp.ravel, jax.tree.leaves(stds)))
     largest = jnp.max(jnp.stack([jnp.max(s) for s in leaves]))
     # Entries that are not searched have standard deviation zero.
-    smallest = jnp.min(
-        jnp.stack([jnp.min(jnp.where(s > 0, s, largest)) for s in leaves])
-    )  # without entries that are not searched
+    smallest = jnp.min(jnp.stack([jnp.min(jnp.where(s > 0, s, largest)) for s in leaves]))
     return jnp.where(largest > 0, jnp.square(largest / jnp.where(smallest > 0, smallest, 1)), 1)
 
 

@@ -70,7 +70,7 @@ def failure(task: Task, error: str) -> Answer:
 
 
 def _checked(result: Any, task: Task) -> Answer:
-    import numpy as np  # imported here, because only evaluations need it
+    import numpy as np  # late: the environment is set by now, and senders of tasks do not need it
 
     batch = () if task.size is None else (task.size,)
     steps: Any = np.ones(batch, np.int64)
