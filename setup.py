@@ -1,4 +1,4 @@
-"""Maps the folders `strategies` and `problems` into the package `zoo`; all else is in pyproject.toml."""
+"""Maps the folders `strategies` and `problems` into the package `zoo`. All other metadata is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

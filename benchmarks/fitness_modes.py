@@ -1,8 +1,9 @@
-"""Every strategy on fitness that is odd: offsets, scales, plateaus, penalties, values that are no numbers.
+"""Runs every strategy on odd fitness: offsets, scales, plateaus, penalties, and values that are not finite.
 
-A shifted sphere in three dimensions, in 12 modes of fitness. The search has to stay finite. Where the mode is a shifted
-or scaled objective, or one bad value, it has to learn about as well as without. Scales are not asked of strategies
-without shaping: their steps follow the fitness itself, as in their papers, and are tiny, or left out, at extreme ones.
+The problem is a shifted sphere in three dimensions, in 12 modes of fitness. The search must stay finite in every mode.
+In all modes except "all the same" it must also learn about as well as on plain fitness. Strategies without shaping are
+excused from the two scales. Their steps follow the fitness itself, as in their papers, so extreme scales make the steps
+tiny or leave them out.
 
 Run: python -m benchmarks.fitness_modes [--generations 2000] [strategy ...]
 """
@@ -19,7 +20,7 @@ import zoo
 SIZE, START, GOAL = 12, -1.0, 0.5
 ODD_GENERATION, ODD_MEMBER = 5, 3
 LOST = 100.0
-"""Factor by which the end may be worse than without the mode, and still be learning."""
+"""Factor by which the final value may be worse than on plain fitness and still count as learning."""
 
 MODES = {
     "plain": lambda f, x, g: f,
@@ -50,7 +51,7 @@ def sphere(x):
 
 @functools.partial(jax.jit, static_argnames="num_generations")
 def learn(strategy, mode, *, num_generations: int):
-    """Returns the final value of the mean, and whether the state is finite."""
+    """Returns the final value at the mean, and whether mean and standard deviations are finite."""
 
     def generation(state, step):
         key, number = step
@@ -70,7 +71,7 @@ def learn(strategy, mode, *, num_generations: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Every strategy on fitness that is odd.")
+    parser = argparse.ArgumentParser(description="Runs every strategy on odd fitness.")
     parser.add_argument("strategies", nargs="*")
     parser.add_argument("--generations", type=int, default=2000)
     arguments = parser.parse_args()

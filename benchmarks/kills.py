@@ -1,9 +1,10 @@
-"""Kills runs, benchmarks and ladders at random moments, and compares what they come to with those left alone.
+"""Kills runs, benchmarks and ladders at random moments, and compares their results with undisturbed ones.
 
-A process works on a folder, is killed (signal 9) at a moment drawn with a seed, and is started again, some times over;
-then it is left to finish. Every number it ends with must be the same, bit for bit, and no file may count as damaged.
+A process works on a folder, is killed (signal 9) at a moment drawn with a seed, and is started again. This repeats
+several times, and then the process may finish. All resulting numbers must be the same, bit for bit, and no file may
+count as damaged.
 
-Run: python -m benchmarks.kills [kills of each]
+Run: python -m benchmarks.kills [number of kills per kind]
 """
 
 import hashlib
@@ -24,7 +25,7 @@ KILLS_PER_FOLDER = 5
 
 
 def run(folder: pathlib.Path) -> Any:
-    """A run of 200 checkpoints."""
+    """Does a run with 200 checkpoints."""
     result = zoo.run("cma_es", "blackbox/sphere", 3, num_generations=600, num_scores=200, checkpoint=folder)
     result.save(folder / "result")
     curves = {name: x for name, x in result.scores.items() if name != "seconds"}
@@ -32,7 +33,7 @@ def run(folder: pathlib.Path) -> Any:
 
 
 def benchmark(folder: pathlib.Path) -> Any:
-    """A benchmark of twelve pairs that take little time each."""
+    """Does a benchmark of twelve short pairs."""
     settings = {"num_seeds": 3, "num_steps": 400, "num_scores": 4, "out": folder, "progress": False}
     spheres = {f"p{number}": zoo.make_problem("blackbox/sphere", num_dims=3 + number) for number in range(4)}
     zoo.benchmark(["snes", "random_search", "open_es"], spheres, **settings)
@@ -42,7 +43,7 @@ def benchmark(folder: pathlib.Path) -> Any:
 
 
 def ladder(folder: pathlib.Path) -> Any:
-    """Tickets by two criteria, in 40 rounds each."""
+    """Finds tickets by two criteria, in 40 rounds each."""
     problem = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=16)
     strategy = {"id": "snes", "population_size": 6}
     settings = {"criteria": ("snr", "random"), "num_seeds": 2, "num_rounds": 40, "generations_per_round": 2}
@@ -55,7 +56,7 @@ KINDS = {"run": run, "benchmark": benchmark, "ladder": ladder}
 
 
 def digest(tree: Any) -> str:
-    """Returns a hash of all numbers and texts of a pytree."""
+    """Returns a hash of all numbers and texts in a pytree."""
     hashed = hashlib.sha256()
     for x in jax.tree.leaves(tree):
         array = np.asarray(jax.random.key_data(x) if is_key(x) else x)
@@ -64,14 +65,14 @@ def digest(tree: Any) -> str:
 
 
 def work(kind: str, folder: str, cache: str) -> None:
-    """Works on a folder, in a process of its own."""
+    """Works on a folder. Runs in its own process."""
     zoo.use_compilation_cache(cache)
     print("ready", flush=True)
     print(digest(KINDS[kind](pathlib.Path(folder))), flush=True)
 
 
 def start(kind: str, folder: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen[str]:
-    """Starts a process, and waits until it begins to work."""
+    """Starts a process and waits until it begins to work."""
     command = [sys.executable, "-m", "benchmarks.kills", kind, str(folder), str(cache)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -80,7 +81,7 @@ def start(kind: str, folder: pathlib.Path, cache: pathlib.Path) -> subprocess.Po
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Returns the digest that a process ends with, and what it warned of."""
+    """Returns the digest that a process printed, and its warnings."""
     out, err = process.communicate()
     if process.returncode:
         raise RuntimeError(err)
@@ -88,7 +89,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def torture(kind: str, num_kills: int, place: pathlib.Path) -> str:
-    """Returns a row of the table."""
+    """Kills processes of one kind, and returns a row of the table."""
     rng = np.random.default_rng(sorted(KINDS).index(kind))
     cache = place / "cache"
     finish(start(kind, place / f"{kind}-compiled", cache))

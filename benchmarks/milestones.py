@@ -1,4 +1,4 @@
-"""What the core's strategies must reach: CartPole solved, digits learned, an ill-conditioned ellipsoid minimised.
+"""Scores that strategies must reach: CartPole solved, digits learned, an ill-conditioned ellipsoid minimised.
 
 Run: python -m benchmarks.milestones
 """
@@ -17,7 +17,7 @@ NUM_SEEDS = 5
 
 
 def first_reached(strategy_id: str, problem_id: str, target: float, *, num_steps: int) -> None:
-    """Prints when the headline score first reaches a target, for each of several seeds run one by one."""
+    """Prints when the headline score first reaches a target, over several seeds that run one by one."""
     seconds, steps, reached = [], [], 0
     for seed in range(NUM_SEEDS):
         result = zoo.run(strategy_id, problem_id, seed, num_steps=num_steps, num_scores=50, target=target)
@@ -33,12 +33,12 @@ def first_reached(strategy_id: str, problem_id: str, target: float, *, num_steps
 
 
 def ellipsoid(x: jax.Array) -> jax.Array:
-    """The ellipsoid with condition number 1e6."""
+    """Returns the ellipsoid with condition number 1e6."""
     return jnp.sum(10 ** (6 * jnp.arange(x.size) / (x.size - 1)) * x**2)
 
 
 def evaluations_on_ellipsoid(*, num_seeds: int = 11) -> None:
-    """Prints the evaluations cma_es needs to 1e-8 from standard normal starts in 10 dimensions."""
+    """Prints the evaluations that cma_es needs to reach 1e-8 from standard normal starts in 10 dimensions."""
     problem = zoo.from_function(ellipsoid, functools.partial(jax.random.normal, shape=(10,)))
     strategy = zoo.make_strategy("cma_es", problem=problem, sigma=0.5)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(0), np.arange(num_seeds))

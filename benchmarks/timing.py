@@ -1,6 +1,6 @@
-"""Paired timing: two programs in turn in one process, so that their ratio holds when the machine's speed drifts.
+"""Paired timing: two programs take turns in one process, so that their ratio holds if the machine's speed drifts.
 
-What a process has to import and compile is timed by processes in turn.
+Imports and compilation are timed in new processes, which take turns as well.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """Seconds per call (medians), and the ratio of the first to the second, taken round by round."""
+    """Median seconds per call, and the ratio of the first program to the second, computed per round."""
 
     first: float
     second: float
@@ -28,10 +28,10 @@ class Paired:
 
 
 def time_paired(first: Callable[[], Any], second: Callable[[], Any], *, rounds: int = 15, settle: int = 0) -> Paired:
-    """Times two programs in turn, A B A B ..., after one call of each to compile and warm up.
+    """Times two programs in turn, A B A B ..., after two calls of each to compile and warm up.
 
-    Before each timed call there are `settle` calls that are not: after a program that takes much memory and gives it
-    back, the next one pays for getting its own again.
+    Makes `settle` calls without timing before each timed call. If a program frees much memory, the next program would
+    otherwise pay for allocating its own again.
     """
 
     def seconds_of(program: Callable[[], Any]) -> float:
@@ -59,8 +59,8 @@ def time_process(*arguments: str, cache: str | None = None) -> np.ndarray:
     """Returns wall and CPU seconds of a new Python process: `[2]`.
 
     Args:
-        *arguments: Those of Python.
-        cache: Folder in which JAX keeps compiled programs; default: it keeps none.
+        *arguments: Arguments of the Python interpreter.
+        cache: Folder in which JAX keeps compiled programs. With `None`, JAX keeps none.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     if cache is not None:

@@ -1,1 +1,1 @@
-"""The problem suite; `zoo.make_problem` makes them by id."""
+"""The problem suite. `zoo.make_problem` makes a problem by its id."""

@@ -20,7 +20,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Network(Protocol):
-    """What a problem needs of a network; it must be hashable. Every flax linen module is one."""
+    """The interface of a network. It must be hashable. Every flax linen module is a network."""
 
     def init(self, key: Any, inputs: Any, /) -> Any:
         """Returns initial parameters for a batch of inputs."""
@@ -45,10 +45,10 @@ class FunctionNetwork:
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron; inputs are flattened.
+    """A multilayer perceptron. Inputs are flattened.
 
     Attributes:
-        features: Units per layer, the outputs last.
+        features: Units of each layer. The last entry is the number of outputs.
         activation: `"relu"`, `"tanh"`, `"gelu"` or `"silu"`.
     """
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
 
 
 class Linear(nn.Module):
-    """A linear map without bias, initially zero; inputs are flattened.
+    """A linear map without bias, initially zero. Inputs are flattened.
 
     Attributes:
         num_outputs: Number of outputs.
@@ -84,10 +84,10 @@ class CNN(nn.Module):
     """A convolutional network: convolutions with 2 x 2 max pooling, then dense layers.
 
     Attributes:
-        channels: Channels per convolution.
+        channels: Channels of each convolution.
         num_outputs: Number of outputs.
         kernel_size: Height and width of the kernels.
-        hidden: Units of the dense layers before the last.
+        hidden: Units of each dense layer before the output layer.
     """
 
     channels: tuple[int, ...]
@@ -109,7 +109,7 @@ class CNN(nn.Module):
 
 
 def apply_network(network: Network, params: Any, inputs: jax.Array) -> jax.Array:
-    """Returns a network's outputs, computed in half precision if its parameters are, in the dtype of the inputs."""
+    """Returns a network's outputs in the dtype of the inputs, computed in half precision if its parameters are."""
     dtype = common_dtype(*jax.tree.leaves(params))
     if jnp.finfo(dtype).bits >= jnp.finfo(inputs.dtype).bits:
         return network.apply(params, inputs)
@@ -117,7 +117,7 @@ def apply_network(network: Network, params: Any, inputs: jax.Array) -> jax.Array
 
 
 def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int, ...], activation: str) -> Network:
-    """Returns a network by name, or the given one.
+    """Returns a network by its name, or the given network.
 
     Raises:
         ValueError: If the name or the activation is unknown, or a size is not a positive whole number.
@@ -126,7 +126,7 @@ def make_network(network: str | Network, num_outputs: int, *, hidden: tuple[int,
     if not isinstance(network, str):
         if not (callable(getattr(network, "init", None)) and callable(getattr(network, "apply", None))):
             raise TypeError(
-                "A network needs init(key, inputs) and apply(params, inputs): a flax linen module, or "
+                "network must have init(key, inputs) and apply(params, inputs), like a flax linen module or "
                 f"zoo.problems.networks.FunctionNetwork(init, apply). Got {type(network).__name__}."
             )
         return network

@@ -1,1 +1,1 @@
-"""The strategies, a folder per family; `zoo.make_strategy` makes them by id."""
+"""The strategies, one folder per family. `zoo.make_strategy` makes a strategy by its id."""

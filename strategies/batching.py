@@ -1,4 +1,4 @@
-"""Conditions that stay conditions when runs are batched over seeds."""
+"""A condition that stays a condition when runs are batched over seeds."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 @jax.custom_batching.custom_vmap
 def any_in_batch(flag: jax.Array) -> jax.Array:
-    """Returns whether a scalar flag is true anywhere in the batch.
+    """Returns whether a scalar flag is true for any run of the batch.
 
-    The result is not batched, so that a `cond` on it stays a `cond` under `vmap`, which otherwise would compute both
-    sides in every generation.
+    The result is not batched, so that a `cond` on it stays a `cond` under `vmap`. On a batched flag, both branches
+    would be computed in every generation.
     """
     return flag
 

@@ -1,4 +1,4 @@
-"""Fitness shaping: what a strategy weighs its members by. All of it is robust to NaN and infinite fitness."""
+"""Fitness shaping: turns fitness into weights of members. Every function accepts NaN and infinite fitness."""
 
 import math
 from collections.abc import Callable
@@ -22,15 +22,15 @@ __all__ = [
 
 Shaping = Callable[[jax.Array], jax.Array]
 
-# Up to here all pairs are compared (one fused kernel); above, sorting is cheaper.
+# The largest population whose ranks come from comparing all pairs (one fused kernel). Above it, sorting is cheaper.
 _MAX_PAIRWISE = 512
 
 
 def ranks(fitness: jax.Array) -> jax.Array:
-    """Returns ranks from 0 (lowest, best) to population_size - 1; equal values share their average rank.
+    """Returns ranks from 0 (lowest fitness, best) to population_size - 1; equal values share their average rank.
 
     Args:
-        fitness: `[population_size]`; NaN ranks with +inf, last.
+        fitness: `[population_size]`; NaN ranks last, with +inf.
     """
     fitness = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
     size = fitness.shape[0]
@@ -45,31 +45,32 @@ def ranks(fitness: jax.Array) -> jax.Array:
 
 
 def centered_ranks(fitness: jax.Array) -> jax.Array:
-    """Returns ranks scaled to [-0.5, 0.5] (Salimans et al. 2017, section 2.1); they sum to zero."""
+    """Returns ranks scaled to [-0.5, 0.5], which sum to zero (Salimans et al. 2017, section 2.1)."""
     return ranks(fitness) / max(fitness.shape[0] - 1, 1) - 0.5
 
 
 def standardized(fitness: jax.Array) -> jax.Array:
-    """Returns finite fitness with mean zero and standard deviation one (zero if all values are equal)."""
+    """Returns finite fitness with mean zero and standard deviation one (zeros if all values are equal)."""
     fitness = finite(fitness)
-    fitness = _near_one(fitness)  # or sums would overflow
-    deviation = _near_one(fitness - jnp.mean(fitness))  # or squares would, or vanish
-    # The mean of equal values is not always that value, and rounding would be divided by itself. Its own mean is exact.
+    fitness = _near_one(fitness)  # or the sum could overflow
+    deviation = _near_one(fitness - jnp.mean(fitness))  # or squares could overflow or vanish
+    # The mean of equal values may differ from that value by rounding. The remainders are then equal too, and their mean
+    # is exact. Subtracting it gives exact zeros, so that rounding is not divided by itself.
     deviation = deviation - jnp.mean(deviation)
     std = jnp.std(deviation)
     return jnp.where(std > 0, deviation / jnp.where(std > 0, std, 1), 0)
 
 
 def _near_one(x: jax.Array) -> jax.Array:
-    """Returns an array times a power of two, which rounds nothing, so that its largest entry is near one."""
+    """Returns the array times a power of two that brings its largest entry near one. This rounds nothing."""
     _, exponent = jnp.frexp(jnp.max(jnp.abs(x)))
     return jnp.ldexp(x, -exponent)
 
 
 def finite(fitness: jax.Array) -> jax.Array:
-    """Returns the fitness with what is not finite replaced: NaN and +inf by the worst finite value, -inf by the best.
+    """Returns the fitness made finite: NaN and +inf become the worst finite value, -inf the best.
 
-    If nothing is finite, all values become zero, and the update with them.
+    If no value is finite, returns zeros, so that the update is zero too.
     """
     is_finite = jnp.isfinite(fitness)
     worst = jnp.max(jnp.where(is_finite, fitness, -jnp.inf))
@@ -79,10 +80,9 @@ def finite(fitness: jax.Array) -> jax.Array:
 
 
 def utilities(fitness: jax.Array) -> jax.Array:
-    """Returns rank-based utilities, `[population_size]`, that sum to zero (Wierstra et al. 2014, section 3.1).
+    """Returns rank-based utilities, `[population_size]`, which sum to zero (Wierstra et al. 2014, section 3.1).
 
-    Equal fitness gets equal utility: the utility at the average rank would not keep the sum, so the utilities of tied
-    members are averaged.
+    Tied members get the average of their utilities. (The utility at their average rank would change the sum.)
     """
     size = fitness.shape[0]
     table = jnp.maximum(0.0, math.log(size / 2 + 1) - jnp.log(jnp.arange(1, size + 1, dtype=fitness.dtype)))
@@ -91,7 +91,7 @@ def utilities(fitness: jax.Array) -> jax.Array:
 
 
 def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
-    """Returns each member's entry of a table by rank; tied members get the average of theirs.
+    """Returns each member's entry of a table ordered by rank; tied members get the average of their entries.
 
     Args:
         table: `[population_size]` by rank, best first.
@@ -106,10 +106,10 @@ def _average_over_ties(table: jax.Array, fitness: jax.Array) -> jax.Array:
 
 
 def unshaped(fitness: jax.Array) -> jax.Array:
-    """Returns the fitness as it is, but what is not finite, or too large to be squared, replaced as by `finite`.
+    """Returns the fitness, with values that are not finite or too large to square replaced by `finite`.
 
-    Penalties such as 1e30 are no larger than the worst fitness beside them then. They would end every update: its
-    squares are not finite. Where all fitness is that large, it is the scale of the problem, and is kept.
+    A penalty such as 1e30 then counts as the worst of the other fitness values. Its square is not finite, which would
+    spoil every update. If all values are that large, that is the scale of the problem, and they are kept.
     """
     limit = (float(jnp.finfo(fitness.dtype).max) / fitness.shape[0]) ** 0.5
     is_small = jnp.abs(fitness) < limit
@@ -124,10 +124,10 @@ SHAPINGS: dict[str, Shaping] = {
 
 
 def get_shaping(shaping: str | Shaping) -> Shaping:
-    """Returns a shaping function by name, or the given function.
+    """Returns a shaping function by its name; returns a given function unchanged.
 
     Raises:
-        ValueError: If there is no shaping of that name.
+        ValueError: If no shaping has that name.
     """
     if callable(shaping):
         return shaping

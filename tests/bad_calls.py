@@ -238,7 +238,7 @@ NAMED = {
     "criteria": ("criterion", "score"),
     "num_rounds": ("num_generations",),
     "held_out": ("hold_out",),
-    "folder": ("No run in", "no lottery tickets in", "No finished round of tickets in"),
+    "folder": ("No run in", "no lottery tickets in", "There is no finished round of tickets in"),
 }
 
 

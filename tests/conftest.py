@@ -40,6 +40,9 @@ import pytest
 gc.set_threshold(200_000, 50, 100)
 
 
+collect_ignore = ["plug_in"]  # a package of its own, with tests of its own: see `test_wheel.py`
+
+
 def pytest_configure(config):
     # An environment made for another checkout would mix its strategies with the zoo of this one.
     here = pathlib.Path(__file__).resolve().parents[1] / "strategies" / "__init__.py"

@@ -27,7 +27,7 @@ def call(*args):
 
 
 def assert_error(result, *expected):
-    """Exit code 2 and one clear line."""
+    """Asserts exit code 2 and one line with the expected parts."""
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     (line,) = result.stderr.splitlines()
@@ -55,7 +55,7 @@ def test_list():
     for id in zoo.list_strategies() + zoo.list_problems():
         assert id in words or id.rpartition("/")[2] in words
     assert "OpenAI-ES" in result.stdout  # what a strategy is
-    assert "gradients of E[f]" in result.stdout  # which is no markup
+    assert "gradients of E[f]" in result.stdout  # not taken for markup
 
 
 def test_describe():
@@ -69,13 +69,13 @@ TICKETS = ["tickets", "snes", "supervised/digits", "--rounds", 2, "--generations
 
 
 def test_tickets(tmp_path):
-    """A table, the tickets and two figures; and with more rounds it goes on."""
+    """The command prints a table and writes the tickets and two figures. With more rounds it goes on."""
     settings = ["-c", "snr", "-c", "random", "--set", "population_size=4", "--set-problem", "hidden=2"]
     result = call(*TICKETS, *settings, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     (header,) = [line.split() for line in result.stdout.splitlines() if line.startswith("round")]
     assert header == ["round", "kept", "snr", "random"]
-    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 148 weights, of which 30 go
+    assert re.search(r"\b1\s+79\.7 %", result.stdout)  # 30 of 148 weights are pruned
     problem = zoo.make_problem("supervised/digits", hidden=(2,))
     tickets = zoo.load_tickets(tmp_path, problem)
     assert [len(rounds) for rounds in tickets.rounds.values()] == [2, 2]
@@ -87,7 +87,7 @@ def test_tickets(tmp_path):
 def test_tickets_says_what_is_wrong(tmp_path):
     assert_error(call(*TICKETS, "-c", "snrr", "--out", tmp_path), "Lottery.score must be one of 'snr'", "'snrr'")
     assert_error(call(*TICKETS, "--prune", "1.5", "--out", tmp_path), "prune_fraction must be at most 1")
-    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "num_rounds must be at least 1, got 0")
+    assert_error(call(*TICKETS, "--rounds", "0", "--out", tmp_path), "--rounds must be at least 1, got '0'")
     assert_error(call(*TICKETS, "--set", "sigm=1", "--out", tmp_path), "has no setting 'sigm'")
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +103,7 @@ def test_help():
         result = call(*args)
         assert result.exit_code == 0
         assert "Usage" in result.stdout
-    assert "benchmark" in call().output  # nothing asked for: the help
+    assert "benchmark" in call().output  # without a command, the help is shown
 
 
 def test_python_m_zoo():
@@ -152,14 +152,14 @@ def test_run_into_a_folder_and_go_on(tmp_path):
     assert "6 generations, 24 steps" in result.stdout
     expected = zoo.run(search(), ball(), num_generations=6)
     assert_same_run(zoo.load_run(out), expected)
-    # Another run does not go on there.
+    # Another run cannot use the folder.
     assert_error(
         call(*RUN, "--generations", 6, "--out", out, "--key", 1), "another run: key: 0 there, 1 here", str(out)
     )
 
 
 def test_resume_a_run_from_its_folder_alone(tmp_path):
-    """One that was killed, to its end; and on to another budget."""
+    """A killed run is finished, and then goes on to another budget."""
 
     def killed(progress):
         if progress.generation >= 2:
@@ -175,7 +175,7 @@ def test_resume_a_run_from_its_folder_alone(tmp_path):
     result = call("run", "--resume", tmp_path, "--generations", 8)
     assert re.match(r"goes on from generation 6 in .*/checkpoints/, saved \d{4}-\d\d-\d\d", result.stderr)
     assert zoo.load_run(tmp_path).num_generations == 8
-    # A result without checkpoints is computed once more.
+    # A result without checkpoints is computed again.
     expected.save(tmp_path / "saved")
     assert call("run", "--resume", tmp_path / "saved").exit_code == 0
     assert_same_run(zoo.load_run(tmp_path / "saved"), expected)
@@ -183,14 +183,14 @@ def test_resume_a_run_from_its_folder_alone(tmp_path):
 
 def test_resume_says_what_is_wrong(tmp_path):
     assert_error(call("run", "--resume", tmp_path), "No run in", str(tmp_path))
-    wrong = "leave out strategy, problem, --key, --set, --set-problem"
+    wrong = "Leave out strategy, problem, --key, --set, --set-problem"
     assert_error(call(*RUN, "--resume", tmp_path, "--key", 1), wrong)
     assert_error(call("run", "snes"), "a strategy and a problem, or --resume")
     (tmp_path / "run.json").write_text('{"call": 3}')
     assert_error(call("run", "--resume", tmp_path), "run.json is damaged")
     problem = zoo.from_function(lambda x: (x**2).sum(), jax.numpy.zeros(2))
     zoo.run(search(), problem, num_generations=1).save(tmp_path)
-    assert_error(call("run", "--resume", tmp_path), "The problem of this run is no row of the registry")
+    assert_error(call("run", "--resume", tmp_path), "The problem of this run is not in the registry")
 
 
 def test_benchmark(tmp_path):
@@ -223,7 +223,7 @@ def test_benchmark(tmp_path):
 
 
 def test_nothing_of_the_table_is_cut_off(tmp_path):
-    # Also where the output is not a terminal, such as a log or a file.
+    # The output is not a terminal here, as in a log or a file.
     pairs = [
         make_pair(strategy, problem, [[1e4, 1.2345e-5], [1e4, 6.7891e-5]])
         for problem in ("blackbox/sphere", "blackbox/rastrigin")
@@ -248,7 +248,7 @@ def test_benchmark_says_what_it_uses_again(tmp_path):
     info["identity"]["versions"]["zoo"] = "0"
     write_json(path, info)
     assert "1 pair reused" in call(*command, "--accept-versions").stderr
-    assert f"computed again, for it is another there: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
+    assert f"computed again, because of a difference: zoo: 0 there, {zoo.__version__} here" in call(*command).stderr
 
 
 def test_labels_are_text(tmp_path):
@@ -262,7 +262,7 @@ def test_labels_are_text(tmp_path):
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):
-    """What is finished is shown; what is not ends in one line before anything is computed."""
+    """Finished results are shown. Other commands end with one line before anything is computed."""
     make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
     finished = [*RUN, "--generations", 4, "--out", tmp_path / "run"]
     assert call(*finished).exit_code == 0
@@ -329,8 +329,8 @@ def test_interrupted(monkeypatch):
         (["open_es", "blackbox/sphere", "--set-problem", "dims=3"], "no setting 'dims'"),
         (["open_es", "blackbox/sphere", "--set-problem", "num_dims=many"], "must be a whole number, got 'many'"),
         (["open_es", "blackbox/sphere", "--steps", "10", "--generations", "10"], "one budget"),
-        (["open_es", "blackbox/sphere", "--steps", "0"], "num_steps must be"),
-        (["open_es", "blackbox/sphere", "--generations", "-1"], "num_generations must be"),
+        (["open_es", "blackbox/sphere", "--steps", "0"], "--steps must be at least 1, got '0'"),
+        (["open_es", "blackbox/sphere", "--generations", "-1"], "--generations must be at least 1, got '-1'"),
         (["open_es", "supervised/mnist"], "ZOO_DATA"),
         (["open_es", "supervised/mnist", "--set-problem", "data_dir=/no/such/folder"], "/no/such/folder/mnist"),
     ],
@@ -354,8 +354,8 @@ def test_run_refuses(args, expected, monkeypatch):
         (["--steps", "many"], "got 'many'"),
         (["--steps", "inf"], "got 'inf'"),
         (["--steps", "rl/Pendulum-v1=10"], "'rl/Pendulum-v1'"),
-        (["--steps", "-3"], "num_steps must be"),
-        (["--seeds", "0"], "num_seeds must be"),
+        (["--steps", "-3"], "--steps must be at least 1, got '-3'"),
+        (["--seeds", "0"], "--seeds must be at least 1, got '0'"),
     ],
 )
 def test_benchmark_refuses(args, expected, tmp_path):
@@ -378,6 +378,28 @@ def test_nothing_to_report(tmp_path):
     assert_error(call("report", tmp_path))
 
 
+def test_a_folder_of_another_kind(tmp_path):
+    """The error says what the folder holds and which command shows it. Nothing is written into the folder."""
+    make_results(make_pair("a", "p", [[2.0], [1.0]])).save(tmp_path / "benchmark")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "tickets").mkdir()
+    files = {"run": "run.json", "run/checkpoints": "call.json", "tickets": "tickets.json"}
+    for folder, file in files.items():
+        (tmp_path / folder / file).write_text("{}")
+    run, benchmark, tickets = (tmp_path / name for name in ("run", "benchmark", "tickets"))
+    assert_error(call("report", run), f"{run} holds a run, not a benchmark: `zoo run --resume {run}` prints")
+    assert_error(call("report", run / "checkpoints"), f"holds a run, not a benchmark: `zoo run --resume {run}/check")
+    assert_error(call("report", tickets), f"{tickets} holds lottery tickets, not a benchmark: `zoo tickets ")
+    assert_error(call("run", "--resume", benchmark), f"holds a benchmark, not a run: `zoo report {benchmark}`")
+    for command, kind in ((RUN, "a run"), (BENCHMARK, "a benchmark"), (TICKETS, "lottery tickets")):
+        for folder, holds in ((run, "a run"), (benchmark, "a benchmark"), (tickets, "lottery tickets")):
+            if holds != kind:
+                before = sorted(tmp_path.rglob("*"))
+                expected = f"--out {folder}: the folder holds {holds} ("
+                assert_error(call(*command, "--out", folder), expected, f"Choose another folder for {kind}.")
+                assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_report_of_a_benchmark_without_pairs(tmp_path):
     facts = {"pairs": [["a", "b"]], "date": "", "num_seeds": 1, "key": 0, "versions": {}, "git_commit": None}
     facts["device"] = {"count": 1, "kind": "cpu"}
@@ -388,10 +410,43 @@ def test_report_of_a_benchmark_without_pairs(tmp_path):
 
 
 def test_unknown_commands_and_options():
-    for args in (["rnu"], ["run", "open_es"], ["list", "--nope"], [*RUN, "--steps", "ten"]):
-        result = call(*args)
-        assert result.exit_code == 2
-        assert "Traceback" not in result.output
+    shows = "--help` shows what it takes."
+    assert_error(call("rnu"), "No such command 'rnu'. Did you mean 'run'? `", shows)
+    assert_error(call("list", "--nope"), "--nope. `", "list --help` shows what it takes.")
+    assert_error(call("describe"), "Missing argument 'ID'. `", shows)
+    assert_error(call("run", "open_es"), "run needs a strategy and a problem")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([*RUN, "--steps", "ten"], "--steps takes a whole number such as 20000 or 2e4, got 'ten'."),
+        ([*RUN, "--generations", "1.5"], "--generations takes a whole number such as 20000 or 2e4, got '1.5'."),
+        ([*RUN, "--key", "nan"], "--key takes a whole number"),
+        ([*RUN, "--steps", "1e19"], "--steps must be at most 9223372036854775807, got '1e19'."),
+        ([*RUN, "--devices", "0"], "--devices must be at least 1, got '0'."),
+        ([*RUN, "--target", "low"], "--target takes a number such as 0.1, got 'low'."),
+        ([*BENCHMARK, "--seeds", "2e6"], "--seeds must be at most 1000000, got '2e6'."),
+        ([*BENCHMARK, "--steps", "blackbox/sphere=x"], "--steps for blackbox/sphere takes a whole number such as"),
+        (
+            ["tickets", "snes", "supervised/digits", "--prune", "half"],
+            "--prune takes a number such as 0.1, got 'half'.",
+        ),
+    ],
+)
+def test_numbers_of_options(args, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_error(call(*args), f"error: {expected}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("20000", 20_000), ("2e4", 20_000), ("1_000", 1000), ("9" * 18, 10**18 - 1)]
+)
+def test_whole_numbers(text, number):
+    assert zoo.cli._whole("--steps", text) == number
+    assert type(zoo.cli._whole("--steps", text)) is int
+    assert zoo.cli._whole("--steps", None) is None
 
 
 # Parsing
@@ -434,7 +489,7 @@ def test_parse_settings_by_label():
     assert zoo.cli._by_label(["snes:sigma=0.1", "snes:population_size=4"], labels, "--set", "strategy") == {
         "snes": {"sigma": 0.1, "population_size": 4}
     }
-    # The later one wins; a colon in the value belongs to the value.
+    # The later setting wins. A colon in the value belongs to the value.
     assert zoo.cli._by_label(["sigma=1", "snes:sigma=2"], labels, "--set", "strategy") == {
         "snes": {"sigma": 2},
         "open_es": {"sigma": 1},
@@ -449,17 +504,17 @@ def test_parse_steps():
     assert zoo.cli._parse_steps(["1e5", "c=1_000"], problems) == {"a/b": 100_000, "c": 1000}
     assert zoo.cli._parse_steps(["c=7"], problems) == {"c": 7}
     for text in ("x", "", "c=", "c=x", "inf", "nan"):
-        with pytest.raises(ValueError, match="--steps takes a number"):
+        with pytest.raises(ValueError, match=r"--steps( for c)? takes a whole number such as 20000 or 2e4, got"):
             zoo.cli._parse_steps([text], problems)
 
 
 @pytest.mark.parametrize("text", ["1.5", "c=0.5", "1e-3"])
 def test_steps_are_whole_numbers(text):
-    with pytest.raises(ValueError, match="--steps takes a"):
+    with pytest.raises(ValueError, match=r"--steps( for c)? takes a whole number"):
         zoo.cli._parse_steps([text], ["c"])
 
 
 def test_keys_are_seeds():
-    # `--key` on the command line and `key` of the library are the same.
+    # `--key` of the command line gives the same numbers as `key` of the library.
     one = zoo.run(search(), ball(), jax.random.key(3), num_generations=4)
     assert f"{one.score:.6g}" in call(*RUN, "--generations", 4, "--key", 3).stdout

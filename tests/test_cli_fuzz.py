@@ -1,4 +1,4 @@
-"""Bad command lines and damaged folders: one clear line each, and never a traceback."""
+"""Bad command lines and damaged folders: each gets one clear line, and never a traceback."""
 
 import os
 import pathlib
@@ -90,7 +90,7 @@ def test_mistakes_of_the_zoo_are_one_line_too(monkeypatch):
 
 
 def test_output_that_nobody_reads_or_that_cannot_be_written():
-    """In processes of their own, as it is at their end that Python would complain."""
+    """Runs in separate processes, since Python would complain at their exit."""
     command = [sys.executable, "-m", "zoo", "--version"]
     reader, writer = os.pipe()
     os.close(reader)

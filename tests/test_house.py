@@ -25,12 +25,13 @@ FOLDERS = {"zoo": "zoo", "strategies": "zoo.strategies", "problems": "zoo.proble
 FLOORS = [
     {"zoo._version"},
     {"zoo.core"},
-    {"zoo.registry"},
+    {"zoo.registry", "zoo.space"},
     {"zoo.host", "zoo.smoothing"},
-    {"zoo.loop"},
+    {"zoo.loop", "zoo.testing"},
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names
+    {"zoo.terminal"},
     {"zoo.cli"},
     {"zoo.__main__"},
 ]
@@ -40,6 +41,7 @@ PLUG_INS = ("zoo.strategies", "zoo.problems")
 FACES = (
     "zoo",
     "zoo.core",
+    "zoo.testing",
     "zoo.strategies.perturbations",
     "zoo.strategies.perturbations.low_rank_array",
 )

@@ -1,4 +1,4 @@
-"""What is refused at the call, before anything is computed: one line that says what was expected, and what to do."""
+"""Calls that are refused before anything is computed: one line says what was expected, and what to do."""
 
 import math
 
@@ -33,8 +33,8 @@ CALLS = {
     "target of an optimizer": (lambda: zoo.Optimizer("snes", START, target="0"), TypeError, "target must be a number"),
     "tolerance": (
         lambda: zoo.Optimizer("snes", START, stop=zoo.Converged(tol_x="0")),
-        ValueError,
-        "tol_x must be a number of at least 0",
+        TypeError,
+        "Converged.tol_x must be a number, got '0'",
     ),
     "evaluations": (lambda: zoo.Optimizer("snes", START, max_evaluations=2.5), TypeError, "a whole number, got 2.5"),
     "no evaluations": (
@@ -55,9 +55,13 @@ CALLS = {
     "label is a number": (
         lambda: zoo.benchmark({1: "snes"}, SPHERE),
         TypeError,
-        "label of a strategy is text",
+        "label of a strategy must be a non-empty text",
     ),
-    "label is empty": (lambda: zoo.benchmark("snes", {"": SPHERE}), TypeError, "label of a problem is text"),
+    "label is empty": (
+        lambda: zoo.benchmark("snes", {"": SPHERE}),
+        TypeError,
+        "label of a problem must be a non-empty text",
+    ),
     "no list": (lambda: zoo.benchmark(3, SPHERE), TypeError, "expects a list of strategy ids"),
     "samples": (
         lambda: zoo.flatness(SPHERE, TEN, num_samples=1.5),
@@ -83,12 +87,23 @@ CALLS = {
     ),
     "a branch": (lambda: zoo.minimize(branches, START), TypeError, "jnp.where"),
     "a number": (lambda: zoo.minimize(root, START), TypeError, "zoo.from_python(fn, solution)"),
+    "a problem": (lambda: zoo.minimize(zoo.make_problem(SPHERE), START), TypeError, "zoo.run(strategy, problem)"),
+    "an id for a function": (lambda: zoo.minimize(SPHERE, START), TypeError, "zoo.run(strategy, problem)"),
+    "bounds of minimize": (lambda: zoo.minimize(jnp.sum, START, bounds=(0, 1)), TypeError, '"base": "cma_es", "lower"'),
+    "bounds of run": (lambda: zoo.run("snes", SPHERE, lower=0), TypeError, "run has no argument 'lower'. The wrapper"),
+    "bounds of a benchmark": (lambda: zoo.benchmark("snes", SPHERE, upper=0), TypeError, "The wrapper `bounded`"),
+    "bounds of a strategy": (lambda: zoo.make_strategy("snes", upper=1), TypeError, '"base": "snes", "lower"'),
+    "bounds of an optimizer": (lambda: zoo.Optimizer("snes", START, bounds=1), TypeError, '"base": "snes", "lower"'),
+    "bounds of bounded": (lambda: zoo.make_strategy("bounded", bounds=1), TypeError, "Use `lower` and `upper`."),
+    "a setting of run": (lambda: zoo.run("snes", SPHERE, sigma=1), TypeError, '{"id": "cma_es", "sigma": 0.5}'),
+    "an argument of run": (lambda: zoo.run("snes", SPHERE, num_step=1), TypeError, "Did you mean 'num_steps'?"),
+    "an argument of a loader": (lambda: zoo.load_ticket("x", SPHERE, y=1), TypeError, "It has folder"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_refused(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where an empty folder would lead
+    monkeypatch.chdir(tmp_path)  # an empty folder name would mean this folder
     fn, error, words = CALLS[call]
     with pytest.raises(error) as raised:
         fn()
@@ -106,7 +121,7 @@ def test_an_unknown_metric():
     results = zoo.benchmark("snes", "blackbox/sphere", num_seeds=1, num_steps=10, num_scores=1, progress=False)
     assert results.scores("snes", "blackbox/sphere", "fitness").shape == (1,)
     for metric in ("fitnes", "", 3):
-        with pytest.raises(KeyError, match=r"No metric .* there are \['fitness'\]"):
+        with pytest.raises(KeyError, match=r"No metric .* It has \['fitness'\]"):
             results.scores("snes", "blackbox/sphere", metric)
 
 

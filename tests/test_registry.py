@@ -1,6 +1,7 @@
 """Ids, settings by name, registration, entry points, and what is imported when."""
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
@@ -42,7 +43,7 @@ class Suggestive(zoo.Problem):
 
 @pytest.fixture
 def clean_registries():
-    """Takes back what a test registers."""
+    """Removes what a test registers."""
     registries = zoo.registry._strategies, zoo.registry._problems
     rows = [dict(registry.rows) for registry in registries]
     yield
@@ -110,11 +111,14 @@ def test_an_unknown_id_gets_the_nearest_names(make, id, nearest):
     assert nearest in message.partition("Did you mean ")[2]
 
 
-def test_an_id_like_no_other_gets_all_ids():
-    with pytest.raises(ValueError, match="Unknown strategy 'zzzzzzzz'") as error:
+def test_an_unknown_id_is_told_how_many_there_are_and_where():
+    number = len(zoo.list_strategies())
+    words = f"^Unknown strategy 'zzzzzzzz'\\. There are {number} strategies: `zoo list` prints their ids\\.$"
+    with pytest.raises(ValueError, match=words):
         zoo.make_strategy("zzzzzzzz")
-    assert all(id in str(error.value) for id in zoo.list_strategies())
-    assert "Did you mean" not in str(error.value)
+    with pytest.raises(ValueError, match=r"^Unknown problem 'rl/Pole'\..* There are \d+ problems: `zoo list`") as error:
+        zoo.make_problem("rl/Pole")
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("id", ["", "/", "rl/", "rl/*", "blackbox/*", "blackbox", "no/such/id"])
@@ -146,6 +150,21 @@ def test_an_unknown_setting_gets_the_valid_ones_with_their_defaults():
     assert "hidden=(32,)" in str(error.value)
 
 
+def test_a_setting_of_the_base_is_not_one_of_the_wrapper():
+    """The message shows the base as it should be given, and this base works."""
+    for base, given in (("snes", "snes"), ("bounded", {"id": "bounded", "base": "snes", "lower": 0.0})):
+        with pytest.raises(TypeError, match="strategy 'ipop' has no setting 'sigma'") as error:
+            zoo.make_strategy("ipop", base=given, sigma=0.25)
+        inner = '{"id": "snes", "sigma": 0.25}'
+        expected = inner if base == "snes" else f'{{"id": "bounded", "base": {inner}, ...}}'
+        assert f"It is a setting of the base: base={expected}. Valid" in str(error.value)
+    assert zoo.make_strategy("ipop", base=json.loads(inner)).base.sigma == 0.25
+    with pytest.raises(TypeError, match=r"has no setting 'xyzzy'\. Valid settings"):
+        zoo.make_strategy("ipop", base="snes", xyzzy=1)
+    with pytest.raises(TypeError, match=r'base=\{"id": "open_es", "learning_rate": 1\}'):
+        zoo.make_strategy("bounded", learning_rate=1)
+
+
 def test_the_name_in_a_namespace_is_no_setting():
     with pytest.raises(TypeError, match="has no setting 'function'"):
         zoo.make_problem("blackbox/sphere", function="rastrigin")
@@ -168,7 +187,7 @@ def test_register_as_a_decorator():
     def bowl(num_dims: int = 3) -> zoo.Problem:
         return zoo.from_function(lambda x: jnp.sum(x**2), jnp.zeros(num_dims))
 
-    assert isinstance(Search, type)  # the decorator hands back what it decorates
+    assert isinstance(Search, type)  # the decorator returns its argument
     assert callable(bowl)
     assert isinstance(zoo.make_strategy("test_search", sigma=2), Search)
     assert zoo.make_problem("test/bowl", num_dims=4).solution.shape == (4,)
@@ -258,7 +277,7 @@ def test_a_namespace_passes_the_name_on():
     assert zoo.make_problem("bowls/deep/square").shape == "deep/square"
     with pytest.raises(ValueError, match=r"Unknown problem 'bowls/ronud'.*'bowls/round'"):
         zoo.make_problem("bowls/ronud")
-    # A row of its own wins over the namespace.
+    # A separate row takes precedence over the namespace.
     zoo.register_problem("bowls/special", Suggestive)
     assert type(zoo.make_problem("bowls/special")) is Suggestive
 
@@ -267,9 +286,9 @@ def test_suggestions_fill_in_what_is_open():
     problem = Suggestive()
     strategy = zoo.make_strategy("open_es", problem=problem)
     assert (strategy.sigma, strategy.learning_rate, strategy.population_size) == (0.7, 0.3, 64)
-    # Without a problem, the strategy's own defaults.
+    # Without a problem, the strategy's own defaults are used.
     assert (zoo.make_strategy("open_es").sigma, zoo.make_strategy("open_es").learning_rate) == (0.1, 0.01)
-    # A strategy without a learning rate takes what it has.
+    # A strategy without a learning rate takes the other suggestions.
     assert zoo.make_strategy("random_search", problem=problem).sigma == 0.7
     assert zoo.make_problem("blackbox/sphere").suggestions["sigma"] == 2.0
     assert zoo.make_strategy("snes", problem=zoo.make_problem("blackbox/sphere")).sigma == 2.0
@@ -307,15 +326,15 @@ def test_entry_points_add_rows(monkeypatch):
         EntryPoint("their_broken", "no_such_module_at_all:Thing", "zoo.strategies"),
         EntryPoint("their_problem", "zoo.problems.blackbox.bbob:BBOB", "zoo.problems"),
     )
-    assert calls == []  # not looked for until needed
+    assert calls == []  # entry points are read when they are needed
     assert registry.ids() == ["open_es", "their_broken", "their_search"]
     assert isinstance(registry.make("their_search", {"sigma": 3}), RandomSearch)
     assert isinstance(registry.make("open_es", {}), OpenES)
     with pytest.raises(ValueError, match="Did you mean 'their_search'"):
         registry.make("their_saerch", {})
-    with pytest.raises(ModuleNotFoundError):  # only whoever asks for it
+    with pytest.raises(ModuleNotFoundError):  # only making this strategy fails
         registry.make("their_broken", {})
-    assert calls == ["zoo.strategies"]  # and only once
+    assert calls == ["zoo.strategies"]  # they are read only once
 
 
 def test_an_entry_point_is_found_by_making_it(monkeypatch):
@@ -369,7 +388,7 @@ def test_import_is_cheap():
 
 
 def test_pictures_of_gymnax_are_imported_when_they_are_drawn():
-    """Its import would take longer with them than all else until the first result."""
+    """With the plotting libraries, its import would take most of the time until the first result."""
     done = _python(
         """
         import sys
@@ -390,7 +409,7 @@ def test_a_checkout_that_is_not_installed_says_so():
     done = _python(
         """
         import sys
-        # As without an installation, whose finder maps the folders.
+        # Removes the finder of the installation, which maps the folders.
         sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
         import zoo
         for make, id in ((zoo.make_strategy, "open_es"), (zoo.make_problem, "supervised/digits")):

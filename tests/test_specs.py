@@ -1,4 +1,4 @@
-"""Strategies and problems given by dictionaries of an id and settings, wherever one is taken."""
+"""Strategies and problems given as dictionaries of an id and settings, in every function that takes them."""
 
 import json
 
@@ -44,15 +44,15 @@ TAKE_PROBLEMS = {
 }
 WRONG = [
     ({"sigma": 0.5}, TypeError, 'needs its "id"'),
-    ({"id": 3}, TypeError, '"id" of a .* is text, got 3'),
-    ({3: 4, "id": "snes"}, TypeError, "Settings of a .* have names, got 3"),
+    ({"id": 3}, TypeError, '"id" of a .* must be text, got 3'),
+    ({3: 4, "id": "snes"}, TypeError, "Names of settings of a .* must be text, got 3"),
     ({"id": "snes", "hiden": 1}, TypeError, "has no setting 'hiden'"),
 ]
 
 
 @pytest.mark.parametrize("taker", TAKE_STRATEGIES)
 def test_takers_of_strategies(taker):
-    """Each says what is wrong with a dictionary, so each takes them."""
+    """Each function says what is wrong with a dictionary, which shows that it takes dictionaries."""
     for spec, error, words in [
         *WRONG,
         ({"id": "snes", "sigm": 1}, TypeError, "Did you mean 'sigma'"),
@@ -60,7 +60,7 @@ def test_takers_of_strategies(taker):
         ({"id": "snes", "sigma": -1}, ValueError, r"SNES\.sigma must be greater than 0"),
     ]:
         if taker.startswith("benchmark") and taker != "benchmark, labels" and not isinstance(spec.get("id"), str):
-            continue  # a mapping without an id has labels, and no class has a label
+            continue  # a mapping without an id is a mapping from labels
         with pytest.raises(error, match=words):
             TAKE_STRATEGIES[taker](spec)
 
@@ -108,7 +108,7 @@ def test_labels():
 
 
 def test_a_dictionary_is_as_good_as_an_id(tmp_path):
-    """In a run, which is made again from its folder; and in a benchmark."""
+    """A run gives the same result, also after it is loaded from its folder, and so does a benchmark."""
     by_dictionary = zoo.run(STRATEGY, PROBLEM, num_generations=2)
     by_id = zoo.run(zoo.make_strategy(**STRATEGY), zoo.make_problem(**PROBLEM), num_generations=2)
     assert np.array_equal(by_dictionary.mean, by_id.mean)
@@ -139,19 +139,28 @@ def test_json_on_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("run", '{"id": "snes"', "blackbox/sphere"), "is JSON of its id and settings"),
+        (("run", '{"id": "snes"', "blackbox/sphere"), "must be JSON of its id and settings"),
         (("run", '{"sigma": 1}', "blackbox/sphere"), 'needs its "id"'),
-        (("run", "snes", '{"id": 3}'), '"id" of a problem is text'),
-        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
+        (("run", "snes", '{"id": 3}'), '"id" of a problem must be text'),
+        (("run", "snes", "blackbox/sphere", "--set", "id=3"), "'id' is not a setting, but an argument of its own"),
         (
             ("run", "snes", "blackbox/sphere", "--set", "problem=3"),
-            "'problem' is no setting, but an argument of its own",
+            "'problem' is not a setting, but an argument of its own",
         ),
-        (("run", "snes", "blackbox/sphere", "--set-problem", "id=3"), "'id' is no setting, but an argument of its own"),
-        (("tickets", "snes", "supervised/digits", "--set", "id=3"), "'id' is no setting, but an argument of its own"),
+        (
+            ("run", "snes", "blackbox/sphere", "--set-problem", "id=3"),
+            "'id' is not a setting, but an argument of its own",
+        ),
+        (
+            ("tickets", "snes", "supervised/digits", "--set", "id=3"),
+            "'id' is not a setting, but an argument of its own",
+        ),
         (("benchmark", "-s", "snes", "-s", '{"id": "snes"}', "-p", "blackbox/sphere"), "have the label 'snes'"),
-        (("benchmark", "-s", '{"id": {}}', "-p", "blackbox/sphere", "--set", "sigma=1"), '"id" of a strategy is text'),
-        (("run", "{" * 100_000, "blackbox/sphere"), "is JSON"),
+        (
+            ("benchmark", "-s", '{"id": {}}', "-p", "blackbox/sphere", "--set", "sigma=1"),
+            '"id" of a strategy must be text',
+        ),
+        (("run", "{" * 100_000, "blackbox/sphere"), "must be JSON"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(args, words):

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it runs beside whatever else is called `strategies` or `problems`."""
+"""The wheel: what is in it, that it runs beside modules called `strategies` or `problems`, and with a plug-in."""
 
 import os
 import pathlib
@@ -119,3 +119,15 @@ def test_the_other_distribution_keeps_its_package(clean_python, tmp_path):
 def test_the_editable_installation_runs_there_too(users_folder):
     file, *_, owner = run(sys.executable, "script.py", cwd=users_folder, env=environment()).splitlines()
     assert (file, owner) == (str(ROOT / "zoo" / "__init__.py"), "the user")
+
+
+def test_a_plug_in_passes_its_own_tests(clean_python, tmp_path):
+    """With `zoo.testing` from the wheel, outside of the checkout."""
+    shutil.copytree(ROOT / "tests" / "plug_in", tmp_path / "plug_in")
+    install = ("install", "--no-deps", "--no-index", "--no-build-isolation", "-q", tmp_path / "plug_in")
+    run(clean_python, "-m", "pip", *install)
+    shutil.rmtree(tmp_path / "plug_in" / "zoo_plug_in")
+    shutil.rmtree(tmp_path / "plug_in" / "build", ignore_errors=True)
+    out = run(clean_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path / "plug_in", env=environment())
+    assert " passed" in out
+    assert "random_directions" in run(clean_python.with_name("zoo"), "list", cwd=tmp_path, env=environment())

@@ -2,13 +2,14 @@
 
 Three things to do with it:
 
-- `benchmark` any strategies on any problems with a single call;
+- `benchmark` any strategies on any problems with a single call, and `sweep` their settings;
 - swap strategies in an ask/tell loop that never changes (`make_strategy`, `make_problem`, `run`);
 - add a problem by writing a function of one solution (`from_function`, `Problem`, `UnrolledProblem`).
 """
 
 from typing import TYPE_CHECKING, Any
 
+import zoo.space as space  # noqa: F401 - `zoo.space.uniform` without a further import
 from zoo._version import __version__ as __version__
 from zoo.core.evaluation import Evaluation, Groups
 from zoo.core.population import map_members, materialize
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
     from zoo.benchmarking.plot import plot_estimators
     from zoo.benchmarking.results import Results
+    from zoo.benchmarking.sweep import sweep
+    from zoo.benchmarking.sweep_result import Sweep
     from zoo.loop.cache import use_compilation_cache
     from zoo.sparsity.ladder import lottery_tickets
     from zoo.sparsity.landscape import barrier, flatness, interpolate
@@ -59,6 +62,7 @@ __all__ = [
     "Results",
     "RunResult",
     "Strategy",
+    "Sweep",
     "Ticket",
     "Tickets",
     "UnrolledProblem",
@@ -96,13 +100,15 @@ __all__ = [
     "run",
     "smooth",
     "static",
+    "sweep",
     "use_compilation_cache",
 ]
 
-# What needs pandas and scipy is imported when it is first used, so that `import zoo` stays cheap.
+# These names need pandas and scipy. They are imported at their first use, so that `import zoo` stays fast.
 _LAZY = {
     "EstimatorStatistics": "zoo.benchmarking.estimators",
     "Results": "zoo.benchmarking.results",
+    "Sweep": "zoo.benchmarking.sweep_result",
     "barrier": "zoo.sparsity.landscape",
     "benchmark": "zoo.benchmarking.benchmark",
     "estimator_statistics": "zoo.benchmarking.estimators",
@@ -114,6 +120,7 @@ _LAZY = {
     "plot_interpolation": "zoo.sparsity.plot",
     "plot_ladder": "zoo.sparsity.plot",
     "plot_layers": "zoo.sparsity.plot",
+    "sweep": "zoo.benchmarking.sweep",
     "use_compilation_cache": "zoo.loop.cache",
 }
 

@@ -1,9 +1,10 @@
-"""The command line: `zoo list`, `zoo run`, `zoo benchmark`, `zoo report`, `zoo tickets`."""
+"""The command line: `zoo list`, `zoo describe`, `zoo run`, `zoo benchmark`, `zoo report`, `zoo tickets`."""
 
 import ast
 import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import sys
@@ -11,32 +12,29 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import rich.console
-import rich.markup
-import rich.table
 import typer
 import typer.core
-from rich.markup import escape
 
 import zoo
-from zoo import registry
+from zoo import registry, terminal
 from zoo._version import __version__
+from zoo.core.checks import shown
 from zoo.loop.call import CHECKPOINTS, load_call, make_call
 from zoo.loop.files import below, write_file
 from zoo.loop.text import plain_text
 from zoo.registry import catalogue, label_of, valid_settings
+from zoo.terminal import ERR, say, show_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     from jax.sharding import Mesh
 
 _IN_THE_INPUT = (ValueError, TypeError, OSError, ImportError, LookupError, OverflowError, MemoryError)
-"""What is wrong with what was asked for, or with where it is to be read or written; all else is a mistake of ours."""
-_MAX_MESSAGE = 1000  # characters; a value that was given may have any number of them
+"""Errors about what was asked for, or about a file that is read or written. Any other error is a bug in the library."""
+_MAX_MESSAGE = 1000  # characters of a message, which may contain a value of any length
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands: whatever ends one of them is a line and an exit code."""
+    """The commands. Whatever ends one of them, it prints one line and sets the exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs a command, and exits with its code."""
@@ -49,7 +47,7 @@ class _Commands(typer.core.TyperGroup):
         sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command whose arguments are read."""
+        """Runs a command after its arguments were read."""
         with _clear_errors():
             return super().invoke(ctx)
 
@@ -59,36 +57,48 @@ app = typer.Typer(
     help="A zoo of evolution strategies in JAX.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In a log or a file nothing is wrapped or cut off for want of a terminal's width.
-_out = rich.console.Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 200)
-_err = rich.console.Console(stderr=True)
-
+# Numbers are read by `_whole` and `_number`, whose messages do not change with the version of typer.
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting of the strategy, as name=value; may be repeated."),
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the strategy. May be repeated."),
 ]
 SetProblem = Annotated[
     list[str] | None,
-    typer.Option("--set-problem", help="A setting of the problem, as name=value; may be repeated."),
+    typer.Option("--set-problem", metavar="NAME=VALUE", help="A setting of the problem. May be repeated."),
 ]
-_MAX = 2**63 - 1  # of whole numbers
-_MAX_SEEDS = 1_000_000  # which are run at once
-Seed = Annotated[int, typer.Option("--key", help="Seed of all randomness.", min=-_MAX, max=_MAX)]
+_MAX = 2**63 - 1  # the largest whole number of an option
+_MAX_SEEDS = 1_000_000  # all seeds of a pair run at once
+Key = Annotated[str | None, typer.Option("--key", metavar="N", help="Seed of all randomness.  [default: 0]")]
 Versions = Annotated[
     bool,
-    typer.Option("--accept-versions", help="Use what is there also if another version of the zoo or of JAX made it."),
+    typer.Option("--accept-versions", help="Also use results that another version of the zoo or of JAX computed."),
 ]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next call.")]
-Devices = Annotated[
-    int | None, typer.Option(max=_MAX, help="Split each population over so many devices. Default: use one.")
-]
+Devices = Annotated[str | None, typer.Option(metavar="N", help="Split each population over N devices.  [default: 1]")]
+Steps = Annotated[str | None, typer.Option(metavar="N", help="Budget in problem steps, such as 20000 or 2e4.")]
+
+
+# Typer keeps the lines of a paragraph as they are if it begins with \b.
+_RUN_EXAMPLES = """\b
+Examples:
+  zoo run cma_es blackbox/rastrigin --steps 20000 --set sigma=2
+  zoo run '{"id": "cma_es", "sigma": 2}' blackbox/rastrigin --out my_run
+  zoo run --resume my_run --steps 40000"""
+_BENCHMARK_EXAMPLE = """\b
+Example:
+  zoo benchmark -s cma_es -s snes -p blackbox/sphere -p blackbox/rastrigin \\
+    --seeds 3 --steps 10000 --set snes:sigma=1 --out my_results"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line: bad input ends it with exit code 2 and one line, all failed pairs with 1."""
+    """Runs the command line.
+
+    Bad input ends it with one line and exit code 2. A benchmark of which every pair failed ends with exit code 1.
+    """
     try:
         app(args)
     finally:
@@ -96,7 +106,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _let_go_of_output() -> None:
-    """Drops what cannot be written, which Python would try once more at its end, with a traceback."""
+    """Drops output that cannot be written. Otherwise Python would try again at its exit, and print a traceback."""
     if sys.stdout is None:
         return
     try:
@@ -107,7 +117,7 @@ def _let_go_of_output() -> None:
 
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Turns errors into one line, and exit code 2 for those about input."""
+    """Turns an error into one line and an exit code: 2 if it is about the input, else 1."""
     try:
         yield
     except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -119,33 +129,39 @@ def _clear_errors() -> Iterator[None]:
             error.show()  # pyright: ignore[reportAttributeAccessIssue]
             raise typer.Exit(2) from None
         code = 2 if isinstance(error, _IN_THE_INPUT) or hasattr(error, "format_message") else 1
-        _err.print(f"[bold red]error:[/] {escape(_message(error))}", soft_wrap=True, highlight=False)
+        say(("error:", "bold red"), f" {_message(error)}", to=ERR)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
-        _err.print("interrupted; what was finished is saved")
+        say("interrupted; what was finished is saved", to=ERR)
         raise typer.Exit(130) from None
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    """Shows a warning without the line of code that it came from."""
-    _err.print(f"[yellow]warning:[/] {escape(_short(message))}", soft_wrap=True, highlight=False)
+    """Prints a warning without the line of code that it came from."""
+    say(("warning:", "yellow"), f" {_short(message)}", to=ERR)
 
 
 def _message(error: Any) -> str:
-    """Returns what an error says."""
-    if hasattr(error, "format_message"):  # of the options
+    """Returns the message of an error on one line."""
+    if hasattr(error, "format_message"):  # an error in the options, which typer found
         message = error.format_message()
-    elif isinstance(error, KeyError) and error.args:
-        message = error.args[0]
+        if getattr(error, "ctx", None) is not None:
+            end = "" if message.endswith((".", "?")) else "."
+            message = f"{message}{end} `{error.ctx.command_path} --help` shows what it takes."
     elif isinstance(error, _IN_THE_INPUT) and str(error):
-        message = error
+        message = _words(error)
     else:
         message = f"{type(error).__name__}: {error}. ZOO_TRACEBACK=1 shows where."
     return _short(message)
 
 
+def _words(error: Exception) -> str:
+    """Returns what an error says; a KeyError would put it in quotes."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
 def _short(message: object) -> str:
-    """Returns a message on one line and in no more words than somebody will read."""
+    """Returns a message on one line, with its middle cut out if it is very long."""
     text = plain_text(message)
     half = _MAX_MESSAGE // 2
     return text if len(text) <= _MAX_MESSAGE else f"{text[:half]} ... {text[-half:]}"
@@ -153,7 +169,7 @@ def _short(message: object) -> str:
 
 @contextlib.contextmanager
 def _naming(folder: pathlib.Path) -> Iterator[None]:
-    """Sees to it that errors about what a folder holds name it."""
+    """Adds the name of a folder to errors about its contents."""
     try:
         yield
     except (typer.Exit, BrokenPipeError):
@@ -161,17 +177,18 @@ def _naming(folder: pathlib.Path) -> Iterator[None]:
     except Exception as error:
         if str(folder) in str(error):
             raise
-        kind = ValueError if isinstance(error, _IN_THE_INPUT) else RuntimeError
-        raise kind(f"{folder}: {type(error).__name__}: {error}") from error
+        if isinstance(error, _IN_THE_INPUT):
+            raise ValueError(f"{folder}: {_words(error) or type(error).__name__}") from error
+        raise RuntimeError(f"{folder}: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
 def _unless_read_only() -> Iterator[None]:
-    """Says that nothing was written where nothing can be: what is there already has been shown."""
+    """Prints a line instead of failing if the folder cannot be written. The results were already printed."""
     try:
         yield
     except OSError as error:
-        _err.print(f"[dim]not written: {escape(plain_text(error))}[/]", soft_wrap=True, highlight=False)
+        say(f"not written: {plain_text(error)}", to=ERR, style="dim")
 
 
 @app.callback(invoke_without_command=True)
@@ -179,53 +196,69 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        _out.print(f"es-zoo {__version__}")
+        say(f"es-zoo {__version__}")
         raise typer.Exit
 
 
 @app.command("list")
 def list_command() -> None:
-    """List strategies and problems."""
-    for kind in ("strategy", "problem"):
-        table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column(kind, no_wrap=True)
-        table.add_column("what it is")
-        for id, summary, names in catalogue(kind):
-            table.add_row(id, rich.markup.escape(summary))  # [f] is no markup
-            if names:
-                table.add_row("", f"[dim]{', '.join(names)}[/]")
-        _out.print(table)
-        _out.print()
+    """List strategies and problems.
+
+    Without a terminal, such as in a pipe, prints one line for each id. It has three columns, separated by tabs:
+    "strategy" or "problem", the id, and a summary.
+    """
+    for kind, title in (("strategy", "strategies"), ("problem", "problems")):
+        rows = catalogue(kind)
+        if terminal.width() is not None:
+            terminal.show_entries(title, [(id, summary, ", ".join(names)) for id, summary, names in rows])
+            say("")
+            continue
+        lines = [(id, summary) for row, summary, names in rows for id in _ids(row, names)]
+        for line in sorted(lines):
+            print(kind, *line, sep="\t")
+    if terminal.width() is not None:
+        say("`zoo describe ID` explains one of them, with its settings.")
+
+
+def _ids(row: str, names: list[str]) -> list[str]:
+    """Returns all ids of a row of the registry. If the row is a namespace, these are the names in it."""
+    return [f"{row[:-1]}{name}" for name in names] if row.endswith("/*") else [row]
 
 
 @app.command("describe")
 def describe_command(
-    id: Annotated[str, typer.Argument(help="Id of a strategy or a problem, such as open_es.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of a strategy or a problem, such as open_es.")],
 ) -> None:
-    """Say what a strategy or a problem is, and what its settings mean."""
-    _out.print(zoo.describe(id, min(_out.width, 100)), highlight=False, markup=False, soft_wrap=True)
+    """Explain a strategy or a problem, and its settings."""
+    terminal.show_lines(zoo.describe(id, min(terminal.width() or 80, 100)))
 
 
-@app.command("run")
+@app.command("run", epilog=_RUN_EXAMPLES)
 def run_command(
-    strategy: Annotated[str | None, typer.Argument(help="Id of a strategy, such as open_es, or JSON.")] = None,
-    problem: Annotated[str | None, typer.Argument(help="Id of a problem, such as rl/CartPole-v1, or JSON.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Budget in problem steps.", max=_MAX)] = None,
-    generations: Annotated[int | None, typer.Option(help="Budget in generations.", max=_MAX)] = None,
-    target: Annotated[float | None, typer.Option(help="Stop at this headline score.")] = None,
-    converged: Annotated[bool, typer.Option("--converged", help="Stop when the search has converged.")] = False,
-    key: Annotated[
-        int | None, typer.Option("--key", help="Seed of all randomness. Default: 0.", min=-_MAX, max=_MAX)
+    strategy: Annotated[
+        str | None, typer.Argument(metavar="STRATEGY", help="Id of a strategy, such as open_es, or JSON.")
     ] = None,
+    problem: Annotated[
+        str | None, typer.Argument(metavar="PROBLEM", help="Id of a problem, such as rl/CartPole-v1, or JSON.")
+    ] = None,
+    steps: Steps = None,
+    generations: Annotated[str | None, typer.Option(metavar="N", help="Budget in generations.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="SCORE", help="Stop when the headline score is at least this good.")
+    ] = None,
+    converged: Annotated[bool, typer.Option("--converged", help="Stop when the search has converged.")] = False,
+    key: Key = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
     out: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder for the result and its checkpoints; a run interrupted there resumes."),
+        typer.Option(
+            metavar="FOLDER", help="Save the result and checkpoints there. An interrupted run goes on from there."
+        ),
     ] = None,
     resume: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder of a run to repeat or to go on with, by itself or to another budget."),
+        typer.Option(metavar="FOLDER", help="Go on with the run in this folder, also to another budget, or repeat it."),
     ] = None,
     accept_versions: Versions = False,
     devices: Devices = None,
@@ -233,27 +266,33 @@ def run_command(
 ) -> None:
     """Run one strategy on one problem."""
     _keep_programs(cache)
-    stop = zoo.Converged() if converged else None
-    budget: dict[str, Any] = {"num_steps": steps, "num_generations": generations, "target": target, "stop": stop}
+    budget: dict[str, Any] = {
+        "num_steps": _whole("--steps", steps),
+        "num_generations": _whole("--generations", generations),
+        "target": None if target is None else _number("--target", target),
+        "stop": zoo.Converged() if converged else None,
+    }
+    seed, mesh = _whole("--key", key, least=-_MAX), _mesh(devices)
     if resume is not None:
         given = {"strategy": strategy, "problem": problem, "--key": key, "--out": out}
         given |= {"--set": settings, "--set-problem": problem_settings}
         if any(value is not None for value in given.values()):
             names = ", ".join(name for name, value in given.items() if value is not None)
-            raise ValueError(f"--resume takes a run as it is in its folder, so leave out {names}.")
-        with _naming(resume):
+            raise ValueError(f"--resume takes the run as it was saved in its folder. Leave out {names}.")
+        with _naming(resume), _pointing_to(resume, "a run"):
             call, checkpoints, budget = _stored_run(resume, budget)
             made_strategy, made, made_key = make_call(call, None, None)
         strategy, problem, out = call["strategy"]["id"], call["problem"]["id"], resume
     elif strategy is None or problem is None:
         raise ValueError("run needs a strategy and a problem, or --resume and the folder of a run.")
     else:
+        _check_kind(out, "a run")
         of_strategy, of_problem = _parse_settings(settings), _parse_settings(problem_settings)
         given_strategy, given_problem = _parse_spec(strategy, "strategy"), _parse_spec(problem, "problem")
         made = registry.given_problem(given_problem, of_problem)
         made_strategy = registry.given_strategy(given_strategy, of_strategy, "run", made)
         strategy, problem = _label(given_strategy, of_strategy), _label(given_problem, of_problem)
-        made_key, checkpoints = key or 0, None if out is None else below(out, CHECKPOINTS)
+        made_key, checkpoints = seed or 0, None if out is None else below(out, CHECKPOINTS)
     result = zoo.run(
         made_strategy,
         made,
@@ -262,7 +301,7 @@ def run_command(
         checkpoint=checkpoints,
         accept_versions=accept_versions,
         progress=True,
-        mesh=_mesh(devices),
+        mesh=mesh,
     )
     is_saved = False
     if out is not None:
@@ -270,64 +309,81 @@ def run_command(
             result.save(out)
             is_saved = True
     metrics = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
-    _out.print(f"[bold]{strategy}[/] on [bold]{problem}[/]: {metrics}", highlight=False)
-    _out.print(
+    say((plain_text(strategy), "bold"), " on ", (plain_text(problem), "bold"), f": {metrics}")
+    say(
         f"best fitness of a member {result.best_fitness:.6g}; {result.num_generations} generations, "
         f"{result.num_steps:,} steps, {result.seconds:.2f} s (and {result.compile_seconds:.1f} s to compile); "
-        f"stopped by {result.stopped_by}",
-        highlight=False,
+        f"stopped by {result.stopped_by}"
     )
     if result.overshoot:
-        _out.print(
-            f"a last generation of {result.overshoot:,} steps did not fit in the budget and was dropped",
-            highlight=False,
-        )
+        say(f"a last generation of {result.overshoot:,} steps did not fit in the budget and was dropped")
     if is_saved:
-        _out.print(f"saved in {out}", highlight=False)
+        say(f"saved in {out}")
 
 
-@app.command("benchmark")
+@app.command("benchmark", epilog=_BENCHMARK_EXAMPLE)
 def benchmark_command(
     strategies: Annotated[
-        list[str], typer.Option("--strategy", "-s", help="Id of a strategy, or JSON; repeat for several.")
+        list[str],
+        typer.Option("--strategy", "-s", metavar="ID", help="Id of a strategy, or JSON. Repeat it for several."),
     ],
     problems: Annotated[
-        list[str], typer.Option("--problem", "-p", help="Id of a problem, or JSON; repeat for several.")
+        list[str],
+        typer.Option("--problem", "-p", metavar="ID", help="Id of a problem, or JSON. Repeat it for several."),
     ],
-    seeds: Annotated[int, typer.Option(help="Seeds per pair.", max=_MAX_SEEDS)] = 5,
+    seeds: Annotated[str, typer.Option(metavar="N", help="Seeds per pair of strategy and problem.")] = "5",
     steps: Annotated[
         list[str] | None,
-        typer.Option(help="Budget in problem steps: a number, or problem=number; may be repeated."),
+        typer.Option(
+            metavar="N", help="Budget in problem steps, for all problems; or PROBLEM=N for one. May be repeated."
+        ),
     ] = None,
-    key: Seed = 0,
+    key: Key = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of every strategy that has it, name=value; or strategy:name=value."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of every strategy that has it; or STRATEGY:NAME=VALUE for one. May be repeated.",
+        ),
     ] = None,
     problem_settings: Annotated[
         list[str] | None,
-        typer.Option("--set-problem", help="A setting of one problem, as problem:name=value."),
+        typer.Option(
+            "--set-problem",
+            metavar="NAME=VALUE",
+            help="A setting of every problem that has it; or PROBLEM:NAME=VALUE for one. May be repeated.",
+        ),
     ] = None,
     out: Annotated[
         pathlib.Path,
-        typer.Option(help="Folder for results, report and curves; finished pairs there are not rerun."),
+        typer.Option(
+            metavar="FOLDER", help="Folder for results, report and curves. Pairs that are finished there are reused."
+        ),
     ] = pathlib.Path("results"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all pairs, also those that are there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all pairs, also those that are finished.")] = False,
     accept_versions: Versions = False,
     executor: Annotated[
-        str, typer.Option(help="local: pair by pair, in this process; ray: at the same time, by Ray's workers.")
+        str,
+        typer.Option(
+            metavar="NAME", help="local: one pair after the other, in this process. ray: in parallel, by Ray workers."
+        ),
     ] = "local",
     devices: Devices = None,
     cache: Cache = True,
 ) -> None:
-    """Compare strategies on problems; ends with a table, a report and learning curves."""
+    """Compare strategies on problems.
+
+    Prints a table, and writes a report and learning curves.
+    """
     _keep_programs(cache)
+    _check_kind(out, "a benchmark")
     by_label = _parse_specs(strategies, "strategy"), _parse_specs(problems, "problem")
     results = zoo.benchmark(
         *by_label,
-        num_seeds=seeds,
+        num_seeds=_whole("--seeds", seeds, most=_MAX_SEEDS),
         num_steps=_parse_steps(steps, list(by_label[1])),
-        key=key,
+        key=_whole("--key", key, least=-_MAX) or 0,
         strategy_settings=_by_label(settings, by_label[0], "--set", "strategy"),
         problem_settings=_by_label(problem_settings, by_label[1], "--set-problem", "problem"),
         out=out,
@@ -342,51 +398,78 @@ def benchmark_command(
 
 
 @app.command("report")
-def report_command(folder: Annotated[pathlib.Path, typer.Argument(help="Folder of a benchmark.")]) -> None:
-    """Print the table of a saved benchmark and write its report again."""
-    with _naming(folder):
+def report_command(
+    folder: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="Folder of a benchmark.")],
+) -> None:
+    """Print the table of a saved benchmark.
+
+    Also writes its report and its figures again.
+    """
+    with _naming(folder), _pointing_to(folder, "a benchmark"):
         _show(zoo.Results.load(folder), folder)
 
 
 @app.command("tickets")
 def tickets_command(
-    strategy: Annotated[str, typer.Argument(help="Id of the strategy that trains, such as snes.")],
-    problem: Annotated[str, typer.Argument(help="Id of a problem with a network, such as supervised/digits.")],
+    strategy: Annotated[
+        str, typer.Argument(metavar="STRATEGY", help="Id of the strategy that trains, such as snes, or JSON.")
+    ],
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="Id of a problem with a network, such as supervised/digits, or JSON."),
+    ],
     criteria: Annotated[
         list[str] | None,
-        typer.Option("--criterion", "-c", help="snr, magnitude or random; may be repeated. Default: all three."),
+        typer.Option(
+            "--criterion",
+            "-c",
+            metavar="NAME",
+            help="snr, magnitude or random. May be repeated.  [default: all three]",
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of training.", max=_MAX)] = 20,
-    generations: Annotated[int, typer.Option(help="Generations per round.", max=_MAX)] = 300,
-    prune: Annotated[float, typer.Option(help="Fraction of what is left that goes between two rounds.")] = 0.2,
+    rounds: Annotated[str, typer.Option(metavar="N", help="Rounds of training.")] = "20",
+    generations: Annotated[str, typer.Option(metavar="N", help="Generations per round.")] = "300",
+    prune: Annotated[
+        str, typer.Option(metavar="FRACTION", help="Fraction of the remaining weights to prune after each round.")
+    ] = "0.2",
     exclude: Annotated[
-        list[str] | None, typer.Option(help="A regular expression for leaves never to prune; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Regular expression of leaves that are never pruned. May be repeated."),
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Fraction of the mean taken off after each generation.")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="Seeds per criterion.", max=_MAX_SEEDS)] = 5,
-    key: Seed = 0,
+    weight_decay: Annotated[
+        str, typer.Option(metavar="FRACTION", help="Fraction of the mean to subtract after each generation.")
+    ] = "0.0",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Seeds per criterion.")] = "5",
+    key: Key = None,
     settings: Set = None,
     problem_settings: SetProblem = None,
     out: Annotated[
         pathlib.Path,
-        typer.Option(help="Folder for tickets and figures; rounds that are finished there are not run again."),
+        typer.Option(
+            metavar="FOLDER", help="Folder for tickets and figures. Rounds that are finished there are reused."
+        ),
     ] = pathlib.Path("tickets"),
     accept_versions: Versions = False,
     cache: Cache = True,
 ) -> None:
-    """Find lottery tickets: train, prune, rewind, round by round; ends with a table and two figures."""
+    """Find lottery tickets of a network.
+
+    Trains, prunes and rewinds, round after round. Prints a table, and writes the tickets and two figures.
+    """
     _keep_programs(cache)
+    _check_kind(out, "lottery tickets")
+    num_seeds = _whole("--seeds", seeds, most=_MAX_SEEDS)
     tickets = zoo.lottery_tickets(
         _with_settings(_parse_spec(strategy, "strategy"), _parse_settings(settings)),
         registry.given_problem(_parse_spec(problem, "problem"), _parse_settings(problem_settings)),
-        key,
+        _whole("--key", key, least=-_MAX) or 0,
         criteria=criteria or ("snr", "magnitude", "random"),
-        num_seeds=seeds,
-        num_rounds=rounds,
-        generations_per_round=generations,
-        prune_fraction=prune,
+        num_seeds=num_seeds,
+        num_rounds=_whole("--rounds", rounds),
+        generations_per_round=_whole("--generations", generations),
+        prune_fraction=_number("--prune", prune),
         exclude=tuple(exclude or ()),
-        weight_decay=weight_decay,
+        weight_decay=_number("--weight-decay", weight_decay),
         out=out,
         accept_versions=accept_versions,
     )
@@ -394,67 +477,66 @@ def tickets_command(
     table = tickets.summary()
     table["kept"] = [f"{100 * kept:.3g} %" for kept in table["kept"]]
     table[tickets.criteria] = table[tickets.criteria].map("{:.4g}".format)
-    _print_table(table, title=f"{headline} ({direction} is better), mean over {seeds} seeds, by criterion")
+    show_table([table], title=f"{headline} ({direction} is better), mean over {num_seeds} seeds, by criterion")
     with _unless_read_only():
         for name, figure in (("ladder", tickets.plot()), ("layers", tickets.plot_layers())):
             write_file(out / f"{name}.png", functools.partial(figure.savefig, format="png", dpi=150))
-    _out.print(f"\ntickets in {out}\nfigures {out / 'ladder.png'}, {out / 'layers.png'}", highlight=False)
+    say("")
+    say(f"tickets in {out}")
+    say(f"figures {out / 'ladder.png'}, {out / 'layers.png'}")
 
 
 def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str, Any], pathlib.Path, dict[str, Any]]:
-    """Returns the call of a saved run, the folder of its checkpoints, and its budget with what is given instead."""
+    """Returns the call of a saved run, the folder of its checkpoints, and its budget, updated by the one given."""
     call, checkpoints = load_call(folder)
     stored = call["budget"]
     if budget["num_steps"] is not None or budget["num_generations"] is not None:
         stored = {**stored, "num_steps": None, "num_generations": None}
     if call["has_solution"]:
-        raise ValueError("This run began from a solution that was passed to it: go on with zoo.run(..., solution=...).")
+        raise ValueError("This run began from a solution that was passed to it. Go on with zoo.run(..., solution=...).")
     changed = {name: value for name, value in budget.items() if value is not None}
     return call, checkpoints, {**stored, **changed}
 
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
+    """Prints the tables and the failures of a benchmark, and writes its report."""
     from zoo.benchmarking.tables import describe_overshoot, format_ert, format_summary
 
     summary = results.summary()
-    _print_table(format_summary(summary))
+    table = format_summary(summary)
+    narrower = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
+    headings = [f"{problem} ({metric})" for problem, metric in zip(table.problem, table.metric, strict=True)]
+    left_out = show_table(narrower, sections=headings, label="strategy")
     if overshoot := describe_overshoot(summary):
-        _out.print(f"\n{overshoot}", highlight=False)
+        say("")
+        say(overshoot)
     if len(results.runtimes):
-        for table in format_ert(results.ert()):
-            _print_table(table, title="expected running time to a target, in problem steps (seeds that reached it)")
+        for times in format_ert(results.ert()):
+            targets = list(times.columns[2:])
+            # The hardest target and, as long as there is room, the easiest one are shown.
+            order = [*targets[1:-1:2], *targets[2:-1:2], *targets[:1]]
+            frames = [times.drop(columns=order[:number]) for number in range(len(targets))]
+            left_out += show_table(
+                frames[:4],
+                frames[4:],
+                title="expected running time to a target, in problem steps (seeds that reached it)",
+                sections=list(times.problem),
+                label="strategy",
+            )
     for failure in results.failures.to_dict("records"):
-        _err.print(
-            f"[red]failed:[/] {escape(plain_text('{strategy} on {problem}: {error}'.format(**failure)))}",
-            soft_wrap=True,
-        )
+        text = plain_text("{strategy} on {problem}: {error}".format(**failure))
+        say(("failed:", "red"), f" {text}", to=ERR)
     report = None
     with _unless_read_only():
         report = results.report(folder)
     if report is None:
         return
-    pictures = ", ".join(sorted(path.name for path in report.parent.glob("curves_*.png")))
+    say("")
+    say(f"results in {folder}")
+    say(f"report   {report}{' (it also has the columns that this terminal has no room for)' if left_out else ''}")
+    say(f"curves   {', '.join(sorted(path.name for path in report.parent.glob('curves_*.png')))}")
     if len(results.runtimes):
-        pictures += "\nruntimes runtime_ecdf.png, data_profile.png"
-    _out.print(f"\nresults in {folder}\nreport   {report}\ncurves   {pictures}", highlight=False, soft_wrap=True)
-
-
-def _print_table(frame: "pd.DataFrame", title: str | None = None) -> None:
-    """Prints a frame whose first column is the problem, said once for all its rows."""
-    if title is not None:
-        _out.print(f"\n{escape(plain_text(title))}", style="bold", highlight=False)
-    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-    for column in frame.columns:
-        justify = "left" if column in ("problem", "strategy", "metric") else "right"
-        table.add_column(escape(plain_text(column)), justify=justify, overflow="fold")
-    previous = None
-    for row in frame.itertuples(index=False):
-        cells = [escape(plain_text(cell)) for cell in row]
-        if previous is not None and cells[0] != previous:
-            table.add_section()
-        cells[0], previous = ("" if cells[0] == previous else cells[0]), cells[0]
-        table.add_row(*cells)
-    _out.print(table)
+        say("runtimes runtime_ecdf.png, data_profile.png")
 
 
 def _keep_programs(cache: bool) -> None:
@@ -462,29 +544,100 @@ def _keep_programs(cache: bool) -> None:
         return
     try:
         zoo.use_compilation_cache()
-    except ValueError as error:  # which costs time and nothing else
-        _err.print(f"[dim]{escape(str(error))}[/]", soft_wrap=True, highlight=False)
+    except ValueError as error:  # without a cache programs are compiled again, and nothing is lost
+        say(str(error), to=ERR, style="dim")
 
 
-def _mesh(devices: int | None) -> "Mesh | None":
-    return None if devices is None else zoo.population_mesh(devices)
+def _mesh(devices: str | None) -> "Mesh | None":
+    return None if devices is None else zoo.population_mesh(_whole("--devices", devices))
+
+
+_KINDS = {
+    "run.json": ("a run", "`zoo run --resume {folder}` prints its result (and finishes or repeats it if need be)"),
+    f"{CHECKPOINTS}/call.json": ("a run", "`zoo run --resume {folder}` finishes it and prints its result"),
+    "call.json": ("a run", "`zoo run --resume {folder}` finishes it and prints its result"),
+    "benchmark.json": ("a benchmark", "`zoo report {folder}` prints its table"),
+    "tickets.json": ("lottery tickets", "`zoo tickets STRATEGY PROBLEM --out {folder}` goes on with them"),
+}
+"""Files by which a folder is recognised: what the folder holds, and which command to use for that."""
+
+
+def _kinds(folder: pathlib.Path) -> dict[str, str]:
+    """Returns what a folder holds, each with a sentence about the command for it."""
+    there = [kind for name, kind in _KINDS.items() if os.path.lexists(folder / name)]
+    return {kind: command.format(folder=folder) for kind, command in reversed(there)}
+
+
+@contextlib.contextmanager
+def _pointing_to(folder: pathlib.Path, wanted: str) -> Iterator[None]:
+    """Raises an error that says what the folder holds, if it does not hold what is wanted."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        for kind, command in _kinds(folder).items():
+            if kind != wanted:
+                raise ValueError(f"{folder} holds {kind}, not {wanted}: {command}.") from error
+        raise
+
+
+def _check_kind(folder: pathlib.Path | None, wanted: str) -> None:
+    """Raises a `ValueError` if an output folder already holds results of another kind."""
+    kinds = {} if folder is None else _kinds(folder)
+    if kinds and wanted not in kinds:
+        kind, command = next(iter(kinds.items()))
+        raise ValueError(f"--out {folder}: the folder holds {kind} ({command}). Choose another folder for {wanted}.")
+
+
+def _whole(option: str, text: str | None, *, least: int = 1, most: int = _MAX) -> Any:
+    """Returns the whole number that an option was given, such as 20000 or 2e4, or `None` if it was not given.
+
+    Raises:
+        ValueError: If the text is not a whole number, or is out of bounds.
+    """
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = float(text) if _is_float(text) else math.nan  # 2e4
+    if value != value or value in (math.inf, -math.inf) or value != int(value):
+        raise ValueError(f"{option} takes a whole number such as 20000 or 2e4, got {shown(text)}.")
+    if value < least:
+        raise ValueError(f"{option} must be at least {least}, got {shown(text)}.")
+    if value > most:
+        raise ValueError(f"{option} must be at most {most}, got {shown(text)}.")
+    return int(value)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(option: str, text: str) -> float:
+    if not _is_float(text):
+        raise ValueError(f"{option} takes a number such as 0.1, got {shown(text)}.")
+    return float(text)
 
 
 def _parse_spec(text: str, kind: str) -> Any:
-    """Returns an id as it is, and an id with settings from JSON: `{"id": "cma_es", "sigma": 0.5}`."""
+    """Returns an id unchanged, and reads JSON of an id and settings, such as `{"id": "cma_es", "sigma": 0.5}`."""
     if not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"A {kind} that begins with {{ is JSON of its id and settings, such as "
+            f"A {kind} that begins with {{ must be JSON of its id and settings, such as "
             f'{{"id": "cma_es", "sigma": 0.5}}, got {text[:200]!r}: {error}.'
         ) from None
 
 
 def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
-    """Returns ids, and ids with settings from JSON, by their labels."""
+    """Returns ids, and dictionaries read from JSON, by their labels."""
     specs: dict[str, Any] = {}
     for spec in (_parse_spec(text, kind) for text in texts):
         label = label_of(spec)
@@ -495,7 +648,7 @@ def _parse_specs(texts: list[str], kind: str) -> dict[str, Any]:
 
 
 def _label(spec: Any, settings: dict[str, Any]) -> str:
-    """Returns an id, or of JSON the id with all settings."""
+    """Returns the label of an id, or the label of a dictionary with all its settings."""
     return label_of({**spec, **settings} if isinstance(spec, dict) else spec)
 
 
@@ -511,21 +664,21 @@ def _parse_settings(settings: list[str] | None) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"A setting is given as name=value, for example sigma=0.1; got {setting!r}.")
+        raise ValueError(f"A setting is given as name=value, for example sigma=0.1, got {setting!r}.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of Python's, about how text is written
+        with warnings.catch_warnings(action="ignore"):  # Python's warnings about the syntax of the text
             value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last ones of deep nesting
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two come from deep nesting
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-        if name.strip() == "shaping":  # where "none" is a value of its own
+        if name.strip() == "shaping":  # it has a value "none"
             value = text
     if name.strip() in ("id", "problem"):
-        raise ValueError(f"{setting}: {name.strip()!r} is no setting, but an argument of its own.")
+        raise ValueError(f"{setting}: {name.strip()!r} is not a setting, but an argument of its own.")
     return name.strip(), value
 
 
 def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, kind: str) -> dict[Any, dict[str, Any]]:
-    """Parses `label:name=value`; without a label, a setting goes to every label that has it."""
+    """Parses `label:name=value`. Without a label, a setting goes to every strategy or problem that has it."""
     by_label: dict[Any, dict[str, Any]] = {}
     for setting in settings or []:
         targets: Iterable[str] = [label for label in labels if setting.startswith(f"{label}:")][:1]
@@ -534,27 +687,23 @@ def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, k
             raise ValueError(f"{option} {setting}: {label!r} is not in this benchmark ({', '.join(labels)}).")
         name, value = _parse_setting(setting.removeprefix("".join(f"{label}:" for label in targets)))
         if not targets:
-            # If nobody has it, all get it: the error then lists what there is.
+            # If none has it, all get it, so that the error lists the valid settings.
             targets = [each for each, spec in labels.items() if name in valid_settings(spec, kind)] or labels
         for each in targets:
             by_label.setdefault(each, {})[name] = value
     return by_label
 
 
-def _parse_steps(steps: list[str] | None, problems: list[str]) -> int | dict[str, int] | None:
+def _parse_steps(steps: list[str] | None, problems: list[str]) -> dict[str, int] | None:
+    """Returns the budget of each problem. An entry is `number`, for all problems, or `problem=number`."""
     if not steps:
         return None
     by_problem: dict[str, int] = {}
     for entry in steps:
         label, equals, number = entry.rpartition("=")
-        try:
-            value = float(number.replace("_", ""))
-            if not value.is_integer() or value > _MAX:
-                raise ValueError
-        except (ValueError, OverflowError):
-            raise ValueError(f"--steps takes a number of steps, or problem=number; got {entry!r}.") from None
+        value = _whole(f"--steps for {label}" if equals else "--steps", number)
         for each in [label] if equals else problems:
-            by_problem[each] = int(value)
+            by_problem[each] = value
     return by_problem
 
 

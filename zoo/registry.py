@@ -1,8 +1,8 @@
-"""The registry: ids to strategies and problems, loaded only when one is made.
+"""The registry: maps ids to strategies and problems, which are imported only when one is made.
 
-A row is an id and a `"module:attribute"` spec (or the object itself). An id that ends in `/*` is a namespace: whatever
-follows the slash is passed on as one setting; one may lie in another. Other distributions add rows through the entry
-points `zoo.strategies` and `zoo.problems`.
+A row is an id and a `"module:attribute"` spec, or the object itself. An id that ends in `/*` is a namespace: the text
+after the slash is passed to the factory as one setting. A namespace may lie within another one. Other distributions add
+rows through the entry points `zoo.strategies` and `zoo.problems`.
 """
 
 import difflib
@@ -12,12 +12,13 @@ import inspect
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from zoo.core.about import about
+from zoo.core.advice import BOUNDS_NAMES, bounds_advice
 from zoo.core.checks import shown
 from zoo.core.manual import manual
 from zoo.core.problem import Problem
@@ -93,13 +94,13 @@ ProblemLike = str | Mapping[str, Any] | Problem
 
 
 class Registry:
-    """Rows of one kind.
+    """The rows of one kind.
 
     Args:
-        kind: What a row makes, for messages: "strategy" or "problem".
-        base: What the factories must return.
-        rows: Built-in rows.
-        entry_point_group: Where other distributions add theirs.
+        kind: The kind, for messages: "strategy" or "problem".
+        base: The class whose instances the factories must return.
+        rows: The built-in rows.
+        entry_point_group: The entry point group for rows of other distributions.
     """
 
     def __init__(self, kind: str, base: type, rows: dict[str, str], entry_point_group: str):
@@ -110,11 +111,11 @@ class Registry:
         self._entry_points_loaded = False
 
     def register(self, id: str, factory: str | Callable[..., Any] | None = None) -> Any:
-        """Adds a row; without a factory, returns a decorator for a class or function.
+        """Adds a row. Without a factory, returns a decorator for a class or function.
 
         Raises:
-            TypeError: If the id is not a string, or the factory nothing that can be called.
-            ValueError: If the id is taken, or the factory is text and not of the form `"module:attribute"`.
+            TypeError: If the id is not a non-empty string, or the factory is neither callable nor text.
+            ValueError: If the id is taken, or the factory is text that is not of the form `"module:attribute"`.
         """
         if not isinstance(id, str) or not id:
             raise TypeError(f"A {self.kind} is registered under a non-empty string, got {id!r}.")
@@ -138,12 +139,12 @@ class Registry:
             )
         self._load_entry_points()
         if id in self.rows:
-            raise ValueError(f"The {self.kind} id {id!r} is already registered; choose another.")
+            raise ValueError(f"The {self.kind} id {id!r} is already registered. Choose another one.")
         self.rows[id] = factory
         return factory
 
     def ids(self) -> list[str]:
-        """Returns all ids, namespaces spelled out."""
+        """Returns all ids, with all names of the namespaces."""
         self._load_entry_points()
         ids: list[str] = []
         for id, spec in self.rows.items():
@@ -151,10 +152,10 @@ class Registry:
         return sorted(ids)
 
     def spec(self, given: Any) -> tuple[str, dict[str, Any]]:
-        """Returns the id and the settings of what is given by its id, or by a dictionary of both.
+        """Returns the id and the settings that are given as an id, or as a dictionary of both.
 
         Raises:
-            TypeError: If it is neither.
+            TypeError: If neither an id nor such a dictionary is given.
         """
         if isinstance(given, str):
             return given, {}
@@ -165,20 +166,22 @@ class Registry:
             )
         unnamed = [name for name in given if not isinstance(name, str)]
         if unnamed:
-            raise TypeError(f"Settings of a {self.kind} have names, got {unnamed[0]!r} as one: {shown(dict(given))}.")
+            raise TypeError(
+                f"Names of settings of a {self.kind} must be text, got {unnamed[0]!r} in {shown(dict(given))}."
+            )
         if "id" not in given:
             found = shown(dict(given))
-            raise TypeError(f'A {self.kind} as a dictionary needs its "id" besides its settings, got {found}.')
+            raise TypeError(f'A {self.kind} as a dictionary needs its "id" in addition to its settings, got {found}.')
         if not isinstance(given["id"], str):
-            raise TypeError(f'The "id" of a {self.kind} is text, got {shown(given["id"])}.')
+            raise TypeError(f'The "id" of a {self.kind} must be text, got {shown(given["id"])}.')
         return given["id"], {name: value for name, value in given.items() if name != "id"}
 
     def make(self, id: str, settings: dict[str, Any]) -> Any:
-        """Makes what an id stands for.
+        """Makes the strategy or the problem of an id.
 
         Raises:
-            ValueError: If the id is unknown; the message has the nearest ids.
-            TypeError: If a setting is unknown; the message lists the valid ones with their defaults.
+            ValueError: If the id is unknown. The message has the nearest ids.
+            TypeError: If a setting is unknown. The message lists the valid settings with their defaults.
         """
         factory, name = self.factory(id)
         fixed = {} if name is None else {factory.namespace_field: name}
@@ -187,7 +190,7 @@ class Registry:
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             unknown = [setting for setting in settings if setting not in parameters]
             if unknown:
-                raise TypeError(self._unknown_setting(id, unknown[0], parameters))
+                raise TypeError(self._unknown_setting(id, unknown[0], parameters, settings))
         made = factory(**fixed, **settings)
         if not isinstance(made, self.base):
             raise TypeError(
@@ -197,7 +200,11 @@ class Registry:
         return made
 
     def factory(self, id: str) -> tuple[Any, str | None]:
-        """Returns an id's factory, and within a namespace also the name that follows the slash."""
+        """Returns the factory of an id and, if the id lies in a namespace, the name after the slash.
+
+        Raises:
+            ValueError: If the id is unknown. The message has the nearest ids.
+        """
         self._load_entry_points()
         if id in self.rows and not id.endswith("/*"):
             return load(self.rows[id]), None
@@ -212,23 +219,57 @@ class Registry:
                     factory.check_installed()
         raise ValueError(self._unknown_id(id))
 
-    def _unknown_id(self, id: str) -> str:
+    def nearest(self, id: str) -> list[str]:
+        """Returns up to three ids that look like the one given, with or without their namespaces."""
         ids = self.ids()
         short = {known.rpartition("/")[2].lower(): known for known in ids}
         near = difflib.get_close_matches(id, ids, n=3, cutoff=0.5)
         near += [short[s] for s in difflib.get_close_matches(id.rpartition("/")[2].lower(), short, n=3, cutoff=0.6)]
-        near = list(dict.fromkeys(near))[:3]
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Known ids: {', '.join(ids)}."
-        return f"Unknown {self.kind} {id!r}. {hint} (`zoo list` shows all.)"
+        return list(dict.fromkeys(near))[:3]
 
-    def _unknown_setting(self, id: str, setting: str, parameters: dict[str, inspect.Parameter]) -> str:
-        near = difflib.get_close_matches(setting, parameters, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    def count(self) -> str:
+        """Returns how many ids there are, as words."""
+        return f"{len(self.ids())} {self.kind[:-1] + 'ies' if self.kind.endswith('y') else self.kind + 's'}"
+
+    def _unknown_id(self, id: str) -> str:
+        hint = _did_you_mean(self.nearest(id))
+        return f"Unknown {self.kind} {shown(id)}.{hint} There are {self.count()}: `zoo list` prints their ids."
+
+    def _unknown_setting(
+        self, id: str, setting: str, parameters: dict[str, inspect.Parameter], settings: Mapping[str, Any]
+    ) -> str:
+        hint = ""
+        if setting in BOUNDS_NAMES and self.kind == "strategy":
+            hint = " Use `lower` and `upper`." if "lower" in parameters else f" {bounds_advice(id)}"
+        elif base := self._base_with(parameters, settings, setting):
+            hint = f" It is a setting of the base: base={base}."
+        else:
+            hint = _did_you_mean(difflib.get_close_matches(setting, parameters, n=1, cutoff=0.5))
         valid = ", ".join(
             name if p.default is inspect.Parameter.empty else f"{name}={_show(p.default)}"
             for name, p in parameters.items()
         )
         return f"{self.kind} {id!r} has no setting {setting!r}.{hint} Valid settings: {valid}."
+
+    def _base_with(
+        self, parameters: Mapping[str, inspect.Parameter], settings: Mapping[str, Any], setting: str
+    ) -> str | None:
+        """Returns the base of a wrapper with a setting that the base, or a base inside of it, has, as text.
+
+        Returns `None` if none of them has it.
+        """
+        base = settings.get("base", parameters["base"].default) if "base" in parameters else None
+        if not isinstance(base, (str, Mapping)):
+            return None
+        id, own = self.spec(base)
+        parameters = inspect.signature(self.factory(id)[0]).parameters
+        inner = {**own, setting: settings[setting]}
+        if setting in parameters:
+            name, value = setting, shown(settings[setting])
+        else:
+            name, value = "base", self._base_with(parameters, inner, setting)
+        others = ", ..." if own.keys() - {name} else ""
+        return None if value is None else f'{{"id": "{id}", "{name}": {value}{others}}}'
 
     def _load_entry_points(self) -> None:
         if not self._entry_points_loaded:
@@ -236,8 +277,8 @@ class Registry:
             for entry_point in importlib.metadata.entry_points(group=self.entry_point_group):
                 if entry_point.name in self.rows:
                     warnings.warn(
-                        f"{entry_point.value} wants to add the {self.kind} {entry_point.name!r}, whose id is taken; it "
-                        "is left out.",
+                        f"{entry_point.value} wants to add the {self.kind} {entry_point.name!r}, but this id is taken. "
+                        "It is left out.",
                         stacklevel=2,
                     )
                 else:
@@ -266,6 +307,10 @@ def load(spec: str | Callable[..., Any]) -> Any:
         ) from error
 
 
+def _did_you_mean(near: Sequence[str]) -> str:
+    return f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
 def _show(default: Any) -> str:
     return getattr(default, "__qualname__", None) or repr(default)
 
@@ -283,11 +328,11 @@ def make_strategy(id: str | Mapping[str, Any], *, problem: Problem | None = None
     """Makes a registered strategy.
 
     Args:
-        id: For example `"open_es"`; `list_strategies()` has them all. Or a dictionary of the id and settings, such as
-            `{"id": "cma_es", "sigma": 0.5}`.
-        problem: If given, settings left open are filled in from the problem: those that it suggests, and those that
-            depend on its number of dimensions.
-        **settings: The strategy's settings; they take precedence over those in the dictionary.
+        id: An id such as `"open_es"` (`list_strategies()` returns all ids). Or a dictionary of an id and settings, such
+            as `{"id": "cma_es", "sigma": 0.5}`.
+        problem: A problem from which settings left open are filled in: the settings that it suggests, and those that
+            depend on its number of dimensions. With `None`, the strategy's own defaults are used.
+        **settings: Settings of the strategy. They take precedence over settings in the dictionary.
 
     Raises:
         ValueError: If the id is unknown or a setting has an invalid value.
@@ -315,7 +360,10 @@ def _make_strategy(given: Any, settings: Mapping[str, Any], problem: Any) -> Str
 
 
 def recipe(item: StrategyLike | ProblemLike, kind: str) -> dict[str, Any] | None:
-    """Returns the id and the settings that a strategy or a problem was made by; `None`: it was not, or was changed."""
+    """Returns the id and the settings by which a strategy or a problem was made.
+
+    Returns `None` if it was not made by an id, or was changed afterwards.
+    """
     if isinstance(item, Strategy | Problem):
         return about(item).get(_RECIPE)
     id, settings = _registry(kind).spec(item)
@@ -323,7 +371,7 @@ def recipe(item: StrategyLike | ProblemLike, kind: str) -> dict[str, Any] | None
 
 
 def label_of(item: Any) -> str:
-    """Returns a name for a strategy or a problem: `cma_es`, `cma_es(sigma=0.5)`, or that of its class."""
+    """Returns a name for a strategy or a problem: `cma_es`, `cma_es(sigma=0.5)`, or the name of its class."""
     if isinstance(item, str):
         return item
     if not isinstance(item, Mapping) or not isinstance(item.get("id"), str):
@@ -340,16 +388,22 @@ def _label_of_value(value: Any) -> str:
 
 
 def given_strategy(strategy: StrategyLike, settings: Mapping[str, Any], name: str, problem: Any = None) -> Strategy:
-    """Returns a strategy that was given to the function of that name as such, or by its id and settings.
+    """Returns a strategy that is given as an instance, by its id, or by a dictionary of its id and settings.
+
+    Args:
+        strategy: What was given.
+        settings: More settings, for a strategy that is given by its id.
+        name: Name of the function that it was given to, for messages.
+        problem: The problem from which settings left open are filled in, or `None`.
 
     Raises:
-        TypeError: If it is made already, and there are settings for it; or a setting is unknown.
+        TypeError: If the strategy is an instance and there are settings for it, or a setting is unknown.
     """
     if not isinstance(strategy, Strategy):
         return _make_strategy(strategy, settings, problem)
     if settings:
         raise TypeError(
-            f"{name} got a strategy that is already made and settings {sorted(settings)} for it; use "
+            f"{name} got a strategy that is already made, and settings {sorted(settings)} for it. Use "
             "strategy.replace(...) instead, or give the strategy's id."
         )
     return strategy
@@ -358,15 +412,15 @@ def given_strategy(strategy: StrategyLike, settings: Mapping[str, Any], name: st
 def complete_settings(
     id: str, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Any
 ) -> dict[str, Any]:
-    """Returns a strategy's settings, completed by those that a problem suggests.
+    """Returns a strategy's settings, completed by the suggestions of a problem.
 
     Args:
         id: Id of the strategy.
-        settings: The settings given.
+        settings: The given settings.
         suggestions: `Problem.suggestions`.
-        solution: A solution, of which only shapes are used.
+        solution: A solution. Only its shapes are used.
     """
-    # Those for this strategy alone go before those for all.
+    # Suggestions for this strategy alone take precedence over suggestions for all strategies.
     for_all = {name: value for name, value in suggestions.items() if not isinstance(value, Mapping)}
     suggestions = {**for_all, **suggestions.get(id, {})}
     factory, name = _strategies.factory(id)
@@ -383,9 +437,9 @@ def make_problem(id: str | Mapping[str, Any], **settings: Any) -> Problem:
     """Makes a registered problem.
 
     Args:
-        id: For example `"supervised/digits"`, `"rl/CartPole-v1"`, `"blackbox/rastrigin"`. Or a dictionary of the id and
-            settings, such as `{"id": "blackbox/sphere", "num_dims": 5}`.
-        **settings: The problem's settings; they take precedence over those in the dictionary.
+        id: An id such as `"supervised/digits"`, `"rl/CartPole-v1"` or `"blackbox/rastrigin"` (`list_problems()` returns
+            all ids). Or a dictionary of an id and settings, such as `{"id": "blackbox/sphere", "num_dims": 5}`.
+        **settings: Settings of the problem. They take precedence over settings in the dictionary.
 
     Raises:
         ValueError: If the id is unknown or a setting has an invalid value.
@@ -399,27 +453,27 @@ def make_problem(id: str | Mapping[str, Any], **settings: Any) -> Problem:
 
 
 def given_problem(problem: ProblemLike, settings: Mapping[str, Any] | None = None) -> Problem:
-    """Returns a problem that was given as such, or by its id and settings.
+    """Returns a problem that is given as an instance, by its id, or by a dictionary of its id and settings.
 
     Raises:
-        TypeError: If it is made already, and there are settings for it; or a setting is unknown.
+        TypeError: If the problem is an instance and there are settings for it, or a setting is unknown.
     """
     if not isinstance(problem, Problem):
         id, own = _problems.spec(problem)
         return _problems.make(id, {**own, **(settings or {})})
     if settings:
         raise TypeError(
-            f"A problem that is already made was given, and settings {sorted(settings)} for it; use "
+            f"A problem that is already made was given, and settings {sorted(settings)} for it. Use "
             "problem.replace(...) instead, or give the problem's id."
         )
     return problem
 
 
 def as_problem(problem: ProblemLike, statistics: Any = ()) -> Problem:
-    """Returns a problem that was given as such or by its id, under the given statistics if there are any.
+    """Returns a problem that is given as an instance or by its id, with the given statistics if there are any.
 
     Raises:
-        ValueError: If the statistics are not those of the problem.
+        ValueError: If the statistics do not have the structure of the problem's statistics.
     """
     problem = given_problem(problem)
     if not jax.tree.leaves(statistics):
@@ -427,8 +481,8 @@ def as_problem(problem: ProblemLike, statistics: Any = ()) -> Problem:
     given, expected = jax.tree.structure(statistics), jax.tree.structure(jax.eval_shape(problem.init_statistics))
     if given != expected:
         raise ValueError(
-            f"statistics must be those that a run of this {type(problem).__name__} gathers, {expected}, got {given}. "
-            "Pass those of the run's problem_state, or leave them out."
+            f"statistics must have the structure that a run of this {type(problem).__name__} gathers, {expected}, got "
+            f"{given}. Pass the statistics of the run's problem_state, or leave them out."
         )
     return problem.with_statistics(statistics)
 
@@ -449,8 +503,8 @@ def register_strategy(id: str, factory: str | Callable[..., Strategy] | None = N
     Also a decorator: `@zoo.register_strategy("my_es")` above the class.
 
     Raises:
-        TypeError: If the factory can be none.
-        ValueError: If the id is taken, or a spec is none.
+        TypeError: If the id is not a non-empty string, or the factory is neither callable nor text.
+        ValueError: If the id is taken, or the factory is text that is not of the form `"module:attribute"`.
     """
     return _strategies.register(id, factory)
 
@@ -461,8 +515,8 @@ def register_problem(id: str, factory: str | Callable[..., Problem] | None = Non
     Also a decorator: `@zoo.register_problem("mine/my_problem")` above the class.
 
     Raises:
-        TypeError: If the factory can be none.
-        ValueError: If the id is taken, or a spec is none.
+        TypeError: If the id is not a non-empty string, or the factory is neither callable nor text.
+        ValueError: If the id is taken, or the factory is text that is not of the form `"module:attribute"`.
     """
     return _problems.register(id, factory)
 
@@ -480,15 +534,15 @@ def valid_settings(given: str | Mapping[str, Any], kind: str) -> list[str]:
 
 
 def describe(id: str, width: int = 80) -> str:
-    """Returns what a strategy or a problem is, its settings with defaults and bounds, and its references.
+    """Returns a description of a strategy or a problem, its settings with defaults and bounds, and its references.
 
     Args:
         id: A registered id.
-        width: Characters of a line.
+        width: Maximal number of characters of a line.
 
     Raises:
-        ValueError: If the id is unknown.
-        TypeError: If it is no text.
+        ValueError: If the id is unknown. The message has the nearest ids.
+        TypeError: If the id is not text.
 
     >>> import zoo
     >>> print(zoo.describe("cma_es").partition("Settings")[0].strip())
@@ -502,24 +556,28 @@ def describe(id: str, width: int = 80) -> str:
     kind = "a strategy"
     try:
         factory, name = _strategies.factory(id)
-    except ValueError as error:
+    except ValueError:
         kind = "a problem"
         try:
             factory, name = _problems.factory(id)
-        except ValueError as other:
-            raise (other if "/" in id else error) from None
+        except ValueError:
+            near = [near for registry in (_strategies, _problems) for near in registry.nearest(id)]
+            raise ValueError(
+                f"Unknown id {shown(id)}.{_did_you_mean(near)} There are {_strategies.count()} and "
+                f"{_problems.count()}: `zoo list` prints their ids."
+            ) from None
     fixed = () if name is None else (factory.namespace_field,)
     return manual(f"{id}, {kind}", factory, {*internal_fields(factory), *fixed}, width)
 
 
 def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
-    """Returns the rows of a registry: id, first line of the docstring, and for a namespace the names in it.
+    """Returns the rows of a registry: the id, the first line of the docstring, and the names if it is a namespace.
 
     Args:
         kind: `"strategy"` or `"problem"`.
     """
     registry = _registry(kind)
-    registry.ids()  # with those of other distributions
+    registry.ids()  # adds the rows of other distributions
     rows = []
     for id, spec in sorted(registry.rows.items()):
         factory = load(spec)
@@ -529,7 +587,7 @@ def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
 
 
 def resolve(strategy: StrategyLike, problem: ProblemLike) -> tuple[Strategy, Problem]:
-    """Returns strategy and problem as instances, ids made and open settings filled in."""
+    """Returns a strategy and a problem as instances, with open settings of the strategy filled in."""
     problem = given_problem(problem)
     if isinstance(strategy, Strategy):
         start = jax.eval_shape(problem.initial_solution, jax.random.key(0))

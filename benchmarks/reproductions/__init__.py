@@ -1,1 +1,1 @@
-"""The papers' headline results, run with the zoo; each script prints its figures and draws its picture."""
+"""Reproductions of the papers' headline results. Each script prints its tables and draws its figure."""

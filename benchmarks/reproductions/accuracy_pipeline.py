@@ -1,9 +1,9 @@
-"""Training for accuracy through an argmax and a vote (`supervised/accuracy_pipeline`): how the gradient crosses them.
+"""Compares gradient estimators for accuracy through an argmax and a vote (`supervised/accuracy_pipeline`).
 
-Each estimator of the gradient of the logits trains the same network by Adam, with the same minibatches; its learning
-rate, and its sigma where it has one, are chosen on a fifth of the training data with two seeds. Then five seeds are
-trained on all of it. `open_es` perturbs the weights instead, at the same number of images. Last, the smoothing sigma:
-a bad fixed value against `sigma="auto"`.
+Each estimator of the gradient of the logits trains the same network by Adam, with the same minibatches. Its learning
+rate, and its sigma if it has one, are chosen on a fifth of the training data with two seeds. Then five seeds are
+trained on all of it. `open_es` perturbs the weights instead, with the same number of images. A bad fixed smoothing
+sigma is compared with `sigma="auto"`.
 
 Run: python -m benchmarks.reproductions.accuracy_pipeline
 """
@@ -26,7 +26,7 @@ NUM_SEEDS, NUM_TUNING_SEEDS, NUM_STEPS, NUM_SAMPLES = 5, 2, 1500, 32
 
 
 def cosine_adam(learning_rate):
-    """Adam whose rate rises over 200 steps and then falls by a cosine."""
+    """Returns Adam with a rate that rises over 200 steps and falls by a cosine."""
 
     def rate(step):
         return learning_rate * jnp.minimum((step + 1) / 200, 1) * (1 + jnp.cos(jnp.pi * step / NUM_STEPS)) / 2
@@ -35,7 +35,7 @@ def cosine_adam(learning_rate):
 
 
 class AutoSmoothing(AccuracyPipeline):
-    """The pipeline with `sigma="auto"`: each image's own, found in every backward pass."""
+    """The pipeline with `sigma="auto"`: every backward pass finds a sigma for each image."""
 
     def _smooth(self, key, logits, labels):
         soft = zoo.smooth(

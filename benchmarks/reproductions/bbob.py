@@ -1,8 +1,9 @@
-"""The whole family and its peers on BBOB with one call: expected running times and the runtime distribution.
+"""Compares the whole family and its peers on BBOB in one call: expected running times and the runtime distribution.
 
-Eight of the 24 functions, one or two of each group of the suite, n = 5, 1 000 n evaluations, in double precision.
+Uses eight of the 24 functions, one or two from each group of the suite, with n = 5, 1 000 n evaluations, in double
+precision.
 
-Run: python -m benchmarks.reproductions.bbob [--folder results/bbob]   (resumes)
+Run: python -m benchmarks.reproductions.bbob [--folder results/bbob]   (resumes if the folder exists)
 """
 
 import argparse
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def report(results: zoo.Results) -> None:
-    """Prints the share of targets reached, and the expected running time to three of them."""
+    """Prints the share of reached targets, and the expected running time to three targets."""
     runtimes = results.runtimes
     reached = runtimes.steps.notna().groupby(runtimes.strategy).mean().sort_values(ascending=False)
     table = results.ert(TARGETS).pivot_table(index="strategy", columns=["problem", "target"], values="ert", sort=False)

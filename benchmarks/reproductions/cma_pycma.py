@@ -1,7 +1,7 @@
-"""cma_es beside pycma: evaluations to 1e-8, and success rates of BIPOP restarts on Rastrigin.
+"""Compares cma_es with pycma: evaluations to 1e-8, and success rates of BIPOP restarts on Rastrigin.
 
-Both sides start at the same point with the same step size and population size, in double precision; an evaluation
-counts when the best member so far first reaches the target, generation by generation on both sides.
+Both sides start at the same point with the same step size and population size, in double precision. Both sides count
+evaluations, in whole generations, until the best member so far reaches the target.
 
 Run: python -m benchmarks.reproductions.cma_pycma [--bipop]
 """
@@ -44,7 +44,7 @@ def rastrigin(x, xp):
     return 10 * xp.sum(1 - xp.cos(2 * xp.pi * x)) + xp.sum(x**2)
 
 
-# Name: the function of a point and of jax.numpy or numpy, and the starting point (all coordinates alike).
+# By name: a function of a point and of jax.numpy or numpy, and the value of all coordinates of the starting point.
 FUNCTIONS: dict[str, tuple[Callable, float]] = {
     "sphere": (lambda x, xp: xp.sum(x**2), 1.0),
     "ellipsoid": (ellipsoid, 1.0),
@@ -55,7 +55,7 @@ FUNCTIONS: dict[str, tuple[Callable, float]] = {
 
 
 def until_target(strategy, fn, start, key, budget: int):
-    """Returns the evaluations to the target, negative if it was not reached within the budget."""
+    """Returns the number of evaluations to the target, negative if the budget did not suffice."""
 
     def is_on(loop):
         _, best, generation = loop
@@ -122,7 +122,7 @@ def pycma_bipop_evaluations(fn, seed: int) -> int:
     options = {"maxfevals": BIPOP_BUDGET, "ftarget": TARGET, "verbose": -9, "seed": seed + 1, "verb_log": 0}
     starts = functools.partial(rng.uniform, -5, 5, BIPOP_DIMENSIONS)
     _, es = cma.fmin2(lambda x: fn(x, np), starts, 2.0, options, restarts=12, bipop=True)
-    return es.countevals if es.best.f <= TARGET else -es.countevals  # those of all restarts
+    return es.countevals if es.best.f <= TARGET else -es.countevals  # of all restarts together
 
 
 def compare_bipop() -> None:
@@ -149,7 +149,7 @@ def _quartiles(counts: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bipop", action="store_true", help="success rates of BIPOP on Rastrigin instead")
+    parser.add_argument("--bipop", action="store_true", help="Compare success rates of BIPOP on Rastrigin instead.")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="cma")
     with jax.enable_x64(True):

@@ -1,7 +1,8 @@
-"""cma_es with BIPOP restarts beside pycma's on COCO's bbob suite (f1 to f24, instances 1 to 5, n = 5 and 10).
+"""Compares cma_es with BIPOP restarts with pycma's on COCO's bbob suite (f1 to f24, instances 1 to 5, n = 5 and 10).
 
-Both start at 0 with sigma 2 and restart within the budget of 2 000 n evaluations; a function is left when its final
-target, 1e-8, is reached. Counted are the (function, instance, target) triples solved, of 51 targets from 1e2 to 1e-8.
+Both sides start at 0 with sigma 2 and restart within the budget of 2 000 n evaluations. A run ends when the final
+target of its function, 1e-8, is reached. The tables count solved (function, instance, target) triples, with 51 targets
+from 1e2 to 1e-8.
 
 Run: python -m benchmarks.reproductions.coco [--folder exdata]
 """
@@ -29,18 +30,18 @@ TARGETS = 10 ** np.linspace(2, -8, 51)
 
 
 class Recorder:
-    """Evaluates a COCO problem and keeps when each target was first reached."""
+    """Evaluates a COCO problem and records when each target was first reached."""
 
     def __init__(self, problem: Any):
         self.problem = problem
-        # COCO does not give the optimal value away; pycma's copy of the suite has the same instances.
+        # COCO does not reveal the optimal value. pycma's copy of the suite has the same instances.
         self.optimum = cma.bbobbenchmarks.instantiate(problem.id_function, problem.id_instance)[1]
         self.steps = np.full(len(TARGETS), np.inf)
         self.best = np.inf
         self.count = 0
 
     def __call__(self, x: np.ndarray) -> float:
-        """Returns the value at a point, and takes note of the targets it reaches."""
+        """Returns the value at a point, and records the targets that it reaches."""
         value = self.problem(x)
         self.count += 1
         if value < self.best:
@@ -57,7 +58,7 @@ class Recorder:
 
 @functools.cache
 def programs(n: int) -> tuple[Any, Any]:
-    """Returns the compiled loop for n dimensions: init and ask, and tell and ask in one call."""
+    """Returns two compiled programs for n dimensions: init and ask, and tell and ask."""
     strategy = zoo.make_strategy("bipop", base={"id": "cma_es", "sigma": SIGMA}).for_solution(np.zeros(n))
 
     @jax.jit
@@ -87,7 +88,7 @@ def run_pycma(evaluate: Recorder, seed: int) -> None:
     starts = iter([np.zeros(n)])
     options = {"maxfevals": BUDGET * n, "ftarget": evaluate.optimum + TARGETS[-1], "verbose": -9}
     options |= {"seed": seed + 1, "verb_log": 0}
-    # With a start of its own for each restart, as Hansen 2009 has it.
+    # Each restart has its own start, as in Hansen 2009.
     cma.fmin2(evaluate, lambda: next(starts, rng.uniform(-4, 4, n)), SIGMA, options, restarts=9, bipop=True)
 
 
@@ -122,7 +123,7 @@ def experiment(dimensions: tuple[int, ...]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
-    parser.add_argument("--folder", type=pathlib.Path, help="write the runtimes there, as CSV")
+    parser.add_argument("--folder", type=pathlib.Path, help="Folder to write the runtimes to, as CSV.")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="cma")
     with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""Runs methods on a problem and draws their curves: shared by the reproductions."""
+"""Runs methods on a problem and draws their curves, for several reproductions."""
 
 import dataclasses
 import os
@@ -21,8 +21,8 @@ class Method:
     Attributes:
         strategy: The strategy.
         problem: The problem it runs on.
-        num_updates: Updates to run.
-        sequential_steps: Steps of an update that wait for each other: the length of an unroll.
+        num_updates: Number of updates to run.
+        sequential_steps: Number of steps of an update that must run in sequence: the length of an unroll.
     """
 
     strategy: Strategy
@@ -34,7 +34,7 @@ class Method:
 def run_methods(
     methods: Mapping[str, Method], *, num_seeds: int, num_scores: int, metric: str
 ) -> dict[str, list[RunResult]]:
-    """Runs every method with every seed, and prints a row per method."""
+    """Runs every method with every seed and prints a row per method."""
     print(f"| method | updates | problem steps | {metric}, per seed: start | best | end | seconds per seed |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     results = {}
@@ -68,7 +68,7 @@ def draw(
     lines: Mapping[str, float] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draws a metric against sequential and against total problem steps: median, and band from best to worst seed."""
+    """Draws a metric against sequential and total problem steps: the median, and a band from best to worst seed."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for i, (name, runs) in enumerate(results.items()):

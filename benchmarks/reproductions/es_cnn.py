@@ -1,7 +1,8 @@
-"""ES alone trains a CNN of more than a million parameters (the first result of Lenc et al. 2019, arXiv 1906.03139).
+"""Trains a CNN of more than a million parameters by ES alone (the first result of Lenc et al. 2019, arXiv 1906.03139).
 
-OpenAI-ES with semi-updates: four workers, each with a minibatch of its own, rank only their own candidates; the partial
-gradients are averaged. The network: convolutions 5 x 5 of 16 and 32 channels, dense layers of 1 024 and 1 024 units.
+OpenAI-ES uses semi-updates: each of four workers has its own minibatch and ranks only its own candidates, and the
+partial gradients are averaged. The network has 5 x 5 convolutions with 16 and 32 channels, and dense layers with 1 024
+and 1 024 units.
 
 Run: python -m benchmarks.reproductions.es_cnn
 """

@@ -1,14 +1,15 @@
 """Guided ES (Maheswaranathan et al. 2019, arXiv 1806.10230): a biased gradient as a guide.
 
-The perturbed quadratic with the authors' settings: f = |A x - b|^2 / (2 m), n = 1 000, m = 2 000, Gaussian A and b; the
-surrogate is the gradient plus its norm times a fixed unit vector (the bias) and 1.5 times a fresh random one (the
-noise); one antithetic pair, sigma 0.1, alpha 0.5, 10 000 steps of SGD at 0.2, and at 0.005 for descent on the
-surrogate. Beta is 2 with noise. The authors' notebook runs vanilla ES with beta 1, at half the step; both are shown.
-The search goes on in y = x - x*, where the gradient is H y, and fitness is the part that is odd in the perturbation:
-antithetic differences are the same, and exact, where float32 differences of f would drown in round-off.
+The first experiment is the perturbed quadratic with the authors' settings: f = |A x - b|^2 / (2 m), n = 1 000,
+m = 2 000, Gaussian A and b. The surrogate is the gradient plus its norm times a fixed unit vector (the bias) and 1.5
+times a fresh random unit vector (the noise). There is one antithetic pair, sigma 0.1, alpha 0.5, and 10 000 steps of
+SGD at rate 0.2, or 0.005 for descent on the surrogate. Beta is 2 with noise. The authors' notebook runs vanilla ES with
+beta 1, at half the step, so the table shows both. The search uses y = x - x*, where the gradient is H y. Fitness is
+only the part of f that is odd in the perturbation. Antithetic differences are the same, and they are exact, while
+float32 differences of f would be lost in round-off.
 
-Then the closed form for alpha and beta against simulation, and a second experiment: a network that sets the learning
-rate of 15 inner steps, with the gradient through the first step alone as surrogate.
+The second table compares the closed form for alpha and beta with simulation. In the second experiment a network sets
+the learning rate of 15 inner steps, and the surrogate is the gradient through the first step alone.
 
 Run: python -m benchmarks.reproductions.guided_es
 """
@@ -31,7 +32,7 @@ from zoo.strategies.gradient.guided_es import GuidedES, optimal_coefficients
 
 NUM_DIMS, NUM_ROWS, NUM_STEPS, NUM_SEEDS = 1000, 2000, 10_000, 5
 NUM_POINTS = 100
-RATES = (0.05, 0.2, 0.5, 1.0)  # for methods whose rate the paper does not give: the best is shown
+RATES = (0.05, 0.2, 0.5, 1.0)  # for methods whose rate the paper does not give; the table shows the best
 NUM_UPDATES, INNER_STEPS = 500, 15
 
 
@@ -49,7 +50,7 @@ def surrogate_of(gradient, bias, noise, key):
 
 @jax.jit
 def descend(strategy, rates, hessians, starts, biases, noise, keys):
-    """Runs a strategy at several rates on several problems; returns f - f*, `[rates, problems, NUM_POINTS + 1]`."""
+    """Runs a strategy at several rates on several problems. Returns f - f*, `[rates, problems, NUM_POINTS + 1]`."""
 
     def one(rate, hessian, start, bias, key):
         run = strategy.replace(learning_rate=rate)
@@ -124,7 +125,7 @@ def perturbed_quadratic(axes) -> None:
 
 
 def closed_form() -> None:
-    """Mean squared error of the estimate of a unit gradient, over a grid of alpha, by simulation and by formula."""
+    """Prints the mean squared error of the estimate of a unit gradient, by simulation and by formula."""
     n, num_samples = 100, 20_000
     print("| k | pairs | rho^2 | alpha: closed form | best of a simulated grid | error: closed form | simulated |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -167,7 +168,8 @@ def closed_form() -> None:
 class UnrolledRates(Problem):
     """A network sets the learning rate of gradient descent on a random quadratic, from its eigenvalues.
 
-    Fitness: the mean log loss after `num_steps` steps; surrogate: its gradient for the first step alone.
+    Fitness is the mean log loss after `num_steps` steps. The surrogate is the gradient of the loss after
+    `surrogate_steps` steps.
     """
 
     network: Any = static(default=MLP((32, 1), "tanh"))
@@ -186,7 +188,7 @@ class UnrolledRates(Problem):
             eigenvalues = jnp.linalg.eigvalsh(rows.T @ rows / 20)
             x = jax.random.normal(key_x, (10,))
             rate = jnp.exp(self.network.apply(solution, jnp.log(eigenvalues)[None])[0, 0] - 2)
-            x = x * (1 - rate * eigenvalues) ** num_steps  # descent, in the eigenvectors' coordinates
+            x = x * (1 - rate * eigenvalues) ** num_steps  # gradient descent, in the coordinates of the eigenvectors
             return jnp.log(jnp.sum(eigenvalues * x**2) / jnp.sum(eigenvalues) + 1e-12)
 
         return jnp.mean(jax.vmap(one)(jax.random.split(key, self.batch_size)))
@@ -210,7 +212,7 @@ def unrolled(axis) -> None:
     print("| --- | --- | --- | --- |")
     problem = UnrolledRates()
     small = {"population_size": 8, "shaping": "none"}
-    lengths, per_parameter = (0.03, 0.3), (0.0015, 0.015)  # the same sizes, n = 385: the two kinds of sigma
+    lengths, per_parameter = (0.03, 0.3), (0.0015, 0.015)  # the same sizes in the two units of sigma, n = 385
     methods = {
         "guided ES": ("guided_es", small, lengths, problem),
         "guided ES, adaptive": ("guided_es", {**small, "adaptive": True}, lengths, problem),

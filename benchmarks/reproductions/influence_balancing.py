@@ -1,7 +1,7 @@
 """Influence balancing (Tallec, Ollivier 2017; Vicol et al. 2021, arXiv 2112.13835): truncation has the wrong sign.
 
-Settings of the authors: window 1, no resets, 1 000 particles (TES 1 500 with the unperturbed), sigma 0.1, SGD 1e-4, 3
-000 updates; TBPTT by 1, 10 and 100 steps. The score is the loss after 500 steps.
+The settings are the authors': window 1, no resets, 1 000 particles (TES 1 500, the unperturbed ones included), sigma
+0.1, SGD 1e-4, 3 000 updates, and TBPTT by 1, 10 and 100 steps. The score is the loss after 500 steps.
 
 Run: python -m benchmarks.reproductions.influence_balancing
 """
@@ -37,7 +37,7 @@ def main() -> None:
     for name, target in (("NRES", 1e-6), ("PES", 1e-6), ("TBPTT-100", 1e-6), ("TES-1", 100), ("TBPTT-1", 100)):
         final = np.array([run.score for run in results[name]])
         is_below = target < 1
-        reached = (final < target) if is_below else ~(final <= target)  # what diverged counts as above
+        reached = (final < target) if is_below else ~(final <= target)  # NaN counts as above
         print(f"| {name} | {'below' if is_below else 'above'} {target:g} | {reached.sum()} of {NUM_SEEDS} seeds |")
     draw(
         "influence_balancing.png",

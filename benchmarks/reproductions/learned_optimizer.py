@@ -1,9 +1,9 @@
-"""A learned optimizer, meta-trained by NRES, beside SGD and Adam with tuned learning rates.
+"""Compares a learned optimizer, meta-trained by NRES, with SGD and Adam with tuned learning rates.
 
-The inner task is that of Li et al. 2023, arXiv 2304.12180 (MLP 32-32-32, GELU, batches of 128, 1 000 steps), on the
-embedded digits; the loss is that on the fifth of the training data that is held out. Meta-training is meant for 10
-minutes on 2 cores, hence fewer pairs and longer windows than the authors': 20 pairs, W = 5, sigma 0.01, Adam 3e-3 with
-cosine decay, and other models and batches in every episode.
+The inner task is the one of Li et al. 2023, arXiv 2304.12180 (MLP 32-32-32, GELU, batches of 128, 1 000 steps), on the
+embedded digits. The loss is on a held-out fifth of the training data. Meta-training should take 10 minutes on 2 cores,
+so it has fewer pairs and longer windows than the authors': 20 pairs, W = 5, sigma 0.01, Adam 3e-3 with cosine decay,
+and new models and batches in every episode.
 
 Run: python -m benchmarks.reproductions.learned_optimizer
 """
@@ -32,7 +32,7 @@ GRIDS = {
 
 
 class HandDesigned(InnerTraining):
-    """Inner training by an optax optimizer; the solution is its log learning rate."""
+    """Inner training with an optax optimizer. The solution is its log learning rate."""
 
     horizon: int | None = zoo.static(default=1000, at_least=1)
     hidden: tuple[int, ...] = zoo.static(default=(32, 32, 32))
@@ -41,15 +41,15 @@ class HandDesigned(InnerTraining):
     optimizer: str = zoo.static(default="sgd")
 
     def initial_solution(self, key):
-        """Returns a rate of 0.1."""
+        """Returns the log of a rate of 0.1."""
         return jnp.log(0.1)
 
     def init_optimizer(self, params):
-        """Returns the optimizer's state."""
+        """Returns the optimizer's initial state."""
         return getattr(optax, self.optimizer)(1.0).init(params)
 
     def update(self, solution, gradient, state: InnerTrainingState):
-        """Takes the optimizer's step."""
+        """Takes a step of the optimizer."""
         transformation = getattr(optax, self.optimizer)(jnp.exp(solution))
         updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
         return optax.apply_updates(state.params, updates), optimizer_state
@@ -62,7 +62,7 @@ def clipped_adam(learning_rate) -> optax.GradientTransformation:
 
 @functools.partial(jax.jit, static_argnames="num_models")
 def held_out_curves(problem: InnerTraining, solution, key, *, num_models: int) -> jax.Array:
-    """Returns the held-out loss at every step of training fresh models, `[num_models, horizon]`."""
+    """Trains fresh models, and returns the held-out loss at every step, `[num_models, horizon]`."""
     problem = problem.replace(seed=None)
 
     def train(key):
@@ -87,7 +87,7 @@ def main() -> None:
         curves[name] = held_out_curves(problem, jnp.log(best), key_test, num_models=NUM_TEST_MODELS)
         labels[name] = f"{name.upper() if name == 'sgd' else 'Adam'}, tuned ({best:g})"
 
-    # A few members at a time stay in the processor's caches.
+    # Few members at a time fit into the processor's caches.
     problem = zoo.make_problem(
         "unrolled/learned_optimizer", window=WINDOW, seed=None, member_batch_size=8, num_score_episodes=1
     )

@@ -1,9 +1,9 @@
 """Lorenz (Li et al. 2023, arXiv 2304.12180): variance at the initial parameters, and training.
 
-Settings of the authors for the ES estimators: 200 pairs (full ES 10), sigma 0.04, T = 2 000, W = 100, SGD, and their
-learning rates. What differs: all methods take 2 000 updates (the authors: PES and TBPTT 10 000, NRES and TES 5 000),
-TBPTT has 20 workers (200), BPTT the rate 1e-9 (1e-8, for 1 000 updates); there are 3 seeds (5), and the test is the
-smoothed loss.
+The ES estimators have the authors' settings: 200 pairs (full ES 10), sigma 0.04, T = 2 000, W = 100, SGD, and the
+authors' learning rates. These settings differ (the authors' in parentheses): all methods take 2 000 updates (PES and
+TBPTT 10 000, NRES and TES 5 000), TBPTT has 20 workers (200), BPTT has the rate 1e-9 (1e-8, for 1 000 updates), there
+are 3 seeds (5), and the test is the smoothed loss.
 
 Run: python -m benchmarks.reproductions.lorenz
 """
@@ -23,12 +23,12 @@ NUM_SEEDS = 3
 
 
 class SmoothedLorenz(Lorenz):
-    """Lorenz, scored besides by the loss that evolution strategies lower: smoothed, from the start of training."""
+    """Lorenz with one more score: the smoothed loss, which evolution strategies minimise."""
 
     num_smoothing_samples: int = zoo.static(default=1000, at_least=1)
 
     def score(self, key, solution):
-        """Returns the score of Lorenz and the smoothed loss."""
+        """Returns the scores of Lorenz and the smoothed loss."""
 
         def perturbed(key):
             key_fitness, *keys = jax.random.split(key, 3)

@@ -1,7 +1,7 @@
-"""Low-rank perturbations against dense ones at equal generations: digits and CartPole, five seeds.
+"""Compares low-rank perturbations with dense ones at equal generations, on digits and CartPole with five seeds.
 
-Besides: seeded (the dense numbers, drawn again), rank 4, and bfloat16 members. Every strategy has the problem's own
-suggestions for sigma and learning rate, none tuned for its perturbations.
+Also compares seeded perturbations (the dense numbers, drawn again), rank 4, and bfloat16 members. All use the problem's
+own suggestions for sigma and learning rate, and none is tuned for its perturbations.
 
 Run: python -m benchmarks.reproductions.low_rank
 """
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def report(results: Results) -> None:
-    """Prints the final scores, and their difference from dense ones, whose seeds share their initial solutions."""
+    """Prints the final scores and their differences from dense. Equal seeds share their initial solutions."""
     print("| problem | perturbation | score, mean (95 % interval) | minus dense (95 % interval) |")
     print("| --- | --- | --- | --- |")
     for problem in PROBLEMS:
@@ -57,7 +57,7 @@ def report(results: Results) -> None:
 
 
 def interval(values: np.ndarray) -> str:
-    """Returns mean and Student's interval."""
+    """Returns the mean and Student's 95 % interval."""
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{np.mean(values):.4g} ({np.mean(values) - half:.4g} to {np.mean(values) + half:.4g})"
 

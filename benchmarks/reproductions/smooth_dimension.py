@@ -1,14 +1,15 @@
-"""How many samples the gradient of a block needs: `zoo.smooth` against the number of dimensions and against sigma.
+"""Measures the error of the gradient of `zoo.smooth` against the number of dimensions and against sigma.
 
-The block is the accuracy of an argmax, 1[argmax(W x) = label], whose gradient is zero wherever it exists. With
-orthonormal rows W its smoothed gradient follows from that of as many logits, a one-dimensional integral.
+The block is the accuracy of an argmax, 1[argmax(W x) = label], whose gradient is zero wherever it exists. W has
+orthonormal rows, so the exact smoothed gradient follows from the smoothed gradient of the logits, which is a
+one-dimensional integral.
 
 `python -m benchmarks.reproductions.smooth_dimension` prints the tables and draws figures/smooth_dimension.png.
 """
 
 import os
 
-# Small factorisations on a shared machine: threads of the linear algebra library would wait for each other.
+# For small factorisations on a shared machine, threads of the linear algebra library would wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ from benchmarks.reproductions.curves import FIGURES
 
 NUM_DIMS = (4, 16, 64, 256, 1024, 4096)
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
-LOGITS = np.array([0.4, 0.2, 0.0, -0.4])  # of the first comparison; the first label is right
-MORE_LOGITS = np.linspace(1.0, -0.8, 10)  # of the second
+LOGITS = np.array([0.4, 0.2, 0.0, -0.4])  # for the first comparison; the first label is right
+MORE_LOGITS = np.linspace(1.0, -0.8, 10)  # for the second comparison
 SIGMA = 0.5
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
@@ -63,7 +64,7 @@ def is_right(logits: jax.Array) -> jax.Array:
 
 
 def errors(estimates: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-    """Returns the mean squared error relative to the squared length of the gradient, and the mean cosine with it."""
+    """Returns the mean squared error over the gradient's squared length, and the mean cosine with the gradient."""
     lengths = np.linalg.norm(estimates, axis=1) * np.linalg.norm(exact, axis=-1)
     cosines = np.sum(estimates * exact, axis=1) / np.where(lengths > 0, lengths, 1)
     relative = np.sum((estimates - exact) ** 2, axis=1) / np.sum(exact**2, axis=-1)
@@ -71,7 +72,7 @@ def errors(estimates: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
 
 
 def against_dimension(num_samples: int, all_dims: Sequence[int]) -> dict[str, list[tuple[float, float]]]:
-    """Returns relative mean squared error and cosine of every estimator at every number of dimensions."""
+    """Returns relative mean squared error and cosine, for every estimator and number of dimensions."""
     results: dict[str, list[tuple[float, float]]] = {}
     for dim in all_dims:
         rng = np.random.default_rng(dim)
@@ -79,7 +80,7 @@ def against_dimension(num_samples: int, all_dims: Sequence[int]) -> dict[str, li
         exact = smoothed_gradient(LOGITS, SIGMA) @ rows
         directions = np.concatenate([rows, rng.standard_normal((4, dim))]).astype(np.float32)
         x, matrix = jnp.asarray(LOGITS @ rows, float), jnp.asarray(rows, float)
-        num_trials = min(300, max(30, 61_440 // dim // 10 * 10))  # at high dimension every trial is an average already
+        num_trials = min(300, max(30, 61_440 // dim // 10 * 10))  # at high dimension one trial already averages much
         keys = jax.random.split(jax.random.key(dim), num_trials)
         for name, settings in (ESTIMATORS | SUBSPACE).items():
             subspace = directions if name in SUBSPACE else None
@@ -98,7 +99,7 @@ def against_dimension(num_samples: int, all_dims: Sequence[int]) -> dict[str, li
 
 
 def against_sigma(num_samples: int, num_trials: int) -> tuple[np.ndarray, dict[str, list[float]], tuple[float, float]]:
-    """Returns change rates, errors at the fixed sigmas and with `"auto"`, and the sigma and change rate of that."""
+    """Returns change rates, errors at the fixed sigmas and with `"auto"`, and the sigma and change rate of `"auto"`."""
     x = jnp.asarray(MORE_LOGITS, float)
     keys = jax.random.split(jax.random.key(0), num_trials)
     many = zoo.smooth(is_right, sigma="auto", num_probes=20_000)
@@ -114,7 +115,7 @@ def against_sigma(num_samples: int, num_trials: int) -> tuple[np.ndarray, dict[s
         for sigma in SIGMAS:
             estimates = np.asarray(estimate(x, keys, jnp.full(num_trials, sigma)), np.float64)
             row.append(errors(estimates, smoothed_gradient(MORE_LOGITS, sigma))[0])
-        # With these keys "auto" finds what find_sigma finds, and the samples are independent of it.
+        # With these keys "auto" finds the same sigma as find_sigma, and the samples are independent of it.
         row.append(errors(np.asarray(estimate(x, keys, jnp.asarray(found)), np.float64), exact)[0])
         results[name] = row
     middle = float(np.median(found))

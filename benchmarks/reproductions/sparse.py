@@ -1,10 +1,11 @@
 """Sparse from the first step (Lenc et al. 2019, arXiv 1906.03139): weights by gradient descent, masks by ES.
 
-MLPs of which 10 % or 5 % of each layer's weights are kept. `hybrid` trains the weights by Adam and the scores behind
-the masks by OpenAI-ES with 8 members. Beside it: the dense network; gradual magnitude pruning (Zhu, Gupta 2017, arXiv
-1710.01878; the cubic schedule), which starts dense; a fixed random mask; and hybrid with the sign of the fitness drawn
-at random in each generation, which moves the masks as much and in no direction. Every rate is chosen on a fifth of
-the training data, with two seeds; then five seeds are trained on all of it. All rates decay by a cosine.
+The networks are MLPs that keep 10 % or 5 % of each layer's weights. `hybrid` trains the weights by Adam, and the scores
+that decide the masks by OpenAI-ES with 8 members. It is compared with the dense network, with gradual magnitude pruning
+(Zhu, Gupta 2017, arXiv 1710.01878; the cubic schedule), which starts dense, and with a fixed random mask. The last
+control is hybrid with a random sign of the fitness in each generation: its masks move by the same amount, but in no
+direction. Every rate is chosen on a fifth of the training data with two seeds. Then five seeds are trained on all of
+it. All rates decay by a cosine.
 
 Run: python -m benchmarks.reproductions.sparse [--mnist DATA_DIR]
 """
@@ -42,7 +43,7 @@ def cosine_adam(num_steps: int):
 
 
 class RandomSign(OpenES):
-    """OpenAI-ES on a fitness whose sign is drawn anew in every generation: masks move, in no direction."""
+    """OpenAI-ES with a random sign of the fitness in every generation, so that masks move in no direction."""
 
     def estimate(self, state, population, evaluation):
         """Returns the estimate of `open_es`, or its negative."""
@@ -55,7 +56,7 @@ def run_zoo(strategy, problem: Classification, seed: int, num_steps: int) -> flo
 
 
 def descend(problem: Classification, seed: int, num_steps: int, rate: float) -> float:
-    """Plain gradient descent; where the network is sparse, its masks stay as they begin."""
+    """Trains by plain gradient descent. The masks of a sparse network do not change."""
     strategy = zoo.make_strategy("tbptt", population_size=1, learning_rate=rate, optimizer=cosine_adam(num_steps))
     return run_zoo(strategy, problem, seed, num_steps)
 
@@ -139,7 +140,7 @@ def compare(name: str, dense: Classification, axis) -> None:
         }
         settings, means = (), {}
         for i, (method, (train, problem, grids)) in enumerate(methods.items()):
-            if grids is not None:  # the control takes those of hybrid
+            if grids is not None:  # the control uses the settings of hybrid
                 chosen = tune(train, problem, num_steps, *grids)
                 settings = chosen if method == "hybrid" else settings
             else:
@@ -173,7 +174,7 @@ def compare(name: str, dense: Classification, axis) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Sparse from the first step.")
-    parser.add_argument("--mnist", metavar="DATA_DIR", help="MNIST from this folder; default: digits")
+    parser.add_argument("--mnist", metavar="DATA_DIR", help="Use MNIST from this folder. Defaults to digits.")
     arguments = parser.parse_args()
     print(f"device: {jax.devices()[0].device_kind}; jax {jax.__version__}; {NUM_SEEDS} seeds\n")
     name, folder = ("mnist", {"data_dir": arguments.mnist}) if arguments.mnist else ("digits", {})
@@ -181,7 +182,7 @@ def main() -> None:
     print("| data | kept | method | mean test accuracy | per seed | rates: weights, scores; sigma | s per run |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     problem = zoo.make_problem(f"supervised/{name}", hidden=HIDDEN[name], **folder)
-    compare(name, problem, figure.subplots())  # pyright: ignore[reportArgumentType] - these are of that kind
+    compare(name, problem, figure.subplots())  # pyright: ignore[reportArgumentType] - these ids make Classification
     figure.suptitle("Sparse networks: test accuracy, one dot per seed, a line at the mean", fontsize="medium")
     FIGURES.mkdir(exist_ok=True)
     figure.savefig(FIGURES / f"sparse_{name}.png", dpi=110)

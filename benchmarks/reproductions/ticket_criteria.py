@@ -1,12 +1,12 @@
-"""SNR against magnitude: for which strategies, rates and lengths it matters, on digits (MLP 64-32-10).
+"""Compares SNR with magnitude for several strategies, rates and lengths, on digits (MLP 64-32-10).
 
-SNR can only tell more than the magnitude where the standard deviations of the search distribution differ. So beside
-the differences (paired by seed, mean and standard error) there is how far they have parted at the end of a round -
-the standard deviation of their logarithm over the weights that are kept - and how many of the 36 % that go next by
-SNR would go by magnitude too: in the dense round, and at 4.4 %. Ladders of ten rounds prune 36 % in each, as two
-rounds of 20 % do: down to 1.8 %.
+SNR differs from magnitude only if the standard deviations of the search distribution differ. So the second table gives
+the differences (paired by seed, mean and standard error) and two more columns, each for the dense round and at 4.4 %.
+`log std parted by` is the standard deviation of the logarithm of the standard deviations over the kept weights, at the
+end of the round. `pruned alike` is the share of the next 36 % to go by SNR that would also go by magnitude. Ladders of
+ten rounds prune 36 % each, as two rounds of 20 % do, down to 1.8 %.
 
-Run: python -m benchmarks.reproductions.ticket_criteria [FOLDER]   (a folder to save the tickets in, and to resume from)
+Run: python -m benchmarks.reproductions.ticket_criteria [FOLDER]   (saves the tickets in FOLDER, and resumes from it)
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from zoo.sparsity.landscape import metric_rows
 
 NUM_SEEDS, METRIC = 3, "test_accuracy"
 PRUNE_FRACTION = {10: 0.36, 20: 0.2}  # by the number of rounds
-SHOWN = (0, 5, 6, 7, 8, 9)  # of ten rounds; every other one of twenty
+SHOWN = (0, 5, 6, 7, 8, 9)  # of ten rounds; of twenty rounds, every second one
 SNES, SEP, PGPE = ({"id": id, "population_size": 64} for id in ("snes", "sep_cma_es", "pgpe"))
 LADDERS = {  # strategy, generations per round, rounds
     "snes": (SNES, 300, 10),
@@ -39,7 +39,7 @@ LADDERS = {  # strategy, generations per round, rounds
 def parted(
     ticket: zoo.Ticket, strategy: zoo.Strategy, problem: zoo.Problem, num_generations: int
 ) -> tuple[float, float]:
-    """How far the standard deviations have parted at the end of a round, and what the two criteria prune alike."""
+    """Returns the spread of log standard deviations at the end of a round, and the share that both criteria prune."""
     result = ticket.train(strategy, problem, num_generations=num_generations, num_scores=1)
     leaves = (jax.tree.leaves(tree) for tree in (ticket.mask, result.mean, result.strategy.std(result.state)))
     kernels = [(m, x, s) for m, x, s in zip(*leaves, strict=True) if np.ndim(m) > 1]

@@ -1,10 +1,10 @@
-"""What a ticket is worth elsewhere: trained by other strategies, by gradient descent, and the landscape around it.
+"""Measures the value of tickets for other strategies and for gradient descent, and the landscape around optima.
 
-Tickets of digits (MLP 64-32-10) found by snes are trained by snes, pgpe and Adam. Beside them: tickets that Adam
-found by magnitude; masks found before training (SNIP, GraSP, SynFlow); and as controls the same masks permuted within
-the layers, the same masks with new weights, and random masks of the same size. Then linear interpolation between two
-optima, and scores under isotropic perturbations, for optima of evolution strategies and of gradient descent (Lange,
-Sprekeler 2023, arXiv 2306.00045, sections 5 and 6).
+snes, pgpe and Adam train tickets of digits (MLP 64-32-10) that snes found. They also train tickets that Adam found by
+magnitude, and masks found before training (SNIP, GraSP, SynFlow). The controls are the same masks permuted within the
+layers, the same masks with new weights, and random masks of the same size. The landscape is measured by linear
+interpolation between two optima and by scores under isotropic perturbations, for optima of evolution strategies and of
+gradient descent (Lange, Sprekeler 2023, arXiv 2306.00045, sections 5 and 6).
 
 Run: python -m benchmarks.reproductions.ticket_transfer
 """
@@ -38,7 +38,7 @@ def ladder(strategy, criteria, problem) -> zoo.Tickets:
 
 
 def masks(by_snes: zoo.Tickets, by_adam: zoo.Tickets, problem, seed: int, number: int) -> dict[str, zoo.Ticket]:
-    """Tickets of the same size by label."""
+    """Returns tickets of the same size, by label."""
     ticket = by_snes.ticket("snr", seed=seed, round=number)
     one_shot = {
         name: zoo.prune_at_init(problem, ticket.kept, name, key=seed, solution=ticket.solution) for name in ONE_SHOT
@@ -54,7 +54,7 @@ def masks(by_snes: zoo.Tickets, by_adam: zoo.Tickets, problem, seed: int, number
 
 
 def transfer(by_snes: zoo.Tickets, by_adam: zoo.Tickets, problem) -> None:
-    """Test accuracy of every mask by every trainer, mean and standard deviation over the seeds."""
+    """Prints the test accuracy of every mask with every trainer: mean and standard deviation over the seeds."""
     columns = [f"{by}, {100 * 0.8**r:.3g} %" for by in TRAINED_BY for r in ROUNDS]
     print(f"| mask | {' | '.join(columns)} |")
     print("| --- " * (1 + len(columns)) + "|")
@@ -75,7 +75,7 @@ def transfer(by_snes: zoo.Tickets, by_adam: zoo.Tickets, problem) -> None:
 
 
 def connectivity(found: dict[str, tuple[zoo.Tickets, str]], problem) -> None:
-    """Barriers of test accuracy: from round to round, from dense to sparse, and between two seeds."""
+    """Prints and draws barriers of test accuracy: from round to round, from dense to sparse, and between two seeds."""
     print("| optima | dense to 80 % | dense to 10.7 % | 10.7 % to 8.6 % | two seeds, dense | two seeds, 10.7 % |")
     print("| --- | --- | --- | --- | --- | --- |")
     pairs = {(0, 1): "dense to 80 %", (0, 10): "dense to 10.7 %", (10, 11): "10.7 % to 8.6 %"}
@@ -101,7 +101,7 @@ def connectivity(found: dict[str, tuple[zoo.Tickets, str]], problem) -> None:
 
 
 def flatness(found: dict[str, tuple[zoo.Tickets, str]], problem) -> None:
-    """Test accuracy under perturbations of every kept weight, mean over seeds and samples."""
+    """Prints and draws the test accuracy under perturbations of all kept weights: the mean over seeds and samples."""
     sigmas = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
     print(f"| optima | kept | norm of the weights | {' | '.join(f'sigma {s:g}' for s in sigmas)} |")
     print("| --- " * (3 + len(sigmas)) + "|")

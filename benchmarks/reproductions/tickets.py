@@ -1,7 +1,7 @@
-"""Ladders of lottery tickets (Lange, Sprekeler 2023, arXiv 2306.00045): what SNR, magnitude and random masks are worth.
+"""Compares SNR, magnitude and random masks in ladders of lottery tickets (Lange, Sprekeler 2023, arXiv 2306.00045).
 
-Twenty rounds of a fifth each, down to 1.4 % of the weights, on digits (MLP 64-32-10) and on CartPole and Pendulum (MLP
-2 x 64, observations normalised). Every round is trained from the masked initial solution by a fresh strategy.
+Twenty rounds prune a fifth each, down to 1.4 % of the weights, on digits (MLP 64-32-10) and on CartPole and Pendulum
+(MLP 2 x 64, normalised observations). Every round trains the masked initial solution with a fresh strategy.
 
 Run: python -m benchmarks.reproductions.tickets [--task digits] [--task CartPole] [--task Pendulum]
 """
@@ -26,14 +26,14 @@ STRATEGIES = {
 
 
 def make_problem(task: str) -> zoo.Problem:
-    """The problem of a task."""
+    """Returns the problem of a task."""
     if task == "digits":
         return zoo.make_problem("supervised/digits", hidden=(32,))
     return zoo.make_problem(f"rl/{task}-v1", hidden=(64, 64), normalize_observations=True)
 
 
 def print_table(task: str, strategy: str, tickets: zoo.Tickets, seconds: float) -> None:
-    """A row per criterion: mean and standard deviation over the seeds of the headline score, in the rounds shown."""
+    """Prints a row per criterion: mean and standard deviation of the headline score over the seeds, by round."""
     frame = tickets.frame[tickets.frame.metric == tickets.metadata["headline"]]
     for criterion in tickets.criteria:
         rows = frame.loc[frame.criterion == criterion].pivot(index="seed", columns="round", values="value")
@@ -43,7 +43,7 @@ def print_table(task: str, strategy: str, tickets: zoo.Tickets, seconds: float) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=list(NUM_SEEDS), action="append", help="default: all three")
+    parser.add_argument("--task", choices=list(NUM_SEEDS), action="append", help="Task to run. Defaults to all.")
     kept = [f"{100 * 0.8**r:.3g} %" for r in SHOWN]
     print(f"| task | strategy | criterion | {' | '.join(kept)} | seconds, all seeds |")
     print("| --- " * (4 + len(SHOWN)) + "|")

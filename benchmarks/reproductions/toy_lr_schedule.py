@@ -1,7 +1,7 @@
 """Toy learning-rate schedule (Vicol et al. 2021, arXiv 2112.13835): truncation is short-sighted.
 
-Settings of the authors: T = 100, W = 10, 100 particles (TES 150 with the unperturbed), sigma 0.3 (TES 1.0), Adam 1e-2
-with b1 = 0.99; full ES with 5 pairs.
+The settings are the authors': T = 100, W = 10, 100 particles (TES 150, the unperturbed ones included), sigma 0.3 (TES
+1.0), Adam 1e-2 with b1 = 0.99, and full ES with 5 pairs.
 
 Run: python -m benchmarks.reproductions.toy_lr_schedule
 """

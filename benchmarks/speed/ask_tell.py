@@ -1,8 +1,8 @@
-"""ask + tell under `lax.scan`, beside evosax 0.3.2 at the same sizes, in one process.
+"""Compares ask + tell under `lax.scan` with evosax 0.3.2 at the same sizes, in one process.
 
-Both sides do the same work per generation: draw a population, take fitness that costs next to nothing (the first
-coordinate), shape it, update. Open-ES on both sides: antithetic, centred ranks, Adam. SNES on both sides: independent
-samples, the paper's utilities.
+Both sides do the same work per generation: draw a population, compute a fitness that costs almost nothing (the first
+coordinate), shape it, and update. Open-ES uses antithetic pairs, centred ranks and Adam on both sides. SNES uses
+independent samples and the paper's utilities on both sides.
 
 Run: python -m benchmarks.speed.ask_tell
 """

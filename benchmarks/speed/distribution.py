@@ -1,7 +1,8 @@
-"""The CMA and natural ES family: ask + tell under `lax.scan`, beside evosax 0.3.2 and pycma, in one process.
+"""Compares ask + tell of the CMA and natural ES family under `lax.scan` with evosax 0.3.2 and pycma, in one process.
 
-Both sides draw a population, take fitness that costs next to nothing (the first coordinate), and update. Beside pycma
-every generation goes through the host on both sides, as a user's own loop over a function that is not JAX would do it.
+Both sides draw a population, compute a fitness that costs almost nothing (the first coordinate), and update. Against
+pycma, every generation goes through the host on both sides, as in a user's own loop over a function that is not JAX.
+One row runs the zoo under scan instead.
 
 Run: python -m benchmarks.speed.distribution
 """
@@ -17,8 +18,8 @@ import zoo
 from benchmarks.speed.ask_tell import evosax_program, zoo_generations
 from benchmarks.timing import time_paired
 
-# Registry id, evosax's name, population size, dimensions, generations per call, rounds, target. A call of cma_es spans
-# whole intervals between two decompositions.
+# Registry id, evosax's name, population size, dimensions, generations per call, rounds, target. A call of cma_es has
+# only whole intervals between two decompositions.
 ROWS = (
     ("cma_es", "CMA_ES", 24, 1_000, 21, 3, 0.25),
     ("cma_es", "CMA_ES", 64, 1_000, 9, 3, 0.5),

@@ -1,8 +1,8 @@
-"""Time to the first result of a new process, import and compilation included, beside a hand-written evosax loop.
+"""Compares the time to the first result of a new process, import and compilation included, with an evosax loop.
 
-Each side is a process of its own: `zoo.run` with its held-out scores, and the shortest jitted evosax loop on the same
-task, which scores nothing. They take turns, and a ratio is that of two neighbours. CPU seconds are those of the process
-and all its threads, which a busy machine changes less than wall time.
+Each side is a new process: `zoo.run` with its held-out scores, and the shortest jitted evosax loop on the same task,
+which does not score. The processes take turns, and each ratio is of two neighbours. CPU seconds cover the process with
+all its threads. A busy machine changes them less than wall time.
 
 Run: python -m benchmarks.speed.first_result [rounds]
 """

@@ -1,8 +1,8 @@
-"""A step of hybrid ES + gradient descent against a plain gradient step on the dense network, in one process.
+"""Compares a step of hybrid ES + gradient descent with a plain gradient step on the dense network, in one process.
 
 MLP 64-128-64-10 on digits, 5 % of the weights kept, minibatch 128. The hybrid has 8 members: 8 masks, 8 forward and
-backward passes (the fitness is the value of the pass whose gradient is taken; XLA shares it), the update of the scores
-by OpenAI-ES and of the weights by Adam. The plain step is `jax.value_and_grad` and Adam, nothing else.
+backward passes, the update of the scores by OpenAI-ES and of the weights by Adam. XLA computes the fitness and its
+gradient in the same pass. The plain step is only `jax.value_and_grad` and Adam.
 
 Run: python -m benchmarks.speed.hybrid
 """

@@ -1,8 +1,9 @@
-"""A problem whose step trains a small nnx network: time to compile, beside a vmap and scan jitted by hand.
+"""Times a problem whose step trains a small nnx network, and compares it with a vmap and scan jitted by hand.
 
-Each is a process of its own, import included; they take turns. By hand: 200 steps of 32 networks, nothing else. The zoo
-runs 20 generations of `pes`, windows of 20 steps: it staggers the networks over the episode, resets them, estimates,
-updates, and scores. `estimator_statistics` takes 64 samples of `pes`, as many of `full_es`, and the exact gradient.
+Each program is a new process, import included, and the processes take turns. The program by hand does only 200 steps of
+32 networks. The zoo runs 20 generations of `pes` with windows of 20 steps: it staggers the networks over the episode,
+resets them, estimates, updates, and scores. `estimator_statistics` takes 64 samples of `pes`, 64 samples of `full_es`,
+and the exact gradient.
 
 Run: python -m benchmarks.speed.inner_training [rounds]
 """
@@ -35,7 +36,7 @@ class Network(nnx.Module):
 
 
 class LearningRate(zoo.UnrolledProblem):
-    """Log rate at the start and its change to the end, of SGD on digits."""
+    """Learns the log rate of SGD on digits: its start and its change to the end."""
 
     images: jax.Array = zoo.leaf()
     labels: jax.Array = zoo.leaf()

@@ -1,4 +1,4 @@
-"""One generation of the full loop on CartPole against its evaluation alone: what ask, tell and bookkeeping cost.
+"""Compares a generation of the full loop on CartPole with its evaluation alone: the cost of ask, tell and bookkeeping.
 
 Run: python -m benchmarks.speed.loop_overhead
 """
@@ -18,7 +18,7 @@ NUM_GENERATIONS = 20
 
 
 def full(strategy, problem, carry, key, *, num_generations: int):
-    carry = jax.tree.map(jnp.copy, carry)  # whose memory is reused
+    carry = jax.tree.map(jnp.copy, carry)  # the loop reuses the memory of its argument
     unlimited = np.iinfo(np.int32).max
     limits = compiled.Limits(np.int32(num_generations), unlimited, unlimited)
     return compiled.advance(strategy, problem, carry, key, limits, batched=False)[0]
@@ -42,7 +42,7 @@ def main() -> None:
     key = jax.random.key(0)
     for id in ("open_es", "snes"):
         strategy = zoo.make_strategy(id, problem=problem, population_size=64)
-        # From a trained policy, and learning no further, so that both sides simulate episodes of full length.
+        # Starts from a trained policy and does not learn, so that both sides simulate episodes of full length.
         solution = zoo.run(strategy, problem, key, num_steps=500_000, num_scores=1).mean
         frozen = {"learning_rate": 0.0} if id == "open_es" else {"mean_learning_rate": 0.0, "std_learning_rate": 0.0}
         strategy = strategy.replace(sigma=1e-4, **frozen)

@@ -1,7 +1,7 @@
-"""Online strategies: ask + tell beside evosax 0.3.2's, and a generation on Lorenz against its unrolls alone.
+"""Compares ask + tell of online strategies with evosax 0.3.2, and a generation on Lorenz with its unrolls alone.
 
 ask + tell runs under `lax.scan` at 64 x 100 000 in one process. On the zoo's side a twentieth of the pairs reset in
-each call, as step-unlocked workers do; evosax resets all of them together every twentieth call.
+each generation, as with step-unlocked workers. On evosax's side all pairs reset together in every twentieth generation.
 
 Run: python -m benchmarks.speed.online
 """
@@ -22,7 +22,7 @@ from zoo.problems.unrolled.lorenz import Lorenz
 
 NUM_DIMS = 100_000
 NUM_WINDOWS = 20  # per episode
-NUM_GENERATIONS = 20  # per call: whole episodes, so that evosax redraws once
+NUM_GENERATIONS = 20  # per call: one whole episode, so that evosax draws once
 
 
 @jax.jit
@@ -43,7 +43,7 @@ def zoo_generations(strategy: Strategy, state, key):
 
 @functools.partial(Program, repeats=True, static_argnames="num_generations")
 def unrolls_alone(problem: Lorenz, population, inner, *, num_generations: int):
-    """Nothing but the steps: no keys, no clock, no resets."""
+    """Runs only the steps: no keys, no clock, no resets."""
 
     def unroll(solution, inner):
         def step(_, carry):
@@ -67,7 +67,7 @@ def main() -> None:
     for id, peer, target in (("nres", "NoiseReuseES", 0.6), ("pes", "PersistentES", 0.9)):
         strategy = zoo.make_strategy(id, population_size=POPULATION_SIZE)
         state = strategy.init(jax.random.key(0), jnp.zeros(NUM_DIMS))
-        state = zoo_generations(strategy, state, jax.random.key(2))  # past the first draw of all pairs
+        state = zoo_generations(strategy, state, jax.random.key(2))  # after the first generation, which draws all pairs
         ours = functools.partial(zoo_generations, strategy, state, jax.random.key(1))
         t = time_paired(ours, evosax_program(peer, NUM_DIMS, NUM_GENERATIONS, T=NUM_WINDOWS, K=1))
         mine, theirs = (1e3 * seconds / NUM_GENERATIONS for seconds in (t.first, t.second))

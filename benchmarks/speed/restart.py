@@ -1,6 +1,6 @@
-"""What restarts cost: ask + tell of `ipop` over `cma_es` beside bare `cma_es`, and the time to compile a ladder.
+"""Measures the cost of restarts: ask + tell of `ipop` over `cma_es` against bare `cma_es`, and the compile time.
 
-Fitness is a quadratic of condition 1e6, which neither converges nor restarts within the generations timed.
+Fitness is a quadratic with condition number 1e6. It neither converges nor restarts within the timed generations.
 
 Run: python -m benchmarks.speed.restart
 """

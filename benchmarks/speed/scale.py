@@ -1,11 +1,12 @@
-"""Populations that are not stored, beside batched inference, stacked populations, evosax and the noise by itself.
+"""Compares populations that are not stored with batched inference, stacked populations, evosax, and noise alone.
 
-1. An MLP 64-256-256-256-10 (150 794 parameters), 512 members x 32 samples: a generation with low-rank perturbations
-   beside pure batched inference (one set of parameters, 512 x 32 samples), beside a generation of stacked members, and
-   of evosax 0.3.2's Open_ES, on the same model. On a GPU also at width 4096 in bfloat16.
-2. Ten million parameters, population 256, seeded: peak resident memory, and time beside drawing the noise twice and the
-   evaluation by themselves. In a process of its own, so that the peak is its own.
-3. Eight devices: floating-point work per device, by the compiled program. In a process of its own that simulates them.
+1. An MLP 64-256-256-256-10 (150 794 parameters) with 512 members x 32 samples. Compares a generation with low-rank
+   perturbations with pure batched inference (one set of parameters, 512 x 32 samples), with a generation of stacked
+   members, and with evosax 0.3.2's Open_ES on the same model. On a GPU also uses width 4096 in bfloat16.
+2. Ten million parameters, population 256, seeded. Measures peak resident memory, and compares the time with drawing the
+   noise twice plus the evaluation. Runs in its own process, so that the peak is its own.
+3. Eight devices. Measures the floating-point work per device of the compiled program. Runs in its own process, which
+   simulates the devices.
 
 Run: python -m benchmarks.speed.scale
 """
@@ -54,7 +55,7 @@ def one_generation(strategy: Strategy, model: nn.Module) -> Any:
 
 
 def batched_inference(model: nn.Module, population_size: int) -> Callable[..., Any]:
-    """Pure inference: as many samples as the population evaluates, of one set of parameters."""
+    """Returns pure inference of one set of parameters, on the number of samples that the population evaluates."""
 
     @jax.jit
     def infer(params, inputs, labels):
@@ -118,7 +119,7 @@ def compare_mlp(width: int, population_size: int, batch: int, dtype: Any, *, pee
 
 
 def ten_million() -> None:
-    """Seeded members of ten million parameters."""
+    """Prints memory and time for seeded members with ten million parameters."""
     population_size, batch = 256, 32
     model = MLP((2200, 2200, 2200, 10))
     inputs = jax.random.normal(jax.random.key(0), (batch, 64))
@@ -127,7 +128,8 @@ def ten_million() -> None:
     strategy = OpenES(population_size=population_size, perturbation=Seeded())
     generation = one_generation(strategy, model)
     state = strategy.init(jax.random.key(2), params)
-    # By themselves: the noise, drawn row by row into one sum; the evaluation of as many members, one by one.
+    # The parts alone: the noise is drawn row by row into one sum, and the same number of members is evaluated one by
+    # one.
     num_rows = population_size // 2
 
     @jax.jit
@@ -140,7 +142,7 @@ def ten_million() -> None:
 
     @jax.jit
     def evaluation(params, inputs, labels):
-        def one(i, total):  # of parameters that differ, or the compiler would evaluate them once
+        def one(i, total):  # parameters differ, because the compiler would evaluate equal ones once
             moved = jax.tree.map(lambda x: x + i * 1e-9, params)
             return total + cross_entropy(model, moved, inputs, labels)
 
@@ -153,7 +155,7 @@ def ten_million() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    jax.block_until_ready(programs["generation"]())  # compiled, and the peak taken before the others run
+    jax.block_until_ready(programs["generation"]())  # compiles, and the peak is read before the others run
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for program in programs.values():
         jax.block_until_ready(program())
@@ -176,8 +178,8 @@ def ten_million() -> None:
 
 
 def work_per_device() -> None:
-    """Floating-point work of the compiled program of each of eight devices, over that of one."""
-    seeded._MANY_NUMBERS = 2**40  # no loops: the analysis counts the body of a loop once
+    """Prints the floating-point work per device of the compiled program, relative to one device."""
+    seeded._MANY_NUMBERS = 2**40  # avoids loops, because the analysis counts the body of a loop once
     model = MLP((256, 256, 256, 10))
     inputs, labels = jnp.ones((32, 64)), jnp.zeros(32, jnp.int32)
     params = model.init(jax.random.key(0), inputs)
@@ -206,7 +208,7 @@ def main() -> None:
         return ten_million()
     if part == "work_per_device":
         return work_per_device()
-    if part is None:  # these first: a process starts with the peak of the one that started it
+    if part is None:  # these run first, because a process inherits the peak of its parent
         for name, flags in (("ten_million", ""), ("work_per_device", "--xla_force_host_platform_device_count=8")):
             environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
             if flags:

@@ -1,7 +1,7 @@
-"""What a ladder of lottery tickets takes: 20 rounds of 300 generations of 64 on digits, one criterion, by snes.
+"""Times a ladder of lottery tickets: 20 rounds of 300 generations of 64 on digits, one criterion, by snes.
 
-Beside it the same number of generations of the bare strategy; and three seeds in one program beside one. Programs are
-compiled before the clock starts.
+Compares it with the same number of generations of the bare strategy, and three seeds in one program with one seed.
+Programs are compiled before the clock starts.
 
 Run: python -m benchmarks.speed.tickets
 """
@@ -20,7 +20,7 @@ NUM_ROUNDS, GENERATIONS, POPULATION_SIZE = 20, 300, 64
 
 
 def train(strategy, problem, seeds: int, num_generations: int):
-    """The compiled loop from the start, over that many generations, all seeds in one program."""
+    """Runs the compiled loop from the start for `num_generations`, with all seeds in one program."""
     batched = seeds > 1
     keys = jax.random.split(jax.random.key(0), seeds) if batched else jax.random.key(0)
     run_keys, carry = compiled.start(strategy, problem, keys, None, batched=batched)

@@ -1,4 +1,4 @@
-"""The 24 noiseless and the 30 noisy BBOB functions, through bbobax.
+"""The 24 noiseless and the 30 noisy BBOB functions, implemented with bbobax.
 
 References: Hansen, Finck, Ros, Auger 2009, "Real-Parameter Black-Box Optimization Benchmarking 2009": "Noiseless
 Functions Definitions", INRIA RR-6829 (f1 to f24), and "Noisy Functions Definitions", INRIA RR-6869 (f101 to f130).
@@ -22,32 +22,32 @@ COCO_TARGETS = tuple(10.0 ** (exponent / 5) for exponent in range(10, -41, -1))
 """COCO's 51 target precisions, 1e2 to 1e-8."""
 
 _UNROTATED = ("sphere", "ellipsoidal", "rastrigin", "bueche_rastrigin", "linear_slope", "rosenbrock", "schwefel")
-"""Functions that use no rotation, for which none is drawn: that is most of the time to compile an instance."""
+"""Functions without rotation. Drawing no rotation for them saves most of the time to compile an instance."""
 
 _NOISELESS = {f"f{number}": name for number, name in enumerate(bbobax.BBOB_PROBLEMS, 1)}
-# bbobax's names: what differs from the noiseless function of that name is in them, as in griewank_rosenbrock_1.
+# bbobax's names. A base that differs from the noiseless function has its own name, such as griewank_rosenbrock_1.
 _NOISY = {number: f"{base.name}_{noise}" for number, (base, noise) in bbobax.BBOB_NOISY_PROBLEMS.items()}
 
 
 class BBOB(Problem):
-    """A BBOB function (24, and 30 noisy ones); its fitness is the distance to the optimal value.
+    """A BBOB function (24 noiseless, 30 noisy). Fitness is the distance to the optimal value, f(x) - f_opt.
 
-    COCO's numbers are names as well: `f3` is `rastrigin`, `f107` is `sphere_gaussian_severe`. Noise is drawn anew for
-    every member, whatever its group; the score is free of it.
+    COCO's numbers are also names: `f3` is `rastrigin`, `f107` is `sphere_gaussian_severe`. Every member gets its own
+    noise, even within a group. The score has no noise.
 
-    In single precision the Schwefel function is resolved to about 1e-6 only, and an optimum that no float comes close
-    enough to is out of reach at 1e-8 (sharp ridge, Schaffers): switch double precision on (`jax_enable_x64`) to compare
-    with published results.
+    Single precision resolves the Schwefel function only to about 1e-6. For sharp ridge and Schaffers, no float may be
+    close enough to the optimum to reach 1e-8. Use double precision (`jax_enable_x64`) to compare with published
+    results.
 
     Attributes:
         function: Name of the function, for example `"rastrigin"`.
         num_dims: Number of dimensions.
-        instance: Which instance: where the optimum lies and how the function is rotated. A leaf: changing it does not
-            recompile. (The numbers are bbobax's random instances, not COCO's.)
-        targets: Precisions to time runs by; see `Results.runtimes`.
-        noise_model: A bbobax noise model for a noiseless function, for example `bbobax.Gaussian()`; default: none. (The
-            noisy functions have theirs, and a penalty outside [-5, 5]^d.)
-        parameters: The instance's parameters; drawn from `instance` when left open. A run draws them once.
+        instance: Number of the instance, which sets the optimum and the rotation. It is a leaf, so changing it does not
+            recompile. The numbers count bbobax's random instances, not COCO's.
+        targets: Precisions f(x) - f_opt that runs are timed by. See `Results.runtimes`.
+        noise_model: A bbobax noise model for a noiseless function, for example `bbobax.Gaussian()`. With `None`, adds
+            no noise. The noisy functions have their own noise, and a penalty outside [-5, 5]^d.
+        parameters: Parameters of the instance. With `None`, draws them from `instance`, once per run.
     """
 
     function: str = static()
@@ -67,7 +67,7 @@ class BBOB(Problem):
         if self.function not in self.names():
             raise ValueError(f"BBOB.function must be one of {', '.join(self.names())}, got {self.function!r}.")
         if self.noise_model is not None and self.function in _NOISY.values():
-            raise ValueError(f"BBOB.noise_model: the function {self.function!r} has its own noise; leave it open.")
+            raise ValueError(f"BBOB.noise_model must be None: {self.function!r} has its own noise. Leave it out.")
         if not is_rebuilt():
             is_array = isinstance(self.instance, (np.ndarray, jax.Array)) and self.instance.dtype.kind in "iu"
             if not (is_array or (is_whole(self.instance) and 0 <= int(self.instance) <= MAX_COUNT)):
@@ -80,12 +80,12 @@ class BBOB(Problem):
 
     @property
     def runtime_targets(self) -> Sequence[float] | None:
-        """The precisions `targets`."""
+        """The precisions in `targets`."""
         return self.targets
 
     @property
     def fitness_is_score(self) -> bool:
-        """Whether there is no noise."""
+        """Whether the function has no noise."""
         return self.noise_model is None and self.function not in _NOISY.values()
 
     @property
@@ -104,9 +104,9 @@ class BBOB(Problem):
             return self._bbob.sample_x(key)
 
     def fitness(self, key: jax.Array, solution: jax.Array) -> jax.Array:
-        """Returns f(x) - f_opt (noisy if there is a noise model)."""
+        """Returns f(x) - f_opt, with noise if there is a noise model."""
         parameters = self.init_statistics() if self.parameters is None else self.parameters
-        with promotion_of_others():  # bbobax multiplies numbers by booleans, and its forms here are called by it
+        with promotion_of_others():  # bbobax multiplies numbers by booleans, also around our own forms
             return self._bbob.evaluate(key, solution, parameters).fitness
 
     def score(self, key: jax.Array, solution: jax.Array) -> dict[str, jax.Array]:
@@ -117,17 +117,17 @@ class BBOB(Problem):
             return {"fitness": value + penalty + parameters.f_opt}
 
     def init_statistics(self) -> bbobax.BBOBParams:
-        """Draws the instance's parameters, once per run rather than in every evaluation."""
+        """Draws the instance's parameters once per run instead of in every evaluation."""
         with promotion_of_others():
             return self._bbob.sample(jax.random.key(self.instance))
 
     def with_statistics(self, statistics: bbobax.BBOBParams) -> Self:
-        """Returns the problem with its instance drawn."""
+        """Returns the problem with the parameters of its instance."""
         return self.replace(parameters=statistics)
 
     def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
         if not self.fitness_is_score:
-            # Noise belongs to an evaluation: the same factor for a whole group would not change its ranking.
+            # Noise must differ between members: a common factor for a whole group would not change its ranking.
             groups = jnp.arange(groups.shape[0])
             keys = group_keys(keys[0], len(groups))
         return super()._map_members(fn, keys, population, groups)

@@ -1,9 +1,10 @@
-"""BBOB functions in forms that single precision does not ruin near the optimum.
+"""BBOB functions in forms that stay precise near the optimum in single precision.
 
-By the formulas of RR-6829, which bbobax follows, these functions are small differences of large numbers there. In
-single precision the Rastrigin function in ten dimensions has an error of 1e-5, and meets a target of 1e-8 where it is
-2e-6. The forms here are equal (1 - cos(2a) = 2 sin(a)^2 does most of it) and keep their relative precision. For the
-Schwefel function there is none that is simple: single precision resolves it to about 1e-6.
+In the formulas of RR-6829, which bbobax uses, these functions are small differences of large numbers near the optimum.
+In single precision the Rastrigin function in ten dimensions then has an error of 1e-5. It meets a target of 1e-8 at
+points where its value is 2e-6. The forms here are equal to the formulas, mostly by 1 - cos(2a) = 2 sin(a)^2, and keep
+their relative precision. The Schwefel function has no simple form of this kind: single precision resolves it to about
+1e-6.
 """
 
 import bbobax
@@ -36,7 +37,7 @@ class LinearSlope(bbobax.LinearSlope):
     """f5."""
 
     def _value(self, x: jax.Array, params: BBOBParams) -> Value:
-        distance = jnp.maximum(5 - jnp.sign(params.x_opt) * x, 0)  # it is flat beyond the optimum
+        distance = jnp.maximum(5 - jnp.sign(params.x_opt) * x, 0)  # the function is flat beyond the optimum
         return jnp.sum(lambda_alpha(self.condition, self.num_dims) * distance), jnp.zeros(())
 
 
@@ -55,7 +56,7 @@ class Weierstrass(bbobax.Weierstrass):
     def _value(self, x: jax.Array, params: BBOBParams) -> Value:
         z = params.q @ transform_osz(params.r @ (x - params.x_opt))
         z = params.r @ (lambda_alpha(1 / self.condition, self.num_dims) * z)
-        # cos(2 pi 3^k (z + 1/2)) = -cos(2 pi 3^k z), as 3^k is odd; and only the fraction of 3^k z matters.
+        # cos(2 pi 3^k (z + 1/2)) = -cos(2 pi 3^k z), because 3^k is odd. Only the fraction of 3^k z matters.
         k = jnp.arange(self.k_order)
         terms = 2 * jnp.sin(jnp.pi * _fraction(3.0**k * z[:, None])) ** 2 * 0.5**k
         return 10 * jnp.mean(jnp.sum(terms, axis=1)) ** 3, self.penalty_factor * f_pen(x) / self.num_dims
@@ -66,7 +67,7 @@ class GriewankRosenbrock(bbobax.GriewankRosenbrock):
 
     def _value(self, x: jax.Array, params: BBOBParams) -> Value:
         scale = max(1.0, self.num_dims**0.5 / 8)
-        step = scale * (params.r @ (x - params.x_opt))  # z - 1, in which z^2 - z' has no difference of large numbers
+        step = scale * (params.r @ (x - params.x_opt))  # z - 1; in terms of it, z^2 - z' has no cancellation
         a, b = step[:-1], step[1:]
         s = 100 * (2 * a + a**2 - b) ** 2 + a**2
         return self.facftrue * jnp.mean(s / 4000 + 2 * jnp.sin(s / 2) ** 2), jnp.zeros(())
@@ -79,7 +80,7 @@ class Katsuura(bbobax.Katsuura):
         z = params.q @ (lambda_alpha(self.condition, self.num_dims) * (params.r @ (x - params.x_opt)))
         powers = jnp.exp2(jnp.arange(1.0, self.num_terms + 1))
         sums = jnp.sum(jnp.abs(_fraction(powers * z[:, None])) / powers, axis=1)
-        product = jnp.sum(jnp.log1p(jnp.arange(1, self.num_dims + 1) * sums))  # its logarithm
+        product = jnp.sum(jnp.log1p(jnp.arange(1, self.num_dims + 1) * sums))  # the logarithm of the product
         value = 10 / self.num_dims**2 * jnp.expm1(10 / self.num_dims**1.2 * product)
         return value, self.penalty_factor * f_pen(x)
 
@@ -122,7 +123,7 @@ _PRECISE = {
 
 
 def precise(problem: type[bbobax.BBOBProblem]) -> type[bbobax.BBOBProblem]:
-    """Returns the form of a function of bbobax that is precise near the optimum."""
+    """Returns the precise form of a bbobax function, or the function itself if there is none."""
     return _PRECISE.get(problem.name, problem)
 
 

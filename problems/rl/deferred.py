@@ -1,4 +1,4 @@
-"""Imports that wait until they are used, for what another library imports for its pictures."""
+"""Defers imports until they are used: another library imports these modules only to draw pictures."""
 
 import contextlib
 import importlib
@@ -9,20 +9,22 @@ from typing import Any
 
 
 class _Deferred(types.ModuleType):
-    """Stands in for a module, and imports it when one of its names is asked for."""
+    """Stands in for a module, and imports it when one of its attributes is read."""
 
     def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:  # something is used at once
+        if sys.modules.get(self.__name__) is self:  # an attribute is read during the outer import
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextlib.contextmanager
 def deferred_imports(*names: str) -> Iterator[None]:
-    """Defers, for what is imported within, the imports of some modules; all others get the modules themselves.
+    """Defers imports of the named modules by code that is imported inside the `with` block.
+
+    Code outside the block gets the modules themselves.
 
     Args:
-        *names: The modules, a package before its parts.
+        *names: Names of the modules. A package must come before its submodules.
     """
     stand_ins = {name: _Deferred(name) for name in names if name not in sys.modules}
     for name, module in stand_ins.items():

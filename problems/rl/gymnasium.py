@@ -1,7 +1,7 @@
 """Control of any registered gymnasium environment (Towers et al. 2024, arXiv 2407.17032), on the host.
 
-The environments run in worker processes, one for every member and episode of a chunk of the population, and step all at
-once with one compiled call of the policies.
+Worker processes each evaluate a chunk of the population. A worker has one environment per member and episode, and steps
+them together with one compiled call of all policies.
 """
 
 import copy
@@ -24,14 +24,14 @@ from zoo.host.problem import HostFunction, HostProblem
 from zoo.problems.networks import Network, make_network
 from zoo.problems.rl.policy import PolicyProblem
 
-_MAX_STEPS = 1000  # of an episode, where the environment has no limit of its own
+_MAX_STEPS = 1000  # the limit of an episode if the environment has none
 _NEEDS = {"classic_control": "gymnasium", "toy_text": "gymnasium", "box2d": "Box2D", "mujoco": "mujoco"}
-"""Folders of gymnasium's own environments that are listed, and what they import."""
-_UNSUPPORTED = ("Blackjack",)  # it observes a Tuple
+"""Folders of gymnasium's own environments that `names` lists, and the modules that they import."""
+_UNSUPPORTED = ("Blackjack",)  # its observation space is a Tuple
 
 
 class _Registered:
-    """Contains the ids of all environments that gymnasium can make, also those of other packages."""
+    """Contains the ids of all environments that gymnasium can make, including environments of other packages."""
 
     def __contains__(self, id: object) -> bool:
         try:
@@ -41,25 +41,27 @@ class _Registered:
 
 
 class GymnasiumProblem(PolicyProblem, HostProblem):
-    """A gymnasium environment controlled by a network; fitness is the negative undiscounted return.
+    """A gymnasium environment controlled by a network. Fitness is the negative undiscounted return.
 
-    Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
-    into the action space. Discrete observations are one-hot. Members of a group share the seeds of their episodes.
+    Discrete actions are the argmax of the network's outputs, or are sampled from their softmax. Continuous actions are
+    the outputs, squashed by tanh into the action space. Discrete observations are one-hot. Members of a group share the
+    seeds of their episodes.
 
     Attributes:
         environment: Id of a registered gymnasium environment, for example `"CartPole-v1"`, `"ALE/Pong-v5"` or
             `"my_module:MyEnv-v0"`.
-        make_kwargs: Arguments of the environment, a mapping or pairs, for example `{"g": 9.81}`.
-        network: `"mlp"`, `"linear"` (without bias, from zero), or a network of your own from `[batch,
+        make_kwargs: Keyword arguments of the environment, as a mapping or pairs, for example `{"g": 9.81}`.
+        network: `"mlp"`, `"linear"` (no bias, initially zero), or a network of your own from `[batch,
             observation_size]` to `[batch, num_outputs]`.
-        hidden: Units of the hidden layers.
-        activation: Activation of the network.
-        sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
-        num_episodes: Episodes per evaluation; fitness is their mean.
+        hidden: Units of each hidden layer.
+        activation: Activation of the network: `"relu"`, `"tanh"`, `"gelu"` or `"silu"`.
+        sample_actions: Samples discrete actions from the softmax of the outputs instead of taking the argmax.
+        num_episodes: Episodes per evaluation. Fitness is their mean.
         num_score_episodes: Held-out episodes per score, rounded up to a multiple of `num_episodes`.
-        max_episode_steps: Steps after which an episode is cut off. Default: the environment's limit, else 1000.
-        num_processes: Worker processes that the members are divided among. Default: one per core.
-        timeout: Seconds that the episodes of a process's members may take together.
+        max_episode_steps: Steps after which an episode is truncated. Defaults to the environment's limit, or to 1000 if
+            it has none.
+        num_processes: Number of worker processes that share the members. Defaults to one per core.
+        timeout: Seconds that one process may take for all episodes of its members.
     """
 
     environment: str = static()
@@ -83,7 +85,7 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
 
     @staticmethod
     def names() -> list[str]:
-        """Returns the latest versions of gymnasium's own environments, as far as what they need is installed."""
+        """Returns the latest versions of gymnasium's own environments whose requirements are installed."""
         try:
             registry = _gymnasium().registry
         except ModuleNotFoundError:
@@ -100,11 +102,11 @@ class GymnasiumProblem(PolicyProblem, HostProblem):
 
     @staticmethod
     def check_installed() -> None:
-        """Raises a `ModuleNotFoundError` that says what to install, if gymnasium is missing."""
+        """Raises a `ModuleNotFoundError` that says what to install if gymnasium is missing."""
         _gymnasium()
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns mean undiscounted return and mean length of the held-out episodes."""
+        """Returns the mean undiscounted return and the mean length of held-out episodes."""
         keys = jax.random.split(key, -(-self.num_score_episodes // self.num_episodes))
         losses, steps = jax.vmap(self.evaluate_on_host, in_axes=(0, None))(keys, solution)
         lengths = steps.astype(losses.dtype) / self.num_episodes
@@ -141,9 +143,9 @@ class Episodes(NamedTuple):
     """Plays episodes of a chunk of members: `episodes(seeds, population)` returns fitness and steps, `[num_members]`.
 
     Attributes:
-        spec: The environment's `EnvSpec`, pickled: a worker may not know its id.
-        network: From observations to outputs.
-        sample_actions: Whether discrete actions are sampled.
+        spec: The environment's `EnvSpec`, pickled, because its id may not be registered in the worker.
+        network: Network from observations to outputs.
+        sample_actions: Whether to sample discrete actions.
         num_episodes: Episodes per member.
     """
 
@@ -157,7 +159,7 @@ class Episodes(NamedTuple):
         return f"rl/gymnasium/{pickle.loads(self.spec).id}"
 
     def host_code(self) -> Any:
-        """Returns what tells it from others: with the class or the function that makes the environment."""
+        """Returns its identity, including the class or function that makes the environment."""
         spec = pickle.loads(self.spec)
         creator = spec.entry_point
         if isinstance(creator, str):
@@ -165,10 +167,10 @@ class Episodes(NamedTuple):
         return (creator, vars(spec), *self[1:])
 
     def __call__(self, seeds: np.ndarray, population: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Plays `num_episodes` episodes of each member; the seed of the member is that of all its randomness."""
+        """Plays `num_episodes` episodes per member. A member's seed decides all of its randomness."""
         shape = len(seeds), self.num_episodes
         spaces, policy, envs = _spaces(self.spec), _policy(self), _envs(self.spec, math.prod(shape))
-        # [num_members, 1 + num_episodes]: of the actions, and of each episode's environment.
+        # [num_members, 1 + num_episodes]: a seed for the actions, then one for each episode's environment.
         children = np.stack([np.random.SeedSequence(int(s)).generate_state(1 + self.num_episodes) for s in seeds])
         observation, _ = envs.reset(seed=[int(s) for s in children[:, 1:].ravel()])
         returns, lengths = np.zeros(math.prod(shape)), np.zeros(math.prod(shape), np.int64)
@@ -177,7 +179,7 @@ class Episodes(NamedTuple):
             inputs = spaces.flatten(observation).reshape(*shape, -1)
             actions = np.asarray(policy(children[:, 0], np.uint32(step), population, inputs))
             observation, reward, terminated, truncated, _ = envs.step(actions.reshape(-1, *actions.shape[2:]))
-            returns += reward  # nothing where the episode is over
+            returns += reward  # zero after the end of an episode
             lengths += alive
             alive &= ~(terminated | truncated)
             step += 1
@@ -185,7 +187,7 @@ class Episodes(NamedTuple):
 
 
 class Spaces(NamedTuple):
-    """What a policy needs to know of an environment."""
+    """The spaces of an environment, and the sizes of the policy's inputs and outputs."""
 
     observation: Any
     action: Any
@@ -199,7 +201,7 @@ class Spaces(NamedTuple):
         return np.asarray(observations, np.float32).reshape(len(observations), -1)
 
     def act(self, key: jax.Array | None, outputs: jax.Array) -> jax.Array:
-        """Returns the action for one vector of outputs; a discrete one is sampled if there is a key."""
+        """Returns the action for one vector of outputs. With a key, samples discrete actions."""
         if hasattr(self.action, "n"):
             choice = jnp.argmax(outputs) if key is None else jax.random.categorical(key, outputs)
             return choice + int(self.action.start)
@@ -218,13 +220,13 @@ def _gymnasium() -> Any:
 
 def _find_spec(environment: str) -> Any:
     module, _, id = environment.rpartition(":")
-    if module:  # where it is registered
+    if module:  # importing it registers the environment
         importlib.import_module(module)
     return _gymnasium().spec(id)
 
 
 class _Identity:
-    """Tells objects apart that cannot be hashed; an id may be registered anew."""
+    """Compares objects that cannot be hashed by identity: an id may be registered again with another spec."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -268,15 +270,15 @@ def _spaces(pickled_spec: bytes) -> Spaces:
     return Spaces(observation, action, *sizes)
 
 
-@functools.lru_cache(maxsize=4)  # chunks, the last chunk, and scores, for one problem
+@functools.lru_cache(maxsize=4)  # enough for one problem: chunks, the last chunk, and scores
 def _envs(pickled_spec: bytes, num: int) -> Any:
     """Returns `num` environments that step together."""
     gymnasium = _gymnasium()
 
     class FirstEpisode(gymnasium.Wrapper):
-        """Stands still after its first episode, while the others play on: no time is spent on what does not count."""
+        """Stops after its first episode while other episodes continue, which saves the time of further episodes."""
 
-        last: Any = None  # what is returned then; `None` during the episode
+        last: Any = None  # the result of every later step; `None` during the episode
 
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             if seed is None and self.last is not None:  # the automatic reset of vector environments
@@ -293,13 +295,16 @@ def _envs(pickled_spec: bytes, num: int) -> Any:
             return observation, reward, terminated, truncated, info
 
     spec = pickle.loads(pickled_spec)
-    # Environments that are vectorised by themselves have one seed for all: members of a group could not share any.
+    # Natively vectorised environments take one seed for all, so members of a group could not share seeds.
     return gymnasium.make_vec(spec, num, vectorization_mode="sync", wrappers=[FirstEpisode])
 
 
 @functools.lru_cache(maxsize=4)
 def _policy(episodes: Episodes) -> Any:
-    """Returns the compiled policies: from seeds, step, members and inputs to `[num_members, num_episodes, ...]`."""
+    """Returns the compiled policies.
+
+    They map seeds, the step, members and inputs to actions `[num_members, num_episodes, ...]`.
+    """
     spaces = _spaces(episodes.spec)
 
     def act(seed: jax.Array, step: jax.Array, solution: Any, inputs: jax.Array) -> jax.Array:

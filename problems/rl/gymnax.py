@@ -16,7 +16,7 @@ from zoo.problems.rl.deferred import deferred_imports
 from zoo.problems.rl.normalizer import Moments, Normalizer
 from zoo.problems.rl.policy import PolicyProblem
 
-# They take longer than all else that gymnax imports.
+# These imports take longer than all other imports of gymnax together.
 with deferred_imports("matplotlib", "matplotlib.colors", "matplotlib.pyplot", "seaborn"):
     import gymnax
     from gymnax.environments import spaces
@@ -27,28 +27,29 @@ class GymnaxInner(NamedTuple):
 
     state: Any  # the environments' states, [num_episodes, ...]
     observation: jax.Array  # [num_episodes, observation_size]
-    alive: jax.Array  # [num_episodes] whether the episode goes on
+    alive: jax.Array  # [num_episodes] whether the episode has not ended
     moments: Any  # `Moments` of the observations since the statistics were last pooled, or ()
 
 
 class GymnaxProblem(PolicyProblem, UnrolledProblem):
-    """A gymnax environment controlled by a network; fitness is the negative undiscounted return.
+    """A gymnax environment controlled by a network. Fitness is the negative undiscounted return.
 
-    Discrete actions are the arg max of the network's outputs (or sampled), continuous ones its outputs squashed by tanh
-    into the action space.
+    Discrete actions are the argmax of the network's outputs, or are sampled from their softmax. Continuous actions are
+    the outputs, squashed by tanh into the action space.
 
     Attributes:
         environment: Id of a registered gymnax environment, for example `"CartPole-v1"`.
-        env_params: The environment's parameters; default: its own. Leaves, so that they can be swept.
-        network: `"mlp"`, `"linear"` (without bias, from zero), or a network of your own from `[batch,
+        env_params: Parameters of the environment. Default to the environment's own. They are leaves, so they can be
+            swept.
+        network: `"mlp"`, `"linear"` (no bias, initially zero), or a network of your own from `[batch,
             observation_size]` to `[batch, num_outputs]`.
-        hidden: Units of the hidden layers.
-        activation: Activation of the network.
-        sample_actions: Sample discrete actions from the softmax of the outputs, instead of the arg max.
-        normalize_observations: Divide observations by their running standard deviation, after subtracting their
-            running mean, over all members and steps of the run. The statistics are part of the problem state.
-        num_episodes: Episodes per evaluation; fitness is their mean.
-        normalizer: The observation statistics in use; a run keeps its own.
+        hidden: Units of each hidden layer.
+        activation: Activation of the network: `"relu"`, `"tanh"`, `"gelu"` or `"silu"`.
+        sample_actions: Samples discrete actions from the softmax of the outputs instead of taking the argmax.
+        normalize_observations: Subtracts the running mean of observations and divides by their running standard
+            deviation, over all members and steps of the run. The statistics are part of the problem state.
+        num_episodes: Episodes per evaluation. Fitness is their mean.
+        normalizer: Observation statistics to use. A run keeps its own.
     """
 
     environment: str = static()
@@ -68,8 +69,8 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         made = _make(self.environment)
         if not (self.env_params is None or is_rebuilt() or isinstance(self.env_params, type(made.params))):
             raise TypeError(
-                f"GymnaxProblem.env_params must be a {type(made.params).__name__} of gymnax, or None, got "
-                f"{shown(self.env_params)}."
+                f"GymnaxProblem.env_params must be None or gymnax's {type(made.params).__name__} for this environment, "
+                f"got {shown(self.env_params)}."
             )
         if self.horizon is None:
             given = getattr(self.env_params, "max_steps_in_episode", None)
@@ -85,7 +86,7 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
 
     @property
     def differentiable(self) -> bool:
-        """False: gymnax stops gradients, and episodes end at once when all are terminated."""
+        """False: gymnax stops gradients, and a window that may end early has no reverse mode."""
         return False
 
     def reset(self, key: jax.Array) -> GymnaxInner:
@@ -100,7 +101,7 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         return GymnaxInner(state, jax.vmap(self._flatten)(observation), alive, moments)
 
     def step(self, key: jax.Array, solution: Solution, inner: GymnaxInner) -> tuple[GymnaxInner, jax.Array, jax.Array]:
-        """Takes one step in every environment that is still alive."""
+        """Takes one step in every environment whose episode has not ended."""
         observation, moments = inner.observation, inner.moments
         if self.normalize_observations:
             normalizer = Normalizer.identity(self._observation_size) if self.normalizer is None else self.normalizer
@@ -111,7 +112,7 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         def step_one(key: jax.Array, outputs: jax.Array, state: Any) -> tuple[Any, ...]:
             key_action, key_step = jax.random.split(key)
             action = self._action(key_action, outputs)
-            with promotion_of_others():  # environments multiply integer actions by numbers
+            with promotion_of_others():  # environments multiply integer actions by floats
                 new_observation, new_state, reward, terminated, _ = self._environment.step_env(
                     key_step, state, action, self._params
                 )
@@ -128,11 +129,11 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         return new_inner, loss, ~jnp.any(alive)
 
     def step_cost(self, inner: GymnaxInner) -> jax.Array | int:
-        """Returns the number of environments that take the step."""
+        """Returns the number of environments that take this step."""
         return 1 if self.num_episodes == 1 else jnp.sum(inner.alive)
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns mean undiscounted return and mean length of the held-out episodes."""
+        """Returns the mean undiscounted return and the mean length of held-out episodes."""
         problem = self.replace(num_episodes=1)
 
         def episode(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +152,7 @@ class GymnaxProblem(PolicyProblem, UnrolledProblem):
         return self.replace(normalizer=statistics) if self.normalize_observations else self
 
     def pool_statistics(self, statistics: Any, inner: GymnaxInner) -> tuple[Any, GymnaxInner]:
-        """Adds what the members observed to the observation statistics."""
+        """Adds the members' observations to the statistics."""
         if not self.normalize_observations:
             return statistics, inner
         pooled = jax.tree.map(lambda x: jnp.sum(x, axis=0), inner.moments)
@@ -199,7 +200,7 @@ class _Made(NamedTuple):
 
 @functools.cache
 def _make(id: str) -> _Made:
-    # What is made here must not belong to somebody's trace.
+    # The cached arrays must not be tracers of the caller's trace.
     with jax.ensure_compile_time_eval(), promotion_of_others():
         environment, params = gymnax.make(id)
         return _Made(
@@ -233,7 +234,7 @@ def _num_outputs(space: spaces.Space, environment: str) -> int:
 
 
 def _freeze(alive: jax.Array, new: Any, old: Any) -> Any:
-    """Keeps the old state of episodes that ended; environments that change a dtype on the way keep the first."""
+    """Keeps the old state of episodes that ended, and the old dtypes: some environments change a dtype in a step."""
 
     def select(new: jax.Array, old: jax.Array) -> jax.Array:
         mask = alive.reshape(alive.shape + (1,) * (old.ndim - 1))

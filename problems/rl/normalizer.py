@@ -1,4 +1,4 @@
-"""Running normalisation of observations (Salimans et al. 2017, arXiv 1703.03864; Chan et al. 1983 for the merge)."""
+"""Running normalisation of observations (Salimans et al. 2017, arXiv 1703.03864; merging as in Chan et al. 1983)."""
 
 from typing import NamedTuple, Self
 
@@ -9,7 +9,7 @@ _CLIP = 10.0
 
 
 class Moments(NamedTuple):
-    """Sums over observations, taken relative to a reference point so that they do not cancel."""
+    """Sums over observations, relative to a reference point to avoid cancellation."""
 
     num: jax.Array  # []
     total: jax.Array  # [observation_size] sum of deviations
@@ -17,7 +17,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def zeros(cls, size: int) -> Self:
-        """Returns the moments of no observation."""
+        """Returns the moments of zero observations."""
         return cls(jnp.zeros(()), jnp.zeros(size), jnp.zeros(size))
 
     def add(self, deviations: jax.Array, mask: jax.Array) -> Self:
@@ -48,11 +48,11 @@ class Normalizer(NamedTuple):
         return jnp.clip((observation - mean) / std, -_CLIP, _CLIP)
 
     def add(self, moments: Moments) -> Self:
-        """Returns the statistics with moments added that were taken relative to the current mean."""
+        """Returns the statistics after adding moments, which must be relative to the current mean."""
         count = self.num + moments.num
         safe = jnp.maximum(count, 1)
-        shift = moments.total / safe  # of the mean
-        # The squared deviations from the old mean, less what moving the mean explains.
+        shift = moments.total / safe  # shift of the mean
+        # The squared deviations are from the old mean. Subtracting shift^2 moves them to the new mean.
         squares = jnp.where(self.num > 1, self.num * self.variance, 0) + moments.squares
         variance = jnp.maximum(squares / safe - jnp.square(shift), 0)
         return type(self)(count, self.mean + shift, jnp.where(count > 1, variance, self.variance))

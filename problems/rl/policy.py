@@ -1,4 +1,4 @@
-"""What problems of control share: a solution is the parameters of a network that chooses actions."""
+"""The base of control problems: a solution is the parameters of a network that chooses actions."""
 
 import abc
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from zoo.problems.networks import Network
 
 
 class PolicyProblem(Problem):
-    """Base of problems that are controlled by a network; a subclass says by which, for observations of which size."""
+    """Base of problems that a network controls. A subclass gives the network and the size of observations."""
 
     headline = "return"
     maximize = True
@@ -28,7 +28,7 @@ class PolicyProblem(Problem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Settings that solve CartPole and gymnax's Pendulum."""
+        """Settings that solve CartPole and Pendulum of gymnax."""
         return {"sigma": 0.2, "learning_rate": 0.05}
 
     @property
@@ -38,7 +38,7 @@ class PolicyProblem(Problem):
 
     @property
     def network_and_inputs(self) -> tuple[Network, jax.Array]:
-        """The network, and inputs of the shape and type that it takes, `[1, observation_size]`."""
+        """The network, and example inputs `[1, observation_size]` with the right shape and dtype."""
         return self._network, jnp.zeros((1, self._observation_size))
 
     def initial_solution(self, key: jax.Array) -> Solution:

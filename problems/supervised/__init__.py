@@ -1,1 +1,1 @@
-"""Learning from labelled data: a minibatch loss to train on, held-out accuracy to score."""
+"""Learning from labelled data: the fitness is a minibatch loss, and the score is the held-out accuracy."""

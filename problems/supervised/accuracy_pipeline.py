@@ -1,8 +1,9 @@
-"""An image classifier trained for what it is judged by: the accuracy of a pipeline that has no gradient.
+"""An image classifier that is trained directly for its accuracy, in a pipeline without a gradient.
 
-The network sees five views of an image, the image itself and shifted by a pixel each way. Each view is given a class,
-by an argmax, and the views vote; ties go to the lowest class. Fitness is the fraction of images the vote gets wrong.
-Everything up to the logits is differentiable, and nothing after them: how the gradient crosses is the `estimator`.
+The network gets five views of an image: the image itself, and the image shifted by one pixel in each direction. An
+argmax gives each view a class, and the views vote. Ties go to the lowest class. Fitness is the fraction of images that
+the vote gets wrong. The pipeline is differentiable up to the logits and not after them. The `estimator` provides the
+gradient with respect to the logits.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,21 +29,26 @@ SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 class AccuracyPipeline(Problem):
     """The error of a vote over five views of an image, each classified by an argmax.
 
-    Attributes:
-        task: A classification problem with images as inputs, `[n, height, width, channels]`; or the id of a supervised
-            one, or a dictionary of its id and settings, made with the settings below.
-        hidden: Hidden layers of the network of a task made by its id.
-        batch_size: Training images per evaluation, drawn with replacement.
-        estimator: What the surrogate gradient is, with respect to the logits:
+    The surrogate gradient with respect to the logits comes from one of these estimators:
 
-            - `"smooth"`: ES on the views' logits, image by image (`zoo.smooth`, leave-one-out baseline), brought to one
-              scale per image: the vote does not depend on it, and so no image is ever out of the noise's reach;
-            - `"straight_through"`: both argmaxes backwards as the identity, the first after a softmax;
-            - `"score_function"`: classes drawn from the softmax, REINFORCE with a leave-one-out baseline;
-            - `"perturbations"`: `optax.perturbations` on the same, whose noise is drawn for the batch as one;
-            - `"cross_entropy"`: that of the mean view's logits, a smooth stand-in instead of the accuracy.
-        smoothing: Standard deviation of the noise on the logits, over that of an image's logits (smooth,
-            perturbations).
+    - `"smooth"`: ES on the views' logits, separately for each image (`zoo.smooth`, leave-one-out baseline). The logits
+      of each image are divided by their standard deviation. The vote does not depend on this scale, and the noise can
+      then change the vote of every image.
+    - `"straight_through"`: both argmaxes have the identity as backward pass, the first one after a softmax.
+    - `"score_function"`: draws classes from the softmax and uses REINFORCE with a leave-one-out baseline.
+    - `"perturbations"`: `optax.perturbations` on the same logits as `"smooth"`, with one joint draw of noise for the
+      batch.
+    - `"cross_entropy"`: the gradient of the cross-entropy of the views' mean logits, a smooth loss that replaces the
+      accuracy.
+
+    Attributes:
+        task: A classification problem with images as inputs, `[n, height, width, channels]`. It is a problem, the id of
+            a supervised problem, or a dictionary of such an id and settings. A task by id is made with `hidden`.
+        hidden: Units of each hidden layer of the network, for a task by id.
+        batch_size: Training images per evaluation, drawn with replacement.
+        estimator: Estimator of the surrogate gradient, one of the list above.
+        smoothing: Standard deviation of the noise on the logits, in units of the standard deviation of an image's
+            logits (smooth, perturbations).
         num_samples: Samples per image and gradient (smooth, score_function, perturbations).
     """
 
@@ -57,7 +63,7 @@ class AccuracyPipeline(Problem):
     maximize = True
 
     def __post_init__(self) -> None:
-        """Checks the estimator, and makes the task, if it is given by its id."""
+        """Checks the estimator, and makes the task if it is given by its id."""
         super().__post_init__()
         if isinstance(self.task, str) or (isinstance(self.task, Mapping) and not is_rebuilt()):
             spec = {"id": self.task} if isinstance(self.task, str) else self.task
@@ -70,13 +76,13 @@ class AccuracyPipeline(Problem):
         inputs: Any = getattr(self.task, "train_inputs", None)
         if hasattr(inputs, "ndim") and inputs.ndim != 4:
             raise ValueError(
-                "AccuracyPipeline shifts images, so the inputs of its task must be [n, height, width, channels], got "
+                "AccuracyPipeline.task must have images [n, height, width, channels] as inputs, got shape "
                 f"{inputs.shape}."
             )
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Settings that do well for small networks."""
+        """Settings that work well for small networks."""
         return {**self._task.suggestions, "sigma": 0.05, "learning_rate": 0.01}
 
     @property
@@ -86,19 +92,19 @@ class AccuracyPipeline(Problem):
 
     @property
     def _task(self) -> Classification:
-        return self.task  # pyright: ignore[reportReturnType] - made of the id
+        return self.task  # pyright: ignore[reportReturnType] - __post_init__ made it
 
     def initial_solution(self, key: jax.Array) -> Solution:
         """Returns the network's initial parameters."""
         return self._task.initial_solution(key)
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Returns the fraction of a minibatch, drawn by the key, that the vote gets wrong."""
+        """Returns the fraction of a minibatch that the vote gets wrong. The key draws the minibatch."""
         logits, labels = self._minibatch(key, solution)
         return jnp.mean(jax.vmap(error_of)(jax.vmap(vote)(logits), labels))
 
     def gradient(self, key: jax.Array, solution: Solution) -> Solution:
-        """Returns the estimate of the gradient of the error on the minibatch of `fitness` with the same key."""
+        """Returns an estimate of the error's gradient, on the same minibatch as `fitness` with this key."""
         estimate: Callable[..., jax.Array] = getattr(self, f"_{self.estimator}")
 
         def loss(solution: Solution) -> jax.Array:
@@ -107,7 +113,7 @@ class AccuracyPipeline(Problem):
         return jax.grad(loss)(solution)
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns the accuracy on the test set: of the vote, and of the plain image alone."""
+        """Returns two accuracies on the test set: of the vote, and of the unshifted image alone."""
         logits = self._logits(solution, self._task.test_inputs)
         labels = self._task.test_labels
         plain = jnp.mean(jnp.equal(*promoted(jnp.argmax(logits[:, 0], axis=-1), labels)), dtype=logits.dtype)
@@ -129,7 +135,7 @@ class AccuracyPipeline(Problem):
         logits = apply_network(self.network, solution, stacked.reshape(-1, *images.shape[1:]))
         return logits.reshape(*stacked.shape[:2], -1)
 
-    # The estimators: each returns a loss whose gradient with respect to the logits is the estimate.
+    # Each estimator returns a loss. Its gradient with respect to the logits is the estimate.
 
     def _smooth(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
         soft = smooth(vote, sigma=1.0, num_samples=self.num_samples, antithetic=False)
@@ -143,7 +149,7 @@ class AccuracyPipeline(Problem):
 
         noise: Any = optax.perturbations.Normal()
         soft: Any = optax.perturbations.make_perturbed_fun(error, self.num_samples, self.smoothing, noise)
-        with promotion_of_others():  # optax adds the noise of a batch to what has no axis of samples
+        with promotion_of_others():  # optax adds noise with an axis of samples to logits without one
             return soft(key, one_scale(logits))
 
     def _straight_through(self, key: jax.Array, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -170,17 +176,17 @@ class AccuracyPipeline(Problem):
 
 
 def vote(logits: jax.Array) -> jax.Array:
-    """Returns the class that most views `[num_views, num_classes]` have by their argmax, one-hot `[num_classes]`."""
+    """Returns the majority of the views' argmaxes, one-hot `[num_classes]`, for logits `[num_views, num_classes]`."""
     return _one_hot_argmax(jnp.sum(_one_hot_argmax(logits), axis=0))
 
 
 def one_scale(logits: jax.Array) -> jax.Array:
-    """Returns logits `[batch, num_views, num_classes]` over the standard deviation of those of each image."""
+    """Divides logits `[batch, num_views, num_classes]` by the standard deviation of each image's logits."""
     return logits / (jnp.std(logits, axis=(1, 2), keepdims=True) + 1e-6)
 
 
 def error_of(vote: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns 0.0 if a one-hot vote `[num_classes]` is for the label, else 1.0; linear in the vote."""
+    """Returns 0.0 if a one-hot vote `[num_classes]` is for the label, else 1.0. It is linear in the vote."""
     return 1 - vote[label]
 
 

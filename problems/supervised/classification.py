@@ -16,13 +16,13 @@ class Classification(Problem):
     """Classification of labelled arrays.
 
     Attributes:
-        network: Anything with `init(key, inputs)` and `apply(params, inputs)`, such as a flax linen module.
-        train_inputs: `[num_train, ...]`; whole numbers are divided by 255.
-        train_labels: `[num_train]` whole numbers.
-        test_inputs: `[num_test, ...]`.
-        test_labels: `[num_test]`.
-        loss: `"cross_entropy"`, or `"error"`: the fraction misclassified, which has no gradient.
-        batch_size: Training examples per evaluation, drawn with replacement; `None` for the whole training set.
+        network: Any object with `init(key, inputs)` and `apply(params, inputs)`, such as a flax linen module.
+        train_inputs: Training inputs, `[num_train, ...]`. Whole numbers are divided by 255.
+        train_labels: Training labels, `[num_train]` whole numbers.
+        test_inputs: Test inputs, `[num_test, ...]`. Whole numbers are divided by 255.
+        test_labels: Test labels, `[num_test]` whole numbers.
+        loss: `"cross_entropy"`, or `"error"` for the fraction misclassified, which has no gradient.
+        batch_size: Training examples per evaluation, drawn with replacement. With `None`, uses the whole training set.
     """
 
     network: Network = static()
@@ -50,15 +50,15 @@ class Classification(Problem):
                 )
 
     def hold_out(self, fraction: float) -> tuple[Self, Self]:
-        """Returns two problems that share the training data out: the last `fraction` of it goes to the second.
+        """Returns two problems that split the training data. The second gets the last `fraction` of it.
 
         Raises:
-            ValueError: If one of them would have no data.
+            ValueError: If one of the problems would have no data.
         """
         num_train = self.train_inputs.shape[0]
         split = num_train - round(num_train * fraction)
         if not 0 < split < num_train:
-            raise ValueError(f"hold_out expects a fraction that leaves data on both sides, got {fraction!r}.")
+            raise ValueError(f"hold_out expects a fraction that leaves data for both problems, got {fraction!r}.")
         first, second = (
             self.replace(train_inputs=self.train_inputs[part], train_labels=self.train_labels[part])
             for part in (slice(split), slice(split, None))
@@ -72,12 +72,12 @@ class Classification(Problem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Settings that do well on small networks; the network may know better."""
+        """Settings that work well for small networks, updated by the network's own suggestions."""
         return {"sigma": 0.05, "learning_rate": 0.01, **getattr(self.network, "suggestions", {})}
 
     @property
     def network_and_inputs(self) -> tuple[Network, jax.Array]:
-        """The network, and inputs of the shape and type that it takes, `[1, ...]`."""
+        """The network, and example inputs `[1, ...]` with the right shape and dtype."""
         return self.network, _as_float(self.train_inputs[:1])
 
     def initial_solution(self, key: jax.Array) -> Solution:
@@ -107,5 +107,5 @@ class Classification(Problem):
 
 
 def _as_float(inputs: jax.Array) -> jax.Array:
-    """Images are kept as bytes, a quarter of the memory, until they are used."""
+    """Returns inputs as floats. Images are stored as bytes, because that takes a quarter of the memory."""
     return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.float32) / 255

@@ -15,21 +15,22 @@ def load_idx_dataset(name: str, data_dir: str | os.PathLike[str] | None) -> tupl
     """Loads a dataset of the MNIST family.
 
     Args:
-        name: Subfolder of the data folder, for example `"mnist"`; the data folder itself will do as well.
-        data_dir: Data folder; default: `$ZOO_DATA`.
+        name: Subfolder of the data folder, for example `"mnist"`. If a file is not there, it is read from the data
+            folder itself.
+        data_dir: Data folder. Defaults to `$ZOO_DATA`.
 
     Returns:
-        Training images `[n, height, width]` and labels `[n]`, test images and labels, all bytes.
+        Training images `[n, height, width]`, training labels `[n]`, test images and test labels, all as bytes.
 
     Raises:
-        FileNotFoundError: If a file is missing; says which, and where it was looked for.
+        FileNotFoundError: If a file is missing. The message says which file, and where it was searched for.
         ValueError: If a file is damaged, or images and labels do not match.
     """
     folder = data_dir or os.environ.get("ZOO_DATA")
     if not folder:
         raise FileNotFoundError(
-            f"The dataset {name!r} is read from a data folder: pass data_dir=..., or set $ZOO_DATA. Expected "
-            f"{name}/train-images-idx3-ubyte(.gz) and its three companions in it."
+            f"The dataset {name!r} is read from a data folder: pass data_dir=..., or set $ZOO_DATA. It must have "
+            f"{name}/train-images-idx3-ubyte(.gz) and the three other files of the dataset."
         )
     root = pathlib.Path(folder).expanduser()
     arrays = []
@@ -58,8 +59,8 @@ def _read_idx(path: str | os.PathLike[str], num_axes: int) -> np.ndarray:
     """Reads one IDX file of bytes.
 
     Args:
-        path: The file; gzipped if its first bytes say so.
-        num_axes: Number of axes expected.
+        path: The file. It is read as gzip if its first bytes are gzip's.
+        num_axes: Expected number of axes.
 
     Raises:
         ValueError: If the magic number or the length is wrong.

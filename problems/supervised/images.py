@@ -1,4 +1,4 @@
-"""Image classification: scikit-learn's digits, which are always there, and the MNIST family from a data folder."""
+"""Image classification: scikit-learn's digits, which are always available, and the MNIST family from a data folder."""
 
 import functools
 import importlib.metadata
@@ -20,7 +20,7 @@ Loss = Literal["cross_entropy", "error"]
 
 
 Data = tuple[np.ndarray, ...]
-"""Images and labels to train on, images and labels to test."""
+"""Training images, training labels, test images, test labels."""
 
 
 def _classification(
@@ -39,7 +39,7 @@ def _classification(
     num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     is_one = isinstance(block, (tuple, list, int)) and block in ((1, 1), [1, 1], 1)
     if density is None and not is_one:
-        raise ValueError(f"block={shown(block)} is for sparse networks: give a density too, such as density=0.1.")
+        raise ValueError(f"block={shown(block)} needs a sparse network. Give a density too, such as density=0.1.")
     network = make_network(network, num_classes, hidden=hidden, activation=activation)
     return Classification(
         network=network if density is None else SparseNetwork(network, density, block),
@@ -54,12 +54,12 @@ def _classification(
 
 
 def _image_task(name: str, load: Callable[..., Data], doc: str) -> Callable[..., Classification]:
-    """Returns a task that takes the settings of `load` and, besides them, those of `_classification`."""
+    """Returns a function that makes a task from the settings of `load` and of `_classification`."""
     of_data = inspect.signature(load).parameters
     _, *of_network = inspect.signature(_classification).parameters.values()
 
     def make(**settings: Any) -> Classification:
-        signature.bind(**settings)  # says which setting is unknown
+        signature.bind(**settings)  # raises a TypeError that names an unknown setting
         data = load(**{name: settings.pop(name) for name in of_data if name in settings})
         return _classification(data, **settings)
 
@@ -72,10 +72,10 @@ def _image_task(name: str, load: Callable[..., Data], doc: str) -> Callable[...,
 
 @functools.cache
 def _load_digits() -> Data:
-    # As `sklearn.datasets.load_digits` reads it, whose import takes longer than to train a small network.
+    # Read as in `sklearn.datasets.load_digits`. Importing that takes longer than training a small network.
     path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(path), delimiter=",")
-    table = table[np.random.RandomState(0).permutation(len(table))]  # a frozen generator: the split never changes
+    table = table[np.random.RandomState(0).permutation(len(table))]  # RandomState is frozen, so the split never changes
     images = (table[:, :-1].reshape(-1, 8, 8) / 16).astype(np.float32)
     labels = table[:, -1].astype(int)
     return images[:1437], labels[:1437], images[1437:], labels[1437:]
@@ -87,15 +87,16 @@ digits = _image_task(
     """8 x 8 images of digits (embedded in scikit-learn), 1 437 to train on and 360 to test.
 
     Args:
-        network: `"mlp"`, `"cnn"` or a network of your own; it gets inputs `[batch, 8, 8, 1]` in [0, 1].
-        hidden: Units of the hidden layers (mlp) or channels of the convolutions (cnn).
-        activation: Activation of the mlp.
+        network: `"mlp"`, `"linear"`, `"cnn"` or a network of your own. Inputs are `[batch, 8, 8, 1]` in [0, 1].
+        hidden: Units of each hidden layer (mlp) or channels of each convolution (cnn).
+        activation: Activation of the mlp: `"relu"`, `"tanh"`, `"gelu"` or `"silu"`.
         loss: `"cross_entropy"`, or `"error"` for the fraction misclassified.
-        batch_size: Training examples per evaluation; `None` for all.
-        density: Makes the network sparse: the fraction of each layer's weights that is kept, those with the highest
-            scores, which become part of the solution (`SparseNetwork`). `None`: dense.
-        block: Rows and columns of the blocks of weights that share a score, if the network is sparse.
-        member_batch_size: Evaluate at most this many members at a time.
+        batch_size: Training examples per evaluation. With `None`, uses all.
+        density: Fraction of each layer's weights that a sparse network keeps, in (0, 1]. Keeps the weights with the
+            highest scores, and the scores become part of the solution (`SparseNetwork`). With `None`, the network is
+            dense.
+        block: Rows and columns of the blocks of weights that share a score, for a sparse network.
+        member_batch_size: Evaluates at most this many members at a time. With `None`, evaluates all at once.
     """,
 )
 
@@ -107,11 +108,11 @@ def _idx_task(name: str, title: str) -> Callable[..., Classification]:
     return _image_task(
         name,
         load,
-        f"""{title}, 28 x 28 images in ten classes, from IDX files in a data folder.
+        f"""{title}, 28 x 28 images in ten classes, read from IDX files in a data folder.
 
     Args:
-        data_dir: Data folder with the files in it or in its subfolder `{name}`; default: `$ZOO_DATA`.
-        network: As for `digits`; inputs are `[batch, 28, 28, 1]`.
+        data_dir: Data folder. The files are in it or in its subfolder `{name}`. Defaults to `$ZOO_DATA`.
+        network: As for `digits`, with inputs `[batch, 28, 28, 1]`.
         hidden: As for `digits`.
         activation: As for `digits`.
         loss: As for `digits`.

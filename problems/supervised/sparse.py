@@ -1,8 +1,8 @@
-"""Sparse networks: a score per weight, or per block of weights, and a mask that keeps the highest scores of each layer.
+"""Sparse networks: each weight or block of weights has a score, and a mask keeps the highest scores of each layer.
 
-The network is sparse from its first step. A mask does not depend smoothly on its scores, so those are left to an
-evolution strategy while the weights follow the gradient (`hybrid`), as in Lenc, Elsen, Schaul, Simonyan 2019, arXiv
-1906.03139. How masks are parametrised here is our own choice.
+The network is sparse from its first step. A mask is not a smooth function of its scores. So an evolution strategy
+optimises the scores while the weights follow the gradient (`hybrid`), as in Lenc, Elsen, Schaul, Simonyan 2019, arXiv
+1906.03139. The parametrisation of the masks is our own.
 """
 
 import dataclasses
@@ -30,18 +30,19 @@ __all__ = ["SparseNetwork", "load_sparse"]
 
 @dataclasses.dataclass(frozen=True)
 class SparseNetwork:
-    """A network of which only a fraction of the weights is used; a network like any other to a problem.
+    """A network that uses only a fraction of its weights. Problems can use it like any other network.
 
-    Its parameters are `{"weights": those of the network, "scores": {path: array}}`. Leaves of two or more dimensions
-    are masked, one by one; they are scaled by the square root of what masking divides their number by, so that
+    Its parameters are `{"weights": weights of the network, "scores": {path: array}}`. Leaves of two or more dimensions
+    are masked, each separately. The kept weights are multiplied by sqrt(number of blocks / kept blocks), so that
     activations keep their size.
 
     Attributes:
-        network: The network.
-        density: The fraction of the blocks that is kept in each layer, in (0, 1]; at least one block is.
-        block: Rows and columns of the blocks that share a score (of the last two dimensions of a leaf, such as the
-            input and output channels of a convolution).
-        dense: Leaves whose path contains this regular expression stay dense, for example `"Dense_2"`; default: none.
+        network: The dense network.
+        density: Fraction of the blocks that each layer keeps, in (0, 1]. Each layer keeps at least one block.
+        block: Rows and columns of the blocks that share a score. They are the last two dimensions of a leaf, such as
+            input and output channels of a convolution.
+        dense: Regular expression. Leaves whose path contains it stay dense, for example `"Dense_2"`. With `None`, masks
+            all leaves of two or more dimensions.
 
     Raises:
         ValueError: If a setting is out of range, or no leaf is left to mask.
@@ -75,7 +76,7 @@ class SparseNetwork:
 
     @property
     def suggestions(self) -> dict[str, Any]:
-        """Settings of `hybrid` that do well: weights by Adam, scores by OpenAI-ES."""
+        """Settings of `hybrid` that work well: Adam for the weights, OpenAI-ES for the scores."""
         base = {"id": "open_es", "population_size": 8, "sigma": 0.3, "learning_rate": 0.03}
         return {"hybrid": {"es_leaves": "scores", "base": base, "learning_rate": 0.003}}
 
@@ -90,8 +91,8 @@ class SparseNetwork:
         }
         if not scores:
             raise ValueError(
-                f"SparseNetwork found nothing to mask in {', '.join(_leaves(weights))}: leaves of two or more "
-                f"dimensions that do not match dense={self.dense!r}."
+                "SparseNetwork expects a leaf of two or more dimensions that does not match "
+                f"dense={self.dense!r}, got {', '.join(_leaves(weights))}."
             )
         return {"weights": weights, "scores": scores}
 
@@ -107,7 +108,7 @@ class SparseNetwork:
         return {path: self._spread(mask, weights[path].shape) for path, mask in kept}
 
     def masked_weights(self, params: dict[str, Any]) -> Any:
-        """Returns parameters for the plain network: exact zeros where it is masked, the rest scaled."""
+        """Returns parameters of the dense network: exact zeros for masked weights, and the kept weights scaled."""
         masks = self.masks(params)
 
         def mask(path: Any, x: jax.Array) -> jax.Array:
@@ -121,7 +122,10 @@ class SparseNetwork:
         return jax.tree_util.tree_map_with_path(mask, params["weights"])
 
     def report(self, params: dict[str, Any]) -> "pd.DataFrame":
-        """Returns what is kept per layer: rows `layer`, `kept`, `total`, `fraction`, and one of all masked layers."""
+        """Returns the number of kept weights per layer, and a last row for all masked layers.
+
+        The columns are `layer`, `kept`, `total` and `fraction`.
+        """
         import pandas as pd
 
         rows = [(path, int(mask.sum()), mask.size) for path, mask in self.masks(params).items()]
@@ -130,9 +134,9 @@ class SparseNetwork:
         return table.assign(fraction=table.kept / table.total)
 
     def export(self, params: dict[str, Any], path: "str | os.PathLike[str]") -> None:
-        """Saves the sparse model to an `.npz` file; `load_sparse` reads it back as parameters of the plain network.
+        """Saves the sparse model to an `.npz` file. `load_sparse` reads it back as parameters of the dense network.
 
-        Masked leaves are stored as the flat indices and the values of what is kept, the others whole.
+        Masked leaves are stored as flat indices and values of the kept weights. The other leaves are stored whole.
 
         Args:
             params: Parameters, such as the mean of a run.
@@ -154,12 +158,12 @@ class SparseNetwork:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the shape of a leaf's scores: whole and partial blocks."""
+        """Returns the shape of a leaf's scores, one per whole or partial block."""
         rows, columns = self.block
         return (*shape[:-2], -(-shape[-2] // rows), -(-shape[-1] // columns))
 
     def _spread(self, kept: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Returns the mask of the weights from that of the blocks."""
+        """Returns the mask of the weights, given the mask of the blocks."""
         rows, columns = self.block
         if rows > 1:
             kept = jnp.repeat(kept, rows, axis=-2)[..., : shape[-2], :]
@@ -169,28 +173,29 @@ class SparseNetwork:
 
 
 def load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
-    """Returns parameters of the plain network from a file that `SparseNetwork.export` wrote.
+    """Returns parameters of the dense network from a file that `SparseNetwork.export` wrote.
 
     Args:
         path: The file.
-        params: Parameters of the plain network, whose structure, shapes and dtypes are used.
+        params: Parameters of the dense network. Only their structure, shapes and dtypes are used.
 
     Raises:
-        ValueError: If the file holds other leaves, or other shapes, or is damaged.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds other leaves or shapes, or is damaged.
     """
     try:
         return _load_sparse(path, params)
-    except Exception as error:  # NumPy may raise anything over bytes that are not of its format
+    except Exception as error:  # NumPy may raise any exception for bytes that are not in its format
         if isinstance(error, FileNotFoundError) or str(path) in str(error):
             raise
-        raise ValueError(f"{path} is damaged, or no sparse network: {error or type(error).__name__}.") from error
+        raise ValueError(f"{path} is damaged, or is not a sparse network: {error or type(error).__name__}.") from error
 
 
 def _load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
     largest = sum(x.size * (x.dtype.itemsize + 8) + 2**16 for x in jax.tree.leaves(params))
     with np.load(path, allow_pickle=False) as file:
         if sum(entry.file_size for entry in file.zip.infolist()) > largest:
-            raise ValueError(f"{path} holds more than the network has.")
+            raise ValueError(f"{path} holds more data than the network has.")
         for name in file.zip.namelist():
             _check_size(io.BytesIO(file.zip.read(name)))
         arrays = dict(file)
@@ -214,33 +219,34 @@ def _load_sparse(path: "str | os.PathLike[str]", params: Any) -> Any:
 
 
 def _check_size(entry: io.BytesIO) -> None:
-    """Raises a `ValueError` if an array is not as large as its header says: NumPy takes that much memory first."""
+    """Raises a `ValueError` if an array's size differs from its header: NumPy would allocate the header's size."""
     np.lib.format.read_magic(entry)
     shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
     if dtype.itemsize > 16 or math.prod(shape) * dtype.itemsize != len(entry.getbuffer()) - entry.tell():
-        raise ValueError(f"an array of shape {shape} and {dtype} has another size")
+        raise ValueError(f"the size of an array does not fit its shape {shape} and dtype {dtype}")
 
 
 def num_kept(num_blocks: int, density: float) -> int:
-    """Returns how many of a layer's blocks are kept: the nearest whole number, at least one."""
+    """Returns the number of blocks that a layer keeps: the nearest whole number, at least one."""
     return max(round(num_blocks * density), 1)
 
 
 def top_masks(scores: Sequence[jax.Array], counts: Sequence[int | jax.Array]) -> list[jax.Array]:
-    """Returns masks of exactly so many highest scores of each array; of equal ones the first; NaN counts as the lowest.
+    """Returns masks of the highest scores of each array, with exactly the given number of true entries.
 
-    Scores are compared in single precision. The thresholds are found by bisection, for all arrays at once, in some
-    twenty passes over the numbers; on CPU that takes less time than sorting, and does not grow with the counts.
+    Among equal scores, the first ones are kept. NaN counts as the lowest score. Scores are compared in single
+    precision. Bisection finds the thresholds of all arrays together in about twenty passes over the numbers. On CPU
+    this takes less time than sorting, and the time does not grow with the counts.
 
     Args:
         scores: Arrays of any shapes.
-        counts: How many to keep of each, at least one.
+        counts: Number of entries to keep in each array, at least one.
     """
     orders = [_order(x) for x in scores]
     goal = jnp.stack([jnp.asarray(count, jnp.int32) for count in counts])
 
     def bisect(num_kept_at: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
-        """Returns a bound for each array where the count fits, or, if there is none, the last with more than that."""
+        """Returns a bound per array with the wanted count, or else the highest bound with a larger count."""
 
         def is_open(bracket: tuple[jax.Array, ...]) -> jax.Array:
             low, high, found = bracket
@@ -261,7 +267,7 @@ def top_masks(scores: Sequence[jax.Array], counts: Sequence[int | jax.Array]) ->
     lowest, highest = (jnp.stack([extreme(x) for x in orders]) for extreme in (jnp.min, jnp.max))
     thresholds = bisect(above, lowest, highest + 1)
 
-    # Where equal scores straddle the threshold, those up to an index are kept; mostly there are none, and no pass.
+    # If equal scores lie on the threshold, keeps those up to an index. Usually there are none, and this takes no pass.
     def kept_before(x: jax.Array, threshold: jax.Array, end: jax.Array) -> jax.Array:
         return (x > threshold) | ((x == threshold) & (jnp.arange(x.size, dtype=end.dtype) < end))
 
@@ -276,7 +282,7 @@ def top_masks(scores: Sequence[jax.Array], counts: Sequence[int | jax.Array]) ->
 
 
 def _order(scores: jax.Array) -> jax.Array:
-    """Returns whole numbers in the order of the scores, flat."""
+    """Returns a flat array of whole numbers with the same order as the scores."""
     flat = jax.lax.stop_gradient(scores).astype(jnp.float32).reshape(-1)
     flat = jnp.where(jnp.isnan(flat), -jnp.inf, jnp.where(flat == 0, 0, flat))  # no negative zero
     bits = jax.lax.bitcast_convert_type(flat, jnp.int32)
@@ -284,12 +290,12 @@ def _order(scores: jax.Array) -> jax.Array:
 
 
 def _middle(low: jax.Array, high: jax.Array) -> jax.Array:
-    """Returns the whole number between, or next to, two others, without overflow."""
+    """Returns the middle of two whole numbers, rounded down, without overflow."""
     return (low & high) + ((low ^ high) >> 1)
 
 
 def _storable(x: jax.Array) -> np.ndarray:
-    """NumPy's files do not know bfloat16; single precision holds it exactly."""
+    """Returns a NumPy array. NumPy's files cannot store bfloat16, and single precision holds it exactly."""
     return np.asarray(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x)
 
 

@@ -1,1 +1,1 @@
-"""Unrolled computations: chaotic dynamics, recurrences, and the training of inner models."""
+"""Unrolled problems: chaotic dynamics, recurrences, and the training of inner models."""

@@ -21,23 +21,23 @@ class InfluenceBalancingInner(NamedTuple):
 
 
 class InfluenceBalancing(UnrolledProblem):
-    """Influence balancing: a linear recurrence whose truncated gradients have the wrong sign; it never resets.
+    """Influence balancing: a linear recurrence whose truncated gradients have the wrong sign. It never resets.
 
-    s <- A s + theta v, with A upper bidiagonal and v positive in its first entries, negative in the rest; the loss at
+    s <- A s + theta v, where A is upper bidiagonal, and v is +1 in its first entries and -1 in the others. The loss at
     the end of each window is (s_0 - target)^2 / 2.
 
     Attributes:
         num_dims: Size of the state s.
-        num_positive: Entries of v that are +1; the rest are -1.
-        decay: The diagonal and superdiagonal of A.
+        num_positive: Number of entries of v that are +1. The others are -1.
+        decay: Value on the diagonal and superdiagonal of A.
         target: Target of s_0.
-        initial_theta: Where the search starts.
-        num_score_steps: Steps after which the score takes the loss.
+        initial_theta: Initial theta of the search.
+        num_score_steps: Number of steps before the loss of the score. A horizon, if set, replaces it.
     """
 
     horizon: int | None = static(default=None, at_least=1)
     window: int | None = static(default=1, at_least=1)
-    objective: Literal["mean", "sum"] = static(default="sum")  # of a window's one loss
+    objective: Literal["mean", "sum"] = static(default="sum")  # each window has one loss
     num_dims: int = static(default=23, at_least=2)
     num_positive: int = static(default=10, at_least=0)
     decay: float = number(default=0.5)
@@ -47,7 +47,7 @@ class InfluenceBalancing(UnrolledProblem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """The paper's sigma, and a rate for Adam (the paper has SGD at 1e-4, which suits unshaped estimates only)."""
+        """The paper's sigma, and a rate for Adam. The paper uses SGD at 1e-4, which suits only unshaped estimates."""
         return {"sigma": 0.1, "learning_rate": 0.003}
 
     @property
@@ -60,19 +60,19 @@ class InfluenceBalancing(UnrolledProblem):
         return jnp.asarray(self.initial_theta, float)
 
     def reset(self, key: jax.Array) -> InfluenceBalancingInner:
-        """Returns ones."""
+        """Returns a state of ones at time zero."""
         return InfluenceBalancingInner(jnp.ones(self.num_dims), jnp.zeros((), jnp.int32))
 
     def step(
         self, key: jax.Array, solution: Solution, inner: InfluenceBalancingInner
     ) -> tuple[InfluenceBalancingInner, jax.Array, bool]:
-        """Takes one step; there is a loss where it ends a window."""
+        """Takes one step. The loss is zero except at the end of a window."""
         state, time = self._advance(solution, inner.state), inner.time + 1
         is_end = (time % self._window == 0) | (time == (self.horizon or 0))
         return InfluenceBalancingInner(state, time), jnp.where(is_end, self._loss(state), 0), False
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Returns the loss at the end of `num_score_steps` steps (of the horizon, if there is one)."""
+        """Returns the loss after `num_score_steps` steps, or after the horizon if there is one."""
         steps = self.horizon or self.num_score_steps
         start = self.reset(key).state
         return self._loss(jax.lax.fori_loop(0, steps, lambda _, state: self._advance(solution, state), start))

@@ -1,4 +1,4 @@
-"""Unrolled problems whose inner episode is the training of a model by some optimizer that the solution defines."""
+"""Unrolled problems whose inner episode trains a model with an optimizer that the solution defines."""
 
 import abc
 from collections.abc import Mapping
@@ -21,26 +21,27 @@ class InnerTrainingState(NamedTuple):
     params: Any
     optimizer_state: Any
     time: jax.Array  # [] steps taken
-    data_seed: jax.Array  # [] decides the order of the batches
+    data_seed: jax.Array  # [] seed of the batch order
 
 
 class InnerTraining(UnrolledProblem):
-    """Base: the solution defines an optimizer, the inner episode is a training run with it.
+    """Base of problems in which the solution defines an optimizer and the inner episode is a training run with it.
 
     A subclass implements `initial_solution`, `init_optimizer` and `update`.
 
     Attributes:
-        task: What the inner model learns: a problem whose fitness has a gradient; or the id of a supervised one, or a
-            dictionary of its id and settings, made with the three settings below.
-        hidden: Units of the hidden layers of the inner model.
-        activation: Its activation.
+        task: Problem of the inner model, whose fitness must have a gradient. It is a problem, the id of a supervised
+            problem, or a dictionary of such an id and settings. A task by id is made with `hidden`, `activation` and
+            `batch_size`.
+        hidden: Units of each hidden layer of the inner model.
+        activation: Activation of the inner model.
         batch_size: Training examples per inner step.
-        outer_task: A problem whose fitness, at the model after a step, is the loss of the step. `None`: the training
-            loss itself, of the model before the step.
-        held_out: The fraction of a named task's training data that is kept from training to be the outer task; 0 for
-            none.
-        seed: Seed of the inner model's initialisation and of the order of batches, the same in every episode; `None`
-            for others in every episode. The score is always over others.
+        outer_task: Problem whose fitness at the model after a step is the loss of the step. With `None`, the loss is
+            the training loss of the model before the step.
+        held_out: Fraction of the training data that a task by id keeps for the outer task, in [0, 1). With 0, holds out
+            no data.
+        seed: Seed of the inner model's initialisation and of the batch order, the same in every episode. With `None`,
+            every episode has its own. The score always uses fresh ones.
     """
 
     task: str | Mapping[str, Any] | Problem = leaf(default="supervised/digits")
@@ -53,7 +54,7 @@ class InnerTraining(UnrolledProblem):
     num_score_episodes: int = static(default=4, at_least=1)
 
     def __post_init__(self) -> None:
-        """Makes the task, if it is given by its id."""
+        """Makes the task if it is given by its id."""
         super().__post_init__()
         name = type(self).__name__
         if self.seed is not None:
@@ -65,8 +66,8 @@ class InnerTraining(UnrolledProblem):
         task = make_problem({**of_model, **spec})
         if not isinstance(task, Classification):
             raise TypeError(
-                f"{name}.task is made from ids of supervised problems, got {self.task!r}; pass another "
-                "problem as an instance."
+                f"{name}.task must be a problem or the id of a supervised problem, got {self.task!r}. Pass other "
+                "problems as instances."
             )
         if self.outer_task is None and (not isinstance(self.held_out, float) or self.held_out):
             task, outer = task.hold_out(as_scalar(self.held_out, f"{name}.held_out"))
@@ -83,11 +84,11 @@ class InnerTraining(UnrolledProblem):
 
     @property
     def differentiable(self) -> bool:
-        """Whether the inner problems have a gradient, of which the surrogate is the derivative."""
+        """Whether the task and the outer task have gradients, so that the objective can be differentiated."""
         return self._task.differentiable and (self.outer_task is None or self.outer_task.differentiable)
 
     def reset(self, key: jax.Array) -> InnerTrainingState:
-        """Returns a model to train."""
+        """Returns a freshly initialised model."""
         if self.seed is not None:
             key = jax.random.key(self.seed)
         key_params, key_data = jax.random.split(key)
@@ -108,7 +109,7 @@ class InnerTraining(UnrolledProblem):
         return inner, loss, False
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns the objective and the final scores of the inner model, over fresh models and orders of batches."""
+        """Returns the mean objective and final scores of the inner model, over fresh models and batch orders."""
         problem = self.replace(seed=None)
 
         def train(key: jax.Array) -> dict[str, jax.Array]:
@@ -123,5 +124,5 @@ class InnerTraining(UnrolledProblem):
     @property
     def _task(self) -> Problem:
         if isinstance(self.task, (str, Mapping)):
-            raise TypeError(f"{type(self).__name__}.task is not made yet.")
+            raise TypeError(f"{type(self).__name__}.task must be a problem, got an id that no problem was made of.")
         return self.task

@@ -16,28 +16,28 @@ from zoo.core import Solution, leaf, number, static
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingState
 
-_EPSILON = 1e-5  # of the authors' mlp_lopt.py; it damps features of small gradients
+_EPSILON = 1e-5  # as in the authors' mlp_lopt.py; it damps features of small gradients
 
 
 class OptimizerNetwork(nn.Module):
-    """The network, applied to every parameter of the inner model by itself.
+    """The optimizer's network. It is applied to every parameter of the inner model separately.
 
     Attributes:
-        hidden: Units of its hidden layers.
+        hidden: Units of each hidden layer.
     """
 
     hidden: tuple[int, ...]
 
     @nn.compact
     def __call__(self, features: jax.Array, time_features: jax.Array) -> jax.Array:
-        """Returns direction and log magnitude, `[num_params, 2]`.
+        """Returns a direction and a log magnitude per parameter, `[num_params, 2]`.
 
         Args:
-            features: `[num_params, num_features]` of each parameter.
-            time_features: `[num_time_features]`, the same for all.
+            features: Features of each parameter, `[num_params, num_features]`.
+            time_features: Features of the time, the same for all parameters, `[num_time_features]`.
         """
         with promotion_of_others():  # flax promotes features and parameters of different precision
-            # One dense layer over both, without repeating the time features for every parameter.
+            # Equals one dense layer over both, without repeating the time features for every parameter.
             x = nn.Dense(self.hidden[0])(features) + nn.Dense(self.hidden[0], use_bias=False)(time_features)[None]
             for size in self.hidden[1:]:
                 x = nn.Dense(size)(nn.relu(x))
@@ -47,16 +47,16 @@ class OptimizerNetwork(nn.Module):
 class LearnedOptimizer(InnerTraining):
     """Learned optimizer: a per-parameter MLP that is meta-trained to lower held-out loss in an inner training run.
 
-    For each parameter p the network sees its gradient, itself and its momenta, each divided by its root mean square
-    over the tensor (sqrt(1e-5 + mean of squares)), and the time. With outputs d, m the update is
-    p <- p - step_size * d * exp(magnitude_scale * m).
+    The inputs of the network for a parameter p are its gradient, its value, its momenta and the time. All but the time
+    are divided by their root mean square over the tensor, sqrt(1e-5 + mean of squares). With outputs d and m, the
+    update is p <- p - step_size * d * exp(magnitude_scale * m).
 
     Attributes:
-        optimizer_hidden: Units of the hidden layers of the optimizer's network.
+        optimizer_hidden: Units of each hidden layer of the optimizer's network.
         momenta: Decay rates of the momenta.
-        time_scales: tau of the time features tanh(t / tau - 1).
-        step_size: See above.
-        magnitude_scale: See above.
+        time_scales: Time scales tau of the time features tanh(t / tau - 1), in inner steps.
+        step_size: Factor of the whole update.
+        magnitude_scale: Factor of the log magnitude m.
     """
 
     horizon: int | None = static(default=1000, at_least=1)
@@ -72,7 +72,7 @@ class LearnedOptimizer(InnerTraining):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """The settings of the paper for NRES."""
+        """The paper's settings for NRES."""
         return {"sigma": 0.01, "learning_rate": 3e-4}
 
     @property
@@ -86,7 +86,7 @@ class LearnedOptimizer(InnerTraining):
         return self._network.init(key, jnp.zeros((1, num_features)), jnp.zeros(len(self.time_scales)))
 
     def init_optimizer(self, params: Any) -> Any:
-        """Returns the momenta, zero: each leaf `[num_momenta, *leaf.shape]`."""
+        """Returns zero momenta, each leaf `[num_momenta, *leaf.shape]`."""
         return jax.tree.map(lambda p: jnp.zeros((len(self.momenta), *p.shape), p.dtype), params)
 
     def update(self, solution: Solution, gradient: Any, state: InnerTrainingState) -> tuple[Any, Any]:
@@ -117,6 +117,6 @@ class LearnedOptimizer(InnerTraining):
 
 
 def _normalize(features: jax.Array) -> jax.Array:
-    """Divides each of `[num_features, *shape]` by its root mean square; returns `[size, num_features]`."""
+    """Divides each feature `[num_features, *shape]` by its root mean square. Returns `[size, num_features]`."""
     flat = features.reshape(features.shape[0], -1)
     return (flat * jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=1, keepdims=True) + _EPSILON)).T

@@ -1,4 +1,4 @@
-"""The Lorenz system: find its parameters from a trajectory that is chaotic in them.
+"""The Lorenz system: finds its parameters from a chaotic trajectory.
 
 Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, arXiv 2304.12180 and its authors' code
 (constants); Lorenz 1963, "Deterministic nonperiodic flow".
@@ -14,29 +14,30 @@ from zoo.core import Solution, UnrolledProblem, leaf, number, static
 
 
 class LorenzInner(NamedTuple):
-    """Inner state: two trajectories from one start."""
+    """Inner state: two trajectories from the same start."""
 
-    model: jax.Array  # [3] x, y, z under the solution's parameters
-    truth: jax.Array  # [3] under the true ones
+    model: jax.Array  # [3] x, y, z with the solution's parameters
+    truth: jax.Array  # [3] x, y, z with the true parameters
 
 
 class Lorenz(UnrolledProblem):
-    """Lorenz system: learn log a and log r from the squared error of z along a chaotic trajectory.
+    """Lorenz system: learns log a and log r from the squared error of z along a chaotic trajectory.
 
-    x' = a (y - x), y' = (r - z) x - y, z' = x y - b z, by forward Euler. The loss is that of each step after it was
-    taken. What evolution strategies lower is the loss smoothed by their perturbations; the gradient of the loss itself
-    is useless.
+    x' = a (y - x), y' = (r - z) x - y, z' = x y - b z, integrated by forward Euler. The loss of a step is the squared
+    error of z after it. Evolution strategies minimise the loss smoothed by their perturbations. The gradient of the
+    loss itself is useless.
 
     Attributes:
-        dt: Step size.
+        dt: Time step of the Euler method.
         a: True a (Prandtl number).
         r: True r (Rayleigh number).
-        b: b, known.
-        initial_log_a: Where the search starts.
-        initial_log_r: Where the search starts.
+        b: The constant b, which is known.
+        initial_log_a: Initial log a of the search.
+        initial_log_r: Initial log r of the search.
         start: x, y, z at the start of an episode.
-        start_noise: Standard deviation of Gaussian noise on the start; `None` for none.
-        score_start_noise: The same for the held-out starts of the score.
+        start_noise: Standard deviation of Gaussian noise on the start. With `None`, adds no noise.
+        score_start_noise: Standard deviation of Gaussian noise on the held-out starts of the score. With `None`, adds
+            no noise.
     """
 
     horizon: int | None = static(default=2000, at_least=1)
@@ -53,7 +54,7 @@ class Lorenz(UnrolledProblem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """The paper's sigma, and a rate for Adam (the paper has SGD at 1e-5, which suits unshaped estimates only)."""
+        """The paper's sigma, and a rate for Adam. The paper uses SGD at 1e-5, which suits only unshaped estimates."""
         return {"sigma": 0.04, "learning_rate": 0.003}
 
     @property
@@ -62,7 +63,7 @@ class Lorenz(UnrolledProblem):
         return 40_000_000
 
     def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns the initial parameters; they are always the same."""
+        """Returns the initial parameters, the same for every key."""
         return {
             "log_a": jnp.asarray(self.initial_log_a, float),
             "log_r": jnp.asarray(self.initial_log_r, float),

@@ -1,7 +1,7 @@
 """A learning-rate schedule for the training of an MLP.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835 and its authors' code (constants); schedule
-of Wu, Ren, Liao, Grosse 2018, arXiv 1803.02021.
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835 and its authors' code (constants); Wu, Ren, Liao, Grosse
+2018, arXiv 1803.02021 (the schedule).
 """
 
 import math
@@ -16,14 +16,14 @@ from zoo.problems.unrolled.inner_training import InnerTraining, InnerTrainingSta
 
 
 class MLPLRSchedule(InnerTraining):
-    """MLP learning-rate schedule: initial rate and decay of SGD with momentum; the objective is the training loss.
+    """MLP learning-rate schedule: learns initial rate and decay for SGD with momentum, by the training loss.
 
     The rate at step t is exp(theta_0) / (1 + t / decay_time)^exp(theta_1).
 
     Attributes:
         momentum: Momentum of the inner SGD.
-        decay_time: Steps over which the rate decays.
-        initial_theta: Where the search starts; default: log 0.003 and log 30.
+        decay_time: Time scale of the decay, in inner steps.
+        initial_theta: Initial theta of the search. Defaults to log 0.003 and log 30.
     """
 
     horizon: int | None = static(default=5000, at_least=1)
@@ -36,7 +36,7 @@ class MLPLRSchedule(InnerTraining):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """The settings of the paper."""
+        """The paper's settings."""
         return {"sigma": 0.1, "learning_rate": 0.01}
 
     @property
@@ -49,7 +49,7 @@ class MLPLRSchedule(InnerTraining):
         return jnp.asarray(self.initial_theta, float)
 
     def init_optimizer(self, params: Any) -> Any:
-        """Returns the velocity, zero."""
+        """Returns zero velocity."""
         return jax.tree.map(jnp.zeros_like, params)
 
     def update(self, solution: Solution, gradient: Any, state: InnerTrainingState) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A learning-rate schedule for gradient descent on a function of two variables, where greedy schedules fail.
+"""A learning-rate schedule for gradient descent on a function of two variables, on which greedy schedules fail.
 
 Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835 and its authors' code (constants).
 """
@@ -23,12 +23,12 @@ class ToyInner(NamedTuple):
 class ToyLRSchedule(UnrolledProblem):
     """Toy learning-rate schedule: the log rates at both ends of a linear schedule, for descent on a 2-d function.
 
-    f(x) = sqrt(x0^2 + 5) - sqrt 5 + sin(x1)^2 exp(-5 x0^2) + |x1 - 100| / 4; the loss of a step is f after it.
-    Descending x0 quickly traps x1 in a ripple of the sine, which a truncated estimate does not see coming.
+    f(x) = sqrt(x0^2 + 5) - sqrt 5 + sin(x1)^2 exp(-5 x0^2) + |x1 - 100| / 4. The loss of a step is f after it. Fast
+    descent of x0 traps x1 in a ripple of the sine, and a truncated estimate does not foresee it.
 
     Attributes:
         start: x at the start of an episode.
-        initial_log_rates: Where the search starts.
+        initial_log_rates: Initial log rates of the search, at the start and the end of the schedule.
     """
 
     horizon: int | None = static(default=100, at_least=1)
@@ -40,7 +40,7 @@ class ToyLRSchedule(UnrolledProblem):
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """The settings of the paper."""
+        """The paper's settings."""
         return {"sigma": 0.3, "learning_rate": 0.01, "optimizer": _slow_adam}
 
     @property
@@ -49,7 +49,7 @@ class ToyLRSchedule(UnrolledProblem):
         return 10_000_000
 
     def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns the initial log rates `[2]`: at the start and at the end of the schedule."""
+        """Returns the initial log rates `[2]`, at the start and at the end of the schedule."""
         return jnp.asarray(self.initial_log_rates, float)
 
     def reset(self, key: jax.Array) -> ToyInner:
@@ -72,5 +72,5 @@ def _landscape(x: jax.Array) -> jax.Array:
 
 
 def _slow_adam(learning_rate: Any) -> optax.GradientTransformation:
-    """Adam with b1 = 0.99, as in the paper."""
+    """Returns Adam with b1 = 0.99, as in the paper."""
     return optax.adam(learning_rate, b1=0.99)

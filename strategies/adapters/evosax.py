@@ -1,7 +1,8 @@
-"""The algorithms of evosax (Lange 2022, arXiv 2212.04180; version 0.3), as they are.
+"""The algorithms of evosax (Lange 2022, arXiv 2212.04180; version 0.3), unchanged.
 
-evosax's own arithmetic and defaults, with what its interface leaves to the user filled in: the initial population of
-those that keep one, the key of `tell`, fitness that is not finite, and static settings that hold for every dtype.
+Arithmetic and defaults are evosax's own. The adapter fills in what evosax's interface leaves to the user: the initial
+population of algorithms that keep one, the key of `tell`, fitness that is not finite, and static settings that hold for
+every dtype.
 """
 
 import copy
@@ -18,17 +19,16 @@ import optax
 from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
 from zoo.core.checks import as_pairs
 from zoo.core.promotion import promotion_of_others, ravel
-from zoo.strategies.adapters.peers import import_peer
-from zoo.strategies.shaping import finite
+from zoo.strategies.adapters.peers import finite_in_order, import_peer
 
 _NATURAL = ("DES", "SNES", "SimpleES", "xNES")
-"""Their optimizer takes a step of the natural gradient, where 1 is the whole of it: `learning_rate` is SGD's."""
+"""Their optimizer steps along the natural gradient, where a rate of 1 is a full step: `learning_rate` is SGD's."""
 
 _SV = ("SV_CMA_ES", "SV_Open_ES")
-"""They run several populations, each with a mean of its own."""
+"""They run several populations, each with its own mean."""
 
 _WHOLE_EPISODES = ("NoiseReuseES", "PersistentES")
-"""They take ten evaluations for windows of one episode, unless `params` has other `T` and `K`."""
+"""They take ten evaluations for the windows of one episode, unless `params` has another `T` and `K`."""
 
 
 _SCHEDULE = "A schedule goes into options={'optimizer': optax.adam(schedule)}."
@@ -47,16 +47,18 @@ class EvosaxState(NamedTuple):
 class EvosaxStrategy(Strategy):
     """An algorithm of evosax (all 37 of version 0.3.2; extra `peers`).
 
-    `mean` is evosax's mean, and the best member seen where there is none (populations). `std` is the standard deviation
-    of the members of a population; else evosax's step size, times the roots of the diagonal of C for the CMA-ES that
-    have one. Scales and correlations kept in another form (MA_ES, xNES, ...) are left out.
+    `mean` is evosax's mean. An algorithm that keeps a population has none: then it is the best member seen. `std` is
+    the standard deviation of the members of a population. Otherwise it is evosax's step size, times the roots of the
+    diagonal of C for the CMA-ES that have one. Scales and correlations in other forms (MA_ES, xNES, ...) are left out.
 
     Attributes:
-        algorithm: evosax's name of it.
-        sigma: Initial standard deviation: `std_init`, the constant `std_schedule`, or `radius_max`, whatever it has;
-            of the initial population around the initial solution, for an algorithm that keeps one.
-        learning_rate: Of Adam, as the optimizer (of SGD for natural gradients). Default: evosax's default optimizer.
-        params: Overrides of evosax's `Params`, by name: leaves.
+        algorithm: evosax's name of the algorithm.
+        sigma: Initial standard deviation, in the units of the solution, above 0: evosax's `std_init`, `radius_max`, or
+            the constant of `std_schedule`, whichever the algorithm has. An algorithm that keeps a population starts
+            with it around the initial solution.
+        learning_rate: Learning rate of Adam, which becomes the optimizer (of SGD for natural gradients), at least 0.
+            Defaults to evosax's default optimizer.
+        params: Values that override evosax's `Params`, by name. They are leaves.
         options: Arguments of evosax's constructor, a mapping or pairs, for example `{"num_groups": 2}`.
     """
 
@@ -78,13 +80,13 @@ class EvosaxStrategy(Strategy):
             )
         if self.learning_rate is not None and not self._takes_optimizer(self.algorithm, self.options):
             raise ValueError(
-                f"evosax/{self.algorithm} has no optimizer left to give a learning_rate to. Leave it out; params=... "
-                "sets evosax's own rates."
+                f"evosax/{self.algorithm} has no optimizer that takes a learning_rate (it uses none, or `options` has "
+                "one). Leave it out; params=... sets evosax's own rates."
             )
 
     @staticmethod
     def names() -> list[str]:
-        """Returns the names of evosax's algorithms; none if evosax is not installed."""
+        """Returns the names of evosax's algorithms, or an empty list if evosax is not installed."""
         try:
             return list(_algorithms())
         except ModuleNotFoundError:
@@ -99,7 +101,7 @@ class EvosaxStrategy(Strategy):
     def with_suggestions(
         cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
     ) -> dict[str, Any]:
-        """Returns settings, completed; a suggested learning rate is Adam's, and not for natural gradients."""
+        """Returns settings, completed by the suggested ones. A suggested learning rate is not for natural gradients."""
         name = settings["algorithm"]
         if name in _NATURAL or not cls._takes_optimizer(
             name, as_pairs(settings.get("options", ()), "EvosaxStrategy.options")
@@ -125,7 +127,7 @@ class EvosaxStrategy(Strategy):
         flat, _ = ravel(state.center)
         inner = state.inner
         if hasattr(inner, "population"):
-            std = jnp.where(jnp.isinf(state.best_fitness), self.sigma, jnp.std(inner.population, axis=0))
+            std = jnp.where(state.best_fitness == jnp.inf, self.sigma, jnp.std(inner.population, axis=0))
         elif hasattr(inner, "std"):
             best = jnp.argmin(inner.best_fitness) if self.algorithm in _SV else ...
             std = jnp.asarray(inner.std)[best]
@@ -137,7 +139,7 @@ class EvosaxStrategy(Strategy):
         return _unravel(state.center)(clip_std(jnp.broadcast_to(std.astype(flat.dtype), flat.shape)))
 
     def _default_population_size(self, num_dims: int) -> int:
-        """That of CMA-ES, made even (a multiple of four for two populations), which many of them demand."""
+        """Returns CMA-ES's size, made even (for two populations a multiple of four), which many algorithms demand."""
         step = 2 * (self._num_populations if self.algorithm in _SV else 1)
         return -(-super()._default_population_size(num_dims) // step) * step
 
@@ -149,7 +151,7 @@ class EvosaxStrategy(Strategy):
             with promotion_of_others():
                 inner = algorithm._init(key_inner, params)  # filled in by the first `tell`
         else:
-            if self.algorithm in _SV:  # apart, or they would repel each other by nothing
+            if self.algorithm in _SV:  # at different points, or they could not repel each other
                 noise = jax.random.normal(key_means, (self._num_populations, flat.size), flat.dtype)
                 flat = flat[None] + self.sigma * noise.at[0].set(0)
             inner = _plain(algorithm.init)(key_inner, flat, params)
@@ -167,7 +169,7 @@ class EvosaxStrategy(Strategy):
         if _keeps_population(algorithm):
             center = _flat(state.center)
             noise = jax.random.normal(key_ask, population.shape, population.dtype)
-            is_first = jnp.isinf(state.best_fitness)
+            is_first = state.best_fitness == jnp.inf
             population = jnp.where(is_first, center[None] + self.sigma * noise.at[0].set(0), population)
             inner = jax.tree.map(lambda new, old: jnp.where(is_first, old, new), inner, state.inner)
         size = self._num_members(state.center)
@@ -181,24 +183,24 @@ class EvosaxStrategy(Strategy):
         algorithm, params = self._evosax(state.center)
         x = jax.vmap(_flat)(population)
         fitness = evaluation.fitness.astype(state.best_fitness.dtype)
-        clean = finite(fitness)
+        clean = finite_in_order(fitness)
         told, _ = _plain(algorithm.tell)(state.key, x, clean, state.inner, params)
         if _keeps_population(algorithm):
             first = _plain(algorithm.init)(state.key, x, clean, params)
-            is_first = jnp.isinf(state.best_fitness)
+            is_first = state.best_fitness == jnp.inf
             told = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, told)
-        # A generation that says nothing is passed over: evosax would take what replaces the fitness for its best.
-        anything = jnp.any(jnp.isfinite(fitness))
+        # A generation in which nothing could be evaluated is skipped: evosax would take its fitness for the best.
+        anything = jnp.any(fitness < jnp.inf)
         inner = jax.tree.map(lambda new, old: jnp.where(anything, new, old), _cast(told, state.inner), state.inner)
 
-        best = jnp.argmin(jnp.where(jnp.isfinite(evaluation.fitness), clean, jnp.inf))
-        better = anything & (clean[best] < state.best_fitness)
+        best = jnp.argmin(fitness)
+        better = fitness[best] < state.best_fitness
         return state._replace(
             inner=inner,
             best_solution=jax.tree.map(
                 lambda new, old: jnp.where(better, new[best], old), population, state.best_solution
             ),
-            best_fitness=jnp.where(better, clean[best], state.best_fitness),
+            best_fitness=jnp.where(better, fitness[best], state.best_fitness),
         )
 
     @property
@@ -241,7 +243,7 @@ def _algorithms() -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _make(name: str, size: int, num_dims: int, options: tuple[tuple[str, Any], ...], dtype: Any) -> tuple[Any, Any]:
-    """Returns an algorithm for flat solutions and its default parameters; made once, as some load a file."""
+    """Returns an algorithm for flat solutions and its default parameters. Made only once, because some load a file."""
     settings = dict(options)
     if name in _SV:
         count = settings.setdefault("num_populations", 2)
@@ -250,7 +252,7 @@ def _make(name: str, size: int, num_dims: int, options: tuple[tuple[str, Any], .
         size //= count
     if name == "RandomSearch":
         settings.setdefault("sampling_fn", None)
-    # Whoever traces this first must not leave tracers in it.
+    # The first call may be traced, and must not leave tracers in it.
     with jax.ensure_compile_time_eval(), promotion_of_others():
         try:
             algorithm = _algorithms()[name](population_size=size, solution=np.zeros(num_dims, dtype), **settings)
@@ -286,5 +288,5 @@ def _unravel(solution: Solution) -> Any:
 
 
 def _cast(new: Any, old: Any) -> Any:
-    """Returns a state in the dtypes it had: evosax's may change from integers to numbers, or to another precision."""
+    """Returns a state in the dtypes of the old one: evosax may change integers to floats, or the precision."""
     return jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype), new, old)

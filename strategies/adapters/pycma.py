@@ -1,9 +1,9 @@
-"""pycma, the reference implementation of CMA-ES (Hansen et al., doi:10.5281/zenodo.2559634), as it is.
+"""pycma, the reference implementation of CMA-ES (Hansen et al., doi:10.5281/zenodo.2559634), unchanged.
 
-It runs on the host, in `jax.pure_callback`. To be a function of its arguments - so that it can be jitted, batched over
-seeds, and stored in a checkpoint - its object is pickled into the state after every call, and NumPy's global generator,
-from which it draws, is seeded from the JAX key for the call and put back afterwards. This costs a few milliseconds a
-generation, so compare evaluations with it rather than seconds.
+pycma runs on the host, in `jax.pure_callback`. It has to be a function of its arguments, so that it can be jitted,
+batched over seeds, and stored in a checkpoint. So its object is pickled into the state after every call. It draws from
+NumPy's global generator, which is seeded from the JAX key for the call and put back afterwards. This costs a few
+milliseconds per generation, so compare it by evaluations, not by seconds.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ from zoo.core.checks import as_pairs
 from zoo.core.promotion import ravel
 from zoo.core.spread import is_one_number
 from zoo.host.callback import from_numpy
-from zoo.strategies.adapters.peers import import_peer
+from zoo.strategies.adapters.peers import finite_in_order, import_peer
 
-_HISTORY = 100  # generations; pycma's own limit of 20 000 would be pickled in every one
+_HISTORY = 100  # generations; with pycma's own limit, 20 000 would be pickled in each
 _generator_lock = threading.Lock()  # callbacks of several programs may run at once
 
 
@@ -51,10 +51,10 @@ class PyCMA(Strategy):
     """pycma's CMA-ES on the host (extra `peers`).
 
     Attributes:
-        sigma: Initial step size: one number, or one for each parameter, in the structure of the solution, of numbers
-            and arrays that broadcast to its leaves; they become pycma's `CMA_stds`.
-        options: pycma's options, a mapping or pairs, for example `{"CMA_diagonal": True}`. It never stops by itself, so
-            those of termination have no effect; bounds belong to the `bounded` wrapper.
+        sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
+            solution (numbers, or arrays that broadcast to its leaves). Several numbers become pycma's `CMA_stds`.
+        options: pycma's options, a mapping or pairs, for example `{"CMA_diagonal": True}`. pycma never stops by itself
+            here, so options of termination have no effect. Bounds belong to the `bounded` wrapper.
     """
 
     sigma: Any = number(default=0.3, above=0, per_parameter=True)
@@ -122,23 +122,20 @@ class PyCMA(Strategy):
         flat, unravel = ravel(state.mean)
         capacity = state.pickled.size
 
-        def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray) -> Any:
+        def tell(pickled: np.ndarray, told: np.ndarray, fitness: np.ndarray, is_empty: np.ndarray) -> Any:
             es, samples = pickle.loads(pickled.tobytes())
-            is_finite = np.isfinite(fitness)
-            if np.any(is_finite):  # a generation that says nothing is passed over
-                # pycma would put the median in place of NaN.
-                fitness = np.where(is_finite, fitness, np.where(fitness == -np.inf, -1, 1) * np.inf)
-                fitness = np.clip(fitness, fitness[is_finite].min(), fitness[is_finite].max())
-                # A member in a lower precision is no sample of pycma's any more, and its step would be clipped.
+            if not is_empty:  # a generation in which nothing could be evaluated is skipped
+                # A member in a lower precision is no longer pycma's sample, and pycma would clip its step.
                 kept = np.all(samples.astype(told.dtype) == told, axis=1)
                 es.tell(list(np.where(kept[:, None], samples, told)), list(fitness))
-                del es.fit.histbest[_HISTORY:], es.fit.histmedian[_HISTORY:]  # which only termination looks at
+                del es.fit.histbest[_HISTORY:], es.fit.histmedian[_HISTORY:]  # which only termination uses
             return es.mean, es.stds, _pack(es, None, capacity)
 
         told = jax.vmap(lambda x: ravel(x)[0])(population)
         vector = jax.ShapeDtypeStruct(flat.shape, jnp.result_type(float))
         result = vector, vector, state.pickled
-        mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, evaluation.fitness)
+        fitness, is_empty = finite_in_order(evaluation.fitness), jnp.all(evaluation.fitness == jnp.inf)
+        mean, std, pickled = from_numpy(tell, result=result)(state.pickled, told, fitness, is_empty)
         return PyCMAState(unravel(mean.astype(flat.dtype)), unravel(std.astype(flat.dtype)), pickled)
 
 
@@ -147,19 +144,19 @@ def _start(flat: np.ndarray, sigma: np.ndarray, size: int, options: tuple[tuple[
     step_size = float(np.exp(np.mean(np.log(sigma))) if np.ndim(sigma) else sigma)
     if np.ndim(sigma):
         options = (("CMA_stds", sigma.astype(float) / step_size), *options)
-    # A seed that is NaN leaves the generator alone; the rest keeps it from printing and from writing files.
+    # A seed of NaN leaves the generator alone. The other options keep pycma from printing and from writing files.
     quiet = {"popsize": size, "seed": np.nan, "randn": _randn, "verbose": -9, "verb_log": 0, "verb_disp": 0}
     return cma.CMAEvolutionStrategy(flat.astype(float), step_size, {**quiet, **dict(options)})
 
 
 def _randn(*shape: int) -> np.ndarray:
-    """`np.random.randn`, of which pickle would store the generator too, and pycma go on with a copy of that."""
+    """Calls `np.random.randn`, which pickle would store with a copy of its generator, from which pycma would draw."""
     return np.random.randn(*shape)  # noqa: NPY002
 
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds NumPy's global generator, from which pycma draws, and puts it back."""
+    """Seeds NumPy's global generator, from which pycma draws, and restores it afterwards."""
     with _generator_lock:
         before = np.random.get_state()  # noqa: NPY002
         try:
@@ -171,7 +168,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=64)
 def _capacity(num_dims: int, size: int, options: tuple[tuple[str, Any], ...]) -> int:
-    """Returns how many bytes the state sets aside: twice what is there after the first `ask`, and 64 KiB."""
+    """Returns how many bytes the state reserves: twice the size after the first `ask`, plus 64 KiB."""
     es = _start(np.zeros(num_dims), np.ones(num_dims), size, options)
     with _seeded(0):
         samples = np.asarray(es.ask())
@@ -179,11 +176,15 @@ def _capacity(num_dims: int, size: int, options: tuple[tuple[str, Any], ...]) ->
 
 
 def _pack(es: Any, samples: np.ndarray | None, capacity: int) -> np.ndarray:
-    """Returns an array of `capacity` bytes that `pickle.loads` reads."""
+    """Returns the pickled object as an array of `capacity` bytes, which `pickle.loads` reads.
+
+    Raises:
+        ValueError: If the object takes more bytes.
+    """
     data = pickle.dumps((es, samples))
     if len(data) > capacity:
         raise ValueError(
-            f"pycma's object has grown to {len(data)} bytes, but its state was made for {capacity}. Options that keep "
-            "histories or archives do that; leave them out."
+            f"pycma's object has grown to {len(data)} bytes, but its state was made for {capacity}. Leave out options "
+            "that keep histories or archives."
         )
     return np.pad(np.frombuffer(data, np.uint8), (0, capacity - len(data)))

@@ -6,20 +6,53 @@ Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.007
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Population, Solution, Strategy, at_least_float32, clip_std, in_single, step_size_and_units
+from zoo.core import (
+    Population,
+    Solution,
+    State,
+    Strategy,
+    at_least_float32,
+    clip_std,
+    in_single,
+    number,
+    static,
+    step_size_and_units,
+)
 from zoo.core.promotion import promoted, ravel, times
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.scalars import Number
 
 
+class DistributionStrategy(Strategy):
+    """Base of strategies that adapt a Gaussian around a mean; their state has the field `mean`.
+
+    Attributes:
+        sigma: Initial step size, the standard deviation of each parameter, in the units of the solution, above 0; about
+            a third of the distance to where the optimum may be. One number, or a pytree in the structure of the
+            solution (numbers, or arrays that broadcast to its leaves).
+    """
+
+    population_size: int | None = static(default=None, at_least=2)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+
+    @property
+    def needs_all_members(self) -> str | None:
+        """`None`: the update is computed from the members that are told, whatever their number."""
+        return None
+
+    def mean(self, state: State) -> Solution:
+        """Returns the mean of the search distribution."""
+        return state.mean
+
+
 class Parameters(NamedTuple):
-    """The default strategy parameters (Hansen 2016, Table 1): known at trace time if the number of dimensions is."""
+    """The default strategy parameters (Hansen 2016, Table 1), known at trace time if the dimension is."""
 
     weights: np.ndarray | jax.Array  # [population_size], best first: positive ones sum to one, negative ones come last
     mu_eff: float  # variance-effective selection mass of the positive weights
@@ -32,14 +65,14 @@ class Parameters(NamedTuple):
 
 
 def numbers_for(d: int | jax.Array, values: np.ndarray) -> np.ndarray | jax.Array:
-    """Returns numbers that are known at trace time as something that may be combined with `d`, a float if traced."""
+    """Returns numbers known at trace time in a form that combines with `d`: as an array if `d` is traced."""
     return jnp.asarray(values, d.dtype) if isinstance(d, jax.Array) else values
 
 
 def default_parameters(d: int | jax.Array, size: int) -> Parameters:
     """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2).
 
-    If `d` is an array, so are they.
+    If `d` is an array, they are arrays too.
     """
     raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
@@ -71,8 +104,8 @@ def expected_norm(d: int | jax.Array) -> Number:
     """Returns E||N(0, I)|| in `d` dimensions, sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2) (Hansen 2016, after eq. 44)."""
     if not isinstance(d, jax.Array):
         return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    # A difference of large logarithms has no digits left in single precision. The asymptotic series of the ratio
-    # Gamma(x + 1/2) / Gamma(x) has eight where x > 4, to which Gamma's recurrence leads.
+    # In single precision a difference of large logarithms has no correct digits left. The asymptotic series of the
+    # ratio Gamma(x + 1/2) / Gamma(x) has eight where x > 4. Gamma's recurrence leads there.
     x, factor = d / 2, 1.0
     for _ in range(4):
         factor, x = factor * x / (x + 0.5), x + 1
@@ -81,13 +114,13 @@ def expected_norm(d: int | jax.Array) -> Number:
 
 
 def accumulate(path: Solution, step: Solution, c: Number, mu_eff: float) -> Solution:
-    """Returns an evolution path with one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
+    """Returns an evolution path after one more step: (1 - c) path + sqrt(c (2 - c) mu_eff) step."""
     scale = scalars.sqrt(c * (2 - c) * mu_eff)
     return jax.tree.map(lambda p, s: (times(1 - c, p) + times(scale, s)).astype(p.dtype), path, step)
 
 
 def adapt_step_size(sigma: jax.Array, path_norm: jax.Array, p: Parameters) -> jax.Array:
-    """Returns the step size after cumulative step-size adaptation (44), kept where it can be divided by and squared."""
+    """Returns the step size after cumulative step-size adaptation (44), clipped for later divisions and squares."""
     exponent = (p.c_sigma / p.d_sigma) * (path_norm / p.expected_norm - 1)
     return clip_std(sigma * jnp.exp(jnp.minimum(exponent, 1)).astype(sigma.dtype))
 
@@ -107,15 +140,15 @@ def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: 
 def pull_in(
     population: Population, mean: Solution, repaired: jax.Array, squared_norm: jax.Array, d: Number
 ) -> Population:
-    """Returns a population in which no member that was not drawn is farther from the mean than samples are.
+    """Returns a population in which members that were not drawn are no farther from the mean than samples are.
 
-    A sample hardly ever has a Mahalanobis norm above sqrt(d) + 2 d / (d + 2); what does is pulled towards the mean
-    (Hansen 2011, "Injecting External Solutions Into CMA-ES", arXiv 1110.4181, eq. 2 to 4).
+    A sample hardly ever has a Mahalanobis norm above sqrt(d) + 2 d / (d + 2). A member that has one, and was not drawn,
+    is pulled towards the mean (Hansen 2011, "Injecting External Solutions Into CMA-ES", arXiv 1110.4181, eq. 2 to 4).
 
     Args:
         population: Stacked members.
-        mean: That of the search distribution.
-        repaired: `[population_size]` see `Evaluation.repaired`.
+        mean: The mean of the search distribution.
+        repaired: `[population_size]`, true for members that were not drawn; see `Evaluation.repaired`.
         squared_norm: `[population_size]` squared Mahalanobis norms of members minus mean.
         d: Number of dimensions.
     """
@@ -130,49 +163,50 @@ def pull_in(
     return jax.tree.map(pull, population, mean)
 
 
-def squared_norms(population: Population, mean: Solution, std: Solution) -> jax.Array:
-    """Returns the sum of ((x - mean) / std)^2 over the parameters of each member, `[population_size]`."""
+def squared_norms(steps: Population, std: Solution) -> jax.Array:
+    """Returns the sum of (step / std)^2 over the parameters of each member's step, `[population_size]`."""
 
-    def of_leaf(x: jax.Array, m: jax.Array, s: jax.Array) -> jax.Array:
-        z = ((x - m[None]) / s[None]).astype(at_least_float32(x.dtype))
+    def of_leaf(y: jax.Array, s: jax.Array) -> jax.Array:
+        z = (y / clip_std(s)[None]).astype(at_least_float32(y.dtype))
         return jnp.sum(jnp.square(z), axis=tuple(range(1, z.ndim)))
 
-    return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, population, mean, std))))
+    return functools.reduce(jnp.add, promoted(*jax.tree.leaves(jax.tree.map(of_leaf, steps, std))))
 
 
 def flatten(solution: Solution) -> tuple[jax.Array, Callable[[jax.Array], Solution]]:
     """Returns a solution as a vector `[d]`, at least in single precision, and the function back to its dtypes.
 
-    Half precision has no linear algebra, and squares of small numbers vanish in it.
+    There is no linear algebra in half precision, and squares of small numbers vanish in it.
     """
     flat, unravel = ravel(solution)
     return flat.astype(at_least_float32(flat.dtype)), lambda x: unravel(x.astype(flat.dtype))
 
 
-def flat_step_size_and_units(strategy: Strategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
+def flat_step_size_and_units(strategy: DistributionStrategy, solution: Solution) -> tuple[jax.Array, jax.Array | None]:
     """Returns the first step size, [], and the unit of each parameter, `[d]`; see `zoo.core.step_size_and_units`.
 
-    The search is that of the parameters over their units, so that it does not depend on how they are scaled.
+    The strategy searches the parameters divided by their units, so that the search does not depend on how they are
+    scaled.
     """
     name = f"{type(strategy).__name__}.sigma"
     single = in_single(solution)
-    sigma, units = step_size_and_units(strategy.sigma, single, strategy.space, name)  # pyright: ignore[reportAttributeAccessIssue]
+    sigma, units = step_size_and_units(strategy.sigma, single, strategy.space, name)
     dtype = flatten(solution)[0].dtype
     return jnp.asarray(sigma, dtype), None if units is None else flatten(units)[0]
 
 
 def in_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
-    """Returns steps `[..., d]` over the units of the parameters."""
+    """Returns steps `[..., d]` divided by the units of the parameters."""
     return x if units is None else x / jnp.broadcast_to(units, x.shape)
 
 
 def times_units(x: jax.Array, units: jax.Array | None) -> jax.Array:
-    """Returns steps `[..., d]` in units as those of the parameters."""
+    """Returns steps `[..., d]`, in units, multiplied by the units of the parameters."""
     return x if units is None else x * jnp.broadcast_to(units, x.shape)
 
 
 def flatten_members(population: Population) -> jax.Array:
-    """Returns a population as one matrix, `[population_size, d]`, a row per member as `flatten` orders it."""
+    """Returns a population as a matrix, `[population_size, d]`, with a row per member in the order of `flatten`."""
     leaves = jax.tree.leaves(population)
     rows = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
     rows = rows[0] if len(rows) == 1 else jnp.concatenate(promoted(*rows), axis=1)

@@ -1,17 +1,27 @@
 """CMA-ES: a Gaussian search distribution whose covariance matrix and step size adapt.
 
-Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. Equation numbers below are the
-tutorial's; settings are those of its Table 1, with active (negative) weights.
+Each generation samples members from N(mean, sigma^2 C) and ranks them. The mean moves to the weighted mean of the best
+half. C learns from the path of the mean (rank-one update) and from the members (rank-mu update), where bad members
+count with negative weights. The step size sigma grows or shrinks with the length of a second path (cumulative step-size
+adaptation).
+
+Reference: Hansen 2016, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772, with the settings of its Table 1.
+Equations: sampling (38) to (40), mean (41) and (42), step size (43) and (44), covariance (45) to (47).
+
+Differences from the tutorial: members that were not drawn, because bounds or the user changed them, are pulled in if
+they are far away (Hansen 2011, arXiv 1110.4181), and get no negative weights. C is kept safely positive definite in
+single precision (`zoo.strategies.distribution.eigen`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, normal_like
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     Parameters,
     accumulate,
     adapt_step_size,
@@ -39,30 +49,17 @@ class CMAESState(NamedTuple):
     basis: jax.Array  # [d, d] B, the eigenvectors of C
     scales: jax.Array  # [d] D, the square roots of the eigenvalues of C
     generation: jax.Array  # []
-    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
+    units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class CMAES(Strategy):
+class CMAES(DistributionStrategy):
     """CMA-ES with active covariance adaptation and cumulative step-size adaptation.
 
-    Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
-            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
+    It learns how all pairs of parameters interact, in O(d^2) memory for d parameters.
 
     References:
         Hansen 2016, arXiv 1604.00772.
     """
-
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: CMAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: CMAESState) -> Solution:
         """Returns sigma * sqrt(diag C), times the units."""
@@ -104,7 +101,7 @@ class CMAES(Strategy):
         return new._replace(covariance=covariance, basis=basis, scales=scales)
 
     def update(self, state: CMAESState, population: Population, evaluation: Evaluation) -> CMAESState:
-        """Returns the state after one generation, but for the eigendecomposition of C, which is still the old one."""
+        """Returns the state after one generation, but with the old eigendecomposition of C."""
         mean, unravel = flatten(state.mean)
         x = flatten_members(population)
         d = self.space.num_dims(state.mean)
@@ -126,8 +123,9 @@ class CMAES(Strategy):
         h = h_sigma(norm, state.generation, d, p)
         path_c = accumulate(state.path_c, h * y_mean, p.c_c, p.mu_eff)  # (45)
 
-        # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite. That of
-        # one that bounds moved says nothing bad about the direction it was sampled in, and would let C grow for ever.
+        # (46): a negative weight is scaled by the member's Mahalanobis norm, so that C stays positive definite. A
+        # member that bounds moved says nothing bad about the direction it was sampled in. A negative weight of it would
+        # let C grow for ever.
         if evaluation.repaired is not None:
             weights = jnp.where(evaluation.repaired, jnp.maximum(weights, 0), weights)
         squared_norm = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
@@ -149,7 +147,7 @@ class CMAES(Strategy):
         )
 
     def _whiten(self, state: CMAESState, y: jax.Array) -> jax.Array:
-        """Returns D^-1 B^T y for vectors in the last axis; a further B makes it C^(-1/2) y."""
+        """Returns D^-1 B^T y for vectors in the last axis. Multiplied by B, that is C^(-1/2) y."""
         return (y @ state.basis) / jnp.broadcast_to(state.scales, y.shape)
 
 

@@ -1,26 +1,35 @@
 """CR-FM-NES: a natural evolution strategy with covariance sigma^2 D (I + v v^T) D, in O(d) time and memory.
 
-Reference: Nomura, Ono 2022, "Fast Moving Natural Evolution Strategy for High-Dimensional Problems", arXiv 2201.11422,
-with the settings of the authors' code, github.com/nomuramasahir0/crfmnes. The natural gradient in v and D is that of
-VD-CMA: Akimoto, Auger, Hansen 2014, "Comparison-Based Natural Gradient Optimization in High Dimension", doi
-10.1145/2576768.2598258. A member is
+Antithetic pairs are sampled with a scale per parameter, D, and one direction, v, that is searched farther:
 
     x = m + sigma D y,    y = (I + (sqrt(1 + |v|^2) - 1) u u^T) z,    u = v / |v|.
 
-The length of the evolution path of z tells whether the search is moving, stagnating or converging, which sets the
-learning rate of sigma; while it moves, good members that are far away count more.
+All parts follow the natural gradient. The length of the evolution path of z tells whether the search is moving,
+stagnating or converging, which sets the learning rate of sigma. While it moves, good members that are far away count
+more.
+
+Reference: Nomura, Ono 2022, "Fast Moving Natural Evolution Strategy for High-Dimensional Problems", arXiv 2201.11422,
+with the settings of the authors' code, github.com/nomuramasahir0/crfmnes. The natural gradient in v and D is the one of
+VD-CMA: Akimoto, Auger, Hansen 2014, "Comparison-Based Natural Gradient Optimization in High Dimension", doi
+10.1145/2576768.2598258.
+
+Differences from the authors' code: D starts so that sigma is the standard deviation for any v. The learning rate of the
+path is not negative in fewer than five dimensions. The length of v and the change of D in one step are bounded, so that
+neither loses its sign or its precision. Where samples are closer together than floating-point numbers of the size of
+the mean, v and D learn nothing. And y and |z| are recovered from the members, so that bounds may change them.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like
 from zoo.strategies.distribution import scalars
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     accumulate,
     expected_norm,
     flat_step_size_and_units,
@@ -42,32 +51,28 @@ class CRFMNESState(NamedTuple):
     v: jax.Array  # [d] the direction that is searched sqrt(1 + |v|^2) times as far
 
 
-class CRFMNES(Strategy):
+class CRFMNES(DistributionStrategy):
     """Cost-reduced fast moving natural evolution strategy: a scale per parameter and one direction.
 
-    Members with infinite or NaN fitness count as infeasible: they rank last, the nearest to the mean first, and the
-    learning rates follow the number of the others, as the paper has it for implicit constraints.
+    Members with infinite or NaN fitness count as infeasible. They rank last, the nearest to the mean first, and the
+    learning rates follow the number of the feasible members, as the paper has it for implicit constraints.
 
     Attributes:
-        population_size: An even number.
-        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the solution, of
-            numbers and arrays that broadcast to its leaves.
+        population_size: Members per generation, an even number.
 
     References:
         Nomura, Ono 2022, arXiv 2201.11422.
     """
-
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
         check_divides(self, 2)
 
-    def mean(self, state: CRFMNESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs all members: they are antithetic pairs."""
+        return "its members are antithetic pairs"
 
     def std(self, state: CRFMNESState) -> Solution:
         """Returns sigma * D * sqrt(1 + v^2)."""
@@ -89,7 +94,7 @@ class CRFMNES(Strategy):
             sigma=sigma,
             path_sigma=jnp.zeros_like(flat),
             path_c=jnp.zeros_like(flat),
-            # Where the authors have ones: sigma is what it says for any v.
+            # The authors have ones. With these scales, sigma is the standard deviation for any v.
             scales=times_units(1 / jnp.sqrt(1 + jnp.square(v)), units),
             v=v,
         )
@@ -109,7 +114,7 @@ class CRFMNES(Strategy):
         u, squared_norm = _direction(state.v)
         y = (x - mean[None]) / (state.sigma * state.scales)[None]
         along = y @ u
-        # |z|^2, from the parts of y across u and along it.
+        # |z|^2, from the parts of y across u and along u.
         squared_z = jnp.sum(jnp.square(y - jnp.outer(along, u)), axis=1) + jnp.square(along) / (1 + squared_norm)
 
         fitness = evaluation.fitness
@@ -117,14 +122,14 @@ class CRFMNES(Strategy):
         num_feasible = jnp.sum(is_feasible).astype(x.dtype)
         by_rank = np.maximum(math.log(size / 2 + 1) - np.log(np.arange(1, size + 1)), 0)
         by_rank = by_rank / by_rank.sum()
-        # What was rounded on the way to |z|: the members, around a mean that may be far from zero, and sums of y.
+        # Rounding errors on the way to |z|: of the members, around a mean that may be far from zero, and of sums of y.
         rounded = jnp.linalg.norm(mean / (state.sigma * state.scales)) + scalars.sqrt(d) * jnp.linalg.norm(y, axis=1)
         nearness = _tie_partners(jnp.sqrt(squared_z), 8 * float(jnp.finfo(x.dtype).eps) * rounded)
         order = jnp.lexsort((jnp.where(is_feasible, 0, nearness), fitness))
         gains = jnp.zeros(size, x.dtype).at[order].set(jnp.asarray(by_rank, x.dtype), unique_indices=True)
         rank_weights = gains - 1 / size
 
-        # The evolution path of z, and what its length says.
+        # The evolution path of z, and what its length means.
         mu_eff = float(1 / np.square(by_rank).sum())
         c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
         z_mean = rank_weights @ y + (1 / jnp.sqrt(1 + squared_norm) - 1) * (rank_weights @ along) * u
@@ -137,20 +142,26 @@ class CRFMNES(Strategy):
 
         distance = _distance_gain(d, size) * jnp.sqrt(num_feasible / size) * jnp.sqrt(squared_z)
         farthest = jnp.max(jnp.where(gains > 0, distance, 0))
-        far_gains = gains * jnp.exp(jnp.minimum(distance - farthest, 0))  # a member without gain may be farther
+        far_gains = gains * jnp.exp(jnp.minimum(distance - farthest, 0))  # a member without gain may be farther away
         weights = jnp.where(is_moving, far_gains / jnp.sum(far_gains) - 1 / size, rank_weights)
 
         step = state.scales * (weights @ y)
         c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
         path_c = accumulate(state.path_c, step, c_c, mu_eff)
 
-        # v and D take a step along the natural gradient of the members, and one of the path. Its rate is negative in
-        # the authors' code below five dimensions, which would turn away from where the search goes.
+        # v and D take a step along the natural gradient of the members, and one along the gradient of the path. In the
+        # authors' code the path's rate is negative below five dimensions, which would turn away from where the search
+        # goes.
         rate = jnp.tanh((jnp.minimum(0.02 * num_feasible, 3 * scalars.log(d)) + 5) / (0.23 * d + 25))
         rate_path = 2 / ((d + 1.3) ** 2 + mu_eff) * scalars.maximum(d - 5, 0) / 6 * num_feasible / size
         of_members = _natural_gradient(state.v, y, rate * weights)
         of_path = _natural_gradient(state.v, (path_c / state.scales)[None], rate_path[None])
-        v, change = (state.v + of_members[0] + of_path[0]), of_members[1] + of_path[1]
+        # Members are rounded. Where numbers as large as the mean are farther apart than samples are, members say
+        # nothing about v and D, which would follow the rounding anywhere.
+        spacing, _ = flatten(jax.tree.map(lambda m: jnp.abs(m) * jnp.finfo(m.dtype).eps, state.mean))
+        is_resolved = state.sigma * state.scales * jnp.sqrt(1 + jnp.square(state.v)) > spacing
+        v = state.v + jnp.where(is_resolved, of_members[0] + of_path[0], 0)
+        change = jnp.where(is_resolved, of_members[1] + of_path[1], 0)
         # Beyond this the condition number of I + v v^T exceeds the precision.
         longest = float(jnp.finfo(x.dtype).eps) ** -0.5
         v = v * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(v), 1))
@@ -173,7 +184,7 @@ class CRFMNES(Strategy):
 def _natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the weighted sum of the natural gradients of log p(y_i) in v, and in D relative to D, both `[d]`.
 
-    All but the first sums is linear in what belongs to a member, so it is done once, for the sums.
+    After the first sums everything is linear in the terms of a member, so it is computed once, for the sums.
 
     Args:
         v: `[d]`
@@ -187,7 +198,7 @@ def _natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[j
     t = cross - (weights @ jnp.square(along) + gamma * total) / 2 * u
     s = weights @ jnp.square(y) - v2 / gamma * u * cross - total
 
-    # alpha < 1 shrinks what couples v and D in the Fisher matrix, as much as it takes to be invertible.
+    # alpha < 1 shrinks the coupling of v and D in the Fisher matrix, as far as needed for an inverse.
     alpha = jnp.sqrt(v2**2 + (2 * gamma - jnp.sqrt(gamma)) / jnp.max(u2)) / (2 + v2)
     alpha = jnp.minimum(alpha, 1)
     b = 2 * alpha**2 - (1 - alpha**2) * v2**2 / gamma
@@ -201,8 +212,8 @@ def _natural_gradient(v: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[j
 def _distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
     """Returns how much a member's log weight grows with its distance |z|, if all are feasible.
 
-    It is a min(1, sqrt(size / d)) with (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10, solved by Newton's method on logarithms,
-    which converges for every d.
+    It is a min(1, sqrt(size / d)), where (1 + a^2) exp(a^2 / 2) / 0.24 = d + 10. Newton's method on the logarithms
+    finds a; it converges for every d.
     """
     a = 1.0
     for _ in range(10):
@@ -211,14 +222,15 @@ def _distance_gain(d: int | jax.Array, size: int) -> float | jax.Array:
 
 
 def _tie_partners(values: jax.Array, rounding: jax.Array) -> jax.Array:
-    """Returns the values with those of antithetic partners made equal, to the bit, where they differ by rounding alone.
+    """Returns the values, with the values of antithetic partners made equal, to the bit, if only rounding differs.
 
-    Partners are as far from the mean as each other, but for rounding, which differs between processors. A stable sort
-    of what is returned goes by their index. Partners that were moved, by bounds for one, keep their values.
+    Partners are at the same distance from the mean, except for rounding, which differs between processors. A stable
+    sort of the returned values orders partners by their index. Partners that were moved, for example by bounds, keep
+    their values.
 
     Args:
         values: `[2 n]`, of members i and n + i, who are partners.
-        rounding: `[2 n]` differences up to this are rounding.
+        rounding: `[2 n]`; differences up to this are rounding.
     """
     first, second = jnp.split(values, 2)
     are_equal = jnp.abs(first - second) <= jnp.maximum(*jnp.split(rounding, 2))

@@ -1,4 +1,4 @@
-"""A covariance matrix and its eigendecomposition, which is renewed only when it is due."""
+"""A covariance matrix and its eigendecomposition, which is computed again only when it is due."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns C, its eigenvectors as columns, and the square roots of its eigenvalues.
 
-    The C returned is exactly symmetric, and safely positive definite: round-off leaves eigenvalues as small as the
-    largest times the precision at the mercy of chance, in float32 from a condition number of 8e6 on, so C is shifted by
-    a multiple of the identity that keeps them above that.
+    The C returned is exactly symmetric, and safely positive definite. Rounding makes eigenvalues random that are as
+    small as the largest one times the precision, in float32 from a condition number of 8e6 on. So C is shifted by a
+    multiple of the identity that keeps all eigenvalues above that.
 
     Args:
         covariance: [..., d, d]
@@ -28,10 +28,10 @@ def decompose(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def decompose_if(
     due: jax.Array, covariance: jax.Array, basis: jax.Array, scales: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns what `decompose` does where it is due, else what is given.
+    """Returns what `decompose` returns where it is due, and the given arrays elsewhere.
 
-    `vmap` would turn a `cond` into computing both sides in every generation. Runs that are batched over seeds are due
-    together, so one `cond` serves them all.
+    Under `vmap`, a `cond` would compute both branches in every generation. Runs that are batched over seeds are due
+    together, so that one `cond` serves them all.
 
     Args:
         due: [...] booleans. All arguments may have the same leading axes.

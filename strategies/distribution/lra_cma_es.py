@@ -1,29 +1,30 @@
 """LRA-CMA-ES: CMA-ES whose learning rates keep the signal-to-noise ratio of its updates constant.
 
-On multimodal and noisy functions the updates are mostly noise, and small learning rates average over it: a default
-population then does what otherwise takes a large one.
+On multimodal and noisy functions the updates are mostly noise, and small learning rates average over it. A default
+population then does what otherwise takes a large one. Moving averages of the updates of mean and covariance tell signal
+from noise, and each update is multiplied by its own learning rate.
 
 Reference: Nomura, Akimoto, Ono 2023, "CMA-ES with Learning Rate Adaptation: Can CMA-ES with Default Population Size
-Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1.
+Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1. The update itself is the one of `cma_es`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, number, static
-from zoo.strategies.distribution.base import flatten, in_units
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, number
+from zoo.strategies.distribution.base import DistributionStrategy, flatten, in_units
 from zoo.strategies.distribution.cma_es import CMAES, CMAESState
 from zoo.strategies.distribution.eigen import decompose
 
 
 class Rate(NamedTuple):
-    """A learning rate, and moving averages of the updates that it is applied to, in local coordinates."""
+    """A learning rate, and moving averages of the updates that it multiplies, in local coordinates."""
 
     average: jax.Array  # E: [d] of the mean, [d, d] of the covariance
-    square: jax.Array  # [] V, of the squared norm
+    square: jax.Array  # [] V: average of the squared norm of the updates
     rate: jax.Array  # [] eta
 
 
@@ -35,34 +36,26 @@ class LRACMAESState(NamedTuple):
     covariance_rate: Rate
 
 
-class LRACMAES(Strategy):
+class LRACMAES(DistributionStrategy):
     """CMA-ES with learning rate adaptation.
 
-    It takes an eigendecomposition in every generation, where CMA-ES needs one in some 1 / (10 d (c_1 + c_mu)), and half
-    a dozen products of d x d matrices.
+    It takes an eigendecomposition in every generation, where CMA-ES takes one in about 1 / (10 d (c_1 + c_mu))
+    generations, and half a dozen products of d x d matrices.
 
     Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
-            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
-        alpha: The signal-to-noise ratio that is aimed at, per learning rate.
-        beta_mean: Step of the moving averages for the mean.
-        beta_covariance: Step of the moving averages for the covariance.
-        gamma: Damping of the learning rates.
+        alpha: Signal-to-noise ratio to aim at, as a multiple of the learning rate, above 0.
+        beta_mean: Weight of a new update in the moving averages for the mean, above 0, at most 1.
+        beta_covariance: Weight of a new update in the moving averages for the covariance, above 0, at most 1.
+        gamma: Damping of the changes of the learning rates, at least 0; smaller values damp more.
 
     References:
         Nomura, Akimoto, Ono 2023, arXiv 2304.03473.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
     alpha: float = number(default=1.4, above=0)
     beta_mean: float = number(default=0.1, above=0, at_most=1)
     beta_covariance: float = number(default=0.03, above=0, at_most=1)
     gamma: float = number(default=0.1, at_least=0)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
 
     def mean(self, state: LRACMAESState) -> Solution:
         """Returns the mean of the search distribution."""
@@ -101,11 +94,12 @@ class LRACMAES(Strategy):
         old, new = state.cma, self._cma.update(state.cma, population, evaluation)
         old_mean, unravel = flatten(old.mean)
         mean_step = flatten(new.mean)[0] - old_mean
-        # The paper's Sigma = sigma^2 C, here and below in units of the old sigma^2, which may be too small to square.
+        # The paper's Sigma = sigma^2 C. Here and below it is in units of the old sigma^2, which may be too small to
+        # square.
         covariance_step = jnp.square(new.sigma / old.sigma) * new.covariance - old.covariance
         covariance_step = self.space.restrict_flat(self.space.restrict_flat(covariance_step).T).T
 
-        # Local coordinates, in which the old distribution is the standard normal one.
+        # Local coordinates, in which the old distribution is standard normal.
         inverse_root = (old.basis / old.scales[None]) @ old.basis.T
         local_mean = inverse_root @ in_units(mean_step, old.units) / old.sigma
         local_covariance = inverse_root @ covariance_step @ inverse_root / jnp.sqrt(jnp.asarray(2, old.sigma.dtype))
@@ -113,12 +107,12 @@ class LRACMAES(Strategy):
         covariance_rate = self._adapt(state.covariance_rate, local_covariance, self.beta_covariance)
 
         covariance = self.space.keep_apart(old.covariance + covariance_rate.rate * covariance_step)
-        covariance, basis, scales = decompose(covariance)  # always: its roots are the next generation's coordinates
+        covariance, basis, scales = decompose(covariance)  # always: the next generation's coordinates need its roots
         is_searched = self.space.restrict_flat(jnp.ones_like(scales)) > 0
         apart = jnp.where(is_searched, 0, jnp.log(jnp.diagonal(covariance)))
-        log_volume = jnp.sum(jnp.log(scales)) - jnp.sum(apart) / 2  # of what is searched
+        log_volume = jnp.sum(jnp.log(scales)) - jnp.sum(apart) / 2  # of the searched entries
         volume = jnp.exp(log_volume / self.space.num_dims(old.mean))  # sigma and C, of determinant one, from Sigma
-        # The best step size goes with one over the learning rate of the mean.
+        # The best step size is proportional to one over the learning rate of the mean.
         correction = state.mean_rate.rate / mean_rate.rate
         cma = new._replace(
             mean=unravel(old_mean + mean_rate.rate * mean_step),
@@ -130,11 +124,11 @@ class LRACMAES(Strategy):
         return LRACMAESState(cma, mean_rate, covariance_rate)
 
     def _adapt(self, state: Rate, step: jax.Array, beta: float) -> Rate:
-        """Returns the learning rate, moved towards a signal-to-noise ratio of alpha times itself."""
+        """Returns the learning rate, moved towards a signal-to-noise ratio of alpha times the rate."""
         average = (1 - beta) * state.average + beta * step
         square = (1 - beta) * state.square + beta * jnp.sum(jnp.square(step))
         signal = jnp.sum(jnp.square(average))
-        # A converged search takes no steps. Products of what is left must not underflow either, or this is 0 / 0.
+        # A converged search takes no steps. Products of its tiny numbers must not underflow, or this is 0 / 0.
         noise = jnp.maximum(square - signal, float(jnp.finfo(square.dtype).tiny) ** 0.5)
         ratio = (signal - beta / (2 - beta) * square) / noise
         relative = jnp.clip(ratio / (self.alpha * state.rate) - 1, -1, 1)

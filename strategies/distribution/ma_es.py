@@ -1,18 +1,26 @@
-"""MA-ES: CMA-ES without covariance matrix and eigendecomposition; it adapts a factor of the covariance directly.
+"""MA-ES: CMA-ES without covariance matrix and eigendecomposition. It adapts a factor of the covariance directly.
+
+A member is mean + sigma M z with z ~ N(0, I). The matrix M is multiplied by updates that are computed from the z of the
+best members and from their evolution path, so that C = M M^T is never formed.
 
 Reference: Beyer, Sendhoff 2017, "Simplify Your Covariance Matrix Adaptation Evolution Strategy", doi
-10.1109/TEVC.2017.2680320. The labels (M4) to (M12) are those of its Figure 3; settings are the default parameters of
-CMA-ES, positive weights only.
+10.1109/TEVC.2017.2680320. The labels (M4) to (M12) come from its Figure 3. Settings are the default parameters of
+CMA-ES, with positive weights only.
+
+Two differences: the update (M11) is multiplied out into outer products, which take O(d^2) per member where a product of
+matrices takes O(d^3). And M is kept at the norm of the identity, with the rest in sigma, because only the product of
+the two matters, and M could vanish or overflow.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, normal_like, number, static
+from zoo.core import Evaluation, Population, Solution, Surrogate, clip_std, normal_like
 from zoo.strategies.distribution.base import (
+    DistributionStrategy,
     accumulate,
     adapt_step_size,
     default_parameters,
@@ -33,31 +41,25 @@ class MAESState(NamedTuple):
     path: jax.Array  # [d] evolution path s
     factor: jax.Array  # [d, d] M: a member is mean + sigma * M z
     noise: jax.Array  # [population_size, d] z of the members last asked for
-    units: jax.Array | None = None  # [d] of the parameters, which are searched in these; None: all are one
+    units: jax.Array | None = None  # [d] unit of each parameter, in which it is searched; None: all are one
 
 
-class MAES(Strategy):
+class MAES(DistributionStrategy):
     """Matrix adaptation evolution strategy: a step size and a full matrix, in O(d^2) per member.
-
-    Attributes:
-        sigma: Initial step size, about a third of the distance to where the optimum may be. One number, or one for each
-            parameter: in the structure of the solution, of numbers and arrays that broadcast to its leaves.
 
     References:
         Beyer, Sendhoff 2017, doi 10.1109/TEVC.2017.2680320.
     """
 
-    population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    @property
+    def needs_all_members(self) -> str | None:
+        """Why `tell` needs all members: it uses the noise that they were drawn with."""
+        return "its update uses the noise that each of them was drawn with"
 
     @property
     def follows_population(self) -> bool:
-        """False: recovering z from a member would take the inverse of M."""
+        """False: to recover z from a member would take the inverse of M."""
         return False
-
-    def mean(self, state: MAESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: MAESState) -> Solution:
         """Returns sigma * sqrt(diag(M M^T)), times the units."""
@@ -79,7 +81,7 @@ class MAES(Strategy):
     def _ask(self, key: jax.Array, state: MAESState, surrogate: Surrogate | None) -> tuple[Population, MAESState]:
         mean, unravel = flatten(state.mean)
         z = normal_like(key, mean, num_samples=state.noise.shape[0])  # (M4)
-        z = self.space.restrict_flat(z)  # `tell` goes by this noise
+        z = self.space.restrict_flat(z)  # `tell` uses this noise
         x = mean[None] + state.sigma * times_units(z @ state.factor.T, state.units)  # (M5), (M6)
         return jax.vmap(unravel)(x), state._replace(noise=z)
 
@@ -92,7 +94,7 @@ class MAES(Strategy):
         new_mean = mean + state.sigma * times_units(weights @ y, state.units)  # (M9)
         path = accumulate(state.path, weights @ state.noise, p.c_sigma, p.mu_eff)  # (M10)
 
-        # (M11), multiplied out: M (s s^T) and M (z z^T) as outer products, where M times a d x d matrix is O(d^3).
+        # (M11), multiplied out: M (s s^T) and M (z z^T) are outer products. M times a d x d matrix would be O(d^3).
         rank_one = jnp.outer(state.factor @ path, path)
         rank_mu = (y.T * weights[None]) @ state.noise
         factor = (1 - (p.c_1 + p.c_mu) / 2) * state.factor + p.c_1 / 2 * rank_one + p.c_mu / 2 * rank_mu

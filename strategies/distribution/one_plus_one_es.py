@@ -1,8 +1,11 @@
-"""(1+1)-ES: one parent, replaced by an offspring that is no worse; the step size by the one-fifth success rule.
+"""(1+1)-ES: one parent, replaced by an offspring that is no worse; the step size follows the one-fifth success rule.
+
+Each generation samples offspring around the parent. The step size grows if more than one fifth of them are as good as
+the parent, and shrinks if fewer are.
 
 Reference: Rechenberg 1973; Kern et al. 2004, "Learning Probability Distributions in Continuous Evolutionary Algorithms
 - A Comparative Review", Natural Computing 3, doi 10.1023/B:NACO.0000023416.59689.4e; damping as in Hansen, Arnold,
-Auger 2015, "Evolution Strategies", section 3.1.
+Auger 2015, "Evolution Strategies", section 3.1. With more than one offspring it is a (1+lambda)-ES.
 """
 
 from typing import Any, NamedTuple
@@ -33,22 +36,22 @@ class OnePlusOneESState(NamedTuple):
     """State of `OnePlusOneES`."""
 
     parent: Solution
-    fitness: jax.Array  # [] of the parent; inf before it was evaluated
+    fitness: jax.Array  # [] of the parent; +inf before it has been evaluated
     sigma: jax.Array  # []
     generation: jax.Array  # []
-    units: Solution | None = None  # of the parameters: how far a step goes in each; None: all are one
+    units: Solution | None = None  # unit of each parameter, in which it is searched; None: all are one
 
 
 class OnePlusOneES(Strategy):
-    """(1+1)-ES; (1+lambda)-ES with a larger population, the success rate being that of the offspring.
+    """(1+1)-ES; with a larger population a (1+lambda)-ES, whose success rate is the one of the offspring.
 
-    The first member of the first generation is the initial solution, so that the parent has a fitness to beat. It is
-    not evaluated again: on noisy fitness a lucky parent stays.
+    The first member of the first generation is the initial solution, so that the parent has a fitness to beat. The
+    parent is not evaluated again. On noisy fitness a lucky parent stays.
 
     Attributes:
-        population_size: Offspring per generation.
-        sigma: Initial step size: one number, or one for each parameter, in the structure of the solution, of numbers
-            and arrays that broadcast to its leaves.
+        population_size: Number of offspring per generation, at least 1.
+        sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
+            solution (numbers, or arrays that broadcast to its leaves).
 
     References:
         Kern et al. 2004, doi 10.1023/B:NACO.0000023416.59689.4e.
@@ -62,7 +65,7 @@ class OnePlusOneES(Strategy):
         return state.parent
 
     def std(self, state: OnePlusOneESState) -> Solution:
-        """Returns sigma times the units, broadcast."""
+        """Returns sigma times the units, for every parameter."""
         if state.units is None:
             return jax.tree.map(lambda x: jnp.full_like(x, state.sigma), state.parent)
         return jax.tree.map(lambda x, u: (state.sigma.astype(u.dtype) * u).astype(x.dtype), state.parent, state.units)
@@ -97,7 +100,8 @@ class OnePlusOneES(Strategy):
         fitness = evaluation.fitness.astype(state.fitness.dtype)
         is_offspring = _is_offspring(state, fitness.shape[0])
         parent_fitness = jnp.where(is_offspring[0], state.fitness, fitness[0])
-        # Members as good as the parent count, so that the search moves, in growing steps, where all are equal.
+        # Members as good as the parent count as successes. Where all are equal, the search then moves, in growing
+        # steps.
         is_success = (fitness <= parent_fitness) & is_offspring
         success_rate = (jnp.sum(is_success) / jnp.maximum(jnp.sum(is_offspring), 1)).astype(state.sigma.dtype)
         damping = jnp.sqrt(self.space.num_dims(state.parent) + 1)
@@ -117,5 +121,5 @@ class OnePlusOneES(Strategy):
 
 
 def _is_offspring(state: OnePlusOneESState, size: int) -> jax.Array:
-    """Returns which members are offspring, `[size]`: all but the first of the first generation, the parent itself."""
+    """Returns which members are offspring, `[size]`: all but the first one of the first generation, the parent."""
     return (jnp.arange(size) > 0) | (state.generation > 0)

@@ -1,6 +1,7 @@
-"""Functions of numbers that are known when the program is compiled, or traced; see `Space.num_dims`.
+"""Functions of numbers that are either known when the program is compiled, or traced; see `Space.num_dims`.
 
-Of known numbers they return Python's, which take the precision of what they meet; NumPy's would promote it.
+For known numbers they return Python's numbers, which adopt the precision of the arrays they meet. NumPy's numbers would
+promote it.
 """
 
 import math
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 Number = float | jax.Array
-"""A constant of the compiled program, or traced."""
+"""A constant of the compiled program, or a traced number."""
 
 
 def _of_either(of_known: Callable[..., Any], of_traced: Callable[..., Any]) -> Callable[..., Any]:

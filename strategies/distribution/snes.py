@@ -1,5 +1,8 @@
 """Separable natural evolution strategy: a Gaussian with one standard deviation per parameter.
 
+Members are ranked and get utilities. Mean and log standard deviations take a step along the natural gradient of the
+expected utility. It costs O(d), and does not learn how parameters interact.
+
 Reference: Schaul, Glasmachers, Schmidhuber 2011, "High Dimensions and Heavy Tails for Natural Evolution Strategies";
 Wierstra et al. 2014, JMLR 15, "Natural Evolution Strategies", Algorithm 6 and Table 1 (utilities, learning rates).
 """
@@ -13,7 +16,6 @@ from zoo.core import (
     Evaluation,
     Population,
     Solution,
-    Strategy,
     Surrogate,
     clip_std,
     in_single,
@@ -24,7 +26,7 @@ from zoo.core import (
 )
 from zoo.core.promotion import times
 from zoo.strategies.distribution import scalars
-from zoo.strategies.distribution.base import moved, perturbed, pull_in, squared_norms
+from zoo.strategies.distribution.base import DistributionStrategy, moved, perturbed, pull_in, squared_norms
 from zoo.strategies.shaping import utilities
 
 
@@ -35,14 +37,13 @@ class SNESState(NamedTuple):
     std: Solution  # standard deviation per parameter, in the structure of the solution
 
 
-class SNES(Strategy):
-    """Separable NES.
+class SNES(DistributionStrategy):
+    """Separable NES: steps of the natural gradient in the mean and in the log standard deviations.
 
     Attributes:
-        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
-            solution, of numbers and arrays that broadcast to its leaves.
-        mean_learning_rate: Step of the mean, in units of the natural gradient.
-        std_learning_rate: Step of the log standard deviations; default (3 + ln d) / (5 sqrt(d)).
+        mean_learning_rate: Learning rate of the mean, in units of the natural gradient, at least 0.
+        std_learning_rate: Learning rate of the log standard deviations, at least 0. Defaults to (3 + ln d) / (5
+            sqrt(d)).
 
     References:
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
@@ -51,14 +52,6 @@ class SNES(Strategy):
     sigma: Any = number(default=0.1, above=0, per_parameter=True)
     mean_learning_rate: float = number(default=1.0, at_least=0)
     std_learning_rate: float | None = number(default=None, at_least=0)
-
-    @property
-    def needs_all_members(self) -> None:
-        """None: the update is that of as many members as there are."""
-
-    def mean(self, state: SNESState) -> Solution:
-        """Returns the mean of the search distribution."""
-        return state.mean
 
     def std(self, state: SNESState) -> Solution:
         """Returns the standard deviations of the search distribution."""
@@ -75,18 +68,19 @@ class SNES(Strategy):
         std_learning_rate, d = self.std_learning_rate, self.space.num_dims(state.mean)
         if evaluation.repaired is not None:
             population, center = in_single(population), in_single(state.mean)
-            norms = squared_norms(population, center, state.std)
+            norms = squared_norms(jax.tree.map(lambda x, m: x - m[None], population, center), state.std)
             population = pull_in(population, center, evaluation.repaired, norms, d)
         if std_learning_rate is None:
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
-        # The utilities sum to zero, so the mean drops out of sum_i u_i (x_i - mean) = std * (gradient of the mean).
-        step = weighted_sum(utility * self.mean_learning_rate, population, like=state.std)
-
-        # sum_i u_i (z_i^2 - 1), where the 1 drops out as well. A product, because XLA's CPU backend is some twenty
-        # times slower at a sum over the leading axis.
         deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
-        squares = jax.tree.map(lambda y, s: jnp.square(y / s[None]), deviations, state.std)
+        # std * (gradient of the mean). Not a sum over the members: the utilities sum to zero only up to rounding, and
+        # the mean may be far from zero.
+        step = weighted_sum(utility * self.mean_learning_rate, deviations)
+
+        # sum_i u_i (z_i^2 - 1), where the 1 drops out. As a product, because XLA's CPU backend is some twenty times
+        # slower at a sum over the leading axis.
+        squares = jax.tree.map(lambda y, s: jnp.square(y * (1 / s)[None]), deviations, state.std)
         gradient = weighted_sum(utility, squares)
 
         def new_std(std: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -1,8 +1,12 @@
 """ARS: augmented random search, finite differences along the best of the random directions.
 
+Members are drawn around the mean in antithetic pairs. The directions are ranked by the better member of each pair, and
+only the top directions enter the step. The step is their sum, each times the difference of fitness within its pair,
+divided by the standard deviation of the fitness of the members that enter.
+
 Reference: Mania, Guy, Recht 2018, "Simple random search provides a competitive approach to reinforcement learning",
-arXiv 1803.07055, Algorithm 2. V1 and V2 differ in the normalisation of observations alone, which is the problem's
-(`normalize_observations` of `rl/*`); fewer top directions than all make them V1-t and V2-t.
+arXiv 1803.07055, Algorithm 2. Its V1 and V2 differ only in the normalisation of observations, which is the problem's
+here (`normalize_observations` of `rl/*`). With fewer top directions than all, they are V1-t and V2-t.
 """
 
 from typing import Any
@@ -19,12 +23,12 @@ from zoo.strategies.shaping import Shaping
 class ARS(GradientStrategy):
     """Augmented random search: the top directions by the better of each pair, steps over the spread of their fitness.
 
-    The step is not a gradient of the fitness: over the b top directions it is divided by the standard deviation of
+    The step is not a gradient of the fitness. Over the b top directions it is divided by the standard deviation of
     their 2 b fitness values, and not by the length of a perturbation.
 
     Attributes:
-        num_top_directions: How many of the population_size / 2 directions enter the step; default all.
-        shaping: As in `GradientStrategy`, but off by default; what it returns is what is ranked and scaled.
+        num_top_directions: How many of the population_size / 2 directions enter the step, at least 1. Defaults to all.
+        shaping: Fitness shaping as in `open_es`, by default `"none"`. Shaped fitness is what is ranked and scaled.
 
     References:
         Mania, Guy, Recht 2018, arXiv 1803.07055, Algorithm 2.
@@ -44,7 +48,7 @@ class ARS(GradientStrategy):
     def weights(self, state: State, fitness: jax.Array) -> jax.Array:
         """Returns (f_k+ - f_k-) / (2 b sigma_R) for the members of the top directions, and zero for the others."""
         fitness = self.shape(fitness)
-        # The step does not depend on the scale of the fitness, and squares of this one cannot overflow.
+        # The step does not depend on the scale of the fitness. Scaled by the largest value, squares cannot overflow.
         largest = jnp.max(jnp.abs(fitness))
         plus, minus = jnp.split(fitness / jnp.where(largest > 0, largest, 1), 2)
         num_top = self._num_top(len(plus))

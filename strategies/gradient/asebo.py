@@ -1,7 +1,13 @@
-"""ASEBO: search the principal directions of past estimates of the gradient.
+"""ASEBO: searches the principal directions of its past estimates of the gradient.
+
+A principal component analysis of the past estimates gives a subspace. Perturbations are drawn with the covariance of
+guided ES around it. The more of the latest estimate lies outside the subspace, the more the whole space is searched.
 
 Reference: Choromanski, Pacchiano, Parker-Holder, Tang, Sindhwani 2019, "From Complexity to Simplicity: Adaptive
 ES-Active Subspaces for Blackbox Optimization", arXiv 1903.04268.
+
+The paper adapts the number of samples, and the probability of drawing from the subspace. This code has a fixed
+population, and takes |g outside| / |g inside| as the weight of the whole space, as public implementations do.
 """
 
 from typing import NamedTuple
@@ -28,21 +34,21 @@ class ASEBOState(NamedTuple):
     descent: DescentState
     directions: Solution  # [subspace_dims, ...], the last estimates
     alpha: jax.Array  # []
-    coefficients: jax.Array  # [subspace_dims, subspace_dims], of the basis that the population was drawn from
+    coefficients: jax.Array  # [subspace_dims, subspace_dims], of the basis of the population
 
 
 class ASEBO(EllipsoidStrategy):
-    """ASEBO: the search covariance of guided ES, the subspace from a principal component analysis of past estimates.
+    """ASEBO: the search covariance of guided ES, with a subspace from a principal component analysis of past estimates.
 
-    The covariance of the estimates is decayed, cov <- decay cov + (1 - decay) g g^T, over the last `subspace_dims` of
-    them, and so many of its principal directions are used as explain the fraction `explained` of it. The weight alpha
-    of the whole space is |g outside| / |g inside| of the latest estimate, at most one. That ratio, and a fixed
-    population, follow public implementations: the paper adapts the number of samples and a probability instead.
+    The covariance of the last `subspace_dims` estimates g decays, cov <- decay cov + (1 - decay) g g^T. Its first
+    principal directions that together explain the fraction `explained` span the subspace. The weight alpha of the whole
+    space is |g outside| / |g inside| of the latest estimate, at most one.
 
     Attributes:
-        subspace_dims: Past estimates that are kept; before there are so many, the whole space is searched.
-        decay: Decay of their covariance per generation.
-        explained: Fraction of the covariance that the subspace must explain.
+        subspace_dims: Number of past estimates that are kept, at least 1. Until that many have been made, the whole
+            space is searched.
+        decay: Decay of their covariance per generation, above 0, at most 1.
+        explained: Fraction of the covariance that the subspace must explain, above 0, at most 1.
 
     References:
         Choromanski et al. 2019, arXiv 1903.04268.
@@ -53,7 +59,7 @@ class ASEBO(EllipsoidStrategy):
     explained: float = number(default=0.995, above=0, at_most=1)
 
     def basis(self, state: ASEBOState) -> Basis:
-        """Returns the principal directions of the past estimates; none until there are enough."""
+        """Returns the principal directions of the past estimates; an empty basis until there are enough."""
         age = (state.descent.generation - 1 - jnp.arange(self.subspace_dims, dtype=jnp.int32)) % self.subspace_dims
         weights = jnp.sqrt(self.decay) ** age.astype(float)
 

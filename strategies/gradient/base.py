@@ -1,7 +1,7 @@
 """What strategies that descend a gradient share.
 
-`DescentStrategy` descends a gradient, wherever it comes from. `GradientStrategy` draws perturbations of the mean and
-estimates the gradient as a weighted sum of them: what is left to say is how members are weighed. See `ars` for one.
+`DescentStrategy` hands a gradient from any source to an optimizer. `GradientStrategy` draws perturbations of the mean
+and estimates the gradient as a weighted sum of them; a subclass only says how members are weighed. `ars` is an example.
 """
 
 import abc
@@ -30,7 +30,7 @@ from zoo.strategies.pairs import check_divides, why_all
 from zoo.strategies.perturbations import Dense, Perturbation, get_perturbation
 from zoo.strategies.shaping import Shaping, get_shaping
 
-CANNOT_RESTART = "its members go on from inner states, all of a generation at once"
+CANNOT_RESTART = "its members continue from inner states, all members of a generation together"
 """See `Strategy.cannot_restart`."""
 _ONE_SIGMA = (
     "It is the same for all parameters: let the problem scale the solution, f(scale * x), or choose a strategy with a "
@@ -39,7 +39,7 @@ _ONE_SIGMA = (
 
 
 class DescentState(NamedTuple):
-    """What descends: the whole state of a strategy that keeps nothing else, and the field `descent` of any other's."""
+    """Mean, optimizer state and generation: the whole state of a strategy, or the field `descent` of its state."""
 
     mean: Solution
     optimizer_state: optax.OptState
@@ -47,24 +47,25 @@ class DescentState(NamedTuple):
 
     @property
     def descent(self) -> "DescentState":
-        """Itself."""
+        """The state itself, so that the state of every descent strategy has `descent`."""
         return self
 
 
 class DescentStrategy(Strategy):
     """Base of strategies that hand a gradient to an optax optimizer.
 
-    A subclass implements `estimate`, and has a `DescentState` or a `NamedTuple` with one in its field `descent`.
+    A subclass implements `estimate`. Its state is a `DescentState`, or a `NamedTuple` with a `DescentState` in the
+    field `descent`.
 
     Attributes:
-        learning_rate: Learning rate handed to `optimizer`; a leaf, so that sweeping it never recompiles. A function,
-            such as `optax.cosine_decay_schedule(0.01, 1000)`, is taken for `learning_rate_schedule`.
-        learning_rate_schedule: `learning_rate_schedule(generation)` multiplies `learning_rate`; generations count from
-            0, also those whose step is left out.
-        optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or
-            `lambda lr: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or a name, `"adam"`. Define a
-            function of your own once: it is part of the compiled program, and two equal lambdas are two programs.
-            Besides those of optax there is `"clip_up"`.
+        learning_rate: Learning rate of `optimizer`, at least 0. Sweeping it never recompiles. A function of the
+            generation, such as `optax.cosine_decay_schedule(0.01, 1000)`, is taken for `learning_rate_schedule`.
+        learning_rate_schedule: A function of the generation that multiplies `learning_rate`. Generations count from 0.
+            A generation whose step is skipped, because the gradient is not finite, counts too.
+        optimizer: A function from the learning rate to an optax transformation, such as `optax.adam`, or `lambda lr:
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))`; or the name of an optimizer of optax, such as
+            `"adam"`, or `"clip_up"`. Define a function of your own only once: it is part of the compiled program, and
+            two equal lambdas are two programs.
     """
 
     learning_rate: float = number(default=0.01, at_least=0)
@@ -95,24 +96,24 @@ class DescentStrategy(Strategy):
         return self.with_descent(state, state.descent._replace(mean=fn(state.descent.mean)))
 
     def start(self, solution: Solution) -> DescentState:
-        """Returns what descends, at the initial solution."""
+        """Returns the descent state at the initial solution."""
         generation = jnp.zeros((), jnp.int32)
         optimizer_state = optimizers.start(self.transformation_at(generation), solution)
         return DescentState(solution, optimizer_state, generation)
 
     def descend(self, state: State, gradient: Solution) -> State:
-        """Returns the state after a step of the optimizer along a gradient."""
+        """Returns the state after one step of the optimizer along a gradient."""
         old = state.descent
         transformation = self.transformation_at(old.generation)
         mean, optimizer_state = optimizers.step(transformation, gradient, old.optimizer_state, old.mean)
         return self.with_descent(state, DescentState(mean, optimizer_state, old.generation + 1))
 
     def with_descent(self, state: State, descent: DescentState) -> State:
-        """Returns the state with something else that descends."""
+        """Returns the state with another descent state in it."""
         return descent if isinstance(state, DescentState) else state._replace(descent=descent)
 
     def transformation_at(self, generation: Any) -> optax.GradientTransformation:
-        """Returns the optimizer at its learning rate in a generation."""
+        """Returns the optimizer with its learning rate in a generation."""
         rate = self.learning_rate, self.learning_rate_schedule
         return optimizers.transformation(self.optimizer, *rate, generation)
 
@@ -123,20 +124,20 @@ class DescentStrategy(Strategy):
 class GradientStrategy(DescentStrategy):
     """Base of strategies that estimate the gradient by a weighted sum of perturbations of the mean.
 
-    Perturbations z are drawn from N(0, I), and one gives as many members as there are `signs`: mean + sign * sigma * z,
-    first all members of the first sign. A subclass that changes nothing is OpenAI-ES with antithetic pairs. Others
+    Perturbations z are drawn from N(0, I). Each gives one member for each of the `signs`, mean + sign * sigma * z; all
+    members with the first sign come first. A subclass that changes nothing is OpenAI-ES with antithetic pairs. Others
     change `weights`, `signs`, or `groups`.
 
     Attributes:
-        sigma: Standard deviation of the perturbations: one number for all parameters. A function is taken for
-            `sigma_schedule`.
-        shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights
-            of shape `[population_size]`. Anything but `"none"` changes what is estimated.
-        sigma_schedule: `sigma_schedule(generation)`, above 0, multiplies `sigma`; generations count from 0. For example
-            `optax.exponential_decay(1.0, 100, 0.9)`.
-        perturbation: How the population is stored, from `zoo.strategies.perturbations`: `Dense()` arrays, `Seeded()`
-            noise of which keys are kept, `LowRank(rank=1)` factors; or `"dense"`, `"seeded"`, `"low_rank"`, or a
-            dictionary such as `{"id": "low_rank", "rank": 2}`.
+        sigma: Standard deviation of the perturbations, in the units of the solution, above 0; one number for all
+            parameters. A function of the generation is taken for `sigma_schedule`.
+        shaping: Fitness shaping: `"centered_ranks"`, `"standardized"`, `"none"`, or a function from fitness to weights,
+            both of shape `[population_size]`. Any shaping but `"none"` changes what is estimated.
+        sigma_schedule: A function of the generation, counted from 0, that multiplies `sigma`; its values are above 0.
+            For example `optax.exponential_decay(1.0, 100, 0.9)`.
+        perturbation: How the population is stored: as `"dense"` arrays, as the keys of `"seeded"` noise, or as
+            `"low_rank"` factors. A dictionary has settings, `{"id": "low_rank", "rank": 2}`. An instance will do too,
+            such as `LowRank(rank=2)` from `zoo.strategies.perturbations`.
     """
 
     population_size: int | None = static(default=64, at_least=2)
@@ -146,7 +147,7 @@ class GradientStrategy(DescentStrategy):
     perturbation: Any = static(default=Dense())
 
     signs: ClassVar[tuple[int, ...]] = (1, -1)
-    """Of the members that share a perturbation: 1, -1 or 0."""
+    """The signs of the members that share a perturbation: 1, -1 or 0."""
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -161,7 +162,7 @@ class GradientStrategy(DescentStrategy):
 
         Args:
             state: The state that `ask` returned.
-            fitness: `[population_size]`, lower is better; NaN is +inf by now.
+            fitness: `[population_size]`, lower is better; NaN has become +inf.
         """
         return times(antithetic(self.shape(fitness)), 1 / (fitness.shape[0] * self.sigma_of_members(state)))
 
@@ -170,7 +171,7 @@ class GradientStrategy(DescentStrategy):
         return get_shaping(self.shaping)(fitness)
 
     def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate, the sum of weights_i times (x_i - mean) / sigma over the members.
+        """Returns the gradient estimate: the sum over the members of weights_i (x_i - mean) / sigma.
 
         Args:
             state: The state that `ask` returned.
@@ -193,47 +194,53 @@ class GradientStrategy(DescentStrategy):
         return self.sigma_at(state)
 
     def std(self, state: State) -> Solution:
-        """Returns the current sigma, broadcast."""
+        """Returns the current sigma, for every parameter."""
         sigma = self.sigma_at(state)
         return jax.tree.map(lambda m: jnp.broadcast_to(sigma.astype(m.dtype), m.shape), state.descent.mean)
 
     @property
     def follows_population(self) -> bool:
-        """Whether members are stored: an update cannot follow others that were repaired."""
+        """Whether members are stored. An update cannot follow repaired members if it draws the noise again."""
         return isinstance(self.perturbation, Dense)
 
     @property
     def needs_all_members(self) -> str | None:
-        """The fitness of members that share a perturbation is compared."""
+        """Why `tell` needs all members: it compares the members that share a perturbation."""
         if len(self.signs) == 1:
-            return "its step is the mean over as many perturbations"
+            return "its step is the mean over that number of perturbations"
         return why_all(len(self.signs))
 
     @property
     def subtracts_pairs(self) -> bool:
-        """Whether there are pairs."""
+        """Whether members come in antithetic pairs."""
         return set(self.signs) == {1, -1}
 
     @property
     def cannot_restart(self) -> str | None:
-        """Members that are not stored cannot wait for those of other blocks."""
+        """Why it cannot restart: members that are not stored cannot wait for the other blocks of a generation."""
         if isinstance(self.perturbation, Dense):
             return None
         return f"the members of {self.perturbation!r} are not stored; use perturbation='dense'"
 
     def draw(self, key: jax.Array, state: State) -> Any:
-        """Returns standard normal noise, a row for each perturbation."""
+        """Returns standard normal noise, one row for each perturbation."""
         mean = state.descent.mean
         return self._form.draw(key, mean, self._num_members(mean) // len(self.signs))
 
     def perturb(self, state: State, noise: Any, sigma: jax.Array | None = None) -> Population:
-        """Returns the population of perturbations; `sigma` for each row, or that of the state's generation."""
+        """Returns the population of perturbations.
+
+        Args:
+            state: The state.
+            noise: What `draw` returned.
+            sigma: `[n]`, one number for each row of noise. Defaults to the sigma of the state's generation.
+        """
         sigma = self.sigma_at(state) if sigma is None else sigma
         return self._form.perturb(state.descent.mean, sigma, noise, self.signs)
 
     @property
     def _form(self) -> Perturbation:
-        return self.perturbation  # pyright: ignore[reportReturnType] - __post_init__ saw to it
+        return self.perturbation  # pyright: ignore[reportReturnType] - __post_init__ made it one
 
     def _default_population_size(self, num_dims: int) -> int:
         return super()._default_population_size(num_dims) // 2 * max(2, len(self.signs))
@@ -246,17 +253,17 @@ class GradientStrategy(DescentStrategy):
 
 
 def middle_weights(shaped: jax.Array, weights: jax.Array, repaired: jax.Array) -> jax.Array:
-    """Returns weights that go to both members of an antithetic pair: what it learns of where the pair lies.
+    """Returns weights that both members of an antithetic pair get, so that a step also follows where pairs lie.
 
     A pair that bounds have changed is not symmetric around the mean. On a bound its members are one point, and their
     difference says nothing. With these weights, a step follows the covariance of fitness and members in the entries
-    that were changed. In all others the middle of a pair is the mean, and they add nothing. Where no member was changed
-    they are zero, so that rounding adds nothing either.
+    that were changed. In all other entries the middle of a pair is the mean, and the weights add nothing. If no member
+    was changed, the weights are zero, so that rounding adds nothing either.
 
     Args:
         shaped: `[population_size]` shaped fitness.
         weights: `[population_size]` weights of the members, a multiple of `antithetic(shaped)`.
-        repaired: `[population_size]` see `Evaluation.repaired`.
+        repaired: `[population_size]`; see `Evaluation.repaired`.
     """
     half = antithetic(shaped)
     square = jnp.sum(jnp.square(half))
@@ -266,7 +273,7 @@ def middle_weights(shaped: jax.Array, weights: jax.Array, repaired: jax.Array) -
 
 
 def antithetic(weights: jax.Array) -> jax.Array:
-    """Returns weights with only the difference within each pair kept: (w+ - w-) / 2, and its negative."""
+    """Returns only the difference of the weights within each pair: (w+ - w-) / 2, and its negative."""
     plus, minus = jnp.split(weights, 2)
     half = (plus - minus) / 2
     return jnp.concatenate([half, -half])

@@ -1,7 +1,11 @@
-"""ClipUp: normalised gradients, momentum, a speed limit; an optimizer for the noisy gradients of evolution strategies.
+"""ClipUp: an optimizer for noisy gradients, with normalised gradients, momentum and a speed limit.
+
+The gradient is scaled to the length of the learning rate and added to a velocity. The velocity keeps a part of itself
+from step to step, and is clipped to a largest length. The length of a step thus does not depend on the size of the
+gradient, which is hardly known where gradients are estimated from noisy fitness.
 
 Reference: Toklu, Liskowski, Srivastava 2020, "ClipUp: A Simple and Powerful Optimizer for Distribution-based Policy
-Evolution", arXiv 2008.02387, Algorithm 1.
+Evolution", arXiv 2008.02387, Algorithm 1. The paper climbs the gradient; this optimizer, as all of optax, descends it.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +20,7 @@ from zoo.core import unit
 class ClipUpState(NamedTuple):
     """State of `clip_up`."""
 
-    velocity: Any  # in the structure of the solution: the last step, uphill
+    velocity: Any  # in the structure of the solution: minus the last step
 
 
 def clip_up(
@@ -24,12 +28,13 @@ def clip_up(
 ) -> optax.GradientTransformation:
     """Returns the ClipUp optimizer: v <- clip(momentum v + learning_rate g / |g|), and a step of -v.
 
-    How far a step goes does not depend on the size of the gradient, so both settings are distances in solution space.
+    The length of a step does not depend on the size of the gradient, so `learning_rate` and `max_speed` are distances
+    in solution space.
 
     Args:
         learning_rate: Length that a gradient adds to the velocity.
-        momentum: Part of the velocity that is kept.
-        max_speed: Length that the velocity is clipped to. Default: twice the learning rate, as the paper recommends.
+        momentum: Fraction of the velocity that is kept.
+        max_speed: Length that the velocity is clipped to. Defaults to twice the learning rate, as the paper recommends.
 
     References:
         Toklu et al. 2020, arXiv 2008.02387.

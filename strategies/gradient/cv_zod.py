@@ -1,7 +1,12 @@
-"""Zeroth-order descent with a hint as control variate: unbiased however bad the hint is.
+"""CV-ZOD: zeroth-order descent with a surrogate gradient as control variate.
 
-Reference: Ryabchenko, Qian, Mou, "CV-ZOD"; the estimate is m + [(f(x + sigma u) - f(x)) / sigma - <m, u>] u for a
-hint m and u ~ N(0, I), here with central differences over antithetic pairs.
+The surrogate gradient, or hint, is the estimate to begin with. Antithetic pairs then estimate only what the hint does
+not predict: the difference between the measured slope and the hint's slope along each perturbation. The result is
+unbiased for the gradient of the smoothed fitness however bad the hint is, and has little variance where the hint is
+good.
+
+Reference: Ryabchenko, Qian, Mou, "CV-ZOD". Its estimate is m + [(f(x + sigma u) - f(x)) / sigma - <m, u>] u for a hint
+m and u ~ N(0, I). Here central differences over antithetic pairs take the place of the one-sided difference.
 """
 
 from typing import NamedTuple
@@ -22,16 +27,16 @@ class CVZODState(NamedTuple):
 
     descent: DescentState
     hint: Solution  # the surrogate gradient; zero if it was not finite
-    slopes: jax.Array  # [num_pairs], of the hint along the perturbations
+    slopes: jax.Array  # [num_pairs], the hint's slopes along the perturbations
 
 
 class CVZOD(GradientStrategy):
     """OpenAI-ES with the surrogate gradient as a control variate.
 
-    Only what the surrogate does not predict is left to chance: its estimate is that of `open_es`, unbiased for the
-    gradient of the smoothed fitness for any surrogate, and exact where the fitness is linear and the surrogate its
-    gradient. The surrogate's scale matters, not only its direction, so fitness cannot be shaped. Pairs without finite
-    fitness are left out, and without any there is no step.
+    Only what the surrogate does not predict is left to chance. The estimate is unbiased for the gradient of the
+    smoothed fitness, as with `open_es`, for any surrogate. It is exact where the fitness is linear and the surrogate is
+    its gradient. The surrogate's scale matters, not only its direction, so fitness cannot be shaped. Pairs without
+    finite fitness are left out; if there are no others, there is no step.
 
     References:
         Ryabchenko, Qian, Mou, CV-ZOD.
@@ -45,7 +50,7 @@ class CVZOD(GradientStrategy):
         if self.shaping != "none":
             raise ValueError(
                 "CVZOD subtracts the surrogate gradient in the units of the fitness, so shaping must be 'none', got "
-                f"{self.shaping!r}. guided_es needs only the surrogate's direction."
+                f"{self.shaping!r}. To shape fitness, use guided_es, which needs only the surrogate's direction."
             )
 
     def takes_surrogate(self, state: State) -> bool:
@@ -54,7 +59,7 @@ class CVZOD(GradientStrategy):
 
     @property
     def groups(self) -> Groups:
-        """Antithetic pairs, whose fitness is subtracted."""
+        """The groups: antithetic pairs, whose fitness is subtracted."""
         return Groups.of(self._fixed_size, 2)
 
     def weights(self, state: CVZODState, fitness: jax.Array) -> jax.Array:
@@ -85,7 +90,7 @@ class CVZOD(GradientStrategy):
         )
 
     def _ask(self, key: jax.Array, state: CVZODState, surrogate: Surrogate | None) -> tuple[Population, CVZODState]:
-        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
+        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` checked it
         noise = self.draw(key, state)
         slopes = inner_products(noise, jax.tree.map(lambda g: g[None], gradient))[:, 0].astype(state.slopes.dtype)
         numbers = (slopes, *jax.tree.leaves(in_single(gradient)))

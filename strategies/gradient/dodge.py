@@ -1,6 +1,12 @@
 """DODGE: directional derivatives carried forward, along random directions that are held for a number of steps.
 
-Reference: Silver, Goyal, Danihelka, Hessel, van Hasselt 2022, "Learning by directional gradient descent".
+Each worker draws a standard normal direction and carries the derivative of its inner state along it. The estimate of a
+step's gradient is the derivative of the loss along the direction, times the sum of the episode's directions so far. One
+forward pass gives it, at any number of parameters, but its variance grows with that number.
+
+Reference: Silver, Goyal, Danihelka, Hessel, van Hasselt 2022, "Learning by directional gradient descent", ICLR; name
+and period as in Li et al. 2023, arXiv 2304.12180. `full_forward` is the forward gradient of Baydin et al. 2022, arXiv
+2202.08587, on whole episodes.
 """
 
 from typing import Any, NamedTuple
@@ -17,22 +23,22 @@ from zoo.strategies.gradient.forward import ForwardStrategy
 class Tangent(NamedTuple):
     """What is carried of a directional derivative."""
 
-    direction: Solution  # that the solution moves along in this period
+    direction: Solution  # the direction of this period
     total: Solution  # sum of the directions since the start of the episode
-    inner: list[jax.Array]  # how the floating-point leaves of the inner state move with it
+    inner: list[jax.Array]  # the derivative of the floating-point leaves of the inner state
 
 
 class Directional(Sensitivity):
     """Carries the derivative of the inner state along a standard normal direction.
 
     Attributes:
-        period: Steps of an episode after which another direction is drawn; `None`: never.
+        period: Steps of an episode after which another direction is drawn. With `None`, one lasts for the episode.
     """
 
     period: int | None = static(default=None, at_least=1)
 
     def start(self, key: jax.Array, solution: Solution, inner: Inner) -> Tangent:
-        """Returns a direction, along which the inner state does not move yet."""
+        """Returns a direction, and a zero derivative of the inner state along it."""
         if self.period is None:
             direction = total = _draw(key, solution)
         else:  # the first step draws one
@@ -42,7 +48,7 @@ class Directional(Sensitivity):
     def step(
         self, key: jax.Array, step: Step, time: jax.Array, solution: Solution, inner: Inner, carried: Tangent
     ) -> tuple[tuple[Inner, jax.Array, Any], Tangent, Solution]:
-        """Takes one step, and moves the tangent along with it."""
+        """Takes one step, and carries the derivative along through it."""
         direction, total, tangent = carried
         if self.period is not None:
             is_new, drawn = time % self.period == 0, _draw(key, solution)
@@ -51,7 +57,7 @@ class Directional(Sensitivity):
         fn = of_floats(step, inner)
         moved = (direction, tangent)
         _, (tangent, slope), out = jax.jvp(fn, (solution, float_leaves(inner)), moved, has_aux=True)
-        # A direction of an earlier period moved the inner state too, and is uncorrelated with the others.
+        # The inner state depends on the directions of earlier periods too. They are uncorrelated with this one.
         gradient = jax.tree.map(lambda v: times(slope, v).astype(v.dtype), total)
         return out, Tangent(direction, total, tangent), gradient
 
@@ -59,13 +65,15 @@ class Directional(Sensitivity):
 class DODGE(ForwardStrategy):
     """Deep online directional gradient estimate: a directional derivative times its direction.
 
-    The direction is standard normal, one for each worker. Unbiased for any period where the solution stands still: the
-    derivative of a loss is the sum over periods of J_k v_k, J_k that by the solution in period k; times the sum of the
-    directions v_k, whose means are zero and whose covariances are I, its mean is the sum of all J_k, the gradient.
+    Each worker has its own standard normal direction. The estimate is unbiased for any period while the solution does
+    not change. Let J_k be the derivative of a loss with respect to the solution in period k, and v_k the direction of
+    that period. The directional derivative is the sum over the periods of J_k v_k. The v_k have mean zero and
+    covariance I, so its product with the sum of all v_k has the sum of all J_k as expectation, which is the gradient.
 
     Attributes:
-        period: Steps of an episode after which a worker draws another direction: 1 is the forward-mode limit of PES,
-            the whole episode that of NRES. `None`: one direction an episode.
+        period: Steps of an episode after which a worker draws another direction, at least 1. A period of 1 is the
+            forward-mode limit of PES, and a whole episode is the limit of NRES. With `None`, a direction lasts for the
+            episode.
 
     References:
         Silver et al. 2022, ICLR; with the name and the period as in Li et al. 2023, arXiv 2304.12180.
@@ -88,7 +96,7 @@ class FullForward(DODGE):
 
     @property
     def groups(self) -> Groups:
-        """Each worker by itself, its derivative followed, and whole episodes."""
+        """The groups: each worker by itself, with its derivative followed, and with whole episodes."""
         return super().groups._replace(whole_episodes=True)
 
 

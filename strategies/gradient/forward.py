@@ -1,4 +1,4 @@
-"""What strategies share that carry the derivative of inner states forward, instead of going back through windows."""
+"""What strategies share that carry the derivative of inner states forward, in place of going back through windows."""
 
 import abc
 
@@ -10,7 +10,7 @@ from zoo.strategies.gradient.workers import WorkerStrategy
 
 
 class ForwardStrategy(WorkerStrategy):
-    """Base of strategies that descend `Evaluation.gradient`; a subclass says by which `Sensitivity` it comes about."""
+    """Base of strategies that descend `Evaluation.gradient`; a subclass says which `Sensitivity` computes it."""
 
     @property
     @abc.abstractmethod
@@ -19,7 +19,7 @@ class ForwardStrategy(WorkerStrategy):
 
     @property
     def groups(self) -> Groups:
-        """Each worker by itself, its derivative followed."""
+        """The groups: each worker by itself, with its derivative followed."""
         return super().groups._replace(sensitivity=self.sensitivity)
 
     def estimate(self, state: State, population: Population, evaluation: Evaluation) -> Solution:
@@ -30,7 +30,7 @@ class ForwardStrategy(WorkerStrategy):
         """
         if evaluation.gradient is None:
             raise TypeError(
-                f"{type(self).__name__} descends Evaluation.gradient, and there is none. Evaluate by a problem that "
-                "was initialised with the groups of this strategy: problem.init(key, strategy.groups, solution)."
+                f"{type(self).__name__} descends Evaluation.gradient, but this evaluation has none. Initialise the "
+                "problem with the groups of this strategy: problem.init(key, strategy.groups, solution)."
             )
         return jax.tree.map(lambda g: jnp.mean(g, axis=0), evaluation.gradient)

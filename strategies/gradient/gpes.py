@@ -1,7 +1,10 @@
-"""Generalized PES: online evolution strategies between PES and NRES.
+"""Generalized PES (GPES): online evolution strategies between PES and NRES.
+
+An antithetic pair holds its perturbation for `noise_period` windows, and then draws a new one. A period of one window
+is PES, a whole episode is NRES. `zoo.strategies.gradient.online` has the formula.
 
 Reference: Li, Harrison, Sohl-Dickstein, Smith, Metz 2023, "Variance-Reduced Gradient Estimation via Noise-Reuse in
-Online Evolution Strategies", arXiv 2304.12180 (GPES_K; its K is `noise_period` times the window).
+Online Evolution Strategies", arXiv 2304.12180 (GPES_K; its K, in steps, is `noise_period` times the window).
 """
 
 from zoo.core import static
@@ -12,8 +15,8 @@ class GPES(OnlineStrategy):
     """Generalized PES: a perturbation is held for a given number of windows.
 
     Attributes:
-        noise_period: Windows for which a pair keeps its perturbation: 1 is PES; `None`, or as many as an episode has,
-            is NRES. The larger, the smaller the variance on losses that are about linear.
+        noise_period: Windows for which a pair keeps its perturbation, at least 1. 1 is PES; `None`, or the number of
+            windows of an episode, is NRES. A longer period has a smaller variance on losses that are about linear.
 
     References:
         Li et al. 2023, arXiv 2304.12180.

@@ -1,8 +1,15 @@
-"""Guided ES: search where surrogate gradients point, without trusting them.
+"""Guided ES: searches where surrogate gradients point, without trusting them.
+
+Perturbations are drawn from a Gaussian that is longer within the span of the last surrogate gradients than elsewhere.
+Antithetic pairs then estimate the gradient from fitness. The surrogates only say where to search harder; the step
+follows the fitness.
 
 Reference: Maheswaranathan, Metz, Tucker, Choi, Sohl-Dickstein 2019, "Guided evolutionary strategies: augmenting random
 search with surrogate gradients", arXiv 1806.10230. The search covariance is sigma^2 (alpha/n I + (1 - alpha)/k U U^T),
 the estimate beta/(2 sigma^2 P) sum_i eps_i (f(m + eps_i) - f(m - eps_i)) over P pairs.
+
+With `adaptive=True`, alpha and beta follow `optimal_coefficients`, which minimise the mean squared error for P pairs.
+They depend on how much of the gradient lies in the subspace, which is estimated from the run.
 """
 
 from typing import NamedTuple
@@ -21,7 +28,7 @@ from zoo.strategies.gradient.subspace import (
     store,
 )
 
-# Of the running averages behind `adaptive`: of a hundred generations.
+# Decay of the running averages behind `adaptive`: they span about a hundred generations.
 _DECAY = 0.99
 
 
@@ -29,30 +36,31 @@ class GuidedESState(NamedTuple):
     """State of `GuidedES`."""
 
     descent: DescentState
-    directions: Solution  # [subspace_dims, ...], the last surrogate gradients at length one; zero where there was none
-    coordinates: jax.Array  # [num_pairs, subspace_dims], of the perturbations over sigma in the subspace
-    rank: jax.Array  # [], of the subspace they were drawn from
-    squares: jax.Array  # [2], averages: squared norms of the gradient and of its part in the subspace; if adaptive
+    directions: Solution  # [subspace_dims, ...], the last surrogate gradients at length one, or zero
+    coordinates: jax.Array  # [num_pairs, subspace_dims], of perturbations over sigma, in the subspace
+    rank: jax.Array  # [], of the subspace that they were drawn from
+    squares: jax.Array  # [2], averages of squared norms: the gradient, its part in the subspace; if adaptive
     alpha: jax.Array  # []
     beta: jax.Array  # []
 
 
 class GuidedES(EllipsoidStrategy):
-    """Guided ES: antithetic perturbations of which a part lies in the span of the last surrogate gradients.
+    """Guided ES: antithetic perturbations with a part in the span of the last surrogate gradients.
 
-    A surrogate that is zero, repeated or not finite adds no direction; without any, this is OpenAI-ES with
-    perturbations of length sigma. The estimate's expectation is beta Sigma grad f, Sigma the search covariance over
-    sigma^2.
+    A surrogate gradient that is zero, repeated or not finite adds no direction. Without any direction, this is
+    OpenAI-ES with perturbations of length sigma. The expectation of the estimate is beta Sigma grad f, where Sigma is
+    the search covariance over sigma^2.
 
     Attributes:
-        alpha: Weight of the whole space in the search covariance: 1 ignores the surrogates, 0 searches only their span.
-        beta: Scale of the estimate; with an optimizer that is invariant to scale it has no effect.
-        adaptive: Whether alpha and beta, from those values on, follow the closed form that minimises the mean squared
-            error of the estimate, given how much of the gradient lies in the subspace, which is estimated from the run.
-            It looks one step ahead, and so favours the subspace more than a whole run may want; hence `min_alpha`.
-            Takes more pairs than `subspace_dims`.
-        min_alpha: Smallest alpha of an adaptive run. Without any search outside of the subspace, nothing would tell
-            how good the subspace is.
+        alpha: Weight of the whole space in the search covariance, between 0 and 1. 1 ignores the surrogates, 0 searches
+            only their span.
+        beta: Scale of the estimate, above 0. It has no effect on an optimizer that is invariant to scale.
+        adaptive: Whether alpha and beta adapt, starting from those values, by the closed form that minimises the mean
+            squared error of the estimate. How much of the gradient lies in the subspace is estimated from the run,
+            which takes more pairs than `subspace_dims`. The closed form looks one step ahead, and so favours the
+            subspace more than a whole run may want; hence `min_alpha`.
+        min_alpha: Smallest alpha of an adaptive run, above 0, at most 1. Without any search outside the subspace,
+            nothing would tell how good the subspace is.
 
     References:
         Maheswaranathan et al. 2019, arXiv 1806.10230.
@@ -68,9 +76,9 @@ class GuidedES(EllipsoidStrategy):
         super().__post_init__()
         if self.adaptive and self.population_size is not None and self.population_size // 2 <= self.subspace_dims:
             raise ValueError(
-                "GuidedES(adaptive=True) tells the gradient's part in the subspace from the rest by more pairs than "
-                f"the subspace has dimensions: population_size must be at least {2 * self.subspace_dims + 2} for "
-                f"subspace_dims={self.subspace_dims}, got {self.population_size}."
+                "GuidedES(adaptive=True) needs more antithetic pairs than the subspace has dimensions, to tell the "
+                f"gradient's part in it from the rest: population_size must be at least {2 * self.subspace_dims + 2} "
+                f"for subspace_dims={self.subspace_dims}, got {self.population_size}."
             )
 
     def takes_surrogate(self, state: State) -> bool:
@@ -103,7 +111,7 @@ class GuidedES(EllipsoidStrategy):
         )
 
     def _ask(self, key: jax.Array, state: GuidedESState, surrogate: Surrogate | None) -> tuple[Population, State]:
-        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it that there is one
+        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` checked it
         state = state._replace(directions=store(state.directions, unit(gradient), state.descent.generation))
         basis = self.basis(state)
         noise = self.draw_around(key, state, basis)
@@ -120,7 +128,7 @@ class GuidedES(EllipsoidStrategy):
             state.coordinates.dtype
         )
         squares = self._update_squares(state, slopes)
-        is_known = squares[0] > 0  # nothing is, where all fitness was the same, or none finite
+        is_known = squares[0] > 0  # false where all fitness was equal, or none finite
         fraction = jnp.clip(squares[1] / jnp.where(is_known, squares[0], 1), 0, 1)
         alpha, beta = optimal_coefficients(
             fraction, self.space.num_dims(state.descent.mean), state.rank, num_pairs, self.min_alpha
@@ -132,11 +140,11 @@ class GuidedES(EllipsoidStrategy):
         )
 
     def _update_squares(self, state: GuidedESState, slopes: jax.Array) -> jax.Array:
-        """Averages unbiased estimates of |g|^2 and |U^T g|^2, g the gradient.
+        """Averages unbiased estimates of |g|^2 and |U^T g|^2, where g is the gradient.
 
-        A slope is y = g . eps / sigma. Of its perturbation the part w = U^T eps / sigma is N(0, v I), the rest
-        N(0, a I). What the least squares fit of y to w leaves has the variance a |g - U U^T g|^2 per degree of freedom;
-        that off E[y^2] leaves v |U^T g|^2.
+        A slope is y = g . eps / sigma. In the subspace the perturbation is w = U^T eps / sigma, which is N(0, v I); the
+        rest of it is N(0, a I). A least squares fit of y to w leaves residuals with the variance a |g - U U^T g|^2 per
+        degree of freedom. Subtracted from E[y^2], this variance leaves v |U^T g|^2.
         """
         whole, inside = self._variances(state, state.rank)
         fit = jnp.linalg.lstsq(state.coordinates, slopes)[0]
@@ -144,7 +152,7 @@ class GuidedES(EllipsoidStrategy):
         rest = jnp.sum(residuals**2) / (len(slopes) - state.rank).astype(slopes.dtype)
         within = (jnp.mean(slopes**2) - rest) / (whole + inside)
         new = jnp.stack([within + rest / whole, within]).astype(state.squares.dtype)
-        # The early estimates are plain averages.
+        # Early averages are plain means of the estimates so far.
         weight = jnp.maximum(1 - _DECAY, 1 / (state.descent.generation + 1))
         averages = state.squares + weight.astype(new.dtype) * (new - state.squares)
         return jnp.where(jnp.all(jnp.isfinite(averages)), averages, state.squares)
@@ -159,15 +167,15 @@ def optimal_coefficients(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the alpha and beta that minimise the mean squared error of the estimate of a linear function's gradient.
 
-    With A = alpha/n + (1 - alpha) r/k for r = |U^T g|^2 / |g|^2, and E[g_hat] = beta Sigma g, squared bias and variance
-    over |g|^2 are 1 - 2 beta A + beta^2 B and beta^2 (A + B)/P, where B = A^2 + (1 - alpha)^2 r (1 - r)/k^2. So
-    beta = A / (B + (A + B)/P), and 1 - alpha minimises (P + 1) (B - A^2)/A^2 + 1/A. Alpha is 1 if r <= k/n, 0 if
-    r >= (k + 2P + 2)/(n + 2P + 2), and between them otherwise.
+    Let r = |U^T g|^2 / |g|^2, A = alpha/n + (1 - alpha) r/k, and B = A^2 + (1 - alpha)^2 r (1 - r)/k^2. With E[g_hat] =
+    beta Sigma g, the squared bias over |g|^2 is 1 - 2 beta A + beta^2 B, and the variance over |g|^2 is beta^2 (A +
+    B)/P. So beta = A / (B + (A + B)/P), and 1 - alpha minimises (P + 1) (B - A^2)/A^2 + 1/A. Alpha is 1 if r <= k/n, 0
+    if r >= (k + 2P + 2)/(n + 2P + 2), and between them otherwise.
 
     Args:
         fraction: r, the fraction of the squared norm of the gradient that lies in the subspace.
         num_dims: n.
-        rank: k; without a subspace, 0, alpha is 1.
+        rank: k. If it is 0, without a subspace, alpha is 1.
         num_pairs: P.
         min_alpha: The smallest alpha to return.
     """

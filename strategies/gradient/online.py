@@ -1,14 +1,15 @@
-"""What online evolution strategies share: perturbations that outlive a window of an unrolled computation.
+"""What online evolution strategies share: perturbations that last longer than a window of an unrolled computation.
 
-An inner episode of T steps is evaluated W steps at a time, the mean updated in between. A pair keeps its two inner
-states, and its perturbation for `noise_period` windows. The estimate of a window weighs its difference of losses by the
-sum of all perturbations of the episode so far, since all of them led to the states that the window started from:
+An inner episode of T steps is evaluated W steps at a time, and the mean is updated after each window. An antithetic
+pair keeps its two inner states, and it keeps its perturbation for `noise_period` windows. All perturbations of the
+episode so far led to the inner states at the start of a window. So the estimate multiplies the window's difference of
+losses by their sum:
 
-    g = (L+ - L-) / 2 * sum_j z_j / sigma_j,    averaged over the pairs,
+    g = (L+ - L-) / 2 * sum_j z_j / sigma_j,    averaged over the pairs.
 
-z_j the standard normal and sigma_j the standard deviation of the episode's j-th perturbation, and L the window's
-fitness as the problem scales it (Li et al. 2023, arXiv 2304.12180, there for a constant sigma). It is unbiased
-for the loss smoothed by an independent perturbation per block of `noise_period` windows, at a fixed mean.
+Here z_j is the standard normal and sigma_j the standard deviation of the episode's j-th perturbation, and L is the
+window's fitness as the problem scales it (Li et al. 2023, arXiv 2304.12180, for a constant sigma). At a fixed mean the
+estimate is unbiased for the loss smoothed by an independent perturbation in each block of `noise_period` windows.
 """
 
 import abc
@@ -38,10 +39,10 @@ from zoo.strategies.shaping import Shaping
 
 
 class Blocks(NamedTuple):
-    """The perturbations of the pairs' episodes by their keys, where populations are not stored."""
+    """The perturbations of the pairs' episodes as keys, where populations are not stored."""
 
     keys: KeyWords  # words [max_blocks, num_pairs, ...]
-    sigma: jax.Array  # [max_blocks, num_pairs] with which they were drawn
+    sigma: jax.Array  # [max_blocks, num_pairs] standard deviations that they were drawn with
 
 
 class OnlineState(NamedTuple):
@@ -49,23 +50,23 @@ class OnlineState(NamedTuple):
 
     descent: DescentState
     age: jax.Array  # [num_pairs] windows since the pair's episode began
-    sigma: jax.Array  # [num_pairs] with which its perturbation was drawn
-    perturbation: Solution | Blocks | None  # [num_pairs, ...] standard normal; None if drawn anew in every window
+    sigma: jax.Array  # [num_pairs] standard deviation that its perturbation was drawn with
+    perturbation: Solution | Blocks | None  # [num_pairs, ...] standard normal; None if every window draws anew
     earlier: Solution | None  # [num_pairs, ...] sum of z_j / sigma_j before the present one; None if not stored
 
 
 class OnlineStrategy(GradientStrategy):
-    """Base of the online strategies: antithetic pairs i and i + population_size / 2, each its own worker.
+    """Base of the online strategies: antithetic pairs i and i + population_size / 2, each a worker of its own.
 
     A subclass says for how many windows a perturbation is held.
 
-    Where populations are not stored (`perturbation=Seeded()` or `LowRank()`), neither are the sums of perturbations: of
-    every perturbation of an episode its key is kept, and the noise drawn again for each estimate. So that the keys stay
-    bounded, the last of `perturbation.max_blocks` perturbations is held to the end of the episode. The estimate remains
-    unbiased, for the loss smoothed by as many independent perturbations.
+    If populations are not stored (`perturbation=Seeded()` or `LowRank()`), the sums of perturbations are not stored
+    either. The key of every perturbation of an episode is kept, and the noise is drawn again for each estimate. To
+    bound the number of keys, the last of `perturbation.max_blocks` perturbations is held to the end of the episode. The
+    estimate remains unbiased, for the loss smoothed by that number of independent perturbations.
 
     Attributes:
-        shaping: As in `GradientStrategy`, but off by default: anything but `"none"` makes the estimate biased, and
+        shaping: Fitness shaping as in `open_es`, by default `"none"`. Any other shaping makes the estimate biased, and
             compares workers that are at different places of their episodes.
     """
 
@@ -73,26 +74,26 @@ class OnlineStrategy(GradientStrategy):
 
     @property
     def follows_population(self) -> bool:
-        """False."""
+        """False: the next window uses the perturbation that `ask` drew."""
         return False
 
     @property
     def cannot_restart(self) -> str:
-        """A pair goes on from its own inner states."""
+        """Why it cannot restart: a pair continues from its own inner states."""
         return CANNOT_RESTART
 
     @property
     @abc.abstractmethod
     def _noise_period(self) -> int | None:
-        """Windows between two draws of a pair's perturbation; `None`: one for the whole episode."""
+        """Windows between two draws of a pair's perturbation. With `None`, one lasts for the whole episode."""
 
     @property
     def groups(self) -> Groups:
-        """The antithetic pairs: each has its own data, start and phase."""
+        """The groups: each antithetic pair has its own data, start and phase."""
         return Groups.of(self._fixed_size, 2)
 
     def sigma_of_members(self, state: OnlineState) -> jax.Array:
-        """Returns for each member the sigma that its pair's perturbation was drawn with."""
+        """Returns, for each member, the sigma that its pair's perturbation was drawn with."""
         return jnp.tile(state.sigma, 2)
 
     def estimate(self, state: OnlineState, population: Population, evaluation: Evaluation) -> Solution:
@@ -118,7 +119,7 @@ class OnlineStrategy(GradientStrategy):
     def _init(self, key: jax.Array, solution: Solution) -> OnlineState:
         num_pairs = self._num_members(solution) // 2
 
-        def zeros(like: Solution) -> Solution:  # anew for each: a loop may donate the state, and no array twice
+        def zeros(like: Solution) -> Solution:  # new arrays: a loop may donate the state, but no array twice
             return jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), like)
 
         state = OnlineState(
@@ -167,7 +168,7 @@ class OnlineStrategy(GradientStrategy):
         told = super()._tell(state, population, evaluation)._replace(age=jnp.where(done, 0, age))
         if state.earlier is None:
             return told
-        # The perturbation joins the earlier ones when the next is due, and all are forgotten with the episode.
+        # A perturbation is added to the earlier ones when the next one is due. The sum starts again with each episode.
         joins = jnp.where(self._starts_block(age), 1 / (2 * state.sigma**2), 0)
 
         def accumulate(earlier: jax.Array, x: jax.Array) -> jax.Array:
@@ -178,19 +179,19 @@ class OnlineStrategy(GradientStrategy):
 
     @property
     def _max_blocks(self) -> int | None:
-        """How many perturbations of an episode are remembered by their keys; `None`: they are not."""
+        """How many perturbations of an episode are remembered by their keys. With `None`, populations are stored."""
         if not isinstance(self._form, ImplicitPerturbation):
             return None
         return 1 if self._noise_period is None else self._form.max_blocks
 
     def _block(self, age: jax.Array) -> jax.Array:
-        """Returns which of the remembered perturbations of its episode a pair is at."""
+        """Returns for each pair the index of its perturbation in the remembered ones of its episode."""
         if self._noise_period is None or self._max_blocks is None:
             return jnp.zeros_like(age)
         return jnp.minimum(age // self._noise_period, self._max_blocks - 1)
 
     def _starts_block(self, age: jax.Array) -> jax.Array:
-        """Whether a new perturbation is due."""
+        """Returns for each pair whether a new perturbation is due."""
         if self._noise_period is None:
             return age == 0
         is_due = age % self._noise_period == 0
@@ -200,7 +201,7 @@ class OnlineStrategy(GradientStrategy):
         return self._form.draw_rows(keys.key, mean, rows)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _sum_blocks(self, state: OnlineState, weights: jax.Array) -> Solution:
-        """Returns the weighted sum over the pairs of z_j / sigma_j before the present block, drawn again."""
+        """Returns the weighted sum over the pairs of z_j / sigma_j before the present block; draws the z_j again."""
         blocks: Blocks = state.perturbation  # pyright: ignore[reportAssignmentType]
         is_earlier = jnp.arange(len(blocks.sigma), dtype=jnp.int32)[:, None] < self._block(state.age)[None]
         scaled = jnp.where(is_earlier, weights[None] / blocks.sigma, 0)
@@ -211,7 +212,7 @@ class OnlineStrategy(GradientStrategy):
         return add_up(blocks.keys.words, scaled, row_numbers(len(state.age)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))  # or a loop that is not jitted would compile it every time
+@functools.partial(jax.jit, static_argnums=(0, 1))  # or a loop without jit would compile it in every call
 def _sum_blocks(
     form: ImplicitPerturbation, impl: str, mean: Solution, words: jax.Array, weights: jax.Array, rows: jax.Array
 ) -> Solution:

@@ -1,4 +1,4 @@
-"""Optimizers of optax as settings: a factory or a name, the transformation that it makes, and a step of it."""
+"""Optax optimizers as settings: checking a function or a name, making its transformation, and taking a step."""
 
 import difflib
 import functools
@@ -16,17 +16,21 @@ from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.clip_up import clip_up
 
 OptimizerFactory = Callable[[Any], optax.GradientTransformation]
-"""From a learning rate to a transformation, such as `optax.adam`."""
+"""A function from a learning rate to a transformation, such as `optax.adam`."""
 Schedule = Callable[[jax.Array], Any]
-"""From the generation, counted from 0, to a factor."""
+"""A function from the generation, counted from 0, to a factor."""
 
 
 def check_optimizer(optimizer: Any, name: str) -> None:
-    """Raises an error if the setting of that name is no optimizer, or one that wants more than a gradient.
+    """Checks that a setting is an optimizer that needs nothing but a gradient.
+
+    Args:
+        optimizer: The value of the setting.
+        name: The name of the setting, for messages.
 
     Raises:
-        ValueError: If it is a name, but not of an optimizer, or wants more than a gradient.
-        TypeError: If it is no function of a learning rate.
+        ValueError: If it is a name, but not of an optimizer, or if the optimizer needs more than a gradient.
+        TypeError: If it is not a function from a learning rate to a transformation.
     """
     if isinstance(optimizer, str) and _by_name(optimizer) is None:
         known = _names()
@@ -44,30 +48,30 @@ def check_optimizer(optimizer: Any, name: str) -> None:
         )
     if fault:
         raise ValueError(
-            f"{name} {getattr(optimizer, '__name__', optimizer)!r} wants more than a gradient ({fault}), and an "
-            "evolution strategy has nothing else to give. Choose one such as 'adam' or 'sgd'."
+            f"{name} {getattr(optimizer, '__name__', optimizer)!r} needs more than a gradient ({fault}), which is all "
+            "that an evolution strategy has. Choose another optimizer, such as 'adam' or 'sgd'."
         )
 
 
 def transformation(
     optimizer: OptimizerFactory | str, learning_rate: Any, schedule: Schedule | None, generation: Any
 ) -> optax.GradientTransformation:
-    """Returns the transformation of an optimizer at its learning rate in a generation."""
+    """Returns the transformation of an optimizer with its learning rate in a generation."""
     rate = scheduled(learning_rate, schedule, generation)
     return (_by_name(optimizer) if isinstance(optimizer, str) else optimizer)(rate)
 
 
 def scheduled(number: Any, schedule: Schedule | None, generation: Any) -> Any:
-    """Returns a number times the factor of its schedule, if it has one."""
+    """Returns a number times the factor of its schedule. Without a schedule, returns the number."""
     if schedule is None:
         return number
-    with promotion_of_others():  # those of optax multiply the integer that counts generations by floats
+    with promotion_of_others():  # optax's schedules multiply the generation, an integer, by floats
         return number * schedule(generation)
 
 
 @functools.cache
 def _names() -> list[str]:
-    """Returns the names that stand for optimizers: what of optax is a function of a learning rate."""
+    """Returns the names of optimizers: `clip_up`, and the public functions of optax that take a learning rate."""
     found = ["clip_up"]
     public = {name: value for name, value in vars(optax).items() if not name.startswith("_")}
     found += [name for name, value in public.items() if inspect.isfunction(value) and _takes_rate(value)]
@@ -87,7 +91,10 @@ def _by_name(name: str) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _fault(optimizer: Any) -> str | None:
-    """Returns what is wrong with an optimizer: "is none", or what it misses beside a gradient; `None`: nothing."""
+    """Returns what is wrong with an optimizer.
+
+    Returns "is none" if it is not an optimizer, what it needs besides a gradient, or `None` if nothing is wrong.
+    """
     if str(getattr(optimizer, "__module__", "")).startswith("optax.") and not _takes_rate(optimizer):
         return "is none"
     try:
@@ -112,10 +119,13 @@ def _fault(optimizer: Any) -> str | None:
 
 
 class Rounded(NamedTuple):
-    """State of an optimizer of a solution in half precision, which steps in single: small ones would be lost."""
+    """State of an optimizer that steps a solution in half precision.
+
+    It steps in single precision, and keeps what rounding takes off the solution. Otherwise small steps would be lost.
+    """
 
     state: optax.OptState
-    rest: Solution  # what rounding took off the solution
+    rest: Solution  # what the solution lost by rounding
 
 
 def start(transformation: optax.GradientTransformation, solution: Solution) -> optax.OptState:
@@ -132,15 +142,15 @@ def step(
 ) -> tuple[Solution, optax.OptState]:
     """Returns the solution after a step along a gradient, and the optimizer's state.
 
-    A step along a gradient that is not finite is left out, and so is one whose squared norm is not, which optimizers
-    keep: they would never move again.
+    A step is skipped if the gradient or its squared norm is not finite. Optimizers keep such numbers in their state,
+    and would never move again.
     """
     if isinstance(state, Rounded):
         exact = jax.tree.map(jnp.add, in_single(solution), state.rest)
         new, new_state = step(transformation, in_single(gradient), state.state, exact)
         rounded = jax.tree.map(lambda x, old: x.astype(old.dtype), new, solution)
         return rounded, Rounded(new_state, jax.tree.map(jnp.subtract, new, in_single(rounded)))
-    with promotion_of_others():  # Adam, for one, raises a float to the power of an integer array
+    with promotion_of_others():  # Adam, for example, raises a float to the power of an integer array
         updates, new_state = transformation.update(gradient, state, solution)
         new = optax.apply_updates(solution, updates), new_state
     usable = jnp.all(jnp.stack([jnp.all(has_finite_square(g)) for g in jax.tree.leaves(gradient)]))
@@ -148,5 +158,5 @@ def step(
 
 
 def has_finite_square(x: jax.Array) -> jax.Array:
-    """Whether each entry is finite, and small enough that the sum of all squares is."""
+    """Returns for each entry whether it is finite, and small enough for a finite sum of all squares."""
     return jnp.abs(x) < (float(jnp.finfo(x.dtype).max) / max(x.size, 1)) ** 0.5

@@ -1,8 +1,15 @@
-"""PGPE: parameter-exploring policy gradients, antithetic pairs and one standard deviation per parameter, which adapts.
+"""PGPE: parameter-exploring policy gradients, with antithetic pairs and an adaptive standard deviation per parameter.
+
+The search distribution is a Gaussian with a mean and a standard deviation per parameter. Antithetic pairs mean ± std z
+estimate the gradients of the expected fitness in the means and in the standard deviations. An optimizer steps the mean;
+each standard deviation takes a step of bounded size.
 
 Reference: Sehnke, Osendorfer, Rückstieß, Graves, Peters, Schmidhuber 2010, "Parameter-exploring Policy Gradients",
 Neural Networks 23(4), doi 10.1016/j.neunet.2009.12.004: symmetric sampling, section 2.3. The bound on the change of the
 standard deviations: Toklu, Liskowski, Srivastava 2020, arXiv 2008.02387.
+
+Differences: fitness is shaped, by default to centred ranks, and the baseline of the standard deviations is the mean
+over the generation's pairs. Both make the step independent of the fitness of earlier generations.
 """
 
 from typing import Any, NamedTuple
@@ -38,17 +45,17 @@ class PGPEState(NamedTuple):
 class PGPE(DescentStrategy):
     """PGPE with symmetric sampling: descends the gradients of E[f] in the mean and in the standard deviations.
 
-    Both steps are proportional to the variance, as in the paper: the optimizer is handed std^2 times the gradient of
-    the mean, and a standard deviation moves by `std_learning_rate` times std^2 times its gradient.
+    Both steps are proportional to the variance, as in the paper. The optimizer gets std^2 times the gradient of the
+    mean. A standard deviation moves by `std_learning_rate` times std^2 times its gradient.
 
     Attributes:
-        population_size: An even number.
-        sigma: Initial standard deviation: one number, or one for each parameter, in the structure of the
-            solution, of numbers and arrays that broadcast to its leaves.
-        shaping: As in `open_es`.
-        optimizer: As in every gradient strategy; `"clip_up"` is the one made for this.
-        std_learning_rate: Step of the standard deviations.
-        max_std_change: Largest change of a standard deviation in one generation, relative to it.
+        population_size: Members per generation, an even number.
+        sigma: Initial standard deviation, in the units of the solution, above 0: one number, or a pytree in the
+            structure of the solution (numbers, or arrays that broadcast to its leaves).
+        shaping: Fitness shaping as in `open_es`.
+        optimizer: The optimizer of the mean, as in `open_es`. `"clip_up"` is made for PGPE.
+        std_learning_rate: Learning rate of the standard deviations, at least 0.
+        max_std_change: Largest change of a standard deviation in one generation, as a fraction of it, between 0 and 1.
 
     References:
         Sehnke et al. 2010, doi 10.1016/j.neunet.2009.12.004; Toklu et al. 2020, arXiv 2008.02387.
@@ -68,12 +75,12 @@ class PGPE(DescentStrategy):
 
     @property
     def needs_all_members(self) -> str | None:
-        """The members of a pair are compared."""
+        """Why `tell` needs all members: it compares the members of a pair."""
         return why_all(2)
 
     @property
     def subtracts_pairs(self) -> bool:
-        """True."""
+        """True: members come in antithetic pairs."""
         return True
 
     def std(self, state: PGPEState) -> Solution:
@@ -91,7 +98,10 @@ class PGPE(DescentStrategy):
         return jax.tree.map(lambda g, s: g / s / s, self._mean_step(state, population, evaluation), state.std)
 
     def estimate_std(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns the gradient estimate for the standard deviations, unbiased without shaping; as `estimate`."""
+        """Returns the gradient estimate for the standard deviations, unbiased without shaping.
+
+        The arguments are the same as for `estimate`.
+        """
         return jax.tree.map(lambda g, s: g / s, self._relative_std_step(state, population, evaluation), state.std)
 
     def _default_population_size(self, num_dims: int) -> int:
@@ -117,13 +127,13 @@ class PGPE(DescentStrategy):
 
         def new_std(std: jax.Array, change: jax.Array) -> jax.Array:
             bounded = jnp.clip(self.std_learning_rate * change, -self.max_std_change, self.max_std_change)
-            # Fitness that is not shaped may overflow the sum.
+            # Without shaping, fitness may overflow the sum.
             return clip_std(std * (1 - jnp.where(jnp.isnan(bounded), 0, bounded)).astype(std.dtype))
 
         return told._replace(std=jax.tree.map(new_std, state.std, change))
 
     def _mean_step(self, state: PGPEState, population: Population, evaluation: Evaluation) -> Solution:
-        """Returns std^2 times the gradient of the mean, sum_i w_i (x_i - mean) / population_size."""
+        """Returns std^2 times the gradient of the mean: sum_i w_i (x_i - mean) / population_size."""
         shaped = get_shaping(self.shaping)(evaluation.fitness)
         weights = antithetic(shaped)
         if evaluation.repaired is not None:

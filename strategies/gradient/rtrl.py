@@ -1,6 +1,12 @@
 """RTRL: real-time recurrent learning, the exact derivative of inner states, for few parameters.
 
-Reference: Williams, Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks".
+The Jacobian of the inner state with respect to the solution is carried forward in time, and multiplied by the Jacobian
+of each step. The gradient of each step's loss, through the whole episode so far, is then known at once. It takes the
+time and the memory of `num_dims` unrolls.
+
+Reference: Williams, Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks", doi
+10.1162/neco.1989.1.2.270. The paper writes out the derivatives of a recurrent network. Here forward-mode
+differentiation gives the derivatives of any step.
 """
 
 from typing import Any
@@ -15,7 +21,7 @@ from zoo.strategies.gradient.forward import ForwardStrategy
 
 
 class Jacobian(Sensitivity):
-    """Carries the Jacobian of the inner state by the solution: a tangent for each parameter."""
+    """Carries the Jacobian of the inner state with respect to the solution: a tangent for each parameter."""
 
     def start(self, key: jax.Array, solution: Solution, inner: Inner) -> list[jax.Array]:
         """Returns zeros, `[num_dims, ...]` for each floating-point leaf of the inner state."""
@@ -24,7 +30,7 @@ class Jacobian(Sensitivity):
     def step(
         self, key: jax.Array, step: Step, time: jax.Array, solution: Solution, inner: Inner, carried: list[jax.Array]
     ) -> tuple[tuple[Inner, jax.Array, Any], list[jax.Array], Solution]:
-        """Takes one step, and multiplies the Jacobian by that of the step."""
+        """Takes one step, and multiplies the Jacobian by the Jacobian of the step."""
         flat, unravel = ravel(solution)
         fn, primals = of_floats(step, inner), (solution, float_leaves(inner))
 
@@ -40,7 +46,7 @@ class Jacobian(Sensitivity):
 class RTRL(ForwardStrategy):
     """Real-time recurrent learning: the exact gradient of each window's loss through the whole episode so far.
 
-    Unbiased where the solution stands still. Time and memory are those of `num_dims` unrolls.
+    Unbiased while the solution does not change. It takes the time and the memory of `num_dims` unrolls.
 
     References:
         Williams, Zipser 1989, doi 10.1162/neco.1989.1.2.270.

@@ -1,4 +1,8 @@
-"""Self-guided ES: search where past estimates of the gradient point.
+"""Self-guided ES: searches where its past estimates of the gradient point.
+
+Each antithetic pair is drawn either from the span of the last `subspace_dims` estimates, or from the orthogonal
+complement of that span. The probability of the first adapts: it grows while pairs inside the span find lower fitness
+than pairs outside, and shrinks while they do not.
 
 Reference: Liu, Li, Qian 2020, "Self-Guided Evolution Strategies with Historical Estimated Gradients", IJCAI 2020.
 """
@@ -19,7 +23,7 @@ class SelfGuidedESState(NamedTuple):
     """State of `SelfGuidedES`."""
 
     descent: DescentState
-    directions: Solution  # [subspace_dims, ...], the last estimates at length one
+    directions: Solution  # [subspace_dims, ...], the last estimates, scaled to length one
     is_inside: jax.Array  # [num_pairs], whether a pair was drawn from the subspace
     alpha: jax.Array  # []
 
@@ -28,17 +32,18 @@ class SelfGuidedES(SubspaceStrategy):
     """Self-guided ES: each antithetic pair is drawn from the span of the last estimates, or from its complement.
 
     The probability alpha of the first grows by the factor `alpha_rate` where pairs inside found the lower fitness (the
-    mean of the better member of each pair), and shrinks where those outside did. Until `subspace_dims` estimates have
-    been made, all pairs are drawn from the whole space. The estimate is the plain mean over pairs: its expectation is
-    alpha times the part of the gradient inside, and 1 - alpha times the part outside.
+    mean over the pairs of the better member), and shrinks by it where pairs outside did. Until `subspace_dims`
+    estimates have been made, all pairs are drawn from the whole space. The estimate is the plain mean over pairs. Its
+    expectation is alpha times the part of the gradient inside, plus 1 - alpha times the part outside.
 
     Attributes:
-        sigma: Standard deviation of a perturbation in each direction of the space it is drawn from.
-        subspace_dims: Past estimates that span the subspace.
-        alpha: Initial probability that a pair is drawn from the subspace.
-        alpha_rate: Factor by which that probability changes per generation.
-        min_alpha: Its smallest value.
-        max_alpha: Its largest.
+        sigma: Standard deviation of a perturbation in each direction of the space it is drawn from, in the units of the
+            solution, above 0.
+        subspace_dims: Number of past estimates that span the subspace, at least 1.
+        alpha: Initial probability that a pair is drawn from the subspace, between 0 and 1.
+        alpha_rate: Factor by which that probability changes per generation, at least 1.
+        min_alpha: Smallest value of that probability.
+        max_alpha: Largest value of that probability.
 
     References:
         Liu, Li, Qian 2020, IJCAI.
@@ -67,7 +72,10 @@ class SelfGuidedES(SubspaceStrategy):
         return jax.tree.map(std, state.descent.mean, basis.squared_entries())
 
     def _probability(self, state: SelfGuidedESState, basis: Basis) -> jax.Array:
-        """Returns the probability that a pair is drawn from the subspace: all of them if it is the whole space."""
+        """Returns the probability that a pair is drawn from the subspace.
+
+        It is one if the subspace is the whole space, and zero if the subspace is empty.
+        """
         is_whole = basis.rank == jnp.asarray(self.space.num_dims(state.descent.mean), basis.rank.dtype)
         return jnp.where(basis.rank > 0, jnp.where(is_whole, 1, state.alpha), 0)
 
@@ -86,7 +94,8 @@ class SelfGuidedES(SubspaceStrategy):
         chance = jax.random.uniform(key_choice, (num_pairs,))
         is_inside = jnp.less(*promoted(chance, self._probability(state, basis)))
         noise = self.draw(key_noise, state)
-        # A normal vector's projections on a space and on its complement are normal there: one draw serves both.
+        # The projections of a normal vector on a space and on its complement are normal there, so that one draw serves
+        # both.
         coordinates = basis.coordinates(noise)
         within = jnp.where(is_inside[:, None], coordinates, -coordinates)
         noise = combine(noise, jnp.where(is_inside, 0, 1), basis, within)
@@ -95,7 +104,7 @@ class SelfGuidedES(SubspaceStrategy):
     def _tell(self, state: SelfGuidedESState, population: Population, evaluation: Evaluation) -> SelfGuidedESState:
         gradient = self.estimate(state, population, evaluation)
         best = jnp.min(unshaped(evaluation.fitness).reshape(2, -1), axis=0)
-        best = best - jnp.min(best)  # means of equal values are equal then, whatever their number: on a plateau, zero
+        best = best - jnp.min(best)  # then means of equal values are equal for any count: zero on a plateau
         inside, outside = (
             jnp.sum(jnp.where(chosen, best, 0)) / jnp.maximum(jnp.sum(chosen, dtype=best.dtype), 1)
             for chosen in (state.is_inside, ~state.is_inside)

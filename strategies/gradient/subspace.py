@@ -1,7 +1,7 @@
 """What strategies share that search a low-dimensional subspace harder than the rest: bases, sampling, estimate.
 
-A subspace is given by k directions that are never copied into a matrix: of the directions, leaf by leaf, only the k x k
-Gram matrix is taken, and its eigenvectors say how they combine to an orthonormal basis.
+A subspace is given by k directions, which are never copied into a matrix. Only their k x k Gram matrix is computed,
+leaf by leaf. Its eigenvectors say how the directions combine to an orthonormal basis.
 """
 
 import abc
@@ -17,7 +17,7 @@ from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.perturbations.base import Noise
 from zoo.strategies.shaping import Shaping
 
-_PRECISION = jax.lax.Precision.HIGHEST  # what is left of a difference with a projection must not be rounding
+_PRECISION = jax.lax.Precision.HIGHEST  # a vector minus its projection must not be mere rounding
 
 
 class Basis(NamedTuple):
@@ -25,8 +25,8 @@ class Basis(NamedTuple):
 
     Attributes:
         directions: `[k, ...]` in the structure of a solution.
-        coefficients: `[k, k]`: basis vector j is sum_i coefficients[j, i] directions[i]; a row of zeros where the
-            directions span less than k dimensions.
+        coefficients: `[k, k]`: basis vector j is sum_i coefficients[j, i] directions[i]. A row is zero where the
+            directions span fewer than k dimensions.
         rank: `[]`: how many rows are not zero.
     """
 
@@ -35,7 +35,7 @@ class Basis(NamedTuple):
     rank: jax.Array
 
     def combine(self, coordinates: jax.Array) -> Solution:
-        """Returns the vectors with these coordinates, `[..., k]`, in the structure of a solution."""
+        """Returns the vectors with the given coordinates, `[..., k]`, in the structure of a solution."""
         weights = jnp.matmul(coordinates, self.coefficients, precision=_PRECISION)
         return jax.tree.map(
             lambda d: jnp.tensordot(weights.astype(d.dtype), d, 1, precision=_PRECISION), self.directions
@@ -46,7 +46,7 @@ class Basis(NamedTuple):
         return jnp.matmul(inner_products(vectors, self.directions), self.coefficients.T, precision=_PRECISION)
 
     def only_if(self, condition: jax.Array) -> "Basis":
-        """Returns the basis if a condition holds, else an empty one."""
+        """Returns the basis if a condition holds, else an empty basis."""
         return self._replace(
             coefficients=jnp.where(condition, self.coefficients, 0), rank=jnp.where(condition, self.rank, 0)
         )
@@ -58,17 +58,20 @@ class Basis(NamedTuple):
 
 
 def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.0) -> Basis:
-    """Returns an orthonormal basis of the span of directions, `[k, ...]`; none for zero or repeated directions.
+    """Returns an orthonormal basis of the span of directions, `[k, ...]`.
+
+    A direction that is zero or repeated adds no basis vector.
 
     Args:
         directions: `[k, ...]` in the structure of a solution.
-        explained: The principal directions are kept, largest first, up to this fraction of the sum of squares.
+        explained: Fraction of the sum of squares at which to stop. Principal directions are kept, largest first, until
+            they have it.
     """
     gram = inner_products(directions, directions)
     values, vectors = jnp.linalg.eigh(gram)  # ascending
     largest = values[-1]
-    # Rounding leaves the null space with eigenvalues of some eps; in its directions the basis would be noise, and near
-    # it not orthonormal.
+    # Rounding leaves the null space with eigenvalues of about eps. Basis vectors in it would be noise, and those near
+    # it would not be orthonormal.
     tolerance = 100 * len(values) * jnp.finfo(values.dtype).eps
     kept = (values > tolerance * largest) & (largest > 0)
     above = (jnp.cumsum(values[::-1])[::-1] - values) / jnp.where(largest > 0, jnp.sum(jnp.maximum(values, 0)), 1)
@@ -80,7 +83,7 @@ def orthonormal_basis(directions: Solution, *, explained: float | jax.Array = 1.
 def inner_products(one: Solution | Noise, other: Solution) -> jax.Array:
     """Returns the inner products `[n, m]` of vectors with leaves `[n, ...]` and `[m, ...]`, at least in float32.
 
-    The first may be noise that is not stored.
+    The first vectors may be noise that is not stored.
     """
     if isinstance(one, Noise):
         return one.inner_products(other)
@@ -94,13 +97,13 @@ def inner_products(one: Solution | Noise, other: Solution) -> jax.Array:
 
 
 def combine(noise: Any, weights: jax.Array, basis: Basis, coordinates: jax.Array) -> Any:
-    """Returns the vectors weights_i z_i plus those of coordinates `[n, k]` in a subspace.
+    """Returns the vectors weights_i z_i plus the vectors with coordinates `[n, k]` in a subspace.
 
     Args:
-        noise: z, `[n, ...]` in the structure of a solution, or not stored.
+        noise: z, `[n, ...]` in the structure of a solution, or noise that is not stored.
         weights: `[n]`, or a scalar.
         basis: The subspace.
-        coordinates: In the basis.
+        coordinates: `[n, k]`, in the basis.
     """
     if isinstance(noise, Noise):
         coefficients = jnp.matmul(coordinates, basis.coefficients, precision=_PRECISION)
@@ -114,7 +117,7 @@ def combine(noise: Any, weights: jax.Array, basis: Basis, coordinates: jax.Array
 
 
 def store(directions: Solution, direction: Solution, index: jax.Array) -> Solution:
-    """Returns the directions with one of them, number `index` modulo k, replaced."""
+    """Returns the directions with the one of number `index` modulo k replaced."""
 
     def put(all: jax.Array, one: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(all, one.astype(all.dtype), index % all.shape[0], 0)
@@ -128,12 +131,12 @@ def no_directions(solution: Solution, num_directions: int) -> Solution:
 
 
 class SubspaceStrategy(GradientStrategy):
-    """Base of strategies that sample antithetic pairs with regard to a subspace, whose fitness is subtracted.
+    """Base of strategies that sample antithetic pairs with regard to a subspace, and subtract the fitness within pairs.
 
-    The estimate is that of OpenAI-ES, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+    The estimate is the one of OpenAI-ES, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
 
     Attributes:
-        subspace_dims: How many directions are kept: the largest rank of the subspace.
+        subspace_dims: Number of directions that are kept, at least 1: the largest rank of the subspace.
     """
 
     shaping: str | Shaping = static(default="none")
@@ -141,42 +144,43 @@ class SubspaceStrategy(GradientStrategy):
 
     @property
     def groups(self) -> Groups:
-        """Antithetic pairs if fitness is merely subtracted; one group if all members are compared."""
+        """The groups: antithetic pairs if fitness is only subtracted, one group if all members are compared."""
         return Groups.of(self._fixed_size, 2) if self.shaping == "none" else super().groups
 
     @abc.abstractmethod
     def basis(self, state: State) -> Basis:
-        """Returns the subspace that the next population, or the last asked one, is drawn from."""
+        """Returns the subspace that the next population is drawn from, or that the last one was drawn from."""
 
 
 class EllipsoidStrategy(SubspaceStrategy):
     """Base of strategies that sample N(0, sigma^2 (alpha/n I + (1 - alpha)/k U U^T)) in n dimensions.
 
-    The columns of U are an orthonormal basis, k its actual rank: while that is zero, alpha counts as one, and the trace
+    The columns of U are an orthonormal basis, and k is its actual rank. While k is zero, alpha counts as one. The trace
     of the covariance is always sigma^2.
 
     Attributes:
-        sigma: The length of a perturbation: sigma^2 is the trace of the search covariance, so a perturbation of a
-            single parameter is of the order sigma / sqrt(n). (What a problem suggests is per parameter, and converted.)
+        sigma: Length of a perturbation, in the units of the solution, above 0. Its square is the trace of the search
+            covariance, so a perturbation of a single parameter is of the order sigma / sqrt(n). A problem's suggestion
+            is per parameter, and is converted.
     """
 
     @classmethod
     def with_suggestions(
         cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
     ) -> dict[str, Any]:
-        """Returns settings, completed by those suggested; sigma as the length of the same perturbation."""
+        """Returns settings, completed by the suggested ones; sigma becomes the length of the same perturbation."""
         if "sigma" in suggestions:
             suggestions = {**suggestions, "sigma": suggestions["sigma"] * math.sqrt(num_dims(solution))}
         return super().with_suggestions(settings, suggestions, solution)
 
     def sigma_at(self, state: State) -> jax.Array:
-        """Returns the length of a perturbation; where a mask leaves fewer entries, as long as they are in it."""
+        """Returns the length of a perturbation; where a mask leaves fewer entries, the length of its part in them."""
         sigma = super().sigma_at(state)
         return sigma * jnp.sqrt(self.space.num_dims(state.descent.mean) / num_dims(state.descent.mean))
 
     @abc.abstractmethod
     def alpha_at(self, state: State) -> jax.Array:
-        """Returns the weight of the whole space in the search covariance, in [0, 1], where there is a subspace."""
+        """Returns the weight of the whole space in the search covariance, in [0, 1], for when there is a subspace."""
 
     def std(self, state: State) -> Solution:
         """Returns the standard deviation per parameter: the root of the diagonal of the search covariance."""
@@ -189,7 +193,7 @@ class EllipsoidStrategy(SubspaceStrategy):
         return jax.tree.map(std, state.descent.mean, basis.squared_entries())
 
     def _variances(self, state: State, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the variance of a perturbation, over sigma^2, in any direction and what a basis vector adds."""
+        """Returns the variance of a perturbation over sigma^2 in any direction, and what a basis vector adds to it."""
         alpha = jnp.where(rank > 0, self.alpha_at(state), 1.0)
         return alpha / self.space.num_dims(state.descent.mean), (1 - alpha) / jnp.maximum(rank, 1).astype(alpha.dtype)
 

@@ -1,7 +1,10 @@
 """Truncated backpropagation through time: gradient descent on the surrogate gradient, window by window.
 
-Reference: Werbos 1990, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78(10); Williams,
-Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
+Each worker's gradient goes back to the start of its window and is cut there. It ignores how the solution led to the
+inner state at that point, and so is biased for the loss of the episode.
+
+Reference: Werbos 1990, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78(10); Williams, Peng
+1990, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories".
 """
 
 from typing import NamedTuple
@@ -22,7 +25,7 @@ class TBPTTState(NamedTuple):
 
 
 class TBPTT(WorkerStrategy):
-    """Truncated BPTT: backpropagation through each window, the gradient cut at its start; biased.
+    """Truncated BPTT: backpropagation through each window; the gradient is cut at the window's start, hence biased.
 
     Descends the problem's surrogate gradient, averaged over the workers. On a problem without inner episodes it is
     plain gradient descent.
@@ -41,5 +44,5 @@ class TBPTT(WorkerStrategy):
 
     def _ask(self, key: jax.Array, state: TBPTTState, surrogate: Surrogate | None) -> tuple[Population, TBPTTState]:
         population, state = super()._ask(key, state, surrogate)
-        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` saw to it
+        gradient = surrogate(state.descent.mean)  # pyright: ignore[reportOptionalCall] - `ask` checked it
         return population, state._replace(gradient=gradient)

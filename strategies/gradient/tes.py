@@ -1,7 +1,9 @@
-"""Truncated evolution strategies: the baseline whose bias PES and NRES remove.
+"""Truncated evolution strategies (TES): the baseline whose bias PES and NRES remove.
 
-Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Metz et al. 2019,
-arXiv 1810.10180.
+In every window both members of an antithetic pair start from the inner state of the unperturbed mean. The estimate thus
+ignores how a perturbation acts on later windows, and is biased for the loss of the episode.
+
+Reference: Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835; Metz et al. 2019, arXiv 1810.10180.
 """
 
 import jax
@@ -13,14 +15,14 @@ from zoo.strategies.shaping import Shaping
 
 
 class TES(GradientStrategy):
-    """Truncated ES: biased; both members of a pair start each window from where the unperturbed mean got to.
+    """Truncated ES: biased; both members of a pair start each window from where the unperturbed mean has got to.
 
-    The population is `population_size / 3` members with plus, as many with minus, and as many unperturbed, which carry
-    the inner states: 3 W steps per pair and window.
+    The population is `population_size / 3` members with plus, the same number with minus, and the same number
+    unperturbed. The unperturbed ones carry the inner states, so that a pair costs 3 W steps in a window of W steps.
 
     Attributes:
-        population_size: A multiple of three.
-        shaping: As in `GradientStrategy`, but off by default.
+        population_size: Members per generation, a multiple of three.
+        shaping: Fitness shaping as in `open_es`, by default `"none"`.
 
     References:
         Vicol et al. 2021, arXiv 2112.13835.
@@ -33,12 +35,12 @@ class TES(GradientStrategy):
 
     @property
     def cannot_restart(self) -> str:
-        """Members go on from inner states."""
+        """Why it cannot restart: members continue from inner states."""
         return CANNOT_RESTART
 
     @property
     def groups(self) -> Groups:
-        """A pair and its unperturbed member, from which all three go on."""
+        """The groups: a pair and its unperturbed member, from whose inner state all three continue."""
         groups = Groups.of(self._fixed_size, 3)
         return groups._replace(parents=groups.ids + 2 * self._fixed_size // 3)
 

@@ -1,6 +1,11 @@
 """UORO: unbiased online recurrent optimization, a rank-one estimate of the derivative of inner states.
 
-Reference: Tallec, Ollivier 2018, "Unbiased online recurrent optimization", arXiv 1702.05043, algorithm 1.
+A product of two vectors is carried forward in time. Its expectation is the derivative of the inner state with respect
+to the solution. After each step, random signs reduce the propagated product and the derivative of the step to one
+product again, with the same expectation. A step costs a few forward and backward passes, at any number of parameters.
+
+Reference: Tallec, Ollivier 2018, "Unbiased online recurrent optimization", arXiv 1702.05043, algorithm 1. The loss and
+the next inner state come from one step here, so that both are differentiated together.
 """
 
 from typing import Any, NamedTuple
@@ -13,18 +18,18 @@ from zoo.core.promotion import times
 from zoo.core.sensitivity import Step, float_leaves, of_floats
 from zoo.strategies.gradient.forward import ForwardStrategy
 
-_SMALL = 1e-7  # keeps the scales away from zero (Tallec, Ollivier 2018, section 3.2)
+_SMALL = 1e-7  # keeps the scales above zero (Tallec, Ollivier 2018, section 3.2)
 
 
 class RankOneTerm(NamedTuple):
-    """A product whose mean is the derivative of the inner state by the solution."""
+    """A product whose expectation is the derivative of the inner state with respect to the solution."""
 
     inner: list[jax.Array]  # s, in the shapes of the floating-point leaves of the inner state
     solution: Solution  # theta, in the structure of the solution
 
 
 class RankOne(Sensitivity):
-    """Carries a rank-one estimate of the derivative of the inner state: its mean is the derivative."""
+    """Carries a rank-one estimate of the derivative of the inner state; the derivative is its expectation."""
 
     def start(self, key: jax.Array, solution: Solution, inner: Inner) -> RankOneTerm:
         """Returns zeros: the inner state does not depend on the solution yet."""
@@ -33,7 +38,7 @@ class RankOne(Sensitivity):
     def step(
         self, key: jax.Array, step: Step, time: jax.Array, solution: Solution, inner: Inner, carried: RankOneTerm
     ) -> tuple[tuple[Inner, jax.Array, Any], RankOneTerm, Solution]:
-        """Takes one step, and makes the estimate of the next inner state rank one again, by random signs."""
+        """Takes one step, and reduces the estimate for the next inner state to rank one again, by random signs."""
         fn, floats = of_floats(step, inner), float_leaves(inner)
         (_, loss), pull, out = jax.vjp(fn, solution, floats, has_aux=True)
         by_solution, by_inner = pull(([jnp.zeros_like(x) for x in floats], jnp.ones_like(loss)))
@@ -46,7 +51,7 @@ class RankOne(Sensitivity):
         signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, floats, strict=True)]
         _, (moved, _) = jax.jvp(lambda s: fn(solution, s)[0], (floats,), (carried.inner,))
         pulled, _ = pull((signs, jnp.zeros_like(loss)))
-        # The scales that minimise the variance: both terms have factors of equal norms.
+        # The scales minimise the variance: they give the factors of each term equal norms.
         old = jnp.sqrt(_norm(carried.solution) / (_norm(moved) + _SMALL)) + _SMALL
         new = jnp.sqrt(_norm(pulled) / (_norm(signs) + _SMALL)) + _SMALL
         return (
@@ -60,9 +65,9 @@ class RankOne(Sensitivity):
 
 
 class UORO(ForwardStrategy):
-    """Unbiased online recurrent optimization: one forward and one backward pass per step, at any number of parameters.
+    """Unbiased online recurrent optimization: a few passes through each step, for any number of parameters.
 
-    Unbiased where the solution stands still. The variance grows with the size of the inner state.
+    Unbiased while the solution does not change. The variance grows with the size of the inner state.
 
     References:
         Tallec, Ollivier 2018, arXiv 1702.05043.

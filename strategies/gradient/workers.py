@@ -1,4 +1,4 @@
-"""What strategies share whose members are workers: all at the mean, each on an episode of its own."""
+"""What strategies share whose members are workers: all are at the mean, and each is on an episode of its own."""
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +11,24 @@ class WorkerStrategy(DescentStrategy):
     """Base of strategies that descend the mean of their workers' derivatives.
 
     Attributes:
-        population_size: Workers, all at the mean and each with its own data, start and phase. Steps are counted as they
-            are unrolled, whatever else a derivative takes.
+        population_size: Number of workers, at least 1. All are at the mean; each has its own data, start and phase. The
+            budget counts the steps that are unrolled, whatever their derivatives cost.
     """
 
     population_size: int | None = static(default=16, at_least=1)
 
     @property
     def cannot_restart(self) -> str:
-        """Members go on from inner states."""
+        """Why it cannot restart: members continue from inner states."""
         return CANNOT_RESTART
 
     @property
     def groups(self) -> Groups:
-        """Each worker by itself."""
+        """The groups: each worker by itself."""
         return Groups.of(self._fixed_size, 1)
 
     def std(self, state: State) -> Solution:
-        """Returns zero: nothing is sampled."""
+        """Returns zero for every parameter: nothing is sampled."""
         return jax.tree.map(jnp.zeros_like, state.descent.mean)
 
     def _init(self, key: jax.Array, solution: Solution) -> State:

@@ -1,4 +1,4 @@
-"""How a population is stored: `Dense` arrays, `Seeded` noise that is drawn again, `LowRank` factors."""
+"""How a population is stored: as `Dense` arrays, as the keys of `Seeded` noise, or as `LowRank` factors."""
 
 from zoo.strategies.perturbations.base import Perturbation
 from zoo.strategies.perturbations.dense import Dense

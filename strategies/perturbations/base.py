@@ -1,7 +1,7 @@
-"""What the forms of a population share: noise, members, and the sums over them that an estimate is made of.
+"""What the forms of a population share: noise, members, and the weighted sums that make an estimate.
 
-A form says how the perturbations of n rows come about, and what a member looks like. A row serves all members that
-differ in its scale alone, such as antithetic partners, and is made once for them.
+A form says how the perturbations of n rows are drawn, and what a member looks like. All members that differ only in the
+scale of a row, such as antithetic partners, share the row, which is drawn once for them.
 """
 
 import abc
@@ -28,22 +28,22 @@ from zoo.core import (
 from zoo.core.population import map_rows
 from zoo.core.promotion import times
 
-_PRECISION = jax.lax.Precision.HIGHEST  # as for stacked arrays
+_PRECISION = jax.lax.Precision.HIGHEST  # the same as for stacked arrays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Perturbation(abc.ABC):
-    """A form of perturbations.
+    """A form of perturbations: how noise is drawn, and how members are made from it.
 
     Attributes:
-        dtype: Of the members, such as `jnp.bfloat16`, in which they are then evaluated; mean and update keep their own.
-            Default: that of the mean.
+        dtype: Dtype of the members, such as `jnp.bfloat16`, in which they are evaluated. The mean and the update keep
+            their own dtype. Defaults to the dtype of the mean.
     """
 
     dtype: Any = None
 
     def __post_init__(self) -> None:
-        """Checks the dtype, and makes it hashable."""
+        """Checks the dtype and makes it hashable."""
         if self.dtype is not None:
             object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
             if not jnp.issubdtype(self.dtype, jnp.floating):
@@ -51,26 +51,27 @@ class Perturbation(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Any:
-        """Returns noise of mean zero and variance one: stacked arrays, or `Noise`."""
+        """Returns noise with mean zero and variance one: stacked arrays, or `Noise`."""
 
     @abc.abstractmethod
     def perturb(self, mean: Solution, sigma: jax.Array, noise: Any, signs: tuple[int, ...] = (1, -1)) -> Population:
-        """Returns the population mean + sign * sigma * noise: all rows with the first sign, then with the next, ...
+        """Returns the population mean + sign * sigma * noise: all rows with the first sign, then all with the next, ...
 
         Args:
             mean: A solution.
-            sigma: Scalar, or one for each row of noise.
+            sigma: A scalar, or one number for each row of noise.
             noise: What `draw` returned.
-            signs: 1, -1 or 0.
+            signs: 1, -1 or 0, one for each member that shares a row.
         """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImplicitPerturbation(Perturbation):
-    """Base of forms whose noise is not stacked arrays.
+    """Base of forms that do not store noise as full arrays.
 
     Attributes:
-        max_blocks: How many perturbations of an episode an online strategy (PES) remembers; see `OnlineStrategy`.
+        max_blocks: How many perturbations of an episode an online strategy (PES) remembers, at least 1; see
+            `OnlineStrategy`.
     """
 
     max_blocks: int = 32
@@ -81,39 +82,41 @@ class ImplicitPerturbation(Perturbation):
         object.__setattr__(self, "max_blocks", positive_integer(self.max_blocks, f"{type(self).__name__}.max_blocks"))
 
     def perturb(self, mean: Solution, sigma: jax.Array, noise: Any, signs: tuple[int, ...] = (1, -1)) -> Population:
-        """Returns the population; see `Perturbation`."""
+        """Returns the population; see `Perturbation.perturb`."""
         scale = jnp.outer(jnp.asarray(signs, sigma.dtype), jnp.broadcast_to(sigma, (noise.num_samples,)))
         return PerturbedPopulation(mean=mean, noise=noise, scale=scale)
 
     def rows_at_a_time(self, solution: Solution, num_signs: int) -> int | None:
-        """Returns how many rows may be made at a time, if nobody says how many; `None`: all."""
+        """Returns the default batch size in rows, or `None` for no limit."""
         return None
 
     @abc.abstractmethod
     def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> "Noise":
-        """Returns the noise of some rows, a key for each; what `draw` returns with that key in the same row.
+        """Returns the noise of the given rows, each drawn with its own key.
+
+        A row is equal to the row of the same number that `draw` returns for the same key.
 
         Args:
             key: Keys, `[n]`.
-            solution: What is perturbed; of which only shapes and dtypes are used.
-            rows: `[n]` their numbers.
+            solution: The solution that is perturbed; only its shapes and dtypes are used.
+            rows: `[n]` row numbers.
         """
 
     @abc.abstractmethod
     def sample(self, shared: Any, row: Any, solution: Solution) -> Any:
-        """Returns the perturbation of one row, in the structure of the solution: arrays, or what `member` takes."""
+        """Returns the perturbation of one row in the structure of the solution: arrays, or what `member` takes."""
 
     @abc.abstractmethod
     def member(self, mean: jax.Array, z: Any, scale: jax.Array, shared: "Shared") -> Any:
-        """Returns one leaf of a member: mean + scale * (z + shared perturbations), where the mask keeps it."""
+        """Returns one leaf of a member: mean + scale * (z + shared perturbations), and zero where the mask is false."""
 
     @abc.abstractmethod
     def contract(self, noise: "Noise", weights: jax.Array) -> Solution:
-        """Returns the weighted sum of the rows, at least in float32."""
+        """Returns the weighted sum of the rows, in float32 or higher precision."""
 
     @abc.abstractmethod
     def inner_product(self, z: Any, direction: jax.Array) -> jax.Array:
-        """Returns the inner product of one leaf of a row and an array."""
+        """Returns the inner product of one leaf of a row with an array."""
 
     def call(self, fn: Callable[..., Any], member: Solution, *args: Any) -> Any:
         """Returns `fn(member, *args)`."""
@@ -121,24 +124,24 @@ class ImplicitPerturbation(Perturbation):
 
 
 class Shared(NamedTuple):
-    """What goes into one leaf of a member besides its own noise."""
+    """What one leaf of a member consists of besides its own noise."""
 
-    weight: jax.Array | None  # [] by which the noise is multiplied
-    directions: jax.Array | None  # [*shape, k] that all members share
-    coordinates: jax.Array | None  # [k] how much of them
-    mask: jax.Array | None  # [*shape] what there is
+    weight: jax.Array | None  # [] factor of the noise
+    directions: jax.Array | None  # [*shape, k] directions that all members share
+    coordinates: jax.Array | None  # [k] the member's coordinates along the directions
+    mask: jax.Array | None  # [*shape] true where the leaf has an entry, false where it is zero
 
 
 class Noise(PytreeDataclass):
-    """n rows of noise: weight_i z_i + sum_j coordinates_ij directions_j, of which z is drawn by a form.
+    """n rows of noise, weight_i z_i + sum_j coordinates_ij directions_j, where a form draws z.
 
     Attributes:
-        form: The form.
-        solution: What is perturbed; of which only shapes and dtypes are used.
-        shared: What the form keeps for all rows.
-        rows: What it keeps for each, leaves `[n, ...]`.
-        weights: `[n]`, or `None`: one.
-        coordinates: `[n, k]`, or `None`.
+        form: The form that draws z.
+        solution: The solution that is perturbed; only its shapes and dtypes are used.
+        shared: What the form keeps once for all rows.
+        rows: What the form keeps for each row, leaves `[n, ...]`.
+        weights: `[n]`. With `None`, every weight is one.
+        coordinates: `[n, k]`, or `None` without directions.
         directions: `[k, ...]` in the structure of the solution, or `None`.
     """
 
@@ -156,7 +159,7 @@ class Noise(PytreeDataclass):
         return jax.tree.leaves(self.rows)[0].shape[0]
 
     def combine(self, weights: jax.Array, coordinates: jax.Array, directions: Solution) -> "Noise":
-        """Returns weights_i z_i + sum_j coordinates_ij directions_j.
+        """Returns the noise weights_i z_i + sum_j coordinates_ij directions_j, with the z of this noise.
 
         Args:
             weights: `[n]`, or a scalar.
@@ -167,7 +170,7 @@ class Noise(PytreeDataclass):
         return self.replace(weights=weights, coordinates=coordinates, directions=directions)
 
     def tiled(self, repeats: int) -> "Noise":
-        """Returns the rows over and over again."""
+        """Returns the noise with the list of its rows repeated `repeats` times."""
         mapped = (self.rows, self.weights, self.coordinates)
         mapped = jax.tree.map(lambda x: jnp.concatenate([x] * repeats), mapped)
         rows, weights, coordinates = mapped
@@ -224,13 +227,14 @@ class Noise(PytreeDataclass):
 
 
 class PerturbedPopulation(ImplicitPopulation):
-    """The population mean + scale * noise, of members that are made where they are evaluated.
+    """The population mean + scale * noise, whose members are made where they are evaluated.
 
     Attributes:
         mean: The solution that is perturbed.
         noise: n rows.
-        scale: `[num_signs, n]` by what a row is multiplied in each member that shares it, the members in C order.
-        mask: What there is of the solution, or `None`: all.
+        scale: `[num_signs, n]`: the factor of a row in each member that shares it. Members are numbered in C order.
+        mask: True where the solution has an entry; the others are zero in every member. With `None`, it has all
+            entries.
     """
 
     mean: Any = leaf()
@@ -245,12 +249,12 @@ class PerturbedPopulation(ImplicitPopulation):
 
     def map(self, fn: Callable[..., Any], *args: Any, batch_size: int | None = None) -> Any:
         """Applies a function to every member; see `zoo.map_members`."""
-        # What the members bring along is split over the devices as they are counted, partners apart; without it, a row
-        # is made where all members are that share it.
+        # Arguments of members are split over the devices by the members' numbers, which separates antithetic partners.
+        # Without such arguments, a row is made on the device that has all members that share it.
         if jax.tree.leaves(args) and sharding.num_shards() > 1 and self.scale.shape[0] > 1:
             return self.one_member_a_row().map(fn, *args, batch_size=batch_size)
         form, (num_signs, num_rows) = self.noise.form, self.scale.shape
-        if batch_size is not None and batch_size < num_signs:  # not even those that share a row
+        if batch_size is not None and batch_size < num_signs:  # too small for the members that share a row
             return self.one_member_a_row().map(fn, *args, batch_size=batch_size)
         args = jax.tree.map(lambda x: x.reshape(num_signs, num_rows, *x.shape[1:]), args)
 
@@ -279,7 +283,7 @@ class PerturbedPopulation(ImplicitPopulation):
         return jax.tree.map(lambda x, m: x.astype(m.dtype), self.noise.form.call(lambda x: x, member), self.mean)
 
     def masked(self, mask: Any) -> "PerturbedPopulation":
-        """Returns the population with zeros in every member where a mask is false."""
+        """Returns the population with zeros in every member where `mask` is false."""
         both = mask if self.mask is None else jax.tree.map(jnp.logical_and, self.mask, mask)
         return self.replace(mean=apply_mask(mask, self.mean), mask=both)
 
@@ -289,11 +293,11 @@ class PerturbedPopulation(ImplicitPopulation):
         return apply_mask(self.mask, self.noise.weighted_sum(per_row))
 
     def one_member_a_row(self) -> "PerturbedPopulation":
-        """Returns the population with a row of its own for each member."""
+        """Returns the population with a separate row for each member."""
         return self.replace(noise=self.noise.tiled(self.scale.shape[0]), scale=self.scale.reshape(1, -1))
 
     def _maker(self, row: tuple[Any, Any, Any]) -> Callable[[jax.Array], Solution]:
-        """Returns a function from the scale of a row to the member."""
+        """Returns a function that makes a member from the scale of a row."""
         noise, (sample, weight, coordinates) = self.noise, row
         z = noise.form.sample(noise.shared, sample, noise.solution)
         structure = jax.tree.structure(self.mean)
@@ -324,13 +328,17 @@ def dense_member(mean: jax.Array, z: jax.Array, scale: jax.Array, shared: Shared
 
 
 def inner_product(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns the inner product of two arrays, at least in float32."""
+    """Returns the inner product of two arrays, in float32 or higher precision."""
     dtype = at_least_float32(one.dtype)
     return jnp.vdot(one.astype(dtype), other.astype(dtype), precision=_PRECISION)
 
 
 def positive_integer(value: Any, name: str) -> int:
-    """Returns a whole number as an integer, or a `ValueError` if it is none or not positive."""
+    """Returns a positive whole number as an integer.
+
+    Raises:
+        ValueError: If the value is not a positive whole number.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
     return int(value)

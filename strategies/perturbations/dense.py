@@ -1,4 +1,4 @@
-"""Stacked arrays: every member is stored, and can be indexed, printed, handed to any code."""
+"""Stacked arrays: every member is stored, so that any code can index, print and evaluate it."""
 
 import dataclasses
 from typing import Any
@@ -17,12 +17,12 @@ class Dense(Perturbation):
 
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Any:
         """Returns standard normal noise, `[num_samples, ...]`."""
-        if sharding.num_shards() > 1:  # each device draws what its members need
+        if sharding.num_shards() > 1:  # each device draws the noise of its own members
             return Seeded(dtype=self.dtype).draw(key, solution, num_samples)
         return normal_like(key, solution, num_samples=num_samples)
 
     def perturb(self, mean: Solution, sigma: jax.Array, noise: Any, signs: tuple[int, ...] = (1, -1)) -> Population:
-        """Returns the population; see `Perturbation`."""
+        """Returns the population; see `Perturbation.perturb`."""
         if isinstance(noise, Noise):
             population = noise.form.perturb(mean, sigma, noise, signs)
             return population.one_member_a_row().map(lambda x: x)

@@ -10,11 +10,11 @@ from zoo.strategies.perturbations.seeded import Seeded
 
 
 def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbation:
-    """Returns a form: as given, by name, or by a dictionary of name and settings, `{"id": "low_rank", "rank": 2}`.
+    """Returns a form from an instance, its name, or a dictionary of name and settings, `{"id": "low_rank", "rank": 2}`.
 
     Raises:
-        ValueError: If there is none of that name.
-        TypeError: If it is neither.
+        ValueError: If no form has that name.
+        TypeError: If the value is none of these three, or the form does not have the settings.
     """
     forms = {"dense": Dense, "seeded": Seeded, "low_rank": LowRank}
     if isinstance(perturbation, Perturbation):
@@ -26,8 +26,8 @@ def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbat
     if not isinstance(perturbation, str):
         raise TypeError(
             f"{name} must be one of {', '.join(map(repr, forms))}, a dictionary such as "
-            f"{{'id': 'low_rank', 'rank': 2}}, or such as LowRank(rank=2) of zoo.strategies.perturbations, got "
-            f"{perturbation!r}."
+            f"{{'id': 'low_rank', 'rank': 2}}, or an instance such as zoo.strategies.perturbations.LowRank(rank=2), "
+            f"got {perturbation!r}."
         )
     if perturbation not in forms:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, forms))}, got {perturbation!r}.")

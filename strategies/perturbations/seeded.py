@@ -1,7 +1,7 @@
-"""Seeds: noise is drawn where a member is evaluated, and once more for the update.
+"""Seeded noise: only keys are stored. Noise is drawn where a member is evaluated, and drawn again for the update.
 
-References: Salimans, Ho, Chen, Sidor, Sutskever 2017, arXiv 1703.03864 (noise by its seed); Qiu et al. 2025,
-arXiv 2509.24372 (members one after another, each from its seed).
+References: Salimans, Ho, Chen, Sidor, Sutskever 2017, arXiv 1703.03864 (noise is sent as its seed); Qiu et al. 2025,
+arXiv 2509.24372 (members are made one after another, each from its seed).
 """
 
 import dataclasses
@@ -15,23 +15,24 @@ from zoo.core.noise import KeyWords, normal_rows, row_numbers
 from zoo.strategies.batching import any_in_batch
 from zoo.strategies.perturbations.base import ImplicitPerturbation, Noise, Shared, dense_member, inner_product
 
-# Numbers that members made at a time may take: some 64 MB.
+# How many numbers a batch of members may hold: about 64 MB in float32.
 _MANY_NUMBERS = 2**24
 
 
 class Seed(NamedTuple):
     """Where a row of noise comes from."""
 
-    row: jax.Array  # [n] its number
-    key: jax.Array | None  # [n] of its own, as words; None: the one of all rows
+    row: jax.Array  # [n] row number
+    key: jax.Array | None  # [n] the row's own key, as words; None: all rows have the same key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seeded(ImplicitPerturbation):
-    """The Gaussian perturbations of `Dense`, number for number, of which only keys are stored.
+    """The Gaussian perturbations of `Dense`, number for number, but only keys are stored.
 
-    Members are made some at a time: as many as `map_members(..., batch_size=)` says, or as take some 64 MB, at least
-    those that share their noise. A population costs drawing its noise twice. Keys must be of threefry, JAX's default.
+    Members are made in batches. `map_members(..., batch_size=)` sets their size. By default a batch takes about 64 MB,
+    and holds at least the members that share a row of noise. The noise of a population is drawn twice: once to evaluate
+    the members, once for the update. Keys must be threefry keys, which is JAX's default.
     """
 
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Noise:
@@ -40,16 +41,16 @@ class Seeded(ImplicitPerturbation):
         return Noise(form=self, solution=solution, shared=shared, rows=Seed(row_numbers(num_samples), None))
 
     def draw_rows(self, key: jax.Array, solution: Solution, rows: jax.Array) -> Noise:
-        """Returns the noise of some rows, a key for each."""
+        """Returns the noise of the given rows, each drawn with its own key."""
         words = KeyWords.of_threefry(key)
         return Noise(form=self, solution=solution, shared=words.replace(words=None), rows=Seed(rows, words.words))
 
     def rows_at_a_time(self, solution: Solution, num_signs: int) -> int:
-        """Returns as many as take little memory."""
+        """Returns the number of rows whose members take about 64 MB, at least one."""
         return max(1, _MANY_NUMBERS // ((num_signs + 1) * num_dims(solution)))
 
     def sample(self, shared: Any, row: Seed, solution: Solution) -> Solution:
-        """Returns the noise of a row."""
+        """Returns the noise of one row."""
         key = (shared if row.key is None else shared.replace(words=row.key)).key
         return jax.tree.map(lambda z: z[0], normal_rows(key, solution, row.row[None]))
 
@@ -58,7 +59,7 @@ class Seeded(ImplicitPerturbation):
         return dense_member(mean, z, scale, shared, self.dtype)
 
     def contract(self, noise: Noise, weights: jax.Array) -> Solution:
-        """Returns the weighted sum of the rows, drawn some at a time."""
+        """Returns the weighted sum of the rows, which are drawn in batches."""
         return _sum_rows(noise, weights)
 
     def inner_product(self, z: jax.Array, direction: jax.Array) -> jax.Array:
@@ -66,7 +67,7 @@ class Seeded(ImplicitPerturbation):
         return inner_product(z, direction)
 
 
-@jax.jit  # or a loop that is not jitted would compile it every time
+@jax.jit  # or a loop without jit would compile it in every call
 def _sum_rows(noise: Noise, weights: jax.Array) -> Solution:
     num_rows = noise.num_samples
     at_a_time = min(num_rows, max(1, _MANY_NUMBERS // (8 * num_dims(noise.solution))))
@@ -88,7 +89,8 @@ def _sum_rows(noise: Noise, weights: jax.Array) -> Solution:
         )
         if noise.rows.key is None:
             return add(total, rows, chosen)
-        # Of earlier perturbations, those of pairs whose episodes have just begun have no weight.
+        # A pair whose episode has just begun gives its earlier perturbations no weight. A batch without any weight is
+        # not drawn.
         return jax.lax.cond(any_in_batch(jnp.any(chosen != 0)), lambda: add(total, rows, chosen), lambda: total)
 
     num_steps, rest = divmod(num_rows, at_a_time)

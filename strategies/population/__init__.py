@@ -1,1 +1,1 @@
-"""Strategies that keep members rather than a parametrised search distribution."""
+"""Strategies that keep members, in place of a search distribution with parameters."""

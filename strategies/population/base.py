@@ -1,8 +1,8 @@
 """What strategies share that keep a population of members and the fitness of each.
 
-`init` evaluates nothing, so the first `ask` returns the initial population - the initial solution and Gaussian samples
-around it - and the first `tell` takes its fitness. Until then the state holds copies of the initial solution with
-fitness +inf, and as long as no member had a fitness below +inf, the initial population is drawn anew.
+`init` evaluates nothing. The first `ask` returns the initial population: the initial solution, and Gaussian samples
+around it. The first `tell` takes its fitness. Until then the state holds copies of the initial solution with fitness
++inf. While no member has had a fitness below +inf, every `ask` draws an initial population.
 """
 
 import abc
@@ -20,19 +20,19 @@ from zoo.strategies.batching import any_in_batch
 class PopulationStrategy(Strategy):
     """Base of strategies whose search distribution is their members.
 
-    A subclass has a state with `members`, `[population_size, ...]`, and `fitness`, `[population_size]`, and implements
+    A subclass has a state with `members`, `[population_size, ...]`, and `fitness`, `[population_size]`. It implements
     `_next_population` for the generations after the first.
 
     Attributes:
-        sigma: Standard deviation of the initial population around the initial solution, which is its first member: one
-            number, or one for each parameter, in the structure of the solution, of numbers and arrays that broadcast to
-            its leaves.
+        sigma: Standard deviation of the initial population around the initial solution, which is its first member; in
+            the units of the solution, above 0. One number, or a pytree in the structure of the solution (numbers, or
+            arrays that broadcast to its leaves).
     """
 
     sigma: Any = number(default=0.3, above=0, per_parameter=True)
 
     def std(self, state: State) -> Solution:
-        """Returns the standard deviation of the members per parameter; `sigma` before the first `tell`."""
+        """Returns the standard deviation of the members per parameter; before the first `tell`, `sigma`."""
         is_first = nothing_evaluated(state.fitness)
         return jax.tree.map(
             lambda x, s: jnp.where(is_first, s, clip_std(jnp.std(x, axis=0))),
@@ -49,7 +49,7 @@ class PopulationStrategy(Strategy):
                 lambda new, old: jnp.where(is_first, new, old), self._initial_population(key, center, state), following
             )
 
-        # Seeds that are batched are in their first generation together, and in no other is the noise drawn.
+        # Batched seeds are in their first generation together. The noise is drawn in no other generation.
         following = self._next_population(key, state)
         return jax.lax.cond(any_in_batch(is_first), initial, lambda following: following, following), state
 
@@ -66,22 +66,22 @@ class PopulationStrategy(Strategy):
 
 
 def nothing_evaluated(fitness: jax.Array) -> jax.Array:
-    """Whether no member had a fitness below +inf yet."""
+    """Returns whether no member has had a fitness below +inf yet."""
     return jnp.all(fitness == jnp.inf)
 
 
 def unevaluated(solution: Solution, size: int) -> jax.Array:
-    """Returns fitness +inf, `[size]`, in the precision in which a state keeps fitness."""
+    """Returns fitness +inf, `[size]`, in the precision in which states keep fitness."""
     return jnp.full(size, jnp.inf, common_dtype(*jax.tree.leaves(solution), jnp.float32))
 
 
 def copies(solution: Solution, size: int) -> Population:
-    """Returns a population of copies, stored."""
+    """Returns a population of copies of a solution, as stacked arrays."""
     return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (size, *x.shape))), solution)
 
 
 def where_members(mask: jax.Array, one: Population, other: Population) -> Population:
-    """Returns the members of one population where the mask, `[population_size]`, is true, else those of the other."""
+    """Returns members of one population where the mask, `[population_size]`, is true, and of the other elsewhere."""
     return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b), one, other)
 
 

@@ -1,4 +1,7 @@
-"""Random search: Gaussian samples around the initial solution, the best of all kept. The baseline to beat."""
+"""Random search: Gaussian samples around the initial solution; the best one is kept. The baseline to beat.
+
+The search distribution never changes: every generation is drawn around the initial solution with the same sigma.
+"""
 
 from typing import Any, NamedTuple
 
@@ -31,22 +34,22 @@ class RandomSearch(Strategy):
     """Random search around the initial solution; recommends the best member seen.
 
     Attributes:
-        sigma: Standard deviation of the samples: one number, or one for each parameter, in the structure of the
-            solution, of numbers and arrays that broadcast to its leaves.
+        sigma: Standard deviation of the samples, in the units of the solution, above 0: one number, or a pytree in the
+            structure of the solution (numbers, or arrays that broadcast to its leaves).
     """
 
     sigma: Any = number(default=1.0, above=0, per_parameter=True)
 
     @property
     def needs_all_members(self) -> None:
-        """None: it keeps the best."""
+        """`None`: it only keeps the best member."""
 
     def mean(self, state: RandomSearchState) -> Solution:
-        """Returns the best member seen (the initial solution before the first)."""
+        """Returns the best member seen; the initial solution before the first `tell`."""
         return state.best_solution
 
     def std(self, state: RandomSearchState) -> Solution:
-        """Returns sigma, broadcast."""
+        """Returns sigma, for every parameter."""
         return spread_over(self.sigma, state.center, f"{type(self).__name__}.sigma")
 
     def _init(self, key: jax.Array, solution: Solution) -> RandomSearchState:

@@ -1,8 +1,12 @@
 """A simple genetic algorithm: truncation selection, Gaussian mutation, elites.
 
+The best members of a generation become parents. Each child is a copy of a random parent plus Gaussian noise. Optionally
+some of its parameters come from a second parent. The elites, the very best members, pass on unchanged.
+
 Reference: Such et al. 2017, "Deep Neuroevolution: Genetic Algorithms Are a Competitive Alternative for Training Deep
-Neural Networks for Reinforcement Learning", arXiv 1712.06567, Algorithm 1: one elite, no crossover, and a constant
-sigma (`sigma_decay=1`).
+Neural Networks for Reinforcement Learning", arXiv 1712.06567, Algorithm 1. The paper has one elite, no crossover and a
+constant sigma (`sigma_decay=1`). Here sigma decays by default, because a constant one comes no closer to an optimum
+than its own size.
 """
 
 from typing import Any, NamedTuple
@@ -38,16 +42,19 @@ class SimpleGAState(NamedTuple):
 class SimpleGA(Strategy):
     """Genetic algorithm: children of the best members, mutated; the very best pass on unchanged.
 
-    Elites are evaluated again with their children, so that where fitness is noisy a lucky one does not stay for ever.
+    Elites are evaluated again together with their children, so that a lucky one does not stay for ever where fitness is
+    noisy.
 
     Attributes:
-        sigma: Initial standard deviation of the mutation: one number, or one for each parameter, in the structure of
-            the solution, of numbers and arrays that broadcast to its leaves.
-        sigma_decay: Factor of sigma per generation. A constant sigma comes no closer to an optimum than its own size.
-        sigma_floor: Where the decay ends, as a fraction of `sigma`.
-        num_parents: Members that have children; default: a fifth of the population.
-        num_elites: Members, at most `num_parents`, that pass on unchanged. Without any, the best can be lost.
-        crossover_rate: Probability that a parameter comes from a second parent; default: there is none.
+        sigma: Initial standard deviation of the mutation, in the units of the solution, above 0: one number, or a
+            pytree in the structure of the solution (numbers, or arrays that broadcast to its leaves).
+        sigma_decay: Factor of sigma per generation, above 0, at most 1. A constant sigma comes no closer to an optimum
+            than its own size.
+        sigma_floor: Where the decay ends, as a fraction of `sigma` between 0 and 1.
+        num_parents: Number of members that have children, at least 1. Defaults to a fifth of the population.
+        num_elites: Number of members that pass on unchanged, at most `num_parents`. Without any, the best can be lost.
+        crossover_rate: Probability that a parameter comes from a second parent, between 0 and 1. By default there is no
+            second parent.
 
     References:
         Such et al. 2017, arXiv 1712.06567.
@@ -61,17 +68,17 @@ class SimpleGA(Strategy):
     crossover_rate: float | None = number(default=None, at_least=0, at_most=1)
 
     def mean(self, state: SimpleGAState) -> Solution:
-        """Returns the best member of the last generation: with an elite, and without noise, the best seen."""
+        """Returns the best member of the last generation: with an elite, and without noise, the best one seen."""
         return jax.tree.map(lambda x: x[0], state.parents)
 
     def std(self, state: SimpleGAState) -> Solution:
-        """Returns the standard deviation of the children per parameter: of their parents and of the mutation."""
+        """Returns the standard deviation of the children per parameter, from their parents and the mutation."""
         return jax.tree.map(
             lambda x, s: clip_std(jnp.sqrt(jnp.var(x, axis=0) + jnp.square(s))), state.parents, self._sigma(state)
         )
 
     def _default_population_size(self, num_dims: int) -> int:
-        """50 members, of which ten are parents."""
+        """Returns 50: by default ten of them become parents."""
         return 50
 
     def _init(self, key: jax.Array, solution: Solution) -> SimpleGAState:
@@ -113,7 +120,7 @@ class SimpleGA(Strategy):
     def _tell(self, state: SimpleGAState, population: Population, evaluation: Evaluation) -> SimpleGAState:
         fitness = evaluation.fitness
         num_parents = jax.tree.leaves(state.parents)[0].shape[0]
-        # Stable: among equals the elite goes first.
+        # Stable, so that the elite goes first among equals.
         best = jnp.argsort(fitness, stable=True)[:num_parents]
         return SimpleGAState(jax.tree.map(lambda x: x[best], population), state.generation + 1)
 

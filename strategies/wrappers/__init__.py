@@ -1,1 +1,1 @@
-"""Strategies that wrap another one."""
+"""Strategies that wrap another strategy."""

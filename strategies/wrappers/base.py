@@ -1,7 +1,7 @@
-"""What wrappers share: a base strategy in its several forms, its mean moved, surrogate gradients handed on.
+"""What wrappers share: making the base strategy, changing its mean, handing on surrogate gradients.
 
-A wrapper is a strategy that searches by another one, its base. It implements `_init`, `_ask` and `_tell`; see `frozen`
-for a base that searches a part of the solution, `bounded` for one whose members are changed before they are evaluated.
+A wrapper is a strategy that searches by means of another one, its base. It implements `_init`, `_ask` and `_tell`. The
+base of `frozen` searches a part of the solution; `bounded` changes the members of its base before they are evaluated.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,70 +28,70 @@ class Wrapper(Strategy):
     """Base of wrappers. The state of a subclass is a `NamedTuple` with at least `base`, the state of the base strategy.
 
     Attributes:
-        base: The strategy that is wrapped: a strategy, its id, or a dictionary of its id and settings such as
-            `{"id": "snes", "sigma": 0.1}`. Once it is made it is a strategy, of the wrapper's population size.
-        population_size: Members per generation; `None`: that of the base.
+        base: The strategy that is wrapped: its id, a dictionary of its id and settings such as `{"id": "snes", "sigma":
+            0.1}`, or a strategy. The attribute is a strategy, with the wrapper's population size.
+        population_size: Members per generation, at least 1. Defaults to the population size of the base.
     """
 
     base: Any = leaf(default="open_es")
 
     changes_members: ClassVar[bool] = False
-    """Whether members are changed after the base drew them, which not every base can follow."""
+    """Whether the wrapper changes members after the base drew them. Not every base can follow that."""
 
     def __post_init__(self) -> None:
         """Checks the settings, and makes the base."""
         super().__post_init__()
         object.__setattr__(self, "base", _as_strategy(self.base, f"{type(self).__name__}.base"))
-        if not isinstance(self.base, Strategy):  # what a transformation put in its place
+        if not isinstance(self.base, Strategy):  # a transformation of JAX put something else in its place
             return
         if self.population_size not in (None, self.base.population_size):
             object.__setattr__(self, "base", self.base.replace(population_size=self.population_size))
         if self.changes_members and not self.base.follows_population:
             raise TypeError(
-                f"{type(self).__name__} cannot wrap {type(self.base).__name__}, which updates by the noise that it "
-                "drew and would not see that members were changed. Choose a base that updates by the evaluated "
+                f"{type(self).__name__} cannot wrap {type(self.base).__name__}, whose update uses the noise that it "
+                "drew, and would not see that members were changed. Choose a base whose update uses the evaluated "
                 "population, such as open_es (with perturbation='dense'), snes or cma_es."
             )
 
     def takes_surrogate(self, state: State) -> bool:
-        """Returns whether the base does."""
+        """Returns whether the base takes a surrogate gradient."""
         return self.base.takes_surrogate(state.base)
 
     @property
     def follows_population(self) -> bool:
-        """Whether the base does."""
+        """Whether the base follows the population."""
         return self.base.follows_population
 
     @property
     def needs_all_members(self) -> str | None:
-        """Why the base does."""
+        """Why the base needs all members, or `None`."""
         return self.base.needs_all_members
 
     @property
     def subtracts_pairs(self) -> bool:
-        """Whether the base does."""
+        """Whether the base subtracts pairs."""
         return self.base.subtracts_pairs
 
     @property
     def cannot_restart(self) -> str | None:
-        """Why the base cannot."""
+        """Why the base cannot restart, or `None`."""
         return self.base.cannot_restart
 
     @property
     def restarts(self) -> bool:
-        """Whether the base does."""
+        """Whether the base restarts by itself."""
         return self.base.restarts
 
     @property
     def groups(self) -> Groups:
-        """Those of the base."""
+        """The groups of the base."""
         return self.base.groups
 
     @classmethod
     def with_suggestions(
         cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
     ) -> dict[str, Any]:
-        """Returns settings, completed by those suggested; a base given by its id gets those that it has as well."""
+        """Returns settings, completed by the suggested ones. A base given by its id gets those that it has, too."""
         completed = super().with_suggestions(settings, suggestions, solution)
         base = completed.get("base", cls.__dataclass_fields__["base"].default)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(base, str):
@@ -103,7 +103,7 @@ class Wrapper(Strategy):
         return completed
 
     def for_solution(self, solution: Solution) -> Self:
-        """Returns the strategy, and its base, with settings that depend on the number of dimensions filled in."""
+        """Returns the strategy and its base with settings that depend on the number of dimensions filled in."""
         base = self.base.for_solution(jax.eval_shape(self._searched, solution))
         return self.replace(base=base, population_size=base.population_size)
 
@@ -124,7 +124,7 @@ class Wrapper(Strategy):
         return state._replace(base=self.base.map_mean(state.base, fn))
 
     def _searched(self, solution: Solution) -> Solution:
-        """Returns what the base searches of a solution, or of a population."""
+        """Returns the part of a solution, or of a population, that the base searches."""
         return solution
 
     def _num_members(self, solution: Solution) -> int:
@@ -132,14 +132,14 @@ class Wrapper(Strategy):
 
 
 def _as_strategy(base: Any, name: str) -> Any:
-    """Returns the strategy that a wrapper is given as such, as an id, or as a dictionary of an id and settings.
+    """Returns the base of a wrapper: a strategy, made from its id or from a dictionary of its id and settings.
 
     Args:
-        base: What was given.
-        name: What to call it in messages.
+        base: The value of the setting.
+        name: The name of the setting, for messages.
 
     Raises:
-        TypeError: If it is none of them.
+        TypeError: If the value is not a strategy, an id or a dictionary.
     """
     if isinstance(base, (str, Mapping)):
         return make_strategy(base)
@@ -157,13 +157,13 @@ def map_surrogate(
     to_population: Callable[[Population], Population],
     from_gradient: Callable[[Any], Any],
 ) -> SurrogateGradient | None:
-    """Returns a surrogate gradient with regard to what a base searches.
+    """Returns a surrogate gradient for what a base searches.
 
     Args:
-        surrogate: With regard to the whole solution, or `None`.
-        to_solution: From what the base searches to the solution at which the gradient is taken.
-        to_population: The same for all members.
-        from_gradient: From a gradient with regard to the solution, or one for each member, to the base's.
+        surrogate: The surrogate gradient for the whole solution, or `None`.
+        to_solution: Maps what the base searches to the solution at which the gradient is taken.
+        to_population: Does the same for all members.
+        from_gradient: Maps a gradient for the solution, or one for each member, to a gradient for the base.
     """
     if surrogate is None:
         return None

@@ -1,6 +1,11 @@
-"""BIPOP: restarts in turn with a population size that doubles, and with small populations and step sizes.
+"""BIPOP: restarts that alternate between populations that double, and small populations with small step sizes.
 
-Reference: Hansen 2009, "Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed", GECCO, section 2.
+Whenever a run has converged or stalled, the next one is of the regime that has spent fewer evaluations so far. The
+large regime doubles its population size. The small regime draws a population size and a step size at random.
+
+Reference: Hansen 2009, "Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed", GECCO, doi
+10.1145/1570256.1570333, section 2. Small population sizes are rounded to powers of two times the first one, because
+sizes are fixed when the program is compiled.
 """
 
 from typing import NamedTuple
@@ -14,7 +19,7 @@ from zoo.strategies.wrappers.restart import Restart, RestartState
 class Schedule(NamedTuple):
     """What decides about the next run."""
 
-    large_rung: jax.Array  # [] population size of the last large run
+    large_rung: jax.Array  # [] of the last large run: its population size is the first one times 2^large_rung
     large_evaluations: jax.Array  # [] spent in large runs
     small_evaluations: jax.Array  # [] spent in small runs
     last_large_evaluations: jax.Array  # [] of the last large run
@@ -25,10 +30,11 @@ class Schedule(NamedTuple):
 class BIPOP(Restart):
     """Restarts any strategy, with two regimes that get equal shares of the evaluations.
 
-    The large regime doubles the population size at each of its restarts. The small one takes sizes between the first
-    and half the current large one, and a step size reduced by up to 100: 2^((k - 1) U^2) times the first size if the
-    large one has doubled k times, rounded to a power of two, and 10^(-2 U') times sigma, with U and U' uniform; such a
-    run gets half the evaluations of the last large one. See `Restart` for the settings, and for what blocks are.
+    The large regime doubles the population size at each of its restarts. The small regime has a population size between
+    the first and half the current large one, and a step size that is up to 100 times smaller. If the large regime has
+    doubled k times, the size is 2^((k - 1) U^2) times the first, rounded to a power of two, and the step size is 10^(-2
+    U') times sigma, with U and U' uniform in [0, 1]. A small run gets half the evaluations of the last large one. See
+    `Restart` for the settings, and for blocks.
 
     References:
         Hansen 2009, GECCO.

@@ -1,17 +1,19 @@
-"""Box constraints for any strategy: members are repaired before they are evaluated, and enter the update as evaluated.
+"""Box constraints for any strategy: members are repaired before evaluation, and the update uses the repaired ones.
 
-Two repairs. Reflection folds a coordinate back at each bound that it has passed, however often: a triangle wave between
-two bounds, a mirror at a single one. Clipping projects it on the box; since many samples then share a point of the
-boundary, a penalty for how far they were from it is added to the fitness. With x_i the sample, r_i its projection,
-s the standard deviations of the search distribution and n the number of parameters,
+There are two repairs. Reflection folds a coordinate back at each bound that it has passed, any number of times: a
+triangle wave between two bounds, a mirror at a single one. Clipping projects it on the box. Many samples then share a
+point of the boundary, so a penalty for their distance from it is added to the fitness. Let x_i be the sample, r_i its
+projection, s the standard deviations of the search distribution and n the number of parameters. The fitness becomes
 
     f_i + penalty * IQR(f) * (1/n) sum_j ((x_ij - r_ij) / s_j)^2,
 
-where the interquartile range of the generation's fitness makes the penalty follow the scale of the fitness. This is the
-penalty of Hansen, Niederberger, Guzzella, Koumoutsakos 2009, "A Method for Handling Uncertainty in Evolutionary
-Optimization With an Application to Feedback Control of Combustion", IEEE TEC 13(1), section IV-B (DOI
-10.1109/TEVC.2008.924423), with one coefficient that stays at its initial value, 2. There the sample enters the update
-and the coefficients must grow until the mean returns to the box; here the evaluated point does, which lies in it.
+where IQR(f), the interquartile range of the generation's fitness, makes the penalty follow the scale of the fitness.
+
+Reference: the penalty of Hansen, Niederberger, Guzzella, Koumoutsakos 2009, "A Method for Handling Uncertainty in
+Evolutionary Optimization With an Application to Feedback Control of Combustion", IEEE TEC 13(1), section IV-B, doi
+10.1109/TEVC.2008.924423. The paper has a coefficient per coordinate, which grows until the mean returns to the box,
+because there the sample enters the update. Here the evaluated point does, which lies in the box. So there is one
+coefficient, which stays at the initial value of the paper's, 2.
 """
 
 import functools
@@ -28,13 +30,14 @@ from zoo.core import (
     Population,
     Solution,
     Surrogate,
-    clip_std,
     fit_structure,
+    in_single,
     leaf_name,
     number,
     static,
 )
 from zoo.core.promotion import common_dtype
+from zoo.strategies.distribution.base import squared_norms
 from zoo.strategies.shaping import finite
 from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 
@@ -42,29 +45,30 @@ from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 class BoundedState(NamedTuple):
     """State of `Bounded`."""
 
-    base: Any  # of the base strategy
-    repaired: jax.Array  # [population_size] booleans: which members were
+    base: Any  # the base's state
+    repaired: jax.Array  # [population_size] true for members that were repaired
     distance: jax.Array | None  # [population_size] mean of ((x - r) / s)^2 over the parameters; None if reflected
 
 
 class Bounded(Wrapper):
-    """Keeps every member, and the mean, within bounds; inside of them it is the base strategy.
+    """Keeps every member, and the mean, within bounds; inside the bounds it is the base strategy.
 
     The mean of the base's search distribution is repaired as well, so that it cannot drift away where the fitness no
     longer depends on it. A surrogate gradient is taken at the repaired point.
 
-    Antithetic pairs around a mean on a bound are reflected into one point. So where a base subtracts pairs, a start on
-    a bound is moved inside, by half a standard deviation, and its steps go by where a repaired pair lies as well.
+    Reflection maps an antithetic pair around a mean on a bound to a single point. If the base subtracts pairs, an
+    initial solution on a bound is therefore moved inside by half a standard deviation, and the base's steps also follow
+    where a repaired pair lies.
 
     Attributes:
-        lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution, of numbers and
-            arrays that broadcast to its leaves; a list of numbers stands for an array. -inf: no bound. They hold in the
-            precision of the solution.
-        upper: Upper bounds, likewise, above the lower ones; inf: no bound.
+        lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution (numbers,
+            lists, or arrays that broadcast to its leaves); -inf is no bound. They hold in the precision of the
+            solution.
+        upper: Upper bounds, in the same form, above the lower ones; inf is no bound.
         repair: `"reflect"`, or `"clip"` with a penalty.
-        penalty: Of clipping: the fitness added, in interquartile ranges, per squared standard deviation of distance
-            from the box, averaged over the parameters. 0: none. The strategy is then no longer invariant to monotone
-            transforms of the fitness, only to linear ones.
+        penalty: With clipping, the fitness added, in interquartile ranges, per squared standard deviation of distance
+            from the box, averaged over the parameters; at least 0, where 0 is no penalty. With a penalty the strategy
+            is invariant to linear transforms of the fitness, but no longer to other monotone ones.
 
     References:
         Hansen et al. 2009, IEEE TEC 13(1):180-197 (the penalty).
@@ -84,8 +88,8 @@ class Bounded(Wrapper):
 
     @property
     def needs_all_members(self) -> str | None:
-        """It keeps which of them it repaired."""
-        return "it keeps which of them it repaired"
+        """Why `tell` needs all members: it keeps which of them it repaired."""
+        return "it remembers which of them it repaired"
 
     def mean(self, state: BoundedState) -> Solution:
         """Returns the base's mean, within the bounds."""
@@ -110,8 +114,9 @@ class Bounded(Wrapper):
         distance = state.distance
         if distance is not None:
             std = self.base.std(base)
-            total = _sum_square(sampled, population, std, distance.dtype)
-            # Not infinite: times zero that is NaN.
+            moved = jax.tree.map(jnp.subtract, in_single(sampled), in_single(population))
+            total = squared_norms(moved, in_single(std)).astype(distance.dtype)
+            # Not infinite, because infinity times zero is NaN.
             distance = jnp.minimum(total / self.space.num_dims(std), float(jnp.finfo(total.dtype).max))
         differs = jax.tree.map(lambda x, r: jnp.any((x != r).reshape(x.shape[0], -1), axis=1), sampled, population)
         repaired = functools.reduce(jnp.logical_or, jax.tree.leaves(differs))
@@ -133,9 +138,9 @@ class Bounded(Wrapper):
         """Applies a function to the leaves of a solution or a population.
 
         Args:
-            fn: Takes a leaf, its bounds, and the leaves of `others`; its path before them, if `with_path`.
+            fn: Takes a leaf, its bounds, and the leaves of `others`. With `with_path`, the path comes first.
             values: The solution, or the population.
-            *others: Trees of that structure.
+            *others: Trees of the same structure.
             with_path: Whether `fn` takes the path.
         """
         lower = _spread(self.lower, values, "Bounded.lower")
@@ -148,15 +153,15 @@ def _clip(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
 
 
 def _move_inside(x: jax.Array, lower: Any, upper: Any, std: jax.Array) -> jax.Array:
-    """Returns a leaf with the entries that lie on a bound moved by half a standard deviation, at most to the middle."""
+    """Returns a leaf with entries on a bound moved inside by half a standard deviation, but not beyond the middle."""
     lower, upper = _as_rank(lower, x), _as_rank(upper, x)
     step = jnp.minimum(std.astype(x.dtype), upper - lower) / 2
     return jnp.where(x <= lower, lower + step, jnp.where(x >= upper, upper - step, x))
 
 
 def _as_rank(bound: Any, x: jax.Array) -> jax.Array:
-    """Returns a bound in the dtype of a leaf, of a solution or of a population, and with as many axes."""
-    with np.errstate(over="ignore"):  # a bound beyond the range of the dtype is infinite, and none
+    """Returns a bound in the dtype, and with the number of axes, of a leaf of a solution or a population."""
+    with np.errstate(over="ignore"):  # a bound beyond the range of the dtype becomes infinite: no bound
         bound = jnp.asarray(bound, x.dtype)
     return jnp.expand_dims(bound, list(range(x.ndim - bound.ndim)))
 
@@ -170,22 +175,12 @@ def _reflect(x: jax.Array, lower: Any, upper: Any) -> jax.Array:
     mirror = jnp.where(x < lower, lower + (lower - x), upper - (x - upper))
     folded = jnp.where(is_finite, wave, mirror)
     folded = jnp.where((x >= lower) & (x <= upper), x, folded)
-    # Too far outside, for the precision, to say where it would come to lie. And rounding may pass a bound again.
+    # An entry too far outside to say where it would come to lie is clipped. Rounding may also pass a bound again.
     return jnp.clip(jnp.where(jnp.isfinite(folded), folded, x), lower, upper)
 
 
-def _sum_square(sampled: Population, population: Population, std: Solution, dtype: Any) -> jax.Array:
-    """Returns how far each member was moved, `[population_size]`: sum of the squares in standard deviations."""
-
-    def sum_square(x: jax.Array, r: jax.Array, s: jax.Array) -> jax.Array:
-        moved = (x.astype(dtype) - r.astype(dtype)) / clip_std(s.astype(dtype))[None]
-        return jnp.sum(jnp.square(moved), axis=tuple(range(1, x.ndim)))
-
-    return sum(jax.tree.leaves(jax.tree.map(sum_square, sampled, population, std)))  # pyright: ignore[reportReturnType]
-
-
 def _penalised(fitness: jax.Array, penalty: jax.Array) -> jax.Array:
-    """Returns the fitness plus a penalty in units of its interquartile range, or of its range where that is zero."""
+    """Returns the fitness plus a penalty in units of its interquartile range, or of its range if that is zero."""
     values = finite(fitness)
     low, high = jnp.quantile(values, jnp.asarray([0.25, 0.75], values.dtype))
     spread = jnp.where(high > low, high - low, jnp.max(values) - jnp.min(values))
@@ -203,7 +198,7 @@ def _spread(bounds: Any, like: Any, name: str) -> Any:
 
 
 def _is_known(*values: Any) -> bool:
-    """Whether values are numbers now, and not only when the program runs."""
+    """Returns whether values are numbers now, and not only when the program runs."""
     return all(isinstance(x, (float, np.generic, np.ndarray, jax.Array)) and not isinstance(x, Tracer) for x in values)
 
 
@@ -216,9 +211,9 @@ def _check_order(lower: Any, upper: Any) -> None:
         low, high = np.asarray(low), np.asarray(high)
         try:
             low, high = np.broadcast_arrays(low, high)
-        except ValueError:  # stacked for a sweep, or wrong, which `init` can tell
+        except ValueError:  # stacked for a sweep, or wrong: `init` can tell
             return
-        wrong = ~(low < high)  # NaN, too
+        wrong = ~(low < high)  # true for NaN too
         if np.any(wrong):
             where = f" in {leaf_name(path)}" if path else ""
             raise ValueError(
@@ -230,12 +225,12 @@ def _check_order(lower: Any, upper: Any) -> None:
         lower = jax.tree.map(lambda _: lower, upper)
     elif _is_scalar(upper):
         upper = jax.tree.map(lambda _: upper, lower)
-    if jax.tree.structure(lower) == jax.tree.structure(upper):  # else `init` says which is not the solution's
+    if jax.tree.structure(lower) == jax.tree.structure(upper):  # else `init` says which one is not the solution's
         jax.tree_util.tree_map_with_path(check, lower, upper)
 
 
 def _check_inside(path: Any, x: Any, lower: Any, upper: Any) -> None:
-    """Raises a `ValueError` if a leaf of the initial solution is outside of its bounds, where they are known."""
+    """Raises a `ValueError` if a leaf of the initial solution is outside its bounds, where they are known."""
     if not _is_known(x, lower, upper):
         return
     x = np.asarray(x)
@@ -245,5 +240,5 @@ def _check_inside(path: Any, x: Any, lower: Any, upper: Any) -> None:
     if np.any(outside):
         raise ValueError(
             f"The initial solution must lie within the bounds, but {leaf_name(path) or 'it'} has an entry "
-            f"{x[outside][0]:g} outside of [{low[outside][0]:g}, {high[outside][0]:g}]. Clip it, or widen the bounds."
+            f"{x[outside][0]:g} outside [{low[outside][0]:g}, {high[outside][0]:g}]. Clip it, or widen the bounds."
         )

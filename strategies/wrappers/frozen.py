@@ -1,4 +1,8 @@
-"""Parts of a solution held fixed: any strategy searches the other leaves and entries as if they were all there is."""
+"""Holds parts of a solution fixed. Any strategy searches the other leaves and entries, as if there were no others.
+
+The base strategy gets a smaller solution, with the free leaves and entries only. Members are completed with the initial
+values of the frozen ones before they are evaluated.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,21 +30,21 @@ from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 class FrozenState(NamedTuple):
     """State of `Frozen`."""
 
-    base: Any  # of the base strategy, on the free entries
-    solution: Solution  # the initial one, where the frozen entries stay
+    base: Any  # the base's state, on the free entries
+    solution: Solution  # the initial solution, which has the frozen entries
 
 
 class Frozen(Wrapper):
-    """Keeps some leaves or entries of the solution as they are at the start; a base strategy searches the others.
+    """Holds some leaves or entries of the solution fixed at their initial values; a base strategy searches the others.
 
-    The base sees only what is free, so that settings that depend on the number of dimensions are right: a leaf that is
-    wholly free in its own shape, and of one that is partly free the vector of its free entries, in C order. So that
-    `bounded` sees the solution as the user does, it goes around `frozen` rather than inside it.
+    The base sees only what is free, so that settings that depend on the number of dimensions are right. A leaf that is
+    wholly free keeps its shape; a leaf that is partly free is the vector of its free entries, in C order. Put `bounded`
+    around `frozen`, not inside it, so that its bounds are in the structure of the user's solution.
 
     Attributes:
-        frozen: What stays fixed: a regular expression, or several, one of which is found in the paths of the leaves
-            meant, such as `"^params/Dense_0/"`; or booleans in the structure of the solution, each a scalar for a
-            whole leaf or an array that broadcasts to it. Default: nothing.
+        frozen: What stays fixed: a regular expression, or several, that are searched for in the paths of the leaves,
+            such as `"^params/Dense_0/"`; or booleans in the structure of the solution, each a scalar for a whole leaf
+            or an array that broadcasts to it. By default nothing is fixed.
     """
 
     frozen: Any = static(default=())
@@ -54,11 +58,11 @@ class Frozen(Wrapper):
             object.__setattr__(self, "frozen", as_patterns(self.frozen, "Frozen.frozen"))
 
     def mean(self, state: FrozenState) -> Solution:
-        """Returns the base's mean, and the initial values of what is frozen."""
+        """Returns the base's mean, with the initial values where frozen."""
         return self._free(state.solution).join(self.base.mean(state.base), state.solution)
 
     def std(self, state: FrozenState) -> Solution:
-        """Returns the base's standard deviations, and zero for what is frozen."""
+        """Returns the base's standard deviations, and zero where frozen."""
         zeros = jax.tree.map(jnp.zeros_like, state.solution)
         return self._free(state.solution).join(self.base.std(state.base), zeros)
 
@@ -94,7 +98,7 @@ class Frozen(Wrapper):
         return self._free(solution).split(solution)
 
     def _free(self, solution: Solution) -> Part:
-        """Returns what is free of a solution."""
+        """Returns which part of a solution is free."""
         if isinstance(self.frozen, StaticMask):
             frozen = fit_structure("Frozen.frozen", self.frozen.tree, solution)
         else:
@@ -103,7 +107,7 @@ class Frozen(Wrapper):
         free = Part.of(frozen, solution).others
         if free.is_empty:
             raise ValueError(
-                "Frozen.frozen covers the whole solution, and leaves nothing to search. Leave at least one entry free."
+                "Frozen.frozen covers the whole solution, so nothing is left to search. Leave at least one entry free."
             )
         return free
 
@@ -118,15 +122,15 @@ def _as_mask(frozen: Any) -> StaticMask:
     """Returns booleans in the structure of a solution as a setting.
 
     Raises:
-        TypeError: If they are not booleans.
+        TypeError: If a leaf is not boolean, or is not known when the program is compiled.
     """
     if isinstance(frozen, StaticMask):
         return frozen
     for path, leaf in jax.tree_util.tree_leaves_with_path(frozen):
         if isinstance(leaf, Tracer) or np.asarray(leaf).dtype != bool:
             raise TypeError(
-                "Frozen.frozen must be regular expressions for paths of leaves, or booleans in the structure of the "
-                f"solution that are known when the program is compiled, got {leaf!r} for "
+                "Frozen.frozen must be regular expressions for the paths of leaves, or booleans in the structure of "
+                f"the solution that are known when the program is compiled, got {leaf!r} for "
                 f"{leaf_name(path) or 'the solution'}."
             )
     return StaticMask.of(frozen)

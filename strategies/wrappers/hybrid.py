@@ -1,5 +1,8 @@
 """Hybrid of gradient descent and ES: some leaves of a solution follow the gradient, the others an evolution strategy.
 
+Every generation a base strategy draws members of its leaves, and the surrogate gradient of the other leaves is taken at
+each member. The base's update uses the fitness. An optimizer steps the other leaves along the members' mean gradient.
+
 Reference: Lenc, Elsen, Schaul, Simonyan 2019, "Non-Differentiable Supervised Learning with Evolution Strategies and
 Hybrid Methods", arXiv 1906.03139: SGD trains the weights of a network, ES its sparsity masks.
 """
@@ -31,7 +34,7 @@ from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 class HybridState(NamedTuple):
     """State of `Hybrid`. Parts of a solution have its structure, with None for the leaves of the other part."""
 
-    base: Any  # of the base strategy, on the part it trains; None if there is no such part
+    base: Any  # the base's state, on the part it trains; None if there is no such part
     weights: Solution  # the part trained by the gradient
     optimizer_state: optax.OptState
     gradient: Solution  # in the structure of the weights
@@ -41,20 +44,21 @@ class HybridState(NamedTuple):
 class Hybrid(Wrapper):
     """Trains some leaves of the solution by any evolution strategy, and the others by the surrogate gradient.
 
-    The gradient is taken at each member, with that member's leaves of the ES and on its own data, and averaged over the
-    members. A member whose gradient is not finite is left out. (So the members' gradients are stored, whatever form the
-    base's population has.)
+    The gradient is taken at each member, with the member's own leaves of the ES and its own data, and averaged over the
+    members. A member whose gradient is not finite is left out. (So the members' gradients are stored, however the
+    base's population is stored.)
 
     Attributes:
-        base: The strategy that trains the leaves of the ES: a strategy, its id, or a dictionary of its id and settings
-            such as `{"id": "snes", "sigma": 0.1}`.
-        es_leaves: Which leaves those are: a regular expression, or several, one of which is found in the leaf's path,
-            such as `"scores"` or `"^params/Dense_0/"`. Default: all; `()`: none.
-        learning_rate: Learning rate of the other leaves, handed to `optimizer`. A function is taken for
+        base: The strategy that trains the leaves of the ES: its id, a dictionary of its id and settings such as `{"id":
+            "snes", "sigma": 0.1}`, or a strategy.
+        es_leaves: The leaves of the ES: a regular expression, or several, that are searched for in the paths of the
+            leaves, such as `"scores"` or `"^params/Dense_0/"`. Defaults to all leaves; `()` is none.
+        learning_rate: Learning rate of the other leaves, at least 0. A function of the generation is taken for
             `learning_rate_schedule`.
-        learning_rate_schedule: As in `open_es`.
-        optimizer: Of the other leaves; as that of `open_es`.
-        population_size: Members per generation; `None`: that of the base.
+        learning_rate_schedule: A function of the generation, counted from 0, that multiplies `learning_rate`.
+        optimizer: The optimizer of the other leaves, as in `open_es`: a function from the learning rate to an optax
+            transformation, or a name.
+        population_size: Members per generation, at least 1. Defaults to the population size of the base.
 
     References:
         Lenc et al. 2019, arXiv 1906.03139.
@@ -72,7 +76,7 @@ class Hybrid(Wrapper):
         as_patterns(self.es_leaves, "Hybrid.es_leaves")
 
     def takes_surrogate(self, state: HybridState) -> bool:
-        """Returns whether there are leaves for the gradient, or the base takes it."""
+        """Returns whether there are leaves for the gradient, or the base takes a surrogate gradient."""
         has_weights = bool(jax.tree.leaves(state.weights))
         return has_weights or self.base.takes_surrogate(state.base)
 
@@ -101,7 +105,7 @@ class Hybrid(Wrapper):
         return rest if state.base is None else self._part(state).join(of_base(state.base), rest)
 
     def _part(self, state: HybridState) -> Part:
-        """Returns the leaves of the ES, which are None among the weights."""
+        """Returns the leaves of the ES, which are `None` among the weights."""
         chosen = jax.tree.map(lambda x: x is None, state.weights, is_leaf=lambda x: x is None)
         return Part.of(chosen, state.weights)
 
@@ -129,7 +133,7 @@ class Hybrid(Wrapper):
 
     def _ask(self, key: jax.Array, state: HybridState, surrogate: Surrogate | None) -> tuple[Population, HybridState]:
         if state.base is None:
-            gradient = surrogate(state.weights)  # pyright: ignore[reportOptionalCall] - `ask` saw to it
+            gradient = surrogate(state.weights)  # pyright: ignore[reportOptionalCall] - `ask` checked it
             population = repeat_solution(state.weights, self._num_members(state.weights))
             return population, state._replace(gradient=gradient)
 
@@ -160,7 +164,7 @@ class Hybrid(Wrapper):
 
 
 def _mean_of_finite(gradients: Any) -> Solution:
-    """Returns the mean over members, `[population_size, ...]`, without those whose gradient is not finite."""
+    """Returns the mean over members, `[population_size, ...]`, of the gradients that are finite."""
     # A sum is not finite if one of its terms is not.
     sums = [jnp.sum(g.reshape(g.shape[0], -1), axis=1) for g in jax.tree.leaves(gradients)]
     is_finite = jnp.all(jnp.stack([jnp.isfinite(s) for s in sums]), axis=0)

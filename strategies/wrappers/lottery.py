@@ -1,8 +1,11 @@
 """Lottery tickets: rounds of training, pruning and rewinding to the initial solution, by any strategy.
 
+In each round a base strategy trains the weights that are left. Then the weights with the lowest score are pruned, the
+others go back to their initial values, and the base starts anew.
+
 Reference: Lange, Sprekeler 2023, "Lottery Tickets in Evolutionary Optimization: On Sparse Backpropagation-Free
-Trainability", arXiv 2306.00045, Algorithm 1: iterative magnitude pruning (Frankle, Carbin 2019, arXiv 1803.03635) with
-the signal-to-noise ratio |mean| / std of the search distribution in place of the magnitude.
+Trainability", arXiv 2306.00045, Algorithm 1. This is iterative magnitude pruning (Frankle, Carbin 2019, arXiv
+1803.03635) with the signal-to-noise ratio |mean| / std of the search distribution in place of the magnitude.
 """
 
 from collections.abc import Callable
@@ -35,33 +38,34 @@ from zoo.strategies.wrappers.masked import Masked, MaskedState
 class LotteryState(NamedTuple):
     """State of `Lottery`."""
 
-    base: MaskedState  # of the base strategy, in this round
-    mask: Mask  # which weights there are in this round
-    solution: Solution  # the initial one, not masked
-    generation: jax.Array  # [] generations of this round that are done
-    round: jax.Array  # [] rounds that are done: how often it was pruned
+    base: MaskedState  # the base's state in this round
+    mask: Mask  # true for the weights that are left in this round
+    solution: Solution  # the initial solution, not masked
+    generation: jax.Array  # [] finished generations of this round
+    round: jax.Array  # [] finished rounds: how often it was pruned
 
 
 class Lottery(Wrapper):
-    """Trains, prunes the weights of the lowest score, rewinds the others to their initial values, and starts over.
+    """Trains, prunes the weights with the lowest score, rewinds the others to their initial values, and starts over.
 
-    After `generations_per_round` generations, when the next population is asked for, the weights that are left are
-    scored over all leaves at once, and `prune_fraction` of them are gone for good (rounded; the last one stays). The
-    mean goes back to the initial solution, and the base starts anew. So after the last `tell` of a round `mean` is what
-    was trained, and `state.mask` which weights it has: `ticket` returns both. All of it works inside a `scan`. What the
-    problem has gathered, such as observation statistics, is not the strategy's to rewind, and goes on.
+    A round ends after `generations_per_round` generations, when the next population is asked for. The weights that are
+    left are scored over all leaves at once, and the fraction `prune_fraction` of them is gone for good (rounded; the
+    last weight stays). The mean goes back to the initial solution, and the base starts anew. So after the last `tell`
+    of a round, `mean` is the trained solution, and `state.mask` says which weights it has; `ticket` returns both. All
+    of it works inside a `scan`. What the problem gathers, such as observation statistics, is not rewound.
 
     Attributes:
-        base: The strategy that trains: a strategy, its id, or a dictionary of its id and settings.
-        generations_per_round: Generations between two prunings.
-        prune_fraction: The fraction of what is left that is pruned.
-        score: What decides: `"snr"`, |mean| / std of the search distribution (for a base of one standard deviation for
-            all it ranks as the magnitude does, and what the base does not sample goes last); `"magnitude"`, |mean|; or
-            `"random"`.
-        exclude: Leaves that are never pruned: regular expressions, one of which is found in the paths of those meant,
-            such as `"Dense_2"`. Biases never are: leaves called `bias` or `scale`, and those of fewer than two axes
-            where there are others.
-        weight_decay: The fraction of the mean that is taken off after each generation; the paper's is 1e-4.
+        base: The strategy that trains: its id, a dictionary of its id and settings, or a strategy.
+        generations_per_round: Generations between two prunings, at least 1.
+        prune_fraction: Fraction of the remaining weights that a pruning removes, between 0 and 1.
+        score: What decides. `"snr"` is |mean| / std of the search distribution. If the base has one standard deviation
+            for all weights, it ranks as the magnitude does; weights that the base does not sample go last.
+            `"magnitude"` is |mean|; `"random"` is a random order.
+        exclude: Leaves that are never pruned: regular expressions that are searched for in their paths, such as
+            `"Dense_2"`. Biases are never pruned: leaves named `bias` or `scale`, and, if other leaves are left, leaves
+            with fewer than two axes.
+        weight_decay: Fraction of the mean that is subtracted after each generation, between 0 and 1. The paper's is
+            1e-4.
 
     References:
         Lange, Sprekeler 2023, arXiv 2306.00045.
@@ -81,7 +85,7 @@ class Lottery(Wrapper):
 
     @property
     def restarts(self) -> bool:
-        """True."""
+        """True: it starts over after each round."""
         return True
 
     def mean(self, state: LotteryState) -> Solution:
@@ -93,14 +97,14 @@ class Lottery(Wrapper):
         return self._masked(state.mask).std(state.base)
 
     def condition_number(self, state: LotteryState) -> jax.Array:
-        """Returns that of the base."""
+        """Returns the condition number of the base."""
         return self._masked(state.mask).condition_number(state.base)
 
     def _masked(self, mask: Mask) -> Masked:
         return Masked(base=self.base, mask=mask)
 
     def takes_surrogate(self, state: LotteryState) -> bool:
-        """Returns whether the base does."""
+        """Returns whether the base takes a surrogate gradient."""
         return self._masked(state.mask).takes_surrogate(state.base)
 
     def map_mean(self, state: LotteryState, fn: Callable[[Solution], Solution]) -> LotteryState:
@@ -109,7 +113,7 @@ class Lottery(Wrapper):
 
     @property
     def cannot_restart(self) -> str:
-        """What was pruned would be forgotten."""
+        """Why it cannot restart: it would forget what was pruned."""
         return "what was pruned would be forgotten: put the restarts inside, as the base of the lottery"
 
     def _prunable(self, solution: Solution) -> Any:
@@ -128,7 +132,7 @@ class Lottery(Wrapper):
             new = self._next_round(jax.random.fold_in(key, 1), state)
             return jax.tree.map(lambda new, old: jnp.where(is_over, new, old), new, state)
 
-        # Seeds that are batched prune together, and in no other generation does anybody.
+        # Batched seeds prune together. In all other generations none of them does.
         state = jax.lax.cond(any_in_batch(is_over), next_round, lambda: state)
         population, base = self._masked(state.mask).ask(key, state.base, surrogate)
         return population, state._replace(base=base)
@@ -151,7 +155,8 @@ class Lottery(Wrapper):
         if self.score == "magnitude":
             return magnitude
         std = self.std(state)
-        # What is not sampled at all - frozen, or trained by the gradient - goes last; if nothing is, magnitudes decide.
+        # A weight that is not sampled (frozen, or trained by the gradient) goes last. If none is sampled, magnitudes
+        # decide.
         is_sampled = jnp.any(jnp.stack([jnp.any(s > 0) for s in jax.tree.leaves(std)]))
 
         def ratio(m: jax.Array, s: jax.Array) -> jax.Array:

@@ -1,4 +1,7 @@
-"""A sparse solution: any strategy searches the weights that a mask keeps, the others being zero in every member."""
+"""A sparse solution: any strategy searches the weights that a mask keeps; the others are zero in every member.
+
+Reference: Lange, Sprekeler 2023, arXiv 2306.00045, which trains sparse networks with evolution strategies.
+"""
 
 import functools
 from collections.abc import Callable
@@ -18,20 +21,21 @@ from zoo.strategies.wrappers.base import Wrapper, map_surrogate
 class MaskedState(NamedTuple):
     """State of `Masked`."""
 
-    base: Any  # of the base strategy, on the whole solution
+    base: Any  # the base's state, on the whole solution
 
 
 class Masked(Wrapper):
     """Searches the weights that a mask keeps; the others are zero in every member and in the mean.
 
-    The mask is a leaf: it may be traced, and another one is the same program. (`frozen` has a mask that is part of the
-    program, keeps what it freezes at the initial values, and hands the base what is free alone.) The base still has
-    numbers for every weight, but what it is told and what its learning rates follow is as if there were only those
-    kept: given the same samples, strategies of this library move as they would on them alone. Default population sizes,
-    optimizers that average over a leaf (adafactor) and other libraries' strategies still go by all weights.
+    The mask is a leaf: it may be traced, and another mask needs no other program. (The mask of `frozen` is part of the
+    program. `frozen` keeps the initial values, and hands the base only what is free.) The base still has numbers for
+    every weight, but its update and its learning rates are as if there were only the weights kept. Given the same
+    samples, strategies of this library move as they would on those weights alone. Default population sizes, optimizers
+    that average over a leaf (adafactor) and other libraries' strategies still count all weights.
 
     Attributes:
-        mask: Booleans in the structure and the shapes of the solution, true where a weight is kept; `None`: all.
+        mask: Booleans in the structure and the shapes of the solution, true where a weight is kept. With `None`, all
+            are kept.
 
     References:
         Lange, Sprekeler 2023, arXiv 2306.00045.
@@ -47,7 +51,7 @@ class Masked(Wrapper):
                 raise TypeError(f"Masked.mask must be booleans in the structure of the solution, got {shown(x)}.")
 
     def for_mask(self, mask: Any) -> Self:
-        """Returns the strategy as it searches what both masks keep."""
+        """Returns the strategy for what both masks keep."""
         return self.replace(mask=mask if self.mask is None else jax.tree.map(jnp.logical_and, self.mask, mask))
 
     def mean(self, state: MaskedState) -> Solution:
@@ -59,7 +63,7 @@ class Masked(Wrapper):
         return apply_mask(self.mask, self._kept_base.std(state.base))
 
     def condition_number(self, state: MaskedState) -> jax.Array:
-        """Returns that of the base."""
+        """Returns the condition number of the base."""
         return self._kept_base.condition_number(state.base)
 
     @property
@@ -68,10 +72,10 @@ class Masked(Wrapper):
 
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:
-            fit_structure("Masked.mask", self.mask, solution, exact=True)  # the base counts what it keeps
+            fit_structure("Masked.mask", self.mask, solution, exact=True)  # the base counts kept entries
             leaves = jax.tree.leaves(self.mask)
             if not any(isinstance(m, Tracer) for m in leaves) and not any(np.asarray(m).any() for m in leaves):
-                raise ValueError("Masked.mask keeps nothing, and leaves nothing to search. Keep at least one weight.")
+                raise ValueError("Masked.mask keeps nothing, so nothing is left to search. Keep at least one weight.")
         return MaskedState(self._kept_base.init(key, apply_mask(self.mask, solution)))
 
     def _ask(self, key: jax.Array, state: MaskedState, surrogate: Surrogate | None) -> tuple[Population, MaskedState]:
@@ -81,7 +85,7 @@ class Masked(Wrapper):
         return mask(population), MaskedState(base)
 
     def _tell(self, state: MaskedState, population: Population, evaluation: Evaluation) -> MaskedState:
-        # Masked again, as a wrapper around this one may have moved what it was given.
+        # Masked again, because a wrapper around this one may have changed the members.
         mask = functools.partial(apply_mask, self.mask)
         return MaskedState(self._kept_base.tell(state.base, mask(population), evaluation.map_gradient(mask)))
 

@@ -1,14 +1,15 @@
-"""Restarts: what `ipop` and `bipop` share. A run that has converged or stalled is followed by another.
+"""Restarts: what `ipop` and `bipop` share. After a run that has converged or stalled, another one starts.
 
 Reference: Auger & Hansen 2005, "A Restart CMA Evolution Strategy with Increasing Population Size", CEC; Hansen 2009,
 "Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed", GECCO; termination criteria as in Hansen 2016,
 arXiv 1604.00772, appendix B.3.
 
-Population sizes are shapes, and shapes are fixed when a program is compiled. So the sizes form a ladder, the first one
-times 1, 2, 4, ..., and what `ask` returns is a *block* as large as the smallest: a generation of the base on rung k is
-asked and told in 2^k blocks. No evaluation is wasted and nothing is compiled anew. The price: the members of a large
-generation are kept until it is complete (2^max_doublings blocks of memory), each rung is a branch in the compiled
-program, and runs that are batched with `vmap` take turns (else each would compute every branch).
+Population sizes are shapes, and shapes are fixed when a program is compiled. So there is a fixed ladder of sizes: the
+first one times 1, 2, 4, ... What `ask` returns is a *block*, as large as the smallest population. A generation of the
+base on rung k is asked and told in 2^k blocks. No evaluation is wasted, and nothing is compiled anew. This has its
+price. The members of a large generation are kept until it is complete, which takes memory for 2^max_doublings blocks.
+Each rung is a branch in the compiled program. And runs that are batched with `vmap` are computed one after another,
+because a batch would compute every branch for each run.
 """
 
 import abc
@@ -39,10 +40,10 @@ from zoo.strategies.wrappers.base import Wrapper
 
 
 class Run(NamedTuple):
-    """What is known of the current run: one descent of the base, from start to termination."""
+    """What is known of the current run: one descent of the base, from its start to its termination."""
 
-    rung: jax.Array  # [] its generations are 2^rung blocks
-    sigma_factor: jax.Array  # [] its sigma is that of the base times this
+    rung: jax.Array  # [] a generation has 2^rung blocks
+    sigma_factor: jax.Array  # [] factor of the base's sigma
     budget: jax.Array  # [] evaluations after which it ends
     num_generations: jax.Array  # []
     num_evaluations: jax.Array  # []
@@ -56,16 +57,16 @@ class Run(NamedTuple):
 class RestartState(NamedTuple):
     """State of a restart strategy."""
 
-    base: tuple[Any, ...]  # the base's state: one for all rungs, or one each if population size is in its shape
+    base: tuple[Any, ...]  # the base's state: one for all rungs, or one per rung if shapes differ
     initial: Solution  # the initial solution
     members: Population  # [largest population, ...] the generation under evaluation
     fitness: jax.Array  # [largest population]
-    repaired: jax.Array  # [largest population] see `Evaluation`
-    block: jax.Array  # [] the next block of it
+    repaired: jax.Array  # [largest population] see `Evaluation.repaired`
+    block: jax.Array  # [] number of the next block of the generation
     run: Run
-    schedule: Any  # what decides about the next run
-    best_mean: Solution  # the mean of the best run that is over
-    best_fitness: jax.Array  # [] its best fitness
+    schedule: Any  # what the choice of the next run depends on
+    best_mean: Solution  # mean of the best finished run
+    best_fitness: jax.Array  # [] best fitness of that run
     num_restarts: jax.Array  # []
 
 
@@ -73,18 +74,21 @@ class Restart(Wrapper):
     """Base of restart strategies.
 
     Attributes:
-        base: The strategy that is restarted: a strategy, its id, or a dictionary of its id and settings.
-        population_size: Members per `ask`, which is the base's population size in the first run; `None`: the base's.
-        max_doublings: How often the population size may double. Memory for the largest population is held throughout.
+        base: The strategy that is restarted: its id, a dictionary of its id and settings, or a strategy.
+        population_size: Members per `ask`, at least 1, which is the base's population size in the first run. Defaults
+            to the population size of the base.
+        max_doublings: How often the population size may double, at least 0. Memory for the largest population is held
+            throughout.
         spread: Standard deviation of a restart's initial solution around the first one, in units of the base's initial
-            standard deviation; 0: always the same.
-        tol_fun: A run ends when fitness varied by less than this over recent generations (10 + 30 d / population size)
-            and within the last one.
-        tol_x: ... when all standard deviations are below this times the initial one.
-        tol_up: ... when a standard deviation is above this times the initial one.
-        max_condition: ... when the condition number of the covariance is above this.
-        stagnation: ... when neither best nor median fitness, in the median over 30 %, improved over this times
-            120 + 30 d / population size generations. (The tutorial looks at the last 20 % of a long run instead.)
+            standard deviation. With 0, all runs start at the same solution.
+        tol_fun: A run ends when fitness varied by at most this over the last 10 + 30 d / population size generations,
+            where d is the number of dimensions, and within the last one.
+        tol_x: A run ends when all standard deviations are below this times the largest initial one.
+        tol_up: A run ends when a standard deviation is above this times the largest initial one.
+        max_condition: A run ends when the condition number of the covariance is above this.
+        stagnation: A run ends when neither the best nor the median fitness has improved within a window of this times
+            (120 + 30 d / population size) generations: the medians of its first and its last 30 % are compared. (The
+            tutorial looks at the last 20 % of a long run instead.)
     """
 
     base: Any = leaf(default="cma_es")
@@ -101,27 +105,27 @@ class Restart(Wrapper):
         super().__post_init__()
         if isinstance(self.base, Strategy) and self.base.cannot_restart:
             raise TypeError(
-                f"{type(self).__name__} asks generations in blocks and starts anew, so it cannot restart "
+                f"{type(self).__name__} asks for generations in blocks and starts anew, so it cannot restart "
                 f"{type(self.base).__name__}: {self.base.cannot_restart}. Choose a base such as cma_es or open_es."
             )
 
     @property
     def needs_all_members(self) -> str | None:
-        """Blocks fill a generation."""
-        return "a generation is filled by blocks of as many"
+        """Why `tell` needs all members: blocks of this size fill a generation."""
+        return "a generation is filled by blocks of that number of members"
 
     @property
     def groups(self) -> Groups:
-        """One group: the members of a block."""
+        """The groups: the members of a block together."""
         return Groups.of(self._fixed_size)
 
     @property
     def restarts(self) -> bool:
-        """True."""
+        """True: that is what it does."""
         return True
 
     def mean(self, state: RestartState) -> Solution:
-        """Returns the mean of the current run, or, as long as its fitness is worse, that of the best run before."""
+        """Returns the mean of the current run or of the best run before it, whichever has the lower best fitness."""
         current = self._mean_of_run(state)
         is_best = state.run.best_fitness <= state.best_fitness
         return jax.tree.map(lambda new, old: jnp.where(is_best, new, old), current, state.best_mean)
@@ -131,7 +135,7 @@ class Restart(Wrapper):
         return self._on_rung(state, lambda base, of_base: base.std(of_base))
 
     def takes_surrogate(self, state: RestartState) -> bool:
-        """Returns whether the base does."""
+        """Returns whether the base takes a surrogate gradient."""
         return self.base.takes_surrogate(state.base[0])
 
     def map_mean(self, state: RestartState, fn: Callable[[Solution], Solution]) -> RestartState:
@@ -160,7 +164,7 @@ class Restart(Wrapper):
             base = self._base_on(rung, state.run.sigma_factor, size)
             return fn(base, state.base[min(rung, len(state.base) - 1)])
 
-        if len(state.base) == 1:  # all rungs look alike, and so do their means
+        if len(state.base) == 1:  # the states of all rungs have the same shapes
             return branch(0)
         branches = [functools.partial(branch, rung) for rung in range(self.max_doublings + 1)]
         return jax.lax.switch(state.run.rung, branches)
@@ -205,15 +209,15 @@ class Restart(Wrapper):
         return _in_turn(_absorb)(self, state, population, evaluation)
 
     def _window(self, d: Any, size: Any) -> Any:
-        """Returns the generations that stagnation looks at, for a population size."""
+        """Returns the number of generations over which stagnation is measured, for a population size."""
         return self.stagnation * (120 + -(-30 * d // size))
 
 
 def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: Surrogate | None = None) -> Any:
-    """Returns the state with a block to ask: the next one of this generation, of the next, or of the next run."""
+    """Returns the state with a block to ask for: of this generation, of the next one, or of the next run."""
     key_restart, key_ask = jax.random.split(key)
     size = strategy._num_members(state.initial)
-    # What a `cond` returns is copied, so the large buffers go through as few as possible.
+    # What a `cond` returns is copied, so the large buffers should go through few of them.
     light = state._replace(members=None, fitness=None, repaired=None)
     light = jax.lax.cond(light.run.is_over, lambda: _restart(strategy, key_restart, light), lambda: light)
 
@@ -225,7 +229,7 @@ def _prepare(strategy: Restart, key: jax.Array, state: RestartState, surrogate: 
         return (*light.base[:slot], of_base, *light.base[slot + 1 :]), padded
 
     branches: list[Any] = [functools.partial(draw, rung) for rung in range(strategy.max_doublings + 1)]
-    branches.append(lambda: (light.base, state.members))  # the generation goes on
+    branches.append(lambda: (light.base, state.members))  # the generation is not complete yet
     base, members = jax.lax.switch(jnp.where(light.block == 0, light.run.rung, len(branches) - 1), branches)
     return light._replace(base=base, members=members, fitness=state.fitness, repaired=state.repaired)
 
@@ -250,7 +254,7 @@ def _restart(strategy: Restart, key: jax.Array, state: RestartState) -> RestartS
         block=jnp.zeros((), jnp.int32),
         run=run,
         schedule=schedule,
-        best_mean=strategy.mean(state),  # by which the best run so far is remembered
+        best_mean=strategy.mean(state),  # the mean of the best run so far
         best_fitness=jnp.minimum(state.run.best_fitness, state.best_fitness),
         num_restarts=state.num_restarts + 1,
     )
@@ -273,7 +277,7 @@ def _new_run(rung: Any, sigma_factor: Any, budget: Any, std: Solution, window: i
 
 
 def _absorb(strategy: Restart, state: RestartState, population: Population, evaluation: Evaluation) -> RestartState:
-    """Returns the state with an evaluated block, and with it the base's update if the generation is complete."""
+    """Returns the state with an evaluated block. If the block completes the generation, the base is updated."""
     size = strategy._num_members(state.initial)
     fitness = evaluation.fitness
     repaired = jnp.zeros(size, bool) if evaluation.repaired is None else evaluation.repaired
@@ -324,18 +328,18 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     """Returns whether a run ends here (Hansen 2016, appendix B.3).
 
     Args:
-        strategy: Has the tolerances.
-        state: Has the updated state of the base.
+        strategy: The strategy, which has the tolerances.
+        state: The state, with the updated state of the base.
         run: The run's record, this generation included.
-        fitness: That of this generation, padded with NaN.
+        fitness: Fitness of this generation, padded with NaN.
         size: Members of a block.
     """
     d = strategy.space.num_dims(state.initial)
     count = size << run.rung
-    if isinstance(d, jax.Array):  # of floating point, as what a mask leaves is counted
+    if isinstance(d, jax.Array):  # a mask is counted in floating point
         count = count.astype(d.dtype)
 
-    # Where a value is not finite, neither is the range, and it is not below anything.
+    # If a value is not finite, the range is not finite either, and is not below the tolerance.
     recent = jnp.asarray(10 + -(-30 * d // count), jnp.int32)
     age = jnp.arange(run.bests.shape[0], dtype=jnp.int32)
     values = jnp.concatenate([fitness, jnp.where(age < recent, run.bests, jnp.nan)])
@@ -351,13 +355,13 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
         medians = jnp.nanmedian(jnp.stack([newest, oldest]), axis=-1)
         return jnp.all(medians[0] >= medians[1])
 
-    # Sorting takes longer than all the rest, so it is looked at in every tenth generation only.
+    # Sorting takes longer than all the rest, so stagnation is checked in every tenth generation only.
     is_due = (run.num_generations >= window) & (run.num_generations % 10 == 0)
     is_stagnating = jax.lax.cond(is_due, has_stagnated, lambda: jnp.zeros((), bool))
 
     mean, std = strategy._mean_of_run(state), strategy.space.restrict(strategy.std(state))
     pairs = list(zip(jax.tree.leaves(mean), jax.tree.leaves(std), strict=True))
-    # What has no deviation is not searched: frozen entries, leaves trained by the gradient.
+    # An entry without deviation is not searched: it is frozen, or trained by the gradient.
     is_large = [jnp.any(jnp.greater_equal(*promoted(s, strategy.tol_x * run.initial_std))) for _, s in pairs]
     is_searched = [jnp.any(s > 0) for _, s in pairs]
     is_small = ~jnp.any(jnp.stack(is_large)) & jnp.any(jnp.stack(is_searched))
@@ -366,20 +370,21 @@ def _has_ended(strategy: Restart, state: RestartState, run: Run, fitness: jax.Ar
     condition = strategy._on_rung(state, lambda base, of_base: base.condition_number(of_base))
     # Hansen 2009, section 2: a run has 100 + 50 (d + 3)^2 / sqrt(population size) generations.
     limit = 100 + 50 * (d + 3) ** 2 / jnp.sqrt(count)
-    limit = limit * (1 - 1e-6)  # rounding must not put it above a whole number that it is
+    limit = limit * (1 - 1e-6)  # rounding must not put it above a whole number that it should be equal to
     is_spent = (run.num_generations.astype(limit.dtype) >= limit) | (run.num_evaluations >= run.budget)
     has_collapsed = is_small | has_no_effect | has_exploded | (condition > strategy.max_condition)
     return is_flat | is_stagnating | has_collapsed | is_spent
 
 
 def _in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that a batch goes through one by one: `vmap` would compute all branches for each."""
+    """Returns a function that takes the runs of a batch one by one: `vmap` would compute all branches for each."""
 
     def call(*arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)
         structures_out = []
 
-        # Flat, because `sequential_vmap` puts booleans into the structures, which classes that check would refuse.
+        # Flat, because `sequential_vmap` puts booleans into the structures, which classes that check their fields
+        # refuse.
         @jax.custom_batching.sequential_vmap
         def flat(*leaves: Any) -> list[Any]:
             leaves_out, structure_out = jax.tree.flatten(fn(*jax.tree.unflatten(structure, leaves)))
@@ -393,7 +398,7 @@ def _in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
-    """Returns the surrogate for generations of several blocks, of which a problem knows one at a time."""
+    """Returns the surrogate for generations of several blocks. A problem knows the data of one block at a time."""
 
     def members(population: Population) -> Any:
         blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), population)
@@ -404,7 +409,7 @@ def _by_blocks(surrogate: Surrogate, size: int) -> SurrogateGradient:
 
 
 def _scale_sigma(strategy: Any, factor: jax.Array | float) -> Any:
-    """Returns the strategy with its sigma, or that of the strategy it wraps, multiplied."""
+    """Returns the strategy with its sigma, or the sigma of the strategy it wraps, multiplied by a factor."""
     if hasattr(strategy, "sigma"):
         return strategy.replace(sigma=jax.tree.map(lambda sigma: sigma * factor, strategy.sigma))
     return strategy.replace(base=_scale_sigma(strategy.base, factor)) if hasattr(strategy, "base") else strategy

@@ -16,7 +16,7 @@ from zoo.loop.files import read_json, write_json
 
 TRACES = []
 SWITCHES = {"interrupt": False, "fail": False}
-TRACES_TO_COMPARE = 2  # of a function, to tell whether it is the one that results are there of
+TRACES_TO_COMPARE = 2  # traces of a function that compute its identity
 
 
 def random_start(key):
@@ -32,7 +32,7 @@ def centered(x, center):
 
 
 def temperamental(x):
-    """Fails while it is traced, if told to."""
+    """A problem that fails while it is traced, if it is told to."""
     if SWITCHES["interrupt"]:
         raise KeyboardInterrupt
     if SWITCHES["fail"]:
@@ -41,7 +41,7 @@ def temperamental(x):
 
 
 def fresh(fn):
-    """Returns a function that counts its traces, and that no program was compiled for yet."""
+    """Returns a function that counts its traces and for which no program was compiled yet."""
 
     def counting(x):
         TRACES.append(fn.__name__)
@@ -57,7 +57,7 @@ SNES = zoo.make_strategy("snes", population_size=4)
 TINY = {"num_seeds": 2, "num_steps": 8, "num_scores": 1, "progress": False}
 SETTINGS = {
     "num_seeds": 3,
-    "num_steps": {"bowl": 24},  # and what the problem suggests, 1 000 per dimension, for the other
+    "num_steps": {"bowl": 24},  # the other problem gets its suggestion, 1 000 per dimension
     "num_scores": 3,
     "strategy_settings": {
         "random_search": {"population_size": 4},
@@ -160,7 +160,7 @@ def test_the_key_decides(results):
     again = run_all(key=jax.random.key(0))
     pd.testing.assert_frame_equal(without_clock(again.curves), without_clock(results.curves), check_exact=True)
     other = run_all(key=1)
-    values = other.curves.value[other.curves.value > 0]  # at the optimum all keys agree
+    values = other.curves.value[other.curves.value > 0]  # at the optimum the values are equal for all keys
     assert len(values) > 20
     assert not np.isin(values, results.curves.value).any()
 
@@ -375,7 +375,7 @@ def test_finished_pairs_are_not_computed_again(tmp_path):
     def call(**settings):
         problems = {"bowl": zoo.from_function(fresh(bowl), random_start)}
         sigma = settings.pop("sigma", 0.1)
-        strategies = {"search": SEARCH, "other": SEARCH.replace(sigma=sigma)}  # which share programs
+        strategies = {"search": SEARCH, "other": SEARCH.replace(sigma=sigma)}  # they share programs
         return count_traces(lambda: zoo.benchmark(strategies, problems, out=tmp_path, **{**TINY, **settings}))
 
     traced, first = call()
@@ -388,7 +388,7 @@ def test_finished_pairs_are_not_computed_again(tmp_path):
     pd.testing.assert_frame_equal(second.curves, first.curves, check_exact=True)
     assert [pair.info for pair in second.pairs] == [pair.info for pair in first.pairs]
 
-    # Another setting of one strategy: its pair alone is computed again.
+    # With another setting of one strategy, only its pair is computed again.
     traced, third = call(sigma=0.2)
     assert traced > TRACES_TO_COMPARE
     changed = [path for path in saved if path.stat().st_mtime_ns != saved[path]]
@@ -414,7 +414,7 @@ def test_another_benchmark_is_computed_again(changed, tmp_path):
 
 @pytest.fixture
 def moody(switches, tmp_path):
-    """Benchmarks a problem that works, and then one that depends on the switches."""
+    """Benchmarks a problem that works, and a second one that fails if the switches say so."""
 
     def other(x):
         return temperamental(x)
@@ -486,7 +486,7 @@ def test_figures_and_report(results, tmp_path):
 
 
 def test_programs_are_dropped_now_and_then(monkeypatch):
-    """Thousands of compiled programs exhaust a process's memory maps, and it crashes."""
+    """Thousands of compiled programs would use up the memory maps of a process, and crash it."""
     monkeypatch.setattr("zoo.loop.compiled.MAX_PROGRAMS", 2)
     problems = {str(i): zoo.from_function(fresh(bowl), jnp.zeros(i)) for i in range(1, 4)}
     results = zoo.benchmark({"search": SEARCH}, problems, **TINY)
@@ -498,7 +498,7 @@ def test_programs_are_dropped_now_and_then(monkeypatch):
 
 
 def scaled(factor):
-    """Returns the same function by name and place, with another constant."""
+    """Returns a function with the same name and place, but with another constant."""
     names = {"jnp": jnp}
     exec(compile(f"def scaled(x):\n    return {factor} * jnp.sum(x**2)", "user_code.py", "exec"), names)
     return names["scaled"]
@@ -516,7 +516,7 @@ def test_another_function_of_the_same_name_is_computed_again(tmp_path, capsys):
     today = edited.metadata["date"][:10]
     assert capsys.readouterr().err.splitlines() == [
         f"1 pair reused from {tmp_path}/, computed {today}",
-        f"1 pair in {tmp_path}/ computed again, for it is another there: code of the problem",
+        f"1 pair in {tmp_path}/ computed again, because of a difference: code of the problem",
     ]
     before = saved_at(tmp_path)
     call(2.0, fresh=True)
@@ -538,7 +538,7 @@ def test_pairs_of_another_version_are_computed_again_unless_they_are_accepted(tm
         call(accept_versions=True)
         assert path.read_bytes() == before
         call()
-    assert f"another there: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
+    assert f"because of a difference: jax: 0.1 there, {jax.__version__} here" in caplog.messages[-1]
     assert read_json(path)["identity"]["versions"]["jax"] == jax.__version__
 
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile folders of benchmarks: what is not as it was written is left out, and named."""
+"""Damaged and hostile folders of benchmarks: damaged parts are left out, and a warning names them."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch):
-    """Nothing is lost with power here, and flushing to the disk is slow."""
+    """Does not flush files to the disk, which is slow and is not needed without a power failure."""
     monkeypatch.setattr("os.fsync", lambda file: None)
 
 
@@ -37,7 +37,7 @@ def sandbox(saved, tmp_path):
 
 def test_whatever_is_damaged_is_named_and_the_rest_is_used(saved, sandbox):
     names = files_of(saved)
-    assert len(names) == 1 + 4 + 2 + 3  # benchmark.json, and those of the pairs
+    assert len(names) == 1 + 4 + 2 + 3  # benchmark.json, and the files of the pairs
     whole = zoo.Results.load(saved)
     sandbox.reset()
     for name in names:
@@ -60,7 +60,7 @@ def test_whatever_is_damaged_is_named_and_the_rest_is_used(saved, sandbox):
 
 
 def test_damaged_pairs_are_computed_again(tmp_path):
-    """They are named in one warning; the others are not touched, and their labels may be anything."""
+    """One warning names the damaged files. Other pairs are not touched, whatever their labels are."""
     search = zoo.make_strategy("random_search", population_size=4)
     labels = ["a", "b/../../x", "c", "d", "e"]
     settings = {"num_seeds": 2, "num_steps": 8, "num_scores": 1, "progress": False, "out": tmp_path}
@@ -71,7 +71,7 @@ def test_damaged_pairs_are_computed_again(tmp_path):
     results = compute()
     a, b, c, d, e = (tmp_path / "pairs" / f"{file_name(label)}__s" for label in labels)
     text = (a / "curve.csv").read_text()
-    (a / "curve.csv").write_text(text[: text.rindex("1,2,")])  # one seed less, and well-formed
+    (a / "curve.csv").write_text(text[: text.rindex("1,2,")])  # well-formed, but with one seed less
     (b / "solution.npz").write_bytes(b"")
     (c / "pair.json").write_text("{}")
     remove(d)
@@ -120,7 +120,7 @@ def test_hostile_contents_reach_nothing_outside(saved, sandbox):
 
 
 def test_links_are_not_followed_where_it_is_written(saved, sandbox):
-    """Links to folders and files elsewhere, at every place that is written."""
+    """There are links to folders and files elsewhere, at every place that is written."""
     results = zoo.Results.load(saved)
     files = [path.relative_to(saved) for path in sorted(saved.rglob("*")) if path.is_file()]
     pictures = [type(saved)(name) for name in ("report.md", "curves_p.png")]
@@ -153,7 +153,7 @@ def test_labels_are_text_in_a_report(tmp_path):
 
 
 def test_what_was_written_beside_its_place_is_found(saved, sandbox):
-    """Killed after the index was replaced, and before the others took their places."""
+    """The process was killed after the index was replaced, but before the other files were."""
     whole = zoo.Results.load(saved)
     sandbox.reset()
     for path in sandbox.thing.rglob("curve.csv"):

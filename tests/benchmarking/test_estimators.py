@@ -1,4 +1,4 @@
-"""estimator_statistics against closed forms, and the figure that compares estimators."""
+"""`estimator_statistics` is compared with closed forms; and the figure that compares estimators."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ SIGMA = 0.3
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_fast():
-    """Every call compiles programs that run for less time than it takes to optimise them."""
+    """Compiles without optimisation, which would take longer than the programs run."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -42,7 +42,7 @@ def make_plain(quadratic=1.0, cubic=0.0):
     )
 
 
-# An unrolled one: x <- DECAY x + solution, and a polynomial of x as the loss of a step
+# An unrolled problem: x <- DECAY x + solution, and a polynomial of x as the loss of a step
 
 DECAY = 0.9 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]], np.float32)
 COST = np.array([0.7, -1.3], np.float32)
@@ -107,7 +107,7 @@ def measure(name, problem=None, key=0, num_samples=None, sigma=None, num_exact=2
 
 
 def numbers(statistics):
-    """All of them but the clock, flat."""
+    """Returns all statistics except the times, as one vector."""
     values = dataclasses.asdict(statistics)
     del values["seconds_per_estimate"]
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(values)])
@@ -128,7 +128,7 @@ def check_unbiased(statistics):
 
 @pytest.mark.parametrize(("quadratic", "num_pairs", "num_samples"), [(0.0, 1, 2048), (1.0, 4, 512)])
 def test_open_es_on_a_quadratic(quadratic, num_pairs, num_samples):
-    """(d + 1) ||g||^2 per antithetic pair; the quadratic term drops out of every difference of a pair."""
+    """(d + 1) ||g||^2 per antithetic pair; the quadratic term cancels within every pair."""
     problem = make_plain(quadratic)
     statistics = measure("open_es", problem, num_samples=num_samples, population_size=2 * num_pairs)
     gradient = quadratic * HESSIAN @ POINT + SLOPE
@@ -141,9 +141,9 @@ def test_open_es_on_a_quadratic(quadratic, num_pairs, num_samples):
     np.testing.assert_allclose(statistics.bias, np.linalg.norm(statistics.mean - statistics.reference), rtol=1e-5)
     both = squared(statistics.standard_error) + squared(statistics.reference_error)
     np.testing.assert_allclose(statistics.bias_by_chance, np.sqrt(both), rtol=1e-5)
-    # With one window per episode the variance is that of the samples.
+    # With one window per episode, the variance is the variance of the samples.
     np.testing.assert_allclose(statistics.total_variance, num_samples * squared(statistics.standard_error), rtol=1e-3)
-    # The reference has as many members and samples, so as large an error.
+    # The reference has the same number of members and samples, and so an error of the same size.
     ratio = squared(statistics.reference_error) / squared(statistics.standard_error)
     assert 0.7 < ratio < 1.4
     assert statistics.steps_per_estimate == 2 * num_pairs
@@ -167,7 +167,7 @@ def test_without_a_sigma_the_reference_is_the_exact_gradient_else_the_smoothed_o
     np.testing.assert_allclose(tbptt.cosine, 1, rtol=1e-6)
     np.testing.assert_allclose(tbptt.total_variance, 0, atol=1e-5 * squared(gradient))
     assert tbptt.steps_per_estimate == 32
-    # A strategy with a sigma is compared at that, and any at a sigma that is given.
+    # The reference has the sigma of the strategy, unless a sigma is given.
     smoothed = measure("tbptt", problem, num_samples=128, population_size=32, sigma=0.8)
     own = measure("open_es", problem, population_size=32)
     for statistics, sigma in ((smoothed, 0.8), (own, SIGMA)):
@@ -184,7 +184,7 @@ def test_without_a_sigma_the_reference_is_the_exact_gradient_else_the_smoothed_o
 
 
 def test_any_sigma_may_be_the_references():
-    """The estimates are those of the strategy all the same."""
+    """The estimates do not depend on it."""
     settings = {"problem": make_plain(cubic=1.0), "population_size": 32}
     own, other = measure("open_es", **settings), measure("open_es", **settings, sigma=0.8)
     np.testing.assert_array_equal(own.mean, other.mean)
@@ -194,7 +194,7 @@ def test_any_sigma_may_be_the_references():
 
 
 def test_the_solution_may_be_given():
-    """With the gradient zero there, all that the estimates are is noise."""
+    """The gradient is zero there, so the estimates are only noise."""
     problem = make_plain()
     solution = jnp.asarray(np.linalg.solve(HESSIAN, -SLOPE))
     strategy = zoo.make_strategy("open_es", population_size=2, shaping="none")
@@ -231,7 +231,7 @@ def test_unbiased_estimators_of_an_unrolled_problem(name, num_pairs, steps):
     np.testing.assert_array_less(np.abs(flat(statistics.mean) - gradient), 4.5 * flat(statistics.standard_error))
     np.testing.assert_array_less(np.abs(flat(statistics.reference) - gradient), 4.5 * flat(statistics.reference_error))
     np.testing.assert_allclose(statistics.exact["drive"], gradient, rtol=1e-5)
-    if name == "full_es":  # an estimate per sample, which sees the whole episode
+    if name == "full_es":  # one estimate per sample, from the whole episode
         spread = statistics.num_samples * squared(flat(statistics.standard_error))
         np.testing.assert_allclose(statistics.total_variance, spread, rtol=1e-3)
     assert statistics.steps_per_estimate == steps  # 2 N W, for whole episodes 2 N T
@@ -243,7 +243,7 @@ def test_unbiased_estimators_of_an_unrolled_problem(name, num_pairs, steps):
 
 
 def test_truncated_es_is_biased():
-    """Each window's own share of the gradient is all that it sees."""
+    """An estimate sees only the share of the gradient that belongs to its window."""
     u = window_gradients(Line())
     own = np.stack([u[w, w] for w in range(3)])
     statistics = measure("tes", num_samples=2048, population_size=3)
@@ -286,12 +286,12 @@ def test_a_window_that_does_not_divide_the_horizon():
 
 
 def far_later(generation):
-    """A schedule that is one at first."""
+    """Returns a schedule that begins at one."""
     return jnp.where(generation == 0, 1.0, 20.0)
 
 
 def test_the_search_stands_still_while_it_is_sampled():
-    """However large the learning rate, and though sigma has a schedule, which matters for the cubic loss."""
+    """This holds for a large learning rate, and for a schedule of sigma, which matters for the cubic loss."""
     settings = {"problem": Line(cubic=0.1), "population_size": 2}
     still = measure("pes", learning_rate=0.0, **settings)
     fast = measure("pes", learning_rate=100.0, optimizer=optax.sgd, **settings)
@@ -324,8 +324,8 @@ def test_the_key_decides_all_numbers():
 
 
 def test_how_many_samples_are_taken_at_a_time_changes_nothing(monkeypatch):
-    """Two at a time and the last by itself; one at a time, where even that has too many members."""
-    # The reference is by the same program.
+    """Batches of two with a last one of one; and batches of one if even one sample has too many members."""
+    # The reference is computed by the same program.
     settings = {"name": "full_es", "problem": make_plain(), "num_samples": 3, "population_size": 4}
     together = measure(**settings)
     for at_a_time in (8, 3):
@@ -340,7 +340,7 @@ def test_supervised_problems():
     assert jax.tree.structure(statistics.mean) == jax.tree.structure(statistics.exact)
     assert statistics.steps_per_estimate == 4
     assert np.isfinite(numbers(statistics)).all()
-    # Of every weight of a pixel that is always dark the gradient is zero.
+    # The gradient is zero for every weight of a pixel that is always dark.
     dark = np.ravel(np.asarray(problem.train_inputs).max(axis=0)) == 0
     kernel = np.asarray(statistics.exact["params"]["Dense_0"]["kernel"])
     assert dark.any()
@@ -358,7 +358,7 @@ def test_control_has_no_exact_gradient():
 
 
 class Random(zoo.Problem):
-    """The gradient is a coin's toss of the key, one or two; where it is not finite on top, there is none."""
+    """The gradient is one or two, depending on the key. If it is not finite, there is no exact gradient."""
 
     scale: float = zoo.number(1.0, finite=False)
 
@@ -409,7 +409,7 @@ def test_the_exact_gradient_is_the_mean_over_episodes_and_must_be_finite():
             "rl/CartPole-v1",
             {"num_samples": 2},
             ValueError,
-            r"TBPTT has no sigma and GymnaxProblem no gradient",
+            r"TBPTT has no sigma, and GymnaxProblem has no gradient to compare with",
         ),
         ("nres", "unrolled/nothing", {}, ValueError, r"Unknown problem 'unrolled/nothing'"),
         ("nothing", "blackbox/sphere", {}, ValueError, r"Unknown strategy 'nothing'"),
@@ -422,7 +422,7 @@ def test_errors_say_what_is_wrong(strategy, problem, settings, error, message):
 
 
 def test_nothing_to_compare_with_says_to_pass_sigma():
-    with pytest.raises(ValueError, match=r"pass sigma=\.\.\."):
+    with pytest.raises(ValueError, match=r"Pass sigma=\.\.\."):
         zoo.estimator_statistics("tbptt", make_plain(), num_samples=2, num_exact=0)
 
 
@@ -452,7 +452,7 @@ def make_statistics(**values):
 
 
 def drawn(axis):
-    """The values in a panel, whether drawn as bars or as points."""
+    """Returns the values in a panel, drawn as bars or as points."""
     points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
     return points or [patch.get_width() for patch in axis.patches]
 
@@ -475,13 +475,13 @@ def test_the_figure_has_a_panel_per_statistic_and_a_row_per_estimator():
     (by_chance,) = [line for line in axes[0].lines if len(line.get_xdata()) == 2]
     np.testing.assert_allclose(by_chance.get_xdata(), 0.2)
     np.testing.assert_allclose(by_chance.get_ydata(), [0, 1])
-    statistics["rtrl"] = make_statistics(reference_sigma=None)  # biases beside another reference do not compare
+    statistics["rtrl"] = make_statistics(reference_sigma=None)  # its biases cannot be compared with the others
     labels = [tick.get_text() for tick in zoo.plot_estimators(statistics).axes[0].get_yticklabels()]
     assert labels[1:] == ["nres\n(beside: smoothed by 0.1)", "rtrl\n(beside: exact gradient)"]
 
 
 def test_the_figure_survives_zeros_and_is_saved(tmp_path):
-    """As those of an estimator without noise, whose variance rounding may even make negative."""
+    """An estimator without noise has zeros, and rounding may even make its variance negative."""
     statistics = {
         "bptt": make_statistics(total_variance=0.0, total_variance_error=0.0, bias=0.0, bias_by_chance=0.0, cosine=1.0),
         "tbptt": make_statistics(total_variance=-1e-9, total_variance_error=1e-9),
@@ -496,7 +496,7 @@ def test_the_figure_survives_zeros_and_is_saved(tmp_path):
     for axis in figure.axes:
         low, high = axis.get_xlim()
         assert np.isfinite([low, high]).all()
-        if axis.get_xscale() == "log":  # what is not zero can still be told apart
+        if axis.get_xscale() == "log":  # values that are not zero are still visible
             assert high / low < 1e12
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks computed by Ray's workers: the same numbers, whatever becomes of a worker."""
+"""Benchmarks computed by Ray's workers: the numbers are the same, even if a worker dies."""
 
 import os
 import sys
@@ -40,7 +40,7 @@ def square(x):
 
 
 def logged(log, act=lambda count: None):
-    """Returns a fitness that notes in a file that it is traced, and then acts on how often it was."""
+    """Returns a fitness that counts its traces in a file, and acts depending on the count."""
 
     def fitness(x):
         with log.open("a") as file:
@@ -56,7 +56,7 @@ def key_data(leaf):
 
 
 def assert_same(results, expected):
-    """Asserts that all is equal but the seconds."""
+    """Asserts that everything except the seconds is equal."""
     assert [(p.strategy, p.problem) for p in results.pairs] == [(p.strategy, p.problem) for p in expected.pairs]
     clock = ("date", "seconds", "compile_seconds")
     for pair, other in zip(results.pairs, expected.pairs, strict=True):
@@ -71,7 +71,7 @@ def assert_same(results, expected):
 
 
 def test_other_machines_cannot_reach_it():
-    """Of the processes that Ray started all listen to this machine alone, workers included."""
+    """All processes that Ray started, workers included, listen to this machine only."""
     ray.get(ray.remote(square).remote(2.0))
     processes = psutil.Process().children(recursive=True)
     listening = [
@@ -86,7 +86,7 @@ def test_other_machines_cannot_reach_it():
 
 
 def test_same_results_in_the_same_order(tmp_path):
-    """Also of classes that are defined here, with leaves that have defaults."""
+    """Also for classes that are defined here, with leaves that have defaults."""
 
     @flax.struct.dataclass
     class Weights:
@@ -120,7 +120,7 @@ def test_same_results_in_the_same_order(tmp_path):
     results = on_ray(strategies, problems, out=tmp_path)
     assert_same(results, expected)
     assert isinstance(results.pair("snes", "bowl").solution["mean"].w, np.ndarray)
-    assert ray.is_initialized()  # the cluster was not the benchmark's to end
+    assert ray.is_initialized()  # the benchmark does not end a cluster that it did not start
     loaded = zoo.Results.load(tmp_path)
     assert [pair.info["error"] for pair in loaded.pairs] == [None] * 4
     pd.testing.assert_frame_equal(loaded.final.drop(columns="seconds"), expected.final.drop(columns="seconds"))
@@ -133,7 +133,7 @@ def test_double_precision_arrives(x64):
 
 
 def test_workers_that_die_and_errors(tmp_path):
-    """A pair whose worker dies is tried again; what fails is recorded, and alone computed again later."""
+    """A pair whose worker dies is tried again. Failed pairs are recorded, and only they are computed again later."""
     logs = {name: tmp_path / f"{name}.log" for name in ("good", "unlucky", "deadly", "wrong")}
     switch = tmp_path / "fixed"
 
@@ -165,7 +165,7 @@ def test_workers_that_die_and_errors(tmp_path):
     assert traces["unlucky"] == traces["good"] + 1
     assert "worker that computed this pair died" in errors["deadly"]
     assert errors["wrong"] == "RuntimeError: out of luck"
-    assert traces["wrong"] == 2  # to compare it and to run it, once: it would fail again
+    assert traces["wrong"] == 2  # one for its identity and one for its run; it is not tried again
     assert "in fail" in results.pair("search", "wrong").info["traceback"]
     plain = zoo.benchmark({"search": SEARCH}, {"plain": make_problem(square)}, **TINY).scores("search", "plain")
     for name in ("good", "unlucky"):
@@ -175,7 +175,7 @@ def test_workers_that_die_and_errors(tmp_path):
     switch.touch()
     results, traces = benchmark()
     assert results.failures.problem.tolist() == ["wrong"]
-    assert traces["good"] == traces["unlucky"] == 2  # to see that they are the same
+    assert traces["good"] == traces["unlucky"] == 2  # for their identity
     assert traces["deadly"] > 0
     np.testing.assert_array_equal(results.scores("search", "deadly"), plain)
 
@@ -194,7 +194,7 @@ def test_what_cannot_travel_fails_alone(tmp_path):
 
 
 def test_what_a_worker_computed_is_used_again(tmp_path, caplog):
-    """Functions and classes that were sent to it count as those that are here."""
+    """Functions and classes that were sent to a worker have the same identity as those in this process."""
     factor = 2.0
 
     class Task:

@@ -17,7 +17,7 @@ from zoo.loop.provenance import make_metadata
 
 
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0, overshoot=0.0):
-    """A pair with the given headline scores, `[num_seeds, num_points]`; none if it failed."""
+    """Returns a pair with the given headline scores, `[num_seeds, num_points]`, or a failed pair without scores."""
     info = {
         "identity": None if error else {"what": {}},
         "strategy_settings": None if error else {"sigma": 0.1},
@@ -49,7 +49,7 @@ def make_results(*pairs, num_seeds=2):
 
 
 def curves_to(*finals):
-    """Curves that end at the given values."""
+    """Returns curves that end at the given values."""
     return [[9.0, 5.0, final] for final in finals]
 
 
@@ -110,7 +110,7 @@ def test_confidence_interval_against_a_bootstrap_by_hand():
     means = np.sort(resamples, axis=1)[:, 2:-2].mean(axis=1)  # a quarter of ten, rounded down
     expected = np.quantile(means, [0.025, 0.975])
     np.testing.assert_allclose(confidence_interval(scores), expected, atol=0.12)
-    assert expected[1] - expected[0] > 2  # which the tolerance is small against
+    assert expected[1] - expected[0] > 2  # the tolerance is small compared with this
     np.testing.assert_array_equal(confidence_interval(scores), confidence_interval(scores))
 
 
@@ -323,7 +323,7 @@ def test_a_pair_is_written_at_once_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         broken.save(tmp_path)
     assert zoo.Results.load(tmp_path).scores("a", "p").tolist() == [1.0, 2.0]
-    pair.save(tmp_path)  # what was left behind is not in the way
+    pair.save(tmp_path)  # files of the failed attempt do not matter
     assert zoo.Results.load(tmp_path).scores("a", "p").tolist() == [1.0, 2.0]
 
 
@@ -349,14 +349,14 @@ def test_plot(results):
     assert [axis.get_title() for axis in figure.axes] == ["low/1", "low/1", "high", "high"]
     for axis, direction in zip(figure.axes, ("lower", "lower", "higher", "higher"), strict=True):
         assert axis.get_ylabel() == f"score ({direction} is better)"
-        assert [line.get_label() for line in axis.lines] == ["a", "b"]  # and none for the one that failed
+        assert [line.get_label() for line in axis.lines] == ["a", "b"]  # the failed strategy has no line
         assert len(axis.collections) == 2  # the bands
     assert ["steps" in axis.get_xlabel() for axis in figure.axes] == [True, False, True, False]
     assert ["seconds" in axis.get_xlabel() for axis in figure.axes] == [False, True, False, True]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     line = figure.axes[0].lines[0]
     assert line.get_xdata()[0] == 0
-    assert line.get_xdata()[-1] == 34  # the last step of the seed that took most
+    assert line.get_xdata()[-1] == 34  # the last step of the seed with the most steps
     assert line.get_ydata()[-1] == pytest.approx(interquartile_mean(results.scores("a", "low/1")))
     initial = results.curves.query("strategy == 'a' and problem == 'low/1' and metric == 'score' and generation == 0")
     assert line.get_ydata()[0] == pytest.approx(interquartile_mean(initial.value.to_numpy()))
@@ -468,5 +468,7 @@ def test_generations_that_were_dropped_are_told(tmp_path):
     results = make_results(*pairs, failed)
     sentence = describe_overshoot(results.summary())
     assert sentence is not None
-    assert sentence.startswith("Budget: the last generation of 1 pair did not fit in it and was dropped (1,234 to 1,23")
+    assert sentence.startswith(
+        "Budget: the last generation of 1 pair did not fit and was dropped. Its steps (1,234 to 1,23"
+    )
     assert sentence in results.report(tmp_path).read_text()

@@ -20,7 +20,7 @@ TINY = {"num_seeds": 3, "num_steps": 400, "num_scores": 4, "progress": False}
 
 
 def timed_pair(strategy, problem, targets, steps, budgets, num_dims=4):
-    """A pair with the given runtimes, `[num_seeds][num_targets]`."""
+    """Returns a pair with the given runtimes, `[num_seeds][num_targets]`."""
     pair = make_pair(strategy, problem, [[1.0, 0.5]] * len(steps))
     labels = {"strategy": strategy, "problem": problem}
     frames = [
@@ -76,7 +76,7 @@ class Bowl(zoo.Problem):
 
 
 def test_recorded_as_a_loop_by_hand_counts_them():
-    """Every member of every generation, in a loop that knows nothing of targets."""
+    """Compares with every member of every generation of a plain loop without targets."""
     problem = Bowl(targets=[1.0, 0.1, 0.01, 1e-30])
     strategy = zoo.make_strategy("snes", population_size=7)
     results = zoo.benchmark({"snes": strategy}, {"bowl": problem}, **TINY)
@@ -119,7 +119,7 @@ def test_a_noisy_problem_is_timed_by_the_score_of_the_mean():
 
 
 class Timed(Bowl):
-    """Its targets come from somewhere, and nothing has checked them."""
+    """A problem whose targets were not checked."""
 
     of_property: Any = zoo.static(default=None)
 
@@ -129,7 +129,7 @@ class Timed(Bowl):
 
 
 class Climb(zoo.Problem):
-    """Its score is to be maximised, and takes few values."""
+    """A problem whose score is maximised and has few different values."""
 
     headline: ClassVar[str] = "height"
     maximize: ClassVar[bool] = True
@@ -164,7 +164,7 @@ def test_no_targets_no_runtimes():
     results = zoo.benchmark("random_search", {"f": zoo.from_function(lambda x: x**2, 1.0)}, **{**TINY, "num_steps": 20})
     assert tuple(results.runtimes) == RUNTIME_COLUMNS
     for call in (results.ert, results.plot_ecdf, results.plot_data_profile):
-        with pytest.raises(ValueError, match=r"no runtimes in these results.*blackbox/.*property `runtime_targets`"):
+        with pytest.raises(ValueError, match=r"These results have no runtimes.*blackbox/.*property `runtime_targets`"):
             call()
 
 
@@ -172,7 +172,7 @@ def test_no_targets_no_runtimes():
 def test_bad_targets_are_noticed_before_anything_runs(targets):
     with pytest.raises(ValueError, match=r"The targets of Timed must be a sequence of finite numbers.*got "):
         zoo.benchmark("random_search", {"p": Timed(of_property=targets)}, **TINY)
-    if targets != ():  # numbers, as far as a declaration says
+    if targets != ():  # the annotation allows an empty tuple
         with pytest.raises(TypeError, match=r"BBOB.targets must be numbers, got "):
             zoo.make_problem("blackbox/sphere", targets=targets)
 
@@ -200,7 +200,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_a_folder_from_before_there_were_runtimes(tmp_path):
-    """It loads, and of its pairs those that now have targets are computed again, and no others."""
+    """It can be loaded. Only pairs that now have targets are computed again."""
     problems = {"timed": Bowl(targets=(1.0,)), "plain": Bowl()}
     strategy = {"s": zoo.make_strategy("random_search", population_size=4)}
     zoo.benchmark(strategy, dict.fromkeys(problems, problems["plain"]), out=tmp_path, **TINY)
@@ -247,7 +247,7 @@ def test_expected_running_time(toy):
         ["q", "a", 1e-8, 105.0, 2, 2],
     ]
     assert toy.ert([1e-8]).ert.tolist() == [90.0, np.inf, 105.0]
-    with pytest.raises(ValueError, match=r"No runtime to the target 0.1 was recorded; the targets are 1, 1e-08"):
+    with pytest.raises(ValueError, match=r"to the target 0.1 was recorded\. The recorded targets are 1, 1e-08"):
         toy.ert([0.1])
 
 
@@ -256,7 +256,7 @@ def test_expected_running_time_of_what_is_reached_at_once():
 
 
 def curve(figure, label):
-    """The curve of a strategy, and its cross."""
+    """Returns the curve of a strategy, and its cross."""
     (axis,) = figure.axes
     line = next(line for line in axis.lines if line.get_label() == label)
     cross = next(x for x in axis.lines if x.get_marker() == "x" and x.get_color() == line.get_color())
@@ -264,15 +264,15 @@ def curve(figure, label):
 
 
 def test_runtime_distribution(toy):
-    """Eight (problem, target, seed); time in steps over 4 dimensions, or 9."""
+    """There are eight (problem, target, seed) triples. Time is in steps per dimension, with 4 or 9 dimensions."""
     figure = toy.plot_ecdf()
     x, y, cross = curve(figure, "a")
     np.testing.assert_allclose(x[1:-1], [1, 2, 30 / 9, 60 / 9, 10, 10, 120 / 9])
     np.testing.assert_allclose(y[1:-1], np.arange(1, 8) / 8)
     assert (x[0], y[0]) == (1 / 9, 0)  # the first step
     assert (x[-1], y[-1]) == (200 / 9, 7 / 8)
-    assert cross == (10, 6 / 8)  # where its first run ended
-    x, y, cross = curve(figure, "b")  # what it has not run counts as not reached
+    assert cross == (10, 6 / 8)  # the end of its shortest run
+    x, y, cross = curve(figure, "b")  # a pair that was not run counts as not reached
     assert (x[1:], y[1:], cross) == ([5, 200 / 9], [1 / 8, 1 / 8], (12.5, 1 / 8))
     assert figure.axes[0].get_xscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
@@ -285,7 +285,7 @@ def test_nothing_reached():
 
 
 def test_data_profile(toy):
-    """Four problems (with seeds); time in n + 1 steps, 5 or 10."""
+    """There are four pairs of problem and seed. The unit of time is n + 1 steps, 5 or 10."""
     x, y, _ = curve(toy.plot_data_profile(), "a")
     assert (x[1:-1], y[1:-1]) == ([8, 9, 12], [1 / 4, 2 / 4, 3 / 4])
     x, y, _ = curve(toy.plot_data_profile(1.0), "b")

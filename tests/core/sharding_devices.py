@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import zoo
-from tests.the_loop import FAMILIES, generation, start
 from zoo.core.keys import is_key
 from zoo.loop import compiled
+from zoo.testing.examples import example_problems
+from zoo.testing.loop import generation, start
 
 FORMS = ("dense", "seeded", "low_rank")
 MASKED = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=8, density=0.5)
@@ -35,7 +36,7 @@ CHEAP = ("open_es dense", "cma_es")  # to compile for two devices, too; `batches
 def make(name):
     """The strategy and the problem of a pair: the same each time, so that its programs are."""
     id, family, settings = PAIRS[name]
-    problem = MASKED if family == "masked" else FAMILIES[family]()
+    problem = MASKED if family == "masked" else example_problems()[family]
     size = {} if "base" in settings else {"population_size": 16}
     return zoo.make_strategy(id, problem=problem, **size, **settings), problem
 
@@ -203,7 +204,7 @@ def error_of(fn, *args, **kwargs):
 def errors():
     """What is said of input that will not do."""
     mesh = zoo.population_mesh(8)
-    problem = FAMILIES["function"]()
+    problem = example_problems()["function"]
     data = jax.device_put(jnp.ones((4, 3)), NamedSharding(mesh, PartitionSpec()))
 
     def closing_over_data():

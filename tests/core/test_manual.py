@@ -1,15 +1,15 @@
 """What docstrings say of settings: `zoo.describe`, and `help` of a class with what its bases say."""
 
-import dataclasses
+import re
+import textwrap
+from typing import Literal
 
 import pytest
 
 import zoo
-from tests.the_loop import IDS
 from zoo.core.manual import _settings, manual, with_inherited
 from zoo.core.settings import internal_fields
-
-PROBLEMS = ["blackbox/sphere", "rl/CartPole-v1", "supervised/digits", "unrolled/lorenz", "unrolled/learned_optimizer"]
+from zoo.registry import catalogue
 
 
 class Base(zoo.Problem):
@@ -65,24 +65,88 @@ def test_the_manual_of_a_class():
     assert text.endswith("References\n----------\nSomebody 2020.")
 
 
-@pytest.mark.parametrize("id", [*IDS, *PROBLEMS])
-def test_every_setting_is_explained_in_80_columns(id):
-    text = zoo.describe(id)
-    assert text.startswith(f"{id}, a {'problem' if id in PROBLEMS else 'strategy'}\n")
-    assert all(len(line) <= 80 for line in text.splitlines() if line.startswith("    ")), text
-    make = zoo.make_problem if id in PROBLEMS else zoo.make_strategy
-    factory = type(make(id))
-    hidden = internal_fields(factory)
-    assert [each.name for each in _settings(factory) if not each.meaning and each.name not in hidden] == []
-    if id in IDS:
-        names = [field.name for field in dataclasses.fields(factory) if field.name not in hidden]  # pyright: ignore[reportArgumentType]
-        assert all(f"\n{name}  (" in text for name in names)
+def rows(kind):
+    """All ids, but one of each namespace."""
+    return [id.replace("*", names[0]) if names else id for id, _, names in catalogue(kind)]
+
+
+@pytest.mark.parametrize("kind", ["strategy", "problem"])
+def test_every_id_is_explained_in_80_columns(kind):
+    """No line is longer, and every setting has its meaning, its default and its bounds or choices."""
+    registry = zoo.registry._registry(kind)
+    for id in rows(kind):
+        text = zoo.describe(id)
+        assert text.startswith(f"{id}, a {kind}\n")
+        assert [line for line in text.splitlines() if len(line) > 80] == []
+        factory, name = registry.factory(id)
+        hidden = {*internal_fields(factory), *(() if name is None else (factory.namespace_field,))}
+        settings = text.partition("Settings\n--------\n")[2].partition("\n\nReferences")[0]
+        parts = re.split(r"^(?=\S)", settings, flags=re.MULTILINE)[1:]
+        heads = [" ".join(part.split()) for part in parts]
+        expected = [each for each in _settings(factory) if each.name not in hidden]
+        assert [head.partition(" ")[0] for head in heads] == [each.name for each in expected]
+        for head, each in zip(heads, expected, strict=True):
+            assert each.meaning, (id, each.name)
+            assert each.default is None or f"(default {each.default}" in head
+            assert each.bounds in head
+            assert each.choices in head
+
+
+def test_the_layout_of_a_manual():
+    """Lists stay lists, short code and references stay whole, and numbers have few digits."""
+
+    def factory(rate=2 / 3, large=1e14, mode: Literal["a", "b"] = "a"):
+        """Makes one.
+
+        - the first, which is long enough for a second line;
+        - the second - not the third.
+
+        Args:
+            rate: It is `{"id": "low_rank"}` or so.
+            large: Either of:
+                - `"one"`: the first;
+                - `"two"`: the leave-one-out one.
+            mode: One.
+
+        References:
+            Somebody 2020, arXiv 2020.12345.
+        """
+
+    assert manual("it", factory, width=29) == textwrap.dedent("""\
+        it
+        ==
+
+        Makes one.
+
+        - the first, which is long
+          enough for a second line;
+        - the second - not the third.
+
+        Settings
+        --------
+        rate  (default 0.666667)
+            It is
+            `{"id": "low_rank"}` or
+            so.
+        large  (default 1e+14)
+            Either of:
+            - `"one"`: the first;
+            - `"two"`: the
+              leave-one-out one.
+        mode  (default 'a'; one of
+            'a', 'b')
+            One.
+
+        References
+        ----------
+        Somebody 2020,
+        arXiv 2020.12345.""")
 
 
 def test_ids_that_are_none():
-    with pytest.raises(ValueError, match=r"Unknown strategy 'cma'\. Did you mean .*'cma_es'"):
+    with pytest.raises(ValueError, match=r"Unknown id 'cma'\. Did you mean .*'cma_es'"):
         zoo.describe("cma")
-    with pytest.raises(ValueError, match="Unknown problem 'rl/nope'"):
+    with pytest.raises(ValueError, match="Unknown id 'rl/nope'"):
         zoo.describe("rl/nope")
     with pytest.raises(TypeError, match="describe expects an id such as 'open_es'"):
         zoo.describe(3)  # pyright: ignore[reportArgumentType]

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import zoo
-from tests import the_loop
 from zoo.host.processes import ProcessPool
 from zoo.host.worker import Task
 from zoo.strategies.perturbations import Seeded
+from zoo.testing import loop
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or workers would import this module, and JAX with it
 
@@ -39,7 +39,7 @@ def batched_bowl(xs):
 IN_JAX = zoo.from_function(functools.partial(bowl, jnp), START)
 TRAPS = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], np.float32)
 OPEN = zoo.make_strategy("open_es", population_size=6, sigma=0.5)
-start, generation = jax.jit(the_loop.start), jax.jit(the_loop.generation)
+start, generation = jax.jit(loop.start), jax.jit(loop.generation)
 
 
 def make(fn, solution=0.0, **settings):

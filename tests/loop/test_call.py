@@ -74,8 +74,8 @@ def test_what_is_made_by_ids_is_made_again(make):
 @pytest.mark.parametrize(
     ("strategy", "problem", "message"),
     [
-        (SNES.replace(sigma=0.3), BALL, "The strategy of this run is no row of the registry"),
-        ("snes", BOWL, "The problem of this run is no row of the registry"),
+        (SNES.replace(sigma=0.3), BALL, "The strategy of this run is not in the registry"),
+        ("snes", BOWL, "The problem of this run is not in the registry"),
         (
             zoo.make_strategy("open_es", population_size=4, optimizer=optax.sgd),
             BALL,

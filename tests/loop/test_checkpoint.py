@@ -16,6 +16,7 @@ import pytest
 import zoo
 from tests.loop.examples import BOWL, BUDGET, NOISY, PAIRS, SEARCH, SNES, Walk, assert_same_run, attempt, bowl
 from zoo.loop import identity
+from zoo.loop.call import load_call
 
 
 class InterruptionError(Exception):
@@ -106,6 +107,35 @@ def test_a_run_that_is_checkpointed_is_the_same_run_and_returns_at_once_when_fin
     assert seen == []
     assert again.seconds == first.seconds
     np.testing.assert_array_equal(again.scores["seconds"], first.scores["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"num_generations": 8}, r"done 10 generations, more than num_generations=8\. Ask for num_generations=10 or"),
+        ({"num_steps": 59}, r"done 60 steps, more than num_steps=59\. Ask for num_steps=60 or more, or choose another"),
+    ],
+    ids=["generations", "steps"],
+)
+def test_a_run_that_has_done_more_than_is_asked_for_is_refused(budget, message, finished, result):
+    before = (finished / "call.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        zoo.run(SNES, BOWL, 0, num_scores=1, checkpoint=finished, **budget)
+    assert (finished / "call.json").read_bytes() == before
+    for exact in ({"num_generations": 10}, {"num_steps": 60}):
+        assert_same_run(zoo.run(SNES, BOWL, 0, num_scores=5, checkpoint=finished, **exact), result)
+
+
+def test_a_run_interrupted_while_it_is_compiled_is_found(tmp_path, monkeypatch):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.loop.compiled.start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            zoo.run("snes", "blackbox/sphere", 3, num_generations=4, checkpoint=tmp_path)
+    call, folder = load_call(tmp_path)
+    assert (call["key"], call["budget"]["num_generations"], folder) == (3, 4, tmp_path)
 
 
 def test_a_run_stopped_by_its_target_stays_stopped(result, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,34 @@ def test_stagnation():
         assert fitness_of(best[1:], mean[1:], stagnation=1) == []
     assert fitness_of(np.ones(68), np.ones(68), stagnation=0.5) == ["stagnation"]
     assert fitness_of(np.ones(67), np.ones(67), stagnation=0.5) == []
+
+
+def test_nothing_finite_is_stagnation():
+    failing = np.full(135, np.inf)
+    assert fitness_of(failing, np.full(135, np.nan), worst=np.inf, stagnation=1, tol_fun=0) == ["stagnation"]
+    assert fitness_of(failing[1:], np.full(134, np.nan), worst=np.inf, stagnation=1) == []
+    found = np.where(np.arange(135) < 70, np.inf, 1.0)  # finite in the later half
+    assert fitness_of(found, np.where(found == 1, 1.0, np.nan), stagnation=1) == []
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_runs_and_optimizers_stop_by_the_same_numbers(failing):
+    """Of flat fitness, whose mean is rounded, and of none at all."""
+    value = np.float32(np.nan if failing else 0.1)
+    strategy = SNES.replace(population_size=7)
+    stop = only(tol_fun=0.0, stagnation=0.5)
+    problem = zoo.from_function(lambda x, value: jnp.sum(0 * x) + value, jnp.zeros(3), data=(value,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result = zoo.run(strategy, problem, num_generations=200, num_scores=1, stop=stop)
+    mean = result.history["mean_fitness"]
+    assert np.isnan(mean).all() if failing else np.all(mean != result.history["best_fitness"])
+    optimizer = zoo.Optimizer(strategy, np.zeros(3, np.float32), stop=stop)
+    while not optimizer.should_stop:
+        optimizer.tell(optimizer.ask(), np.full(7, value))
+    assert [result.stopped_by] == list(optimizer.stop_reasons) == ["stagnation" if failing else "tol_fun"]
+    assert result.num_generations == 100  # the first look from then on
+    assert optimizer.generation == (70 if failing else 23)
 
 
 def test_the_search_distribution():
@@ -133,8 +162,14 @@ def test_mistakes():
     with pytest.raises(TypeError, match="Optimizer expects stop to be"):
         zoo.Optimizer("snes", np.zeros(3), stop=3)  # pyright: ignore[reportArgumentType]
     for name in NEVER:
-        for value in (-1, np.nan, np.inf, "1", True):
-            with pytest.raises(ValueError, match=rf"Converged\.{name} must be a .*number"):
+        for value, error in (
+            (-1, ValueError),
+            (np.nan, ValueError),
+            (np.inf, ValueError),
+            ("1", TypeError),
+            (True, TypeError),
+        ):
+            with pytest.raises(error, match=rf"Converged\.{name} must be (a number|finite|at least 0|greater than 0)"):
                 zoo.Converged(**{name: value})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="stagnation must be a positive number"):
+    with pytest.raises(ValueError, match=r"Converged\.stagnation must be greater than 0, got 0\.0"):
         zoo.Converged(stagnation=0)

@@ -16,6 +16,7 @@ import zoo
 from tests.faults import Sandbox, damages, files_of, gathered, hostile_values, read_only, snapshot, some_hostile_files
 from tests.loop.examples import BOWL, BUDGET, SNES, assert_same_run
 from zoo.loop.archive import archive, load_archive
+from zoo.loop.call import load_call, save_call
 from zoo.loop.files import DamagedError, beside, read_json, remove, write_file, write_json, write_parts
 from zoo.loop.lock import FolderLock, UnwritableError
 
@@ -86,7 +87,7 @@ def test_hostile_checkpoints(result, checkpoints, tmp_path):
     for write in some_hostile_files(checkpoints / NEWEST, hostile_values(sandbox)):
         write(sandbox.thing / NEWEST)
         with gathered():
-            zoo.run(SNES, BOWL, 0, checkpoint=sandbox.thing, num_generations=1, num_scores=1)
+            zoo.run(SNES, BOWL, 0, checkpoint=sandbox.thing, **BUDGET)
         sandbox.reset(NEWEST)
     sandbox.check()
 
@@ -133,6 +134,35 @@ def test_a_saved_run_takes_the_place_of_links(result, saved, tmp_path):
         result.save(sandbox.thing)
         assert zoo.load_run(sandbox.thing, BOWL, SNES).metrics == result.metrics
     sandbox.check()
+
+
+@pytest.mark.parametrize("name", ["run.json", "arrays.npz", "missing"])
+def test_a_damaged_run_is_named_before_it_is_replaced(name, result, saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    if name == "missing":
+        (tmp_path / "curve.csv").unlink()
+    else:
+        (tmp_path / name).write_bytes(b"{}")
+    with gathered() as messages:
+        result.save(tmp_path)
+    assert len(messages) == 1
+    assert f"{'curve.csv' if name == 'missing' else name} is damaged: " in messages[0]
+    assert "The run that was saved there is replaced." in messages[0]
+    with gathered() as messages:
+        result.save(tmp_path)
+    assert messages == []
+
+
+def test_a_damaged_call_is_named_before_it_is_replaced(checkpoints, tmp_path):
+    call = (checkpoints / "call.json").read_bytes()
+    (tmp_path / "call.json").write_bytes(call[:-9])
+    with gathered() as messages:
+        save_call(tmp_path, load_call(checkpoints)[0])
+        save_call(tmp_path, load_call(checkpoints)[0])
+    assert len(messages) == 1
+    assert "call.json is damaged: " in messages[0]
+    assert "It is written again." in messages[0]
+    assert (tmp_path / "call.json").read_bytes() == call
 
 
 @pytest.mark.parametrize("is_killed", [True, False])

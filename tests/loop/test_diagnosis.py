@@ -10,6 +10,8 @@ import pytest
 
 import zoo
 from tests.loop.examples import BOWL, BUDGET, SNES, assert_same, assert_same_run
+from zoo.loop.budget import Budget
+from zoo.loop.drive import Options, drive
 
 
 def test_diagnosis_of_a_run():
@@ -23,7 +25,7 @@ def test_diagnosis_of_a_run():
     np.testing.assert_allclose(result.scores["condition_number"][-1], (std.max() / std.min()) ** 2, rtol=1e-5)
     last = {name: result.scores[name][-1] for name in ("sigma", "step_norm", "condition_number")}
     assert seen[-1].diagnosis == {**last, "failed": 0.0}
-    with pytest.raises(ValueError, match=r"names metrics as other columns are: \['sigma'\]"):
+    with pytest.raises(ValueError, match=r"names metrics like other columns: \['sigma'\]"):
         zoo.run(SNES, Taken(), 0, **BUDGET)
 
 
@@ -144,3 +146,46 @@ def test_one_warning_where_fitness_is_constant():
         zoo.run(SNES, BOWL, **BUDGET)
         noise = zoo.from_function(lambda key, x: jax.random.uniform(key, ()), jnp.zeros(3), takes_key=True)
         zoo.run(SNES, noise, num_generations=48, num_scores=4)  # the same for all members, but not always
+
+
+class Failing(zoo.Problem):
+    """Fitness is NaN where `fitness_factor` is negative, the score where `score_factor` is; both left of zero."""
+
+    fitness_factor: float = zoo.number(1.0)
+    score_factor: float = zoo.number(1.0)
+
+    def initial_solution(self, key):
+        return jax.random.normal(key, (3,))
+
+    def fitness(self, key, solution):
+        return jnp.sqrt(self.fitness_factor) * jnp.sqrt(solution[0]) + jnp.sum(solution**2)
+
+    def score(self, key, solution):
+        return {"fitness": jnp.sqrt(self.score_factor) * self.fitness(key, solution)}
+
+
+def test_one_warning_where_all_fails():
+    """Of fitness, if every member fails in many generations, and of a score; both name the seeds."""
+    start, budget = jnp.ones(3), {"num_generations": 24, "num_scores": 8}
+    still = SNES.replace(sigma=1e-3)
+    with pytest.warns(RuntimeWarning) as record:
+        result = zoo.run(still, Failing(fitness_factor=-1.0, score_factor=1.0), solution=start, **budget)
+    messages = sorted(str(each.message) for each in record)
+    assert len(messages) == 2
+    assert "every member has been NaN or infinite since generation 0, and the run is at 12: " in messages[0]
+    assert "The score of the mean at generation 0, 'fitness', is NaN. " in messages[1]
+    assert result.failed == 1
+    with pytest.warns(RuntimeWarning, match="score of the mean") as record:
+        result = zoo.run(still, Failing(score_factor=-1.0), solution=start, **budget)
+    assert len(record) == 1
+    assert result.failed == 0
+    keys, options = jax.random.split(jax.random.key(0), 3), Options(budget=Budget.make(Failing(), 24, None, 8))
+    with pytest.warns(RuntimeWarning) as record:
+        outcome = drive(still, Failing(), keys, options)
+    failing = [str(seed) for seed in range(3) if outcome.histories[seed]["failed"].all()]
+    assert 0 < len(failing) < 3  # otherwise this test would show nothing
+    named = f"of seed{'s' * (len(failing) > 1)} {', '.join(failing)} (of 3)"
+    messages = sorted(str(each.message) for each in record)
+    assert len(messages) == 2
+    assert f"SNES on Failing: The fitness of every member {named} has been NaN" in messages[0]
+    assert f"SNES on Failing: The score of the mean {named} at generation 0" in messages[1]

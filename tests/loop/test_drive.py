@@ -20,6 +20,7 @@ from tests.loop.examples import (
     attempt,
     bowl,
 )
+from zoo.benchmarking.runtimes import record_runtimes
 from zoo.loop.budget import Budget
 from zoo.loop.drive import Options, drive
 
@@ -105,7 +106,8 @@ def test_one_budget_only():
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, float("nan"), float("inf"), "100"])
 def test_bad_budgets(name, value):
     settings = {"num_generations": 2, name: value} if name == "num_scores" else {name: value}
-    with pytest.raises(ValueError, match=rf"{name} must be"):
+    error = TypeError if isinstance(value, (bool, str)) else ValueError
+    with pytest.raises(error, match=rf"{name} must be"):
         zoo.run(SNES, BOWL, **settings)
 
 
@@ -304,6 +306,36 @@ def test_seeds_of_different_cost_each_have_their_own_budget():
     assert (spent + outcome.overshoot)[spent < 48].min() > 48
     assert outcome.stopped_by == ["budget"] * 4
     assert_close_to_single_runs(outcome, PAIRS, Walk(), keys, **settings)
+
+
+class Targeted(Walk):
+    """Has runtimes, by the fitness of members."""
+
+    fitness_is_score = True
+    runtime_targets = (0.0,)
+
+
+def test_seeds_without_room_for_a_generation_are_named():
+    keys = jax.random.split(jax.random.key(7), 4)
+    first = [zoo.run(PAIRS, Walk(), key, num_generations=1, num_scores=1).num_steps for key in keys]
+    num_steps = sorted(first)[1]
+    without = np.flatnonzero(np.array(first) > num_steps)
+    assert 0 < len(without) < 4  # otherwise this test would show nothing
+    budget = Budget.make(Walk(), None, num_steps, 1)
+    named = f"no room for the first generation of seeds? {', '.join(map(str, without))} "
+    with pytest.warns(RuntimeWarning, match=rf"OpenES on Walk: num_steps={num_steps} leaves {named}") as record:
+        outcome = drive(PAIRS, Walk(), keys, Options(budget=budget))
+    assert len(record) == 1
+    for seed, steps in enumerate(first):
+        expected = [] if seed in without else [steps]
+        assert outcome.histories[seed]["steps"][:1].tolist() == expected
+        assert len(outcome.scores[seed]["steps"]) == (1 if seed in without else 2)
+    assert (outcome.overshoot[without] == np.array(first)[without]).all()
+    runtimes = record_runtimes("pairs", "walk", Targeted(), outcome)
+    assert runtimes.budget.tolist() == [0 if seed in without else steps for seed, steps in enumerate(first)]
+    assert runtimes.steps[without].isna().all()
+    with pytest.raises(ValueError, match=r"spends \d+ problem steps, more than the whole budget: num_steps=1"):
+        drive(PAIRS, Walk(), keys, Options(budget=Budget.make(Walk(), None, 1, 1)))
 
 
 def test_seeds_stop_at_the_target_each():

@@ -588,7 +588,7 @@ def test_objects_that_refer_to_each_other():
 def test_facts_that_are_damaged_are_of_nothing():
     here = identify(SNES, BOWL)
     for there in (None, [], {}, {"what": 1}, {**here.facts(), "versions": None}):
-        assert here.differences(there) == ["what it is of is not said"]
+        assert here.differences(there) == ["it does not say what it belongs to"]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_members_that_were_repaired_count_where_they_are_followed():
     assert not np.allclose(one.mean, other.mean)
     assert np.all(np.abs(one.best) <= 1)
     refuses = zoo.Optimizer("ma_es", X0, population_size=6)
-    with pytest.raises(ValueError, match="MAES goes by the noise it drew, so it must be told the members"):
+    with pytest.raises(ValueError, match="MAES uses the noise that it drew, so it must be told the members"):
         refuses.tell(np.clip(refuses.ask(), -1, 1), np.zeros(6))
 
 
@@ -216,6 +216,8 @@ def test_mistakes():
     with pytest.raises(ValueError, match="members of structure"):
         optimizer.tell([{"x": x} for x in members], np.zeros(6))
     optimizer.tell(members, np.zeros(6))  # none of it was told
+    with pytest.raises(ValueError, match=r"max_evaluations=5 is less than one generation, population_size=6 members"):
+        zoo.Optimizer("snes", X0, population_size=6, max_evaluations=5)
     with pytest.raises(TypeError, match="GuidedES needs a surrogate gradient, which only a problem can give"):
         zoo.Optimizer("guided_es", X0)
     with pytest.raises(TypeError, match=r"already made and settings \['sigma'\]"):

@@ -29,12 +29,13 @@ from tests.loop.examples import (
 
 
 def test_history(result):
-    assert list(result.history) == ["steps", "best_fitness", "mean_fitness", "failed"]
+    assert list(result.history) == ["steps", "best_fitness", "mean_fitness", "worst_fitness", "failed"]
     assert result.history["steps"].tolist() == [6 * (k + 1) for k in range(10)]
     assert result.num_generations == 10
     assert result.num_steps == 60
     assert np.isfinite(result.history["mean_fitness"]).all()
     assert (result.history["best_fitness"] < result.history["mean_fitness"]).all()
+    assert (result.history["mean_fitness"] < result.history["worst_fitness"]).all()
     assert len(np.unique(result.history["best_fitness"])) == 10
 
 
@@ -117,6 +118,10 @@ def test_members_without_a_number_are_not_the_best(worst):
     assert result.best_fitness == result.history["best_fitness"].min()
     assert np.asarray(result.best_solution)[0] <= 0
     assert np.isfinite(result.history["mean_fitness"]).all()
+    failed = result.history["failed"] > 0
+    np.testing.assert_array_equal(np.isinf(result.history["worst_fitness"]), failed)
+    assert result.failed == result.history["failed"].mean() > 0
+    assert f"  {100 * result.failed:.3g} % of members failed\n" in repr(result)
 
 
 def test_nothing_but_nan():
@@ -125,6 +130,17 @@ def test_nothing_but_nan():
     assert result.best_fitness == np.inf
     assert result.best_solution.tolist() == [1.0, 1.0]
     assert result.num_generations == 2
+    assert "100 % of members failed" in repr(result)
+    best = result.best(2)
+    assert best.fitness == np.inf
+    assert np.isnan(best.standard_error)
+
+
+def test_what_is_shown_says_which_is_better(result):
+    assert f"score of the mean: fitness {result.score:.6g} (lower fitness is better)\n" in repr(result)
+    assert f"best fitness of a member: {result.best_fitness:.6g} (lower is better)\n" in repr(result)
+    assert result.failed == 0
+    assert "failed" not in repr(result)
 
 
 # Which solution to take

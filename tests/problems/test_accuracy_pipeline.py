@@ -1,4 +1,4 @@
-"""The accuracy pipeline: the vote against plain Python, and the estimators against the gradient they estimate."""
+"""Tests the accuracy pipeline: the vote against plain Python, and the estimators against exact gradients."""
 
 import itertools
 from typing import get_args
@@ -30,7 +30,7 @@ def vote_and_errors(logits):
 def test_vote_against_plain_python(seed):
     logits = np.random.default_rng(seed).normal(size=(5, 4))
     counts = [sum(int(np.argmax(row)) == c for row in logits) for c in range(4)]
-    winner = counts.index(max(counts))  # of equal ones the lowest class
+    winner = counts.index(max(counts))  # ties go to the lowest class
     votes, errors = vote_and_errors(np.float32(logits))
     assert votes.tolist() == [float(c == winner) for c in range(4)]
     assert errors.tolist() == [float(c != winner) for c in range(4)]
@@ -57,7 +57,7 @@ def test_fitness_and_score_against_a_loop(key):
 
 
 def two_classes(estimator, **settings):
-    """One image of one pixel, whose five views' logits are five parameters and their negatives."""
+    """Returns a problem with one one-pixel image. Its views have five parameters and their negatives as logits."""
 
     def apply(params, inputs):
         z = params["z"][: len(inputs)]
@@ -70,7 +70,7 @@ def two_classes(estimator, **settings):
 
 
 def expected_error(z, is_right):
-    """The probability that at most two of five views are right, each by itself with its own probability."""
+    """Returns the probability that at most two of five independent views are right."""
     p = is_right(z)
     right = np.array([views for views in itertools.product((False, True), repeat=5) if sum(views) <= 2])
     return jnp.sum(jnp.prod(jnp.where(right, p, 1 - p), axis=1))
@@ -78,7 +78,7 @@ def expected_error(z, is_right):
 
 @pytest.mark.parametrize("estimator", ["smooth", "perturbations", "score_function"])
 def test_estimators_are_unbiased(estimator):
-    """Against the exact gradient of the error under Gaussian noise on the logits, or of classes drawn by softmax."""
+    """Estimates match the exact gradient of the error with Gaussian noise on the logits, or with sampled classes."""
     z = np.array([0.5, -0.4, 0.1, 0.3, -0.2], np.float32)
     problem = two_classes(estimator, smoothing=0.7, num_samples=20)
     gradients = jax.jit(jax.vmap(lambda k: problem.gradient(k, {"z": z})["z"]))(
@@ -86,9 +86,9 @@ def test_estimators_are_unbiased(estimator):
     )
     if estimator == "score_function":
         error_at = lambda z: expected_error(z, lambda z: jax.nn.sigmoid(2 * z))  # noqa: E731
-    else:  # z + s e1 > -z + s e2, where e1 - e2 has the variance 2
+    else:  # z + s e1 > -z + s e2, where e1 - e2 has variance 2
         is_right = lambda z: jax.scipy.stats.norm.cdf(2 * z / (0.7 * np.sqrt(2)))  # noqa: E731
-        # The ten logits z and -z have mean zero: at one scale, they are over the root of their mean square.
+        # The ten logits z and -z have mean zero, so one_scale divides them by their root mean square.
         error_at = lambda z: expected_error(z / (jnp.sqrt(jnp.mean(z**2)) + 1e-6), is_right)  # noqa: E731
     expected = jax.jit(jax.grad(error_at))(z)
     error = np.mean(gradients, axis=0) - expected
@@ -103,7 +103,7 @@ def test_straight_through_is_the_softmax_gradient():
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "perturbations"])  # too noisy to, in a test
+@pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "perturbations"])  # too noisy for a test
 def test_trains(estimator):
     problem = pipeline(hidden=(16,), batch_size=64, num_samples=16, estimator=estimator)
     strategy = zoo.make_strategy("tbptt", population_size=1, learning_rate=0.01)
@@ -111,7 +111,7 @@ def test_trains(estimator):
 
 
 def test_gradient_sees_the_data_of_the_fitness(key):
-    """With a perfect estimator for this minibatch alone: cross-entropy of the same rows."""
+    """The gradient uses the minibatch of `fitness`: it equals the cross-entropy gradient on the same rows."""
     problem = pipeline(estimator="cross_entropy")
     solution = jax.jit(problem.initial_solution)(key)
     logits, labels = jax.jit(problem._minibatch)(key, solution)
@@ -133,5 +133,7 @@ def test_wrong_settings():
         pipeline(smoothing=0)
     flat = zoo.make_problem("supervised/digits", hidden=(2,))
     flat = flat.replace(train_inputs=flat.train_inputs.reshape(-1, 64))
-    with pytest.raises(ValueError, match=r"must be \[n, height, width, channels\], got \(1437, 64\)"):
+    with pytest.raises(
+        ValueError, match=r"must have images \[n, height, width, channels\] as inputs, got shape \(1437, 64\)"
+    ):
         pipeline(task=flat)

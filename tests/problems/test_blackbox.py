@@ -1,4 +1,4 @@
-"""The BBOB functions, against the implementation that BBOB-2009 ran on (the one that `cma` carries)."""
+"""Tests the BBOB functions against the implementation of BBOB-2009, which `cma` contains."""
 
 import inspect
 
@@ -17,8 +17,8 @@ from zoo.core.promotion import promotion_of_others
 NUM_DIMS = 4
 NOISELESS = [f"f{number}" for number in range(1, 25)]
 NOISY = [f"f{number}" for number in range(101, 131)]
-PEAKS = ("f21", "f22", "f128", "f129", "f130")  # whose peaks are drawn in another way
-R_FIRST = ("f6", "f7", "f9", "f13", "f19", "f23", "f24", "f113", "f125")  # which rotation is R, and which Q
+PEAKS = ("f21", "f22", "f128", "f129", "f130")  # bbobax draws their peaks in another way
+R_FIRST = ("f6", "f7", "f9", "f13", "f19", "f23", "f24", "f113", "f125")  # their first rotation is R
 
 
 def make(function="rastrigin", **settings):
@@ -26,7 +26,7 @@ def make(function="rastrigin", **settings):
 
 
 def official(function, instance, num_dims=NUM_DIMS):
-    """An official function with f_opt = 0, and its optimum and rotations as parameters of ours."""
+    """Returns an official function with f_opt = 0, and its optimum and rotations as parameters of our function."""
     reference = bbobbenchmarks.dictbbob[int(function[1:])](iinstance=instance, zerof=True)
     reference.evaluate(np.zeros(num_dims))  # draws the instance
     rotations = [bbobbenchmarks.compute_rotation(reference.rseed + offset, num_dims).T for offset in (0, 1e6)]
@@ -35,7 +35,7 @@ def official(function, instance, num_dims=NUM_DIMS):
 
 
 def values(problem, parameters, points):
-    """Scores of points, `[num_points, num_dims]`."""
+    """Returns the scores of points `[num_points, num_dims]`."""
     return np.asarray(_values(problem.with_statistics(parameters), jnp.asarray(points)))
 
 
@@ -55,7 +55,7 @@ def test_rotations_are_drawn_for_the_functions_that_use_them(function):
 
 @pytest.mark.parametrize("function", [f for f in (*NOISELESS, *NOISY[::3]) if f not in PEAKS])
 def test_equals_the_official_function(function, x64):
-    """In and outside the box, for two instances; of the noisy ones without their noise. And nought at the optimum."""
+    """Values are equal inside and outside the box, for two instances and without noise. They are 0 at the optimum."""
     problem = make(function)
     points = np.random.default_rng(0).uniform(-6, 6, (50, NUM_DIMS))
     for instance in (1, 4):
@@ -71,7 +71,7 @@ def test_equals_the_official_function(function, x64):
     ("function", "num_peaks", "condition", "half_width"), [("f21", 101, 1e3, 5), ("f22", 21, 1e6, 4.9)]
 )
 def test_gallagher(function, num_peaks, condition, half_width, x64):
-    """Peaks as they are drawn, in formulas (f21, f22 of RR-6829) of NumPy."""
+    """Values equal the formulas of f21 and f22 (RR-6829) in NumPy, with the drawn peaks."""
     problem = make(function, instance=3)
     parameters = problem.init_statistics()
     key = jax.random.fold_in(parameters.key, int(function[1:]))
@@ -97,7 +97,7 @@ def test_gallagher(function, num_peaks, condition, half_width, x64):
         expected.append(bbobbenchmarks.monotoneTFosc(10 - np.max(peaks)) ** 2 + penalty)
     np.testing.assert_allclose(values(problem, parameters, points), expected, rtol=1e-9, atol=1e-20)
     assert expected[0] == 0
-    # The noisy ones are the same function, with another penalty, which is nought inside.
+    # The noisy functions are the same, with another penalty, which is 0 inside the box.
     if function == "f21":
         inside = np.clip(points, -5, 5)
         same = {name: getattr(parameters, name) for name in ("key", "x_opt", "r")}
@@ -107,7 +107,7 @@ def test_gallagher(function, num_peaks, condition, half_width, x64):
 
 @pytest.mark.parametrize("function", ["f3", "f4", "f5", "f15", "f16", "f19", "f23", "f24", "f125"])
 def test_precise_near_the_optimum_in_single_precision(function):
-    """Down to 1e-8 and below, by the official function in double precision."""
+    """Single precision agrees with the official function in double precision down to 1e-8 and below."""
     problem = make(function)
     reference, drawn = official(function, 2)
     optimum = np.asarray(drawn["x_opt"], np.float32)
@@ -115,7 +115,7 @@ def test_precise_near_the_optimum_in_single_precision(function):
     steps = np.random.default_rng(0).normal(size=(7, 10, NUM_DIMS)) * 10.0 ** -np.arange(1, 8)[:, None, None]
     points = (optimum + steps.reshape(-1, NUM_DIMS)).astype(np.float32)
     ours = values(problem, parameters, points)
-    # The official function, moved to where single precision has put the optimum.
+    # The official function, moved to the optimum as rounded to single precision.
     theirs = [reference._evalfull(x)[1] for x in np.asarray(points, float) - optimum + reference.xopt]
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=3e-13)
@@ -148,7 +148,7 @@ def test_noise_is_that_of_the_official_function(function):
 
 @pytest.mark.parametrize(("function", "family"), [("f107", "Gauss"), ("f108", "Uniform"), ("f109", "Cauchy")])
 def test_law_of_the_noise(function, family, monkeypatch):
-    """4 000 evaluations of one point, and as many of the official noise: a Kolmogorov-Smirnov test."""
+    """4 000 evaluations of one point pass a Kolmogorov-Smirnov test against 4 000 of the official noise."""
     problem = make(function)
     x = problem.init_statistics().x_opt + jnp.array([1.0, 0.5, -2.0, 0.1])
     state = problem.init(jax.random.key(0), zoo.Groups.of(4000), x)
@@ -160,9 +160,9 @@ def test_law_of_the_noise(function, family, monkeypatch):
     value = float(problem.score(jax.random.key(0), x)["fitness"])
     expected = getattr(bbobbenchmarks, f"f{family}")(np.full(4000, value), *settings)
     np.testing.assert_allclose(value, 5.26, rtol=1e-5)
-    # Rounded: four in five of the values of the Cauchy model are equal, but for single precision.
+    # Values are rounded: four in five values of the Cauchy model are equal except for rounding.
     assert scipy.stats.ks_2samp(np.round(np.asarray(fitness, float), 2), np.round(expected, 2)).pvalue > 1e-3
-    # What is next to optimal is not disturbed.
+    # Values close to the optimum get no noise.
     assert problem.fitness(jax.random.key(0), problem.init_statistics().x_opt) == 0
 
 
@@ -175,7 +175,7 @@ def test_names_and_numbers():
     assert make("f24").function == "lunacek"
     assert make("f107").function == "sphere_gaussian_severe"
     assert zoo.make_problem("blackbox/f130") == zoo.make_problem("blackbox/gallagher_101_me_cauchy_severe")
-    with pytest.raises(ValueError, match="'sphere_gaussian_severe' has its own noise"):
+    with pytest.raises(ValueError, match="must be None: 'sphere_gaussian_severe' has its own noise"):
         make("f107", noise_model=bbobax.Gaussian())
 
 
@@ -189,7 +189,7 @@ def test_instances_are_those_of_bbobax():
 
 
 def test_initial_solution_is_uniform_in_the_box():
-    """Mean and variance of a uniform law on [-5, 5] over 2 000 entries, 5 sigma."""
+    """Mean and variance of 2 000 entries fit a uniform law on [-5, 5] within 5 sigma."""
     problem = make(num_dims=20)
     x = np.asarray(jax.vmap(problem.initial_solution)(jax.random.split(jax.random.key(0), 100)))
     assert x.shape == (100, 20)
@@ -214,7 +214,7 @@ def test_another_instance_does_not_recompile(key):
     assert len(traces) == 1
     assert len(set(map(float, values))) == 3
     evaluate(make("sphere"), x)
-    assert len(traces) == 2  # another function is another program
+    assert len(traces) == 2  # another function needs another program
 
 
 def test_vmaps_over_instances(key):
@@ -245,13 +245,13 @@ def test_a_run_draws_the_instance_once(key, monkeypatch):
     np.testing.assert_allclose(evaluation.fitness[1], problem.fitness(key, population[1]), rtol=1e-5)
     np.testing.assert_allclose(score["fitness"], evaluation.fitness[1], rtol=1e-5)
     assert gradient.shape == (NUM_DIMS,)
-    # What is drawn is what is used.
+    # The problem uses the parameters that were drawn.
     moved = state._replace(statistics=state.statistics.replace(x_opt=population[2]))
     np.testing.assert_allclose(problem.evaluate(key, population, moved)[0].fitness[2], 0, atol=1e-4)
 
 
 def test_noise_is_drawn_for_each_member_and_absent_from_the_score(key):
-    """Members of one group too: the same noise for all would change no ranking."""
+    """Members of one group get different noise too, because equal noise would not change their ranks."""
     problem = make("sphere", noise_model=bbobax.Gaussian.severe(), instance=2)
     x = jnp.ones(NUM_DIMS)
     state = problem.init(key, zoo.Groups.of(4), x)

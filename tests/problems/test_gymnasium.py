@@ -1,4 +1,4 @@
-"""Gymnasium environments: against a loop of one environment by hand, and what is said of those that will not do."""
+"""Tests gymnasium environments against a loop by hand, and the errors for unsupported ones."""
 
 import sys
 import types
@@ -19,9 +19,9 @@ LINEAR = FunctionNetwork(lambda key, x: jnp.zeros((x.shape[1], 2)), lambda w, x:
 
 
 class Clock(gymnasium.Env):
-    """Rewards the action; terminates after 2 to 4 steps, by its seed; a second episode would give a lot."""
+    """Rewards the action, and terminates after 2 to 4 steps, by its seed. A second episode gives a large reward."""
 
-    num_steps = 0  # of all clocks
+    num_steps = 0  # over all clocks
 
     def __init__(self, observation_space=None, action_space=None):
         self.observation_space = spaces.Box(-1, 9, (2, 1)) if observation_space is None else observation_space
@@ -48,7 +48,7 @@ gymnasium.register("ZooTest/Clock-v0", Clock)
 
 
 def play(env, policy, seeds):
-    """Returns and lengths of one environment, by hand."""
+    """Returns the returns and lengths of one environment, in a loop by hand."""
     returns, lengths = [], []
     for seed in seeds:
         observation, _ = env.reset(seed=int(seed))
@@ -62,7 +62,7 @@ def play(env, policy, seeds):
 
 
 def seeds_of(seed, num):
-    """Of the episodes of a member with this seed; the first child is for its actions."""
+    """Returns the seeds of a member's episodes. The first child seed is for its actions."""
     return np.random.SeedSequence(seed).generate_state(1 + num)[1:]
 
 
@@ -85,14 +85,14 @@ ENVIRONMENTS = {
 
 @pytest.mark.parametrize("id", ENVIRONMENTS)
 def test_episodes_are_a_loop_by_hand(id):
-    """Several members and episodes side by side; episodes end at different times, or at the limit."""
+    """Several members and episodes at once give the results of a loop by hand, also if they end at different times."""
     num_inputs, num_outputs, kwargs, policy = ENVIRONMENTS[id]
     problem = zoo.make_problem(
         f"rl/gymnasium/{id}", network=LINEAR, num_episodes=2, make_kwargs=kwargs, max_episode_steps=40
     )
     weights = np.random.default_rng(0).normal(size=(3, num_inputs, num_outputs)).astype(np.float32)
     seeds = np.array([11, 2**32 - 1, 11])
-    for _ in range(2):  # the environments are used again
+    for _ in range(2):  # the second time reuses the environments
         fitness, steps = problem.host_function.fn(seeds, weights)
     env = gymnasium.make(id, max_episode_steps=40, **kwargs)
     expected = [play(env, lambda x, w=w: policy(w, x), seeds_of(s, 2)) for w, s in zip(weights, seeds, strict=True)]
@@ -101,7 +101,7 @@ def test_episodes_are_a_loop_by_hand(id):
 
 
 def test_no_step_is_taken_after_the_end():
-    """Though environments side by side step together, and reset themselves."""
+    """An environment takes no step after its episode, although vector environments step together and reset."""
     problem = zoo.make_problem("rl/gymnasium/ZooTest/Clock-v0", network=LINEAR)
     before = Clock.num_steps
     _, steps = problem.host_function.fn(np.arange(9), np.zeros((9, 2, 2), np.float32))
@@ -119,20 +119,20 @@ def test_sampled_actions():
     seeds = np.array([1, 2, 1, 3])
     weights = np.random.default_rng(0).normal(size=(4, 4, 2)).astype(np.float32)
     sure = np.tile(1e6 * weights[:1], (4, 1, 1))
-    np.testing.assert_array_equal(episodes(True)(seeds, sure), episodes(False)(seeds, sure))  # no doubt, no chance
+    np.testing.assert_array_equal(episodes(True)(seeds, sure), episodes(False)(seeds, sure))
     fitness, _ = episodes(True)(seeds, np.zeros_like(weights))
     assert fitness[0] == fitness[2]
     assert len(set(fitness)) == 3
 
 
 def test_a_run_in_worker_processes():
-    """With an environment that only this process has registered; and CartPole is learned."""
+    """Worker processes run an environment that only this process has registered, and CartPole is learned."""
     problem = zoo.make_problem("rl/gymnasium/ZooTest/Clock-v0", network=LINEAR, num_processes=1)
     key = jax.random.key(3)
     state = problem.init(key, zoo.Groups(np.array([0, 1, 0])), jnp.zeros((2, 2)))
     always_4 = jnp.broadcast_to(jnp.array([-1.0, 1.0]), (3, 2, 2))
     evaluation, _ = problem.evaluate(key, always_4, state)
-    # The first action is at time 0, where all outputs are equal.
+    # The first action is at time 0, when all outputs are equal.
     assert int(evaluation.steps) == -jnp.sum((evaluation.fitness - 1) / 4)
     assert evaluation.fitness[0] == evaluation.fitness[2]
     score = problem.score(key, always_4[0])
@@ -154,7 +154,7 @@ def test_ids():
     ids = [id for id in zoo.list_problems() if id.startswith("rl/gymnasium/")]
     assert {"rl/gymnasium/CartPole-v1", "rl/gymnasium/Pendulum-v1"} <= set(ids)
     assert not any("CartPole-v0" in id or "phys2d" in id for id in ids)
-    assert zoo.make_problem("rl/gymnasium/CartPole-v0").environment == "CartPole-v0"  # if asked for
+    assert zoo.make_problem("rl/gymnasium/CartPole-v0").environment == "CartPole-v0"  # older versions work by their id
     assert type(zoo.make_problem("rl/CartPole-v1")) is not GymnasiumProblem
     with pytest.raises(ValueError, match=r"Unknown problem 'rl/gymnasium/CartPole-v9'.*'rl/gymnasium/CartPole-v1'"):
         zoo.make_problem("rl/gymnasium/CartPole-v9")

@@ -1,4 +1,4 @@
-"""Gymnax environments: against a loop by hand, and what is promised for all that are registered."""
+"""Tests gymnax environments against a loop by hand, and promises for all registered ones."""
 
 import functools
 
@@ -35,7 +35,7 @@ class FakeState(environment.EnvState):
 
 
 class Fake(environment.Environment):
-    """Observes the clock; the reward is the sum of the action and a bonus; terminates after a random time."""
+    """Observes the clock, rewards the sum of the action and a bonus, and terminates after a random time."""
 
     def __init__(self, action_space, observation_space=BOX):
         self.spaces = action_space, observation_space
@@ -65,7 +65,7 @@ class Fake(environment.Environment):
 
 @pytest.fixture
 def make(monkeypatch):
-    """Makes a problem of a fake environment."""
+    """Returns a function that makes a problem from a fake environment."""
 
     def make(*args, **settings):
         monkeypatch.setitem(gymnax.registration._registry, "Fake-v0", lambda: Fake(*args))
@@ -77,7 +77,7 @@ def make(monkeypatch):
 
 
 def constant(params, inputs):
-    """A network whose outputs are its parameters, whatever it sees."""
+    """A network whose outputs are its parameters for every input."""
     return jnp.broadcast_to(params, (inputs.shape[0], *params.shape))
 
 
@@ -86,7 +86,7 @@ def no_init(key, inputs):
 
 
 def in_one_program(fn, *args):
-    """Calls a function in one program of its own: all fake environments have one name, so that none is for two."""
+    """Calls a function in a new program, because all fake environments have the same name."""
     return jax.jit(lambda *args: fn(*args))(*args)
 
 
@@ -124,7 +124,7 @@ def compiled(id):
 
 
 def play(id, policy, key_reset, key_steps, num_episodes, max_steps):
-    """A loop by hand: returns, lengths and observations of each episode."""
+    """Plays episodes by hand. Returns the returns, lengths and observations of each."""
     params, reset_env, step_env, keys_of_steps = compiled(id)
     keys = keys_of_steps(key_steps, num_episodes, max_steps)
     starts = jax.device_get(reset_env(jax.random.split(key_reset, num_episodes), params))
@@ -153,8 +153,8 @@ def spec(tree):
 
 WEIGHTS = np.array(
     [
-        [[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.5]],  # balances for a while
-        [[0.0, 0.0], [0.0, 0.0], [0.0, -1.0], [0.0, 0.0]],  # pushes the wrong way
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.5]],  # a policy that balances for a while
+        [[0.0, 0.0], [0.0, 0.0], [0.0, -1.0], [0.0, 0.0]],  # a policy that pushes in the wrong direction
         [[0.0, 1.0], [0.0, 0.0], [0.0, 0.3], [0.0, -0.2]],
     ],
     np.float32,
@@ -162,7 +162,7 @@ WEIGHTS = np.array(
 
 
 def test_cartpole_is_a_loop_by_hand(key):
-    """Two episodes per evaluation, two groups, the horizon in the middle of some episodes."""
+    """Equals a loop by hand, with two episodes per evaluation, two groups, and a horizon that cuts some episodes."""
     horizon = 30
     problem = zoo.make_problem("rl/CartPole-v1", network=LINEAR, horizon=horizon, num_episodes=2)
     groups = np.array([0, 1, 0])
@@ -193,7 +193,7 @@ def test_cartpole_is_a_loop_by_hand(key):
 
 
 def test_pendulum_is_a_loop_by_hand_under_jit(key):
-    """Continuous actions: the outputs squashed by tanh into the action space."""
+    """Continuous actions are the outputs, squashed by tanh into the action space."""
     problem = zoo.make_problem("rl/Pendulum-v1", network=CONSTANT, horizon=4)
     output = jnp.array([0.6])
     fitness = jax.jit(problem.fitness)(key, output)
@@ -237,7 +237,7 @@ def test_discrete_actions_are_the_arg_max(make, key):
 
 
 def test_discrete_actions_are_sampled_from_the_softmax(make, key):
-    """Action 1 with probability 0.8: a binomial count, 5 sigma."""
+    """Action 1 is drawn with probability 0.8: a binomial count within 5 sigma."""
     num = 2000
     problem = make(spaces.Discrete(2), network=CONSTANT, num_episodes=num, sample_actions=True)
     step = jax.jit(problem.step)
@@ -260,9 +260,9 @@ def test_discrete_observations_are_one_hot(make, key):
 
 
 def test_horizon_objective_and_steps(make, key):
-    """Six steps of reward 1 each, in windows of two, by two members with three episodes each."""
+    """Two members play three episodes each, of six steps with reward 1, in windows of two steps."""
     problem = make(spaces.Discrete(2), network=CONSTANT, window=2, num_episodes=3, objective="mean")
-    assert problem.horizon == 6  # that of the environment
+    assert problem.horizon == 6  # from the environment
     evaluation, _ = jax.jit(problem.evaluate)(key, 1 - np.eye(2, dtype=np.float32), initial_state(problem, key, [0, 0]))
     np.testing.assert_allclose(evaluation.fitness, [-2 * 3 / 6, 0.0], rtol=1e-6)
     assert evaluation.steps == 2 * 2 * 3
@@ -276,7 +276,7 @@ def test_environment_parameters_can_be_swept(make, key):
 
 
 def test_episodes_end_one_by_one(make, key):
-    """An episode that ended costs nothing, earns nothing and stays as it was, while the others go on."""
+    """An episode that ended costs no step, earns no reward and keeps its state while the others continue."""
     params = FakeParams(shortest=2, bonus=1.0)
     problem = make(spaces.Discrete(2), network=CONSTANT, num_episodes=8, env_params=params, normalize_observations=True)
     start = in_one_program(problem.reset, jax.random.split(key)[0])
@@ -309,7 +309,7 @@ def test_episodes_are_as_long_as_the_environment_parameters_say(max_steps, make,
 
 
 def test_score(make, key):
-    """Undiscounted return and length per episode, whatever the objective and the number of training episodes."""
+    """The score is the undiscounted return and length per episode, for any objective and number of episodes."""
     problem = make(spaces.Discrete(2), network=CONSTANT, num_episodes=3, objective="mean", num_score_episodes=4)
     state = initial_state(problem, key, [0, 0])
     score = in_one_program(problem.evaluate_score, key, jnp.array([0.0, 1.0]), state)
@@ -323,7 +323,7 @@ def test_score(make, key):
 
 @jax.jit
 def add_chunk(normalizer, chunk):
-    """Adds a chunk to a normaliser as a run does: row by row, relative to the mean when the chunk began."""
+    """Adds a chunk to a normaliser like a run: row by row, relative to the mean at the start of the chunk."""
 
     def body(moments, row):
         return moments.add((row - normalizer.mean)[None], jnp.ones(1, bool)), None
@@ -333,7 +333,7 @@ def add_chunk(normalizer, chunk):
 
 @pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 1e-5), (30.0, 1e-3), (1000.0, 1e-2)])
 def test_normalizer_is_mean_and_variance_of_all_chunks(offset, tolerance):
-    """Precise even where the mean is a thousand standard deviations away, though the first chunk cannot know it."""
+    """Mean and variance are precise even if the mean is a thousand standard deviations from zero."""
     rng = np.random.default_rng(0)
     chunks = [(offset + rng.normal(0.3 * i, [1, 3], (40, 2))).astype(np.float32) for i in range(10)]
     normalizer = functools.reduce(add_chunk, chunks, Normalizer.identity(2))
@@ -358,7 +358,7 @@ def test_normalizer_of_little():
     normalizer = Normalizer.identity(1)
     assert_is(add_nothing(normalizer), 0, 0, 1)
     one = add(normalizer, np.float32(3))
-    assert_is(one, 1, 3, 1)  # the variance of one value would be zero
+    assert_is(one, 1, 3, 1)  # the variance of one value would be 0, so it stays 1
     assert_is(add_nothing(one), 1, 3, 1)
     two = add(one, np.float32(2))  # 5, relative to 3
     assert_is(two, 2, 4, 1)
@@ -375,7 +375,7 @@ def test_moments_leave_out_what_is_masked():
 
 
 def test_statistics_are_of_all_members_and_stop_with_their_episodes(key):
-    """Constant actions, so that trajectories do not depend on the statistics; both fall well before the horizon."""
+    """Statistics cover all members until their episodes end. Actions are constant, so trajectories are known."""
     problem = zoo.make_problem("rl/CartPole-v1", network=CONSTANT, horizon=16, window=4, normalize_observations=True)
     population = np.eye(2, dtype=np.float32)
     state = initial_state(problem, key, [0, 0])
@@ -398,7 +398,7 @@ def test_statistics_are_of_all_members_and_stop_with_their_episodes(key):
 
 
 def test_statistics_count_every_step_once(make, key):
-    """Also those of the groups' warm-up, whose members start from one trajectory."""
+    """Statistics count every step once, steps of the groups' warm-up included."""
     problem = make(spaces.Discrete(2), network=CONSTANT, window=2, normalize_observations=True)
     state = initial_state(problem, key, [0, 0, 1, 1, 2, 2])
     evaluate = jax.jit(problem.evaluate)
@@ -433,14 +433,14 @@ def test_the_network_sees_normalised_observations(make, key):
     ):
         new, seen = in_one_program(step, settings)
         np.testing.assert_allclose(seen, [expected] * 2, rtol=1e-6)
-    # What is accumulated are deviations from the mean in use, of the episode that goes on.
+    # The moments are deviations from the mean in use, over episodes that have not ended.
     np.testing.assert_array_equal(new.moments.num, 1)
     np.testing.assert_allclose(new.moments.total, [-2.0, 4.0])
     np.testing.assert_allclose(new.moments.squares, [4.0, 16.0])
 
 
 def test_a_run_normalises_with_its_own_statistics(make, key):
-    """Action 1, which is rewarded, as long as the constant observation looks larger than 4; normalised it is 0."""
+    """A run normalises by its own statistics: the observation becomes 0, and action 1 is no longer chosen."""
     network = FunctionNetwork(no_init, lambda w, x: jnp.stack([0 * x[:, 1], x[:, 1] - 4], axis=1) + w[None])
     problem = make(spaces.Discrete(2), network=network, normalize_observations=True, num_score_episodes=2)
     x = np.zeros(2, np.float32)
@@ -464,7 +464,7 @@ def test_a_run_normalises_with_its_own_statistics(make, key):
 
 @pytest.fixture
 def fake_mnist(monkeypatch):
-    """The MNIST bandit downloads its images when it is made."""
+    """Replaces the download of the MNIST bandit's images."""
     images, labels = np.zeros((3, 28, 28), np.uint8), np.arange(3, dtype=np.int32)
     monkeypatch.setattr(gymnax.utils.load_mnist, "load_mnist", lambda *_: ((images, labels), (images, labels)))
     yield
@@ -473,11 +473,11 @@ def fake_mnist(monkeypatch):
 
 @pytest.mark.parametrize("id", gymnax.registered_envs)
 def test_every_environment_can_be_evaluated_and_scored(id, fake_mnist, monkeypatch):
-    """Abstractly, so without compiling: shapes, and that the state is one that a loop can carry."""
+    """Evaluates abstractly, without compiling: shapes are right, and a loop can carry the state."""
     problem = zoo.make_problem(f"rl/{id}", hidden=(3,), num_score_episodes=2, normalize_observations=True)
     env, params, *_ = module._make(id)
     assert problem.horizon == int(params.max_steps_in_episode)
-    for name in ("reset_env", "step_env"):  # slow to trace: once is enough
+    for name in ("reset_env", "step_env"):  # tracing is slow, so it happens once
         monkeypatch.setattr(env, name, jax.jit(getattr(env, name)))
 
     def evaluate(key):

@@ -1,4 +1,4 @@
-"""Control in windows of an episode, by online strategies; and the linear policies of such problems."""
+"""Tests control in windows of an episode by online strategies, and linear policies."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import pytest
 
 import zoo
 from tests.problems.unrolled.examples import jit
-from tests.the_loop import is_finite, signature, start
+from tests.the_loop import is_finite, signature
+from zoo.testing.loop import start
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,10 @@ def test_online_strategies_control_in_windows(id, network, name, size, key):
     phases = before.problem_state.time[:num_pairs]
     assert set(np.asarray(phases)) <= ({0, 2, 4} if num_pairs > 1 else {0})
     assert len(set(np.asarray(phases))) == num_pairs
-    # Every member takes two steps; the first generation pays for the pairs' warm-up.
+    # Every member takes two steps. The first generation also counts the pairs' warm-up.
     np.testing.assert_array_equal(evaluations.steps, [2 * size + phases.sum(), 2 * size, 2 * size, 2 * size])
     np.testing.assert_array_equal(evaluations.done[:, :num_pairs], evaluations.done[:, num_pairs:])
-    np.testing.assert_array_equal(evaluations.done[:3].sum(axis=0), 1)  # in an episode's three windows
+    np.testing.assert_array_equal(evaluations.done[:3].sum(axis=0), 1)  # once in the three windows of an episode
     assert np.all(evaluations.fitness != 0)
 
 

@@ -1,4 +1,4 @@
-"""Sparse networks: exactly the highest scores of each layer are kept, whatever they are."""
+"""Tests sparse networks: exactly the highest scores of each layer are kept, for any scores."""
 
 import itertools
 import zipfile
@@ -29,7 +29,7 @@ def make(density=0.1, block=(1, 1), network=None, **settings):
 @given(npst.arrays(np.float32, 17, elements=NUMBERS), st.integers(1, 17))
 def test_mask_keeps_exactly_the_highest(scores, count):
     mask = np.asarray(top_masks([jnp.asarray(scores)], [jnp.asarray(count)])[0])
-    order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")  # of equal ones the first
+    order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")  # among equal scores, the first
     expected = np.zeros(17, bool)
     expected[order[:count]] = True
     np.testing.assert_array_equal(mask, expected)
@@ -90,7 +90,7 @@ def test_gradient_reaches_the_kept_weights_alone():
 
 
 def test_activations_keep_their_size():
-    """In the mean over masks and weights, the variance of a linear layer's output does not depend on the density."""
+    """The mean variance of a linear layer's output, over masks and weights, does not depend on the density."""
     inputs = jax.random.normal(jax.random.key(1), (1, 400))
 
     def variance(density):
@@ -100,7 +100,7 @@ def test_activations_keep_their_size():
         )
         return float(np.var(outputs))
 
-    # 2 000 outputs: their variance is known to about 3 % (one sigma), a little more as weights are few.
+    # The variance of 2 000 outputs is known to about 3 % (one sigma), and a little less well with few weights.
     assert variance(0.05) == pytest.approx(variance(1.0), rel=0.25)
 
 
@@ -108,7 +108,7 @@ def test_layers_that_stay_dense():
     sparse, params = make(0.1, dense="Dense_1")
     assert list(params["scores"]) == ["params/Dense_0/kernel"]
     assert list(sparse.report(params).layer) == ["params/Dense_0/kernel", "all"]
-    with pytest.raises(ValueError, match="found nothing to mask in params/Dense_0/bias"):
+    with pytest.raises(ValueError, match=r"expects a leaf of two or more dimensions .*, got params/Dense_0/bias"):
         make(0.1, dense="Dense")
 
 
@@ -142,16 +142,16 @@ def test_a_damaged_or_hostile_file_is_named(tmp_path):
         entries = {name: archive.read(name) for name in archive.namelist()}
     for damaged in (data[: len(data) // 2], b"", bytes(500), data[:-100] + bytes(100)):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"model\.npz is damaged, or no sparse network"):
+        with pytest.raises(ValueError, match=r"model\.npz is damaged, or is not a sparse network"):
             load_sparse(path, plain)
     write_zip(path, {**entries, "x.npy": bytes(2**24)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match=r"model\.npz holds more than the network has"):
+    with pytest.raises(ValueError, match=r"model\.npz holds more data than the network has"):
         load_sparse(path, plain)
     for name, array in itertools.product(entries, hostile_arrays()):
         write_zip(path, {**entries, name: array})
         with gathered() as messages:
             load_sparse(path, plain)
-        assert all("model.npz" in message for message in messages), (name, messages)  # or they are other numbers
+        assert all("model.npz" in message for message in messages), (name, messages)
 
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, "half", True])

@@ -1,4 +1,4 @@
-"""Classification: the digits, networks, the IDX files of the MNIST family."""
+"""Tests classification: the digits, networks, and the IDX files of the MNIST family."""
 
 import gzip
 import re
@@ -32,7 +32,7 @@ LINEAR = FunctionNetwork(init_linear, apply_linear)
 
 
 def by_hand(params, inputs, labels):
-    """Cross-entropy and error of the linear network, in NumPy and double precision."""
+    """Returns cross-entropy and error of the linear network, in NumPy with double precision."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     logits = np.asarray(inputs, np.float64).reshape(len(inputs), -1) @ params["w"] + params["b"]
     log_norm = np.log(np.sum(np.exp(logits), axis=1))
@@ -44,7 +44,7 @@ def by_hand(params, inputs, labels):
 
 
 def test_digits_split_is_fixed():
-    """A partition of scikit-learn's images: all are there, in one fixed order, none twice."""
+    """The split is a partition of scikit-learn's images in a fixed order: each image is in it once."""
     problem = zoo.make_problem("supervised/digits")
     train, test = np.asarray(problem.train_inputs), np.asarray(problem.test_inputs)
     labels = np.concatenate([problem.train_labels, problem.test_labels])
@@ -58,7 +58,7 @@ def test_digits_split_is_fixed():
     np.testing.assert_array_equal(np.concatenate([train, test])[..., 0], np.float32(data.images[order] / 16))
     np.testing.assert_array_equal(labels, data.target[order])
     assert (train.min(), train.max()) == (0, 1)
-    # Ground truth of this very split, so that it cannot change unnoticed.
+    # Recorded values of this split, so that a change is noticed.
     np.testing.assert_array_equal(labels[:8], [2, 8, 2, 6, 6, 7, 1, 9])
     np.testing.assert_array_equal(labels[-4:], [3, 7, 7, 8])
     again = zoo.make_problem("supervised/digits", batch_size=None)
@@ -90,7 +90,7 @@ def test_fitness_on_a_minibatch_is_drawn_by_the_groups_key(key):
     population, fitness, indices = jax.tree.map(np.asarray, evaluate())
     inputs, labels = np.asarray(problem.train_inputs), np.asarray(problem.train_labels)
     assert fitness[0] == fitness[3]
-    assert fitness[0] != fitness[1]  # another group, another minibatch
+    assert fitness[0] != fitness[1]  # another group has another minibatch
     for member, group in enumerate([0, 1, 1, 0]):
         own = jax.tree.map(lambda x, member=member: x[member], population)
         expected, _ = by_hand(own, inputs[indices[group]], labels[indices[group]])
@@ -98,7 +98,7 @@ def test_fitness_on_a_minibatch_is_drawn_by_the_groups_key(key):
 
 
 def test_minibatches_are_drawn_from_the_whole_training_set(key):
-    """A classifier that is wrong on half of the images has an error of 1/2: a binomial mean, 5 sigma."""
+    """A classifier that is wrong on half of the images has a mean error of 1/2, within 5 sigma."""
     num = 50
     problem = Classification(
         network=FunctionNetwork(lambda key, x: jnp.zeros(1), lambda w, x: jnp.stack([0 * x[:, 0], w * x[:, 0]], 1)),
@@ -146,7 +146,7 @@ def test_bytes_are_divided_by_255(key):
 
 
 def test_mlp(key):
-    """Two hidden layers with tanh, by hand."""
+    """An MLP with two hidden layers and tanh equals NumPy."""
     problem = zoo.make_problem("supervised/digits", hidden=(5, 4), activation="tanh")
     params = jax.device_get(jax.jit(problem.initial_solution)(key))
     layers = [params["params"][f"Dense_{i}"] for i in range(3)]
@@ -177,7 +177,7 @@ def test_cnn(key):
     assert shapes["Dense_0"]["kernel"] == (2 * 2 * 3, 10)  # 8 x 8, pooled twice
     fitness = jax.jit(problem.fitness)
     one, other = (float(fitness(k, params)) for k in (key, jax.random.key(1)))
-    assert abs(one - np.log(10)) < 1.5  # a fresh network knows nothing
+    assert abs(one - np.log(10)) < 1.5  # an untrained network guesses
     assert abs(one - other) > 1e-4
 
 
@@ -194,7 +194,7 @@ def test_a_flax_module_of_ones_own(key):
 
 
 def test_networks_are_equal_by_value():
-    """As part of the compiled program: an equal problem compiles nothing new."""
+    """An equal problem compiles no new program."""
     for network, kind in (("mlp", MLP), ("cnn", CNN)):
         one, two, other = (make_network(network, 3, hidden=h, activation="relu") for h in ((4,), [4], (5,)))
         assert isinstance(one, kind)
@@ -209,7 +209,11 @@ def test_networks_are_equal_by_value():
     ("settings", "error", "message"),
     [
         ({"network": "resnet"}, ValueError, r"network must be 'mlp', 'linear', 'cnn' or a network of your own"),
-        ({"network": apply_linear}, TypeError, r"needs init\(key, inputs\) and apply\(params, inputs\).*Got function"),
+        (
+            {"network": apply_linear},
+            TypeError,
+            r"must have init\(key, inputs\) and apply\(params, inputs\).*Got function",
+        ),
         ({"network": None}, TypeError, r"FunctionNetwork\(init, apply\). Got NoneType"),
         ({"activation": "swish"}, ValueError, r"activation must be one of relu, tanh, gelu, silu, got 'swish'"),
         ({"hidden": (4, 0)}, ValueError, r"hidden must be positive whole numbers, one per layer, got \(4, 0\)"),
@@ -242,14 +246,14 @@ def test_labels_that_do_not_match_the_inputs(part):
 
 @pytest.fixture
 def folder(idx_folder, tmp_path):
-    """A copy of the data folder that a test may damage."""
+    """Returns a copy of the data folder that a test may damage."""
     shutil.copytree(idx_folder, tmp_path / "data")
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize(("number", "name"), enumerate(["mnist", "fashion_mnist", "kmnist"]))
 def test_mnist_family(number, name, idx_folder, monkeypatch, key):
-    """Plain (mnist) and gzipped (the others), the folder given or taken from the environment."""
+    """Plain files (mnist) and gzipped ones (the others) load, from a given folder or from the environment."""
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (size, 28, 28)) for _ in range(3) for size in (20, 10)]
     monkeypatch.delenv("ZOO_DATA", raising=False)
@@ -304,8 +308,8 @@ def read_error(path, num_axes=3):
 @pytest.mark.parametrize(
     ("header", "got"),
     [
-        (b"\x00\x00\x08\x01", "00000801"),  # labels for images
-        (b"\x00\x00\x0d\x03", "00000d03"),  # floats
+        (b"\x00\x00\x08\x01", "00000801"),  # labels instead of images
+        (b"\x00\x00\x0d\x03", "00000d03"),  # floats instead of bytes
         (b"PNG!", "504e4721"),
         (b"", "an empty file"),
     ],

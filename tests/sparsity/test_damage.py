@@ -1,4 +1,4 @@
-"""Damaged and hostile folders of tickets: what is not as it was written is left out, and named."""
+"""Tests that damaged and hostile files in folders of tickets are left out and named."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ PROBLEM = Shifted()
 
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch):
-    """Nothing is lost with power here, and flushing to the disk is slow."""
+    """Switches flushing off: no power fails in tests, and flushing is slow."""
     monkeypatch.setattr("os.fsync", lambda file: None)
 
 
@@ -29,7 +29,7 @@ def tickets():
 def saved(tickets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "tickets"
     tickets.save(folder)
-    tickets.ticket("snr").save(folder)  # may lie there too
+    tickets.ticket("snr").save(folder)  # a single ticket may be in the same folder
     return folder
 
 
@@ -113,7 +113,7 @@ def test_links_are_not_followed_where_it_is_written(tickets, saved, sandbox):
 
 @pytest.mark.parametrize("when", range(0, 24, 2))
 def test_killed_while_tickets_take_the_place_of_others(when, tickets, tmp_path, monkeypatch):
-    """Of more rounds, and other numbers: they are all there or none of them."""
+    """A kill during saving leaves all the old tickets or all the new ones. The old ones have more rounds."""
     old = make_tickets(PROBLEM, num_rounds=4)
     old.rounds["snr"][0].mean.bias[:] = 7
     old.save(tmp_path)
@@ -154,7 +154,7 @@ def test_half_a_file_that_somebody_left_beside_is_no_damage(tickets, saved, sand
 
 
 def test_rounds_of_others_are_not_taken_for_those_of_the_tickets(tickets, saved, sandbox):
-    """Such as those that somebody copied there."""
+    """A round of another ladder is left out if somebody copied it into the folder."""
     sandbox.reset()
     other = make_tickets(PROBLEM)
     other.rounds["snr"][1].mean.bias[:] = 7

@@ -1,4 +1,4 @@
-"""The ladder of lottery tickets against single runs of the strategy `lottery`; what it saves, and how it goes on."""
+"""Tests the ladder of lottery tickets against single runs of `lottery`, and how it saves and resumes."""
 
 import dataclasses
 import itertools
@@ -21,9 +21,9 @@ DIGITS = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=16)
 STRATEGY = {"id": "snes", "population_size": 6, "sigma": 0.2}
 LOTTERY = {"generations_per_round": 3, "prune_fraction": 0.3, "exclude": "Dense_1", "weight_decay": 0.01}
 LADDER = {"criteria": CRITERIA, "num_seeds": 2, "num_rounds": 4, "progress": False, **LOTTERY}
-LAST = 12  # generations
+LAST = 12  # the last generation
 KEY = 7
-KEPT = [256, 179, 125, 87]  # of 64 x 4 weights: 30 % less from round to round, to the nearest whole number
+KEPT = [256, 179, 125, 87]  # of 64 x 4 weights: each round prunes 30 %, rounded to the nearest whole number
 CARTPOLE = zoo.make_problem(
     "rl/CartPole-v1", hidden=(4,), horizon=60, normalize_observations=True, num_score_episodes=4
 )
@@ -52,11 +52,11 @@ def cartpole():
 
 @pytest.fixture
 def advanced(monkeypatch):
-    """The generations up to which is trained, call by call."""
+    """Records the last generation of each call that trains."""
     advance, limits = zoo.loop.compiled.advance, []
 
     def counting(strategy, problem, carry, keys, where, **options):
-        if np.any(where.generation):  # without it, the program is compiled and does nothing
+        if np.any(where.generation):  # otherwise the call only compiles the program
             limits.append((strategy.score, int(np.max(where.generation))))
         return advance(strategy, problem, carry, keys, where, **options)
 
@@ -82,12 +82,12 @@ def kernel(tree):
     return np.asarray(tree["params"]["Dense_0"]["kernel"])
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_rounds_are_those_of_a_run(criterion, ladder):
-    """A seed of the batch, alone: initial solution, and mask, mean and score of each round."""
+    """One seed of the batch equals a run of this seed alone: initial solution, masks, means and scores."""
     alone = zoo.make_strategy("lottery", problem=DIGITS, base=STRATEGY, score=criterion, **LOTTERY)
     for r in range(4):
         result = zoo.run(alone, DIGITS, seed_key(1), num_generations=3 * (r + 1), num_scores=r + 1)
@@ -139,14 +139,14 @@ def test_tables(ladder):
     for _, row in frame.iterrows():
         ticket = ladder.ticket(row.criterion, seed=row.seed, round=row["round"])
         assert (row.value, row.kept) == (ticket.metrics[row.metric], ticket.kept)
-        assert json.loads(json.dumps(ticket.info)) == row[["criterion", "seed", "round"]].to_dict()  # found by NumPy's
+        assert json.loads(json.dumps(ticket.info)) == row[["criterion", "seed", "round"]].to_dict()
     assert list(summary) == ["round", "kept", *CRITERIA]
     assert summary["round"].tolist() == [0, 1, 2, 3]
     for criterion in CRITERIA:
         expected = [each.metrics["test_accuracy"].mean() for each in ladder.rounds[criterion]]
         np.testing.assert_allclose(summary[criterion], expected, rtol=1e-6)
     assert list(layers) == ["criterion", "seed", "round", "kept", "layer", "layer_kept"]
-    assert len(layers) == 3 * 4 * 2  # of one layer: the other is excluded
+    assert len(layers) == 3 * 4 * 2  # one layer, because the other is excluded
     by_layer = layers.groupby(["layer", "round"]).layer_kept.unique().map(list)
     assert by_layer["params/Dense_0/kernel"].tolist() == [[count / 256] for count in KEPT]
 
@@ -172,7 +172,7 @@ def test_scores_are_those_of_the_tickets(ladder, cartpole):
 
 
 def test_observation_statistics_belong_to_the_ticket(cartpole, tmp_path):
-    """Observations are counted over all rounds; without what was observed, the network does something else."""
+    """Statistics count observations over all rounds. Without them the network acts differently."""
     counts = np.stack([each.statistics.num for each in cartpole.rounds["random"]])
     assert np.all(counts[0] >= 3 * 8)
     assert np.all(counts[1] > counts[0])
@@ -188,7 +188,9 @@ def test_observation_statistics_belong_to_the_ticket(cartpole, tmp_path):
         assert ticket.evaluate(CARTPOLE, seed_key(seed, 0)) == ticket.metrics
         without = dataclasses.replace(ticket, statistics=()).evaluate(CARTPOLE, seed_key(seed, 0))
         differs.append(without != ticket.metrics)
-        with pytest.raises(ValueError, match="statistics must be those that a run of this GymnaxProblem gathers"):
+        with pytest.raises(
+            ValueError, match="statistics must have the structure that a run of this GymnaxProblem gathers"
+        ):
             ticket.evaluate(raw)
     assert any(differs)
     with pytest.raises(ValueError, match="statistics"):
@@ -206,13 +208,13 @@ def test_what_is_saved_is_what_was_returned(ladder, folder, tmp_path):
         assert loaded.metadata == ladder.metadata
         assert {x.dtype for each in loaded.rounds["snr"] for x in jax.tree.leaves(each.mask)} == {np.dtype(bool)}
         pd.testing.assert_frame_equal(loaded.frame, ladder.frame, check_exact=True)
-    with pytest.raises(ValueError, match=r"another network: the problem has \w+ of shapes"):
+    with pytest.raises(ValueError, match=r"another network: the problem's \w+ has shapes"):
         zoo.load_tickets(folder, zoo.make_problem("supervised/digits", hidden=(5,)))
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])
 def test_an_interrupted_ladder_resumes_exactly(when, ladder, advanced, monkeypatch, tmp_path):
-    """Interrupted around the writing of a round; after it, and before the checkpoint."""
+    """A ladder resumes exactly after an interruption before or after a round is written."""
     criteria = ["magnitude", "random"]
 
     def interrupted(folder, criterion, number, *rest):
@@ -238,7 +240,7 @@ def test_an_interrupted_ladder_resumes_exactly(when, ladder, advanced, monkeypat
     assert len(advanced) == 3 + 2
     advanced.clear()
     resumed = climb(criteria=criteria, num_rounds=3, out=tmp_path)
-    assert advanced == [("random", 6), ("random", 9)]  # nothing else is computed again
+    assert advanced == [("random", 6), ("random", 9)]  # computes nothing else again
     for tickets in (resumed, zoo.load_tickets(tmp_path, DIGITS)):
         assert tickets.criteria == criteria
         assert all(equal(tickets.rounds[c], ladder.rounds[c][:3]) for c in criteria)
@@ -246,7 +248,7 @@ def test_an_interrupted_ladder_resumes_exactly(when, ladder, advanced, monkeypat
 
 
 def test_what_is_finished_is_not_computed_again(ladder, folder, advanced, capsys, tmp_path):
-    """The same ladder, a shorter one, a longer one; one criterion, and then another."""
+    """Finished rounds are reused by the same ladder, a shorter one, a longer one, and one with another criterion."""
     shutil.copytree(folder, tmp_path / "copy")
     out = tmp_path / "copy"
     again = climb(key=jax.random.key(KEY), out=out)
@@ -255,7 +257,7 @@ def test_what_is_finished_is_not_computed_again(ladder, folder, advanced, capsys
     assert equal(shorter.rounds, {c: rounds[:2] for c, rounds in ladder.rounds.items()})
     assert equal(shorter.solutions, ladder.solutions)
     assert advanced == []
-    assert equal(zoo.load_tickets(out, DIGITS).rounds, ladder.rounds)  # which are still there
+    assert equal(zoo.load_tickets(out, DIGITS).rounds, ladder.rounds)  # the other rounds are still there
     longer = climb(num_rounds=5, criteria="random", out=out)
     assert advanced == [("random", LAST + 3)]
     assert longer.criteria == ["random"]
@@ -289,7 +291,7 @@ def test_what_is_finished_is_not_computed_again(ladder, folder, advanced, capsys
 )
 def test_a_folder_of_another_ladder(changes, ladder, folder, advanced):
     facts = (folder / "tickets.json").read_text()
-    with pytest.raises(ValueError, match=r"of another ladder: .* Choose another folder"):
+    with pytest.raises(ValueError, match=r"belong to another ladder: .* Choose another folder"):
         climb(**changes, out=folder)
     assert advanced == []
     assert (folder / "tickets.json").read_text() == facts
@@ -298,7 +300,7 @@ def test_a_folder_of_another_ladder(changes, ladder, folder, advanced):
 def test_a_folder_of_another_version(ladder, folder, advanced, monkeypatch, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.setattr(identity, "__version__", "99")
-    with pytest.raises(ValueError, match=r"of another ladder: zoo: .* there, 99 here\..* --accept-versions"):
+    with pytest.raises(ValueError, match=r"belong to another ladder: zoo: .* there, 99 here\..* --accept-versions"):
         climb(out=tmp_path / "copy")
     assert equal(climb(out=tmp_path / "copy", accept_versions=True).rounds, ladder.rounds)
     assert advanced == []
@@ -316,7 +318,7 @@ def test_a_folder_that_is_a_file(tmp_path):
     ("changes", "error", "message"),
     [
         ({"criteria": []}, ValueError, "at least one criterion"),
-        ({"criteria": ["snr", "snr"]}, ValueError, "none of them twice"),
+        ({"criteria": ["snr", "snr"]}, ValueError, "each given once"),
         ({"criteria": ["snr", "size"]}, ValueError, "must be one of 'snr', 'magnitude', 'random', got 'size'"),
         ({"num_seeds": 0}, ValueError, "num_seeds must be at least 1, got 0"),
         ({"num_rounds": True}, TypeError, "num_rounds must be a whole number, got True"),
@@ -340,13 +342,13 @@ def test_mistakes_show_before_anything_runs(changes, error, message, advanced, t
 @pytest.mark.parametrize("content", ["", "[]", '{"some": "thing"}'])
 def test_a_folder_of_something_else(content, tmp_path):
     (tmp_path / "tickets.json").write_text(content)
-    with pytest.raises(ValueError, match=r"is damaged: .* Or it is none of this library"):
+    with pytest.raises(ValueError, match=r"is damaged: .* Or it was not written by es-zoo"):
         climb(out=tmp_path)
     assert (tmp_path / "tickets.json").read_text() == content
 
 
 def test_where_nothing_can_be_written(ladder, folder, advanced, monkeypatch):
-    """What is finished is read; what is not shows before anything is computed."""
+    """A read-only folder serves finished ladders. Others fail before anything is computed."""
     read_only(monkeypatch)
     before = snapshot(folder)
     again = climb(out=folder)
@@ -359,7 +361,7 @@ def test_where_nothing_can_be_written(ladder, folder, advanced, monkeypatch):
 
 
 def test_rounds_that_are_missing_or_damaged(ladder, folder, advanced):
-    """The checkpoint is past them. What is before them is not computed again where a checkpoint is left."""
+    """Missing or damaged rounds are computed again, from the last checkpoint before them if there is one."""
     (folder / "snr" / "round_03.npz").unlink()
     (folder / "random" / "round_00.npz").write_bytes(b"")
     (folder / "random" / "solution.npz").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Scores between two solutions and around one, against what they are of a quadratic."""
+"""Tests scores between two solutions and around one solution against formulas for a quadratic."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ WEIGHTS = {"w": np.array([[1.0, 2.0], [3.0, 0.5]]), "b": np.array(4.0)}
 
 
 class Quadratic(zoo.Problem):
-    """Two metrics: half of the squares, weighted, and the largest entry; larger is better of neither."""
+    """A problem with two metrics: half of the weighted squares, and the entry `b`. Lower is better for both."""
 
     weights: dict = zoo.leaf()
 
@@ -58,7 +58,7 @@ def test_the_score_between_is_the_parabola(batch_size):
     expected = (1 - a) ** 2 * quadratic(ONE) + a**2 * quadratic(OTHER) + a * (1 - a) * cross
     np.testing.assert_allclose(values(frame), expected, rtol=1e-5)
     np.testing.assert_allclose(values(frame, "b"), 0.25 - 1.25 * a, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(values(frame, "b")[[0, -1]], [0.25, -1.0])  # the ends themselves
+    np.testing.assert_array_equal(values(frame, "b")[[0, -1]], [0.25, -1.0])  # the ends are exact
 
 
 def test_double_precision_is_kept(x64):
@@ -94,7 +94,7 @@ def test_the_same_program_serves_other_solutions_data_and_keys():
 
 
 class Shifted(zoo.Problem):
-    """A problem with statistics, and some of its own."""
+    """A problem whose fitness shows the statistics in use."""
 
     shift: jax.Array | None = zoo.leaf(default=None)
 
@@ -135,7 +135,7 @@ def test_observations_are_normalised_by_the_statistics_given(key):
         assert values(frame, "return")[0] == score(statistics)["return"]
         ends.append(values(frame, "return"))
     assert ends[0][0] != ends[1][0]
-    assert ends[0][1] == ends[1][1]  # a network of zeros does not look at what it observes
+    assert ends[0][1] == ends[1][1]  # a network of zeros ignores its observations
 
 
 # The barrier
@@ -149,7 +149,7 @@ def path(*scores):
 @pytest.mark.parametrize(
     ("scores", "maximize", "expected"),
     [
-        ((1.0, 4.0, 3.0), False, 2.0),  # above 2, the middle of the straight line
+        ((1.0, 4.0, 3.0), False, 2.0),  # 2 above the middle of the straight line, which is 2
         ((1.0, 4.0, 3.0), True, 0.0),
         ((1.0, 0.5, 3.0), True, 1.5),
         ((3.0, 2.0, 1.0), False, 0.0),  # a slope is no barrier
@@ -167,7 +167,7 @@ def test_the_barrier_is_the_largest_shortfall_below_the_straight_line(scores, ma
 
 
 def test_the_barrier_of_a_quadratic():
-    """A concave one: at alpha it lies above its chord by alpha (1 - alpha) |one - other|^2 / 2, weighted."""
+    """A concave quadratic lies above its chord by alpha (1 - alpha) |one - other|^2 / 2, weighted."""
     problem = Quadratic(weights=jax.tree.map(np.negative, WEIGHTS))
     frame = interpolate(problem, ONE, OTHER, num_points=5)
     difference = {n: np.asarray(ONE[n]) - np.asarray(OTHER[n]) for n in ONE}
@@ -179,7 +179,7 @@ def test_the_barrier_of_a_quadratic():
 
 
 def test_the_mean_score_around_a_quadratic_is_larger_by_the_trace():
-    """E f(x + sigma z) = f(x) + sigma^2 / 2 sum h, and its variance is sigma^2 sum (h x)^2 + sigma^4 / 2 sum h^2."""
+    """The mean is f(x) + sigma^2 / 2 sum h, and the variance is sigma^2 sum (h x)^2 + sigma^4 / 2 sum h^2."""
     num_samples, sigmas = 2000, (0.0, 0.1, 1.0)
     mask = {"w": np.array([[True, False], [True, True]]), "b": np.array(False)}
     for kept in (mask, None):
@@ -236,9 +236,9 @@ PROBLEM = Quadratic(weights=WEIGHTS)
         (lambda: interpolate(PROBLEM, ONE, ONE, "key"), TypeError, r"key must be a random key"),
         (lambda: interpolate(PROBLEM, ONE, ONE, statistics={"mean": 1.0}), ValueError, r"this Quadratic gathers"),
         (lambda: interpolate("blackbox/spere", ONE, ONE), ValueError, r"[Dd]id you mean"),
-        (lambda: flatness(PROBLEM, ONE, sigmas=[-0.1]), ValueError, r"none of them negative, got \[-0.1\]"),
+        (lambda: flatness(PROBLEM, ONE, sigmas=[-0.1]), ValueError, r"none negative, got \[-0.1\]"),
         (lambda: flatness(PROBLEM, ONE, sigmas=[np.nan]), ValueError, r"sigmas must be"),
-        (lambda: flatness(PROBLEM, ONE, sigmas=[]), ValueError, r"at least one"),
+        (lambda: flatness(PROBLEM, ONE, sigmas=[]), ValueError, r"one or more"),
         (
             lambda: flatness(PROBLEM, ONE, num_samples=0),
             ValueError,
@@ -249,9 +249,13 @@ PROBLEM = Quadratic(weights=WEIGHTS)
         (
             lambda: flatness(PROBLEM, ONE, mask=ONE),
             TypeError,
-            r"mask must be .* got \['float', 'float32'\]",
+            r"mask must hold .* got \['float', 'float32'\]",
         ),
-        (lambda: barrier(path(1, 2, 1), "accuracy", True), ValueError, r"no metric 'accuracy' .* are \['loss'\]"),
+        (
+            lambda: barrier(path(1, 2, 1), "accuracy", True),
+            ValueError,
+            r"metric must be one of \['loss'\] .* got 'accuracy'",
+        ),
         (lambda: barrier(path(1, 2, 1)[:2], "loss", True), ValueError, r"each alpha from 0 to 1 once"),
         (lambda: barrier(pd.concat([path(1, 2)] * 2), "loss", True), ValueError, r"each alpha from 0 to 1 once"),
         (lambda: barrier(path(1, 2).drop(columns="alpha"), "loss", True), ValueError, r"\['alpha'\] missing"),

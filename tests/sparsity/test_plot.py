@@ -1,4 +1,4 @@
-"""Figures of tickets show the numbers of their frames."""
+"""Tests that figures of tickets show the numbers of their frames."""
 
 import re
 import warnings
@@ -23,7 +23,7 @@ def make_ladder(num_seeds, *, num_rounds=20, criteria=("snr", "random")):
             for r in range(num_rounds):
                 row = {"criterion": criterion, "seed": seed, "round": r, "kept": KEPT[r]}
                 rows += [{**row, "metric": name, "value": rng.normal()} for name in ("accuracy", "loss")]
-    return pd.DataFrame(rows).sample(frac=1, random_state=0)  # in whatever order
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)  # in random order
 
 
 def make_layers(num_seeds, *, criteria=("snr", "random"), lost=False):
@@ -41,19 +41,19 @@ def make_layers(num_seeds, *, criteria=("snr", "random"), lost=False):
 
 
 def by_seed(frame, column, **values):
-    """Values `[num_seeds, num_rounds]` of the rows in which columns have these values."""
+    """Returns a column as `[num_seeds, num_rounds]`, for the rows with the given values."""
     for name, value in values.items():
         frame = frame[frame[name] == value]
     return frame.pivot(index="seed", columns="round", values=column).to_numpy()
 
 
 def lines(axis):
-    """The curves, those with markers."""
+    """Returns the curves of an axis, which are the lines with markers."""
     return [line for line in axis.lines if line.get_marker() == "o"]
 
 
 def band(collection, x):
-    """Lower and upper edge of a band at each x."""
+    """Returns the lower and the upper edge of a band at each x."""
     vertices = collection.get_paths()[0].vertices
     at = [vertices[np.isclose(vertices[:, 0], value, rtol=1e-9), 1] for value in x]
     return np.array([y.min() for y in at]), np.array([y.max() for y in at])
@@ -64,14 +64,14 @@ def legend(figure):
 
 
 def draw(figure):
-    """Draws a figure, in which nothing may be wrong."""
+    """Draws a figure, and fails on any warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FigureCanvasAgg(figure).draw()
 
 
 def tick_labels(axis, low, high):
-    """The labels in view."""
+    """Returns the tick labels in view."""
     return [
         label.get_text()
         for label, x in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
@@ -79,7 +79,7 @@ def tick_labels(axis, low, high):
     ]
 
 
-# Down the ladder
+# Ladders
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_layers_have_a_panel_per_criterion_and_a_line_per_layer(num_seeds):
     figure = plot_layers(frame)
     draw(figure)
     assert [axis.get_title() for axis in figure.axes] == ["snr", "random"]
-    assert sorted(legend(figure)) == ["all alike", *LAYERS]
+    assert sorted(legend(figure)) == ["all layers equal", *LAYERS]
     for axis in figure.axes:
         assert len(lines(axis)) == 2
         for line, layer in zip(lines(axis), LAYERS, strict=True):
@@ -192,7 +192,7 @@ def test_interpolation_shows_the_scores_between_and_the_barrier():
         np.testing.assert_array_equal(line.get_ydata(), frame.value)
     straight = [line.get_ydata() for line in axis.lines if line.get_linestyle() == ":"]
     np.testing.assert_array_equal(straight, [[1, 2], [1, 10_001]])
-    assert axis.get_yscale() == "linear"  # or the straight lines would not be straight
+    assert axis.get_yscale() == "linear"  # the straight lines are straight on a linear axis only
 
 
 def test_flatness_shows_quartiles_over_samples_from_zero_on():
@@ -239,7 +239,10 @@ def test_a_score_that_is_not_finite_leaves_a_gap():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plot_ladder(make_ladder(1), metric="return", maximize=True), r"no metric 'return' .*accuracy"),
+        (
+            lambda: plot_ladder(make_ladder(1), metric="return", maximize=True),
+            r"metric must be one of .*accuracy.* got 'return'",
+        ),
         (lambda: plot_ladder(make_layers(1), metric="loss", maximize=True), r"columns .*\['metric', 'value'\] missing"),
         (lambda: plot_ladder(pd.concat([make_ladder(1)] * 2), metric="loss", maximize=True), r"one row per seed, crit"),
         (lambda: plot_layers(make_ladder(1)), r"\['layer', 'layer_kept'\] missing"),
@@ -247,9 +250,12 @@ def test_a_score_that_is_not_finite_leaves_a_gap():
         (lambda: plot_layers(pd.concat([make_layers(1)] * 2)), r"one row per seed, criterion, round, layer"),
         (
             lambda: plot_interpolation({}, metric="loss", maximize=True),
-            r"plot_interpolation expects at least one frame",
+            r"plot_interpolation expects a dictionary of at least one frame",
         ),
-        (lambda: plot_flatness({}, metric="loss", maximize=True), r"plot_flatness expects at least one frame"),
+        (
+            lambda: plot_flatness({}, metric="loss", maximize=True),
+            r"plot_flatness expects a dictionary of at least one frame",
+        ),
         (lambda: plot_flatness({"es": make_ladder(1)}, metric="loss", maximize=True), r"\['sigma', 'sample'\] missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tickets: what is saved and read back, trained and scored, permuted and drawn anew."""
+"""Tests tickets: saving, loading, training, scoring, permuting and reinitialising."""
 
 import dataclasses
 from typing import NamedTuple
@@ -21,13 +21,13 @@ NUM_SEEDS = 2
 
 
 class Net(NamedTuple):
-    weights: tuple  # of a shape each, one of them in half precision
+    weights: tuple  # different shapes, one of them in half precision
     bias: jax.Array
     gain: float | jax.Array
 
 
 class Shifted(zoo.Problem):
-    """A bowl around a statistic, with noise."""
+    """A bowl around a statistic, with noise in the fitness."""
 
     shift: float = zoo.number(default=0.0)
     num_rows: int = zoo.static(default=4)
@@ -51,7 +51,7 @@ class Shifted(zoo.Problem):
 
 
 class Sheet(zoo.Problem):
-    """A solution that is one array."""
+    """A problem whose solution is one array."""
 
     shape: tuple = zoo.static(default=(4, 3))
 
@@ -63,13 +63,13 @@ class Sheet(zoo.Problem):
 
 
 def draw(rng, like, num_axes=0):
-    """Numbers in the structure, the shapes and the dtypes of a tree, with an axis of seeds if asked for."""
+    """Draws numbers with the structure, shapes and dtypes of a tree, with `num_axes` more leading axes."""
     lead = (NUM_SEEDS,) * num_axes
     return jax.tree.map(lambda x: rng.normal(size=(*lead, *x.shape)).astype(x.dtype), like)
 
 
 def draw_mask(rng, like, num_axes=0):
-    """About a third of the weights; all of what has fewer than two axes."""
+    """Draws masks of about a third of the weights. Leaves with fewer than two axes are kept whole."""
     lead = (NUM_SEEDS,) * num_axes
     return jax.tree.map(lambda x: (rng.random((*lead, *x.shape)) < 1 / 3) | (len(x.shape) < 2), like)
 
@@ -99,7 +99,7 @@ def make_tickets(problem, criteria=("snr", "random"), num_rounds=3):
 
 
 def make_ticket(problem=DIGITS, seed=0):
-    """A ticket that is not trained."""
+    """Returns a ticket that is not trained."""
     start = check_solution(initial_solution(problem, jax.random.key(seed)))
     mask = draw_mask(np.random.default_rng(seed), start)
     return Ticket(mask=mask, solution=start, kept=1 / 3, info={"criterion": "none"})
@@ -119,7 +119,7 @@ def leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
 
-# Which there are
+# Selection
 
 
 def test_a_ticket_is_its_seed_and_round():
@@ -136,11 +136,15 @@ def test_a_ticket_is_its_seed_and_round():
 @pytest.mark.parametrize(
     ("criterion", "where", "message"),
     [
-        ("magnitude", {}, "No tickets by 'magnitude'; there are those by 'snr', 'random'"),
-        ("snr", {"seed": 2}, "No ticket of seed 2 and round -1; there are 2 seeds and 3 rounds, counted from 0"),
-        ("snr", {"seed": -1}, "No ticket of seed -1 and round -1"),
-        ("snr", {"round": 3}, "No ticket of seed 0 and round 3"),
-        ("snr", {"round": -4}, "No ticket of seed 0 and round -4"),
+        ("magnitude", {}, "criterion must be one of 'snr', 'random', got 'magnitude'"),
+        (
+            "snr",
+            {"seed": 2},
+            "There is no ticket with seed 2 and round -1. There are 2 seeds and 3 rounds, counted from 0",
+        ),
+        ("snr", {"seed": -1}, "There is no ticket with seed -1 and round -1"),
+        ("snr", {"round": 3}, "There is no ticket with seed 0 and round 3"),
+        ("snr", {"round": -4}, "There is no ticket with seed 0 and round -4"),
     ],
 )
 def test_there_is_no_such_ticket(criterion, where, message):
@@ -152,7 +156,7 @@ def test_summary_is_the_mean_over_seeds_from_the_densest_on():
     tickets = make_tickets(Shifted())
     for criterion, kept in (("snr", (1.0, 0.5, 0.25)), ("random", (1.0, 0.5, 0.25))):
         tickets.rounds[criterion] = [r._replace(kept=k) for r, k in zip(tickets.rounds[criterion], kept, strict=True)]
-    del tickets.rounds["random"][2]  # which is not finished
+    del tickets.rounds["random"][2]  # a criterion whose ladder is not finished
     summary = tickets.summary()
     assert summary[["round", "kept"]].to_numpy().tolist() == [[0, 1], [1, 0.5], [2, 0.25]]
     assert list(summary) == ["round", "kept", "snr", "random"]
@@ -172,7 +176,7 @@ def test_layers():
 
 
 def test_tickets_are_read_back_bit_for_bit(tmp_path):
-    """Named tuples, half precision, statistics, NaN; instead of the longer ones of more criteria that were there."""
+    """Named tuples, half precision, statistics and NaN are kept. Longer tickets with more criteria are replaced."""
     make_tickets(Shifted(), ("snr", "magnitude", "random"), num_rounds=4).save(tmp_path / "new" / "folder")
     tickets = make_tickets(Shifted())
     tickets.save(tmp_path / "new" / "folder")
@@ -186,7 +190,7 @@ def test_tickets_are_read_back_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("is_trained", [True, False])
 def test_a_ticket_is_read_back_bit_for_bit(is_trained, problem, tmp_path):
     other = make_tickets(Shifted()).ticket("random")
-    other.save(tmp_path)  # is replaced
+    other.save(tmp_path)  # the next save replaces it
     ticket = make_tickets(problem).ticket("snr", seed=1) if is_trained else make_ticket(problem)
     ticket.save(tmp_path)
     loaded = zoo.load_ticket(tmp_path, problem)
@@ -203,13 +207,13 @@ def test_of_another_network(tmp_path):
     make_tickets(Sheet()).save(tmp_path / "sheets")
     make_tickets(Shifted()).ticket("snr").save(tmp_path / "one")
     make_ticket(Sheet()).save(tmp_path / "sheet")
-    message = r"another network: the problem has \w+ of shapes .* Load them with the problem"
+    message = r"another network: the problem's \w+ has shapes .* Load them with the problem"
     for load, name in ((zoo.load_tickets, "all"), (zoo.load_ticket, "one")):
         for problem in (Shifted(num_rows=5), Sheet(), DIGITS):
             with pytest.raises(ValueError, match=message):
                 load(tmp_path / name, problem)
     for load, name in ((zoo.load_tickets, "sheets"), (zoo.load_ticket, "sheet")):
-        for shape in ((3,), (), (2, 4, 3), (3, 4)):  # the first ones are the end of what there is
+        for shape in ((3,), (), (2, 4, 3), (3, 4)):  # the first two are suffixes of the stored shape
             with pytest.raises(ValueError, match=message):
                 load(tmp_path / name, Sheet(shape=shape))
 
@@ -219,7 +223,7 @@ def test_nothing_there(tmp_path):
         with pytest.raises(FileNotFoundError, match="There are no lottery tickets in"):
             load(tmp_path / "none", Sheet())
     save_metadata(tmp_path, {"criteria": ["snr"], "headline": "fitness", "maximize": False}, "1")
-    with pytest.raises(FileNotFoundError, match="No finished round"):
+    with pytest.raises(FileNotFoundError, match="no finished round"):
         zoo.load_tickets(tmp_path, Sheet())
 
 
@@ -227,7 +231,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_score_of_a_ticket():
-    """Of the mean, under the ticket's statistics, on the held-out data of a run with the same key."""
+    """Scores the mean with the ticket's statistics, on the held-out data of a run with the same key."""
     problem = Shifted()
     ticket = make_tickets(problem).ticket("snr")
     noise = zoo.run("random_search", problem, 5, num_generations=1).metrics["noise"]
@@ -252,12 +256,13 @@ def test_score_of_a_ticket():
     ids=["id", "dictionary", "strategy"],
 )
 def test_training_is_of_what_is_kept(strategy, loss):
-    """From the masked initial solution, on the same problem or one of another loss."""
+    """Training starts from the masked initial solution, on the same problem or with another loss."""
     ticket, problem = make_ticket(), DIGITS.replace(loss=loss)
     result = ticket.train(strategy, problem, 1, num_generations=4, num_scores=2)
     start = keep(ticket.mask, ticket.solution)
     for name, value in jax.jit(problem.score)(jax.random.key(0), start).items():
-        np.testing.assert_allclose(result.scores[name][0], value, rtol=1e-5)  # on the whole test set, whatever the key
+        # The score is on the whole test set, so the key does not matter.
+        np.testing.assert_allclose(result.scores[name][0], value, rtol=1e-5)
         np.testing.assert_allclose(ticket.evaluate(problem, 1)[name], value, rtol=1e-5)
     for solution in (result.mean, result.best_solution):
         for x, m in zip(leaves(solution), leaves(ticket.mask), strict=True):
@@ -268,7 +273,7 @@ def test_training_is_of_what_is_kept(strategy, loss):
 
 
 def test_a_problem_with_another_network():
-    """For whatever looks at a problem, each says so."""
+    """Every method that takes a problem refuses a network with other shapes."""
     ticket, other = make_ticket(), zoo.make_problem("supervised/digits", hidden=(5,))
     for call in (
         lambda problem: ticket.train("snes", problem, num_generations=1),
@@ -276,7 +281,7 @@ def test_a_problem_with_another_network():
         ticket.reinitialized,
     ):
         for problem in (other, Sheet(), "blackbox/sphere"):
-            with pytest.raises(ValueError, match=r"of the shapes .*'params/Dense_0/kernel': \(64, 4\).*same la"):
+            with pytest.raises(ValueError, match=r"has shapes .*'params/Dense_0/kernel': \(64, 4\).*same la"):
                 call(problem)
 
 
@@ -296,7 +301,7 @@ def test_permuted_masks_keep_as_many_in_each_layer():
         assert np.any(new["kernel"] != third["kernel"])
         assert np.all(new["bias"])
         moved[name] = np.mean(old["kernel"] != new["kernel"])
-    # Two independent masks of a third differ in 4/9 of the weights, here 256 and 40; 5 sigma.
+    # Two independent masks of a third differ in 4/9 of the weights. There are 256 and 40 weights; 5 sigma.
     assert abs(moved["Dense_0"] - 4 / 9) < 5 * 0.5 / 16
     assert moved["Dense_1"] > 0
     assert (permuted.mean, permuted.statistics, permuted.metrics) == (None, (), {})
@@ -323,14 +328,14 @@ def test_reinitialized_weights_are_those_of_a_run():
     identical(new.solution, zoo.run("random_search", problem, 4, num_generations=1, num_scores=1).state.center)
     assert (new.mean, new.statistics, new.metrics) == (None, (), {})
     assert (new.kept, new.info) == (ticket.kept, ticket.info)
-    assert new.evaluate(problem)["fitness"] > 0  # a leaf was a Python float
+    assert new.evaluate(problem)["fitness"] > 0  # one leaf was a Python float
 
 
 def test_permuted_masks_perform_worse():
-    """Trained by Adam, pruned to a tenth, rewound: the mask elsewhere is no ticket. 3 standard errors, four seeds."""
+    """After training by Adam and pruning to a tenth, permuted masks score worse by 3 standard errors, four seeds."""
     problem = zoo.make_problem("supervised/digits", hidden=(16,), batch_size=64)
 
-    def train(ticket, seed):  # one program for all
+    def train(ticket, seed):  # all share one program
         return ticket.train(ADAM, problem, seed, num_generations=150, num_scores=1)
 
     @jax.jit

@@ -9,7 +9,6 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import Loop, start
 from zoo.core.noise import normal_like
 from zoo.strategies.gradient.bptt import BPTT
 from zoo.strategies.gradient.es_single import ESSingle
@@ -20,6 +19,7 @@ from zoo.strategies.gradient.open_es import OpenES
 from zoo.strategies.gradient.pes import PES
 from zoo.strategies.gradient.tbptt import TBPTT
 from zoo.strategies.gradient.tes import TES
+from zoo.testing.loop import Loop, start
 
 DECAY = 0.9 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]], np.float32)
 DRIVE = np.array([[0.8, -0.5, 0.3], [0.2, 0.7, -0.6]], np.float32)

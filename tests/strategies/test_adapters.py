@@ -15,6 +15,7 @@ import zoo
 from tests.the_loop import is_finite, signature
 from zoo.core.promotion import promotion_of_others
 from zoo.strategies.adapters.evosax import EvosaxStrategy
+from zoo.strategies.adapters.peers import finite_in_order
 from zoo.strategies.adapters.pycma import PyCMA
 
 SOLUTION = {"w": np.linspace(-1, 1, 3, dtype=np.float32), "b": np.float32(0.5)}
@@ -205,6 +206,48 @@ def test_pycma_in_single_precision_takes_its_own_samples(key):
     nothing = strategy.tell(state, asked, np.full(6, np.nan))
     assert all(map(np.array_equal, jax.tree.leaves(strategy.mean(nothing)), jax.tree.leaves(SOLUTION)))
     assert signature(told) == signature(state)
+
+
+@pytest.mark.parametrize("id", ["pycma", "evosax/SNES"])
+def test_a_member_that_could_not_be_evaluated_ranks_behind_all_others(id, key):
+    """Both go by ranks, so that NaN and infinite fitness are told like any numbers of the same order."""
+    strategy = zoo.make_strategy(id, population_size=6)
+
+    @jax.jit
+    def tell(state, members, fitness):
+        state = strategy.tell(state, members, fitness)
+        return strategy.mean(state), strategy.std(state)
+
+    asked, state = strategy.ask(key, strategy.init(key, SOLUTION))
+    numbers, odd = [4.0, 7.0, 6.0, 1.0, 5.0, -2.0], [4.0, np.nan, 6.0, 1.0, 5.0, -np.inf]
+    expected, told = (tell(state, asked, np.array(fitness, np.float32)) for fitness in (numbers, odd))
+    assert all(map(np.array_equal, jax.tree.leaves(told), jax.tree.leaves(expected)))
+
+
+def test_the_best_member_has_the_lowest_fitness_also_if_it_is_infinite(key):
+    strategy = zoo.make_strategy("evosax/RandomSearch", population_size=4)
+    state = strategy.init(key, SOLUTION)
+    asked, state = strategy.ask(key, state)
+    state = strategy.tell(state, asked, np.array([2.0, 1.0, -np.inf, np.nan]))
+    assert all(
+        np.array_equal(best, x[2]) for best, x in zip(*map(jax.tree.leaves, (state.best_solution, asked)), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fitness", "order"),
+    [
+        ([0.0, np.inf, -np.inf], [2, 0, 1]),
+        ([3e38, np.inf, -3e38], [2, 0, 1]),
+        ([-1e-38, np.inf, -np.inf], [2, 0, 1]),
+        ([np.inf, -np.inf, np.inf], [1, 0, 2]),
+    ],
+)
+def test_finite_fitness_in_the_same_order(fitness, order):
+    result = np.asarray(finite_in_order(jnp.array(fitness, jnp.float32)))
+    assert np.isfinite(result).all()
+    assert list(np.argsort(result, stable=True)) == order
+    assert len(set(result.tolist())) == len(set(fitness))
 
 
 def test_pycma_settings(key, monkeypatch):

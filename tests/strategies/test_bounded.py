@@ -342,8 +342,8 @@ def test_wrong_settings(settings, error, message):
         ({"upper": np.ones(3)}, "Bounded.upper must have the structure"),
         ({"upper": {"w": np.ones(2), "b": 1.0}}, r"Bounded.upper .* expected shape \(3,\) in w, got \(2,\)"),
         ({"upper": {"w": np.ones((1, 3)), "b": 1.0}}, r"expected shape \(3,\) in w, got \(1, 3\)"),
-        ({"upper": 0.3}, r"but w has an entry 0.5 outside of \[-inf, 0.3\]"),
-        ({"lower": {"w": -1.0, "b": 0.3}}, r"but b has an entry 0.25 outside of \[0.3, inf\]"),
+        ({"upper": 0.3}, r"but w has an entry 0.5 outside \[-inf, 0.3\]"),
+        ({"lower": {"w": -1.0, "b": 0.3}}, r"but b has an entry 0.25 outside \[0.3, inf\]"),
     ],
 )
 def test_bounds_that_do_not_fit_the_solution(settings, message, key):

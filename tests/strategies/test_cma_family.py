@@ -329,6 +329,19 @@ def test_nothing_vanishes_or_overflows_on_a_plane(strategy, key):
     assert mean[0] < -1e6
 
 
+def test_cr_fm_nes_learns_nothing_from_rounding(key):
+    """The mean is 1 in most dimensions, where float32 rounds steps of 1e-8 to 0 or 6e-8, and 0 in two."""
+    strategy = CRFMNES(population_size=8, sigma=1e-8)
+    start = np.array([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
+    population, state = ask(strategy, key, init(strategy, key, start))
+    told = tell(strategy, state, population, np.arange(8, dtype=np.float32))
+    assert np.array_equal(told.v[2:], state.v[2:])
+    assert not np.any(told.v[:2] == state.v[:2])
+    change = told.scales / state.scales
+    np.testing.assert_allclose(change[2:], change[2], rtol=1e-6)  # the factor that keeps the volume
+    assert np.all(abs(change[:2] / change[2] - 1) > 1e-3)
+
+
 def test_cr_fm_nes_survives_a_member_that_is_far_and_bad(key):
     """While it moves, members gain with distance; exp of this one's overflows, and its gain is zero."""
     strategy = CRFMNES(population_size=8)

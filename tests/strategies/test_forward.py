@@ -190,5 +190,5 @@ def test_what_has_no_derivative_is_named(key):
         zoo.run(strategy, problem, num_generations=1)
     state = strategy.init(key, jnp.zeros(2))
     population, state = strategy.ask(key, state)
-    with pytest.raises(TypeError, match=r"UORO descends Evaluation\.gradient, and there is none"):
+    with pytest.raises(TypeError, match=r"UORO descends Evaluation\.gradient, but this evaluation has none"):
         strategy.tell(state, population, jnp.zeros(2))

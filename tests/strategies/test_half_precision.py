@@ -9,8 +9,9 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import IDS, told
+from tests.the_loop import IDS
 from zoo.strategies.gradient import optimizers
+from zoo.testing.loop import told
 
 SIZE = 6
 KEY = jax.random.key(0)

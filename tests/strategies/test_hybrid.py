@@ -7,9 +7,11 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import FAMILIES, Decay, ask, generation, init, is_finite, start, tell
+from tests.the_loop import ask, init, is_finite, tell
 from zoo.core.promotion import promotion_of_others
 from zoo.core.surrogate import gradient_of_members
+from zoo.testing.examples import Decay, example_problems
+from zoo.testing.loop import generation, start
 
 SOLUTION = {"scores": np.linspace(-1, 1, 5, dtype=np.float32), "w": np.ones((2, 3), np.float32), "b": np.float32(0.5)}
 
@@ -237,7 +239,7 @@ def test_plain_function_as_surrogate():
 
 
 def test_runs_with_checkpoints_and_resumes(tmp_path):
-    problem = FAMILIES["function"]()
+    problem = example_problems()["function"]
     strategy = zoo.make_strategy("hybrid", es_leaves="a", population_size=4)
     whole = zoo.run(strategy, problem, num_generations=6, num_scores=3)
     seen = []

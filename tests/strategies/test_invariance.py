@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import IDS, told
+from tests.the_loop import IDS
+from zoo.testing.loop import told
 
 SIZE = 6
 NUM_GENERATIONS = 5

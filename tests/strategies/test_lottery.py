@@ -164,7 +164,7 @@ def test_a_ticket_of_a_state(key):
     assert equal((ticket.mask, ticket.solution, ticket.mean), (state.mask, SOLUTION, strategy.mean(state)))
     assert ticket.info == {"criterion": "snr", "round": 1}
     other = zoo.make_strategy("snes", population_size=6)
-    with pytest.raises(TypeError, match="expects the strategy 'lottery' and a state of it, got SNES and SNESState"):
+    with pytest.raises(TypeError, match="expects the strategy 'lottery' and its state, got SNES and SNESState"):
         zoo.Ticket.of(other, other.init(key, SOLUTION))
 
 

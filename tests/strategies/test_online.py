@@ -30,7 +30,6 @@ from tests.strategies.online_examples import (
     settings,
     unroll,
 )
-from tests.the_loop import Decay, generation, start
 from zoo.core.noise import normal_like
 from zoo.strategies.gradient.bptt import BPTT
 from zoo.strategies.gradient.es_single import ESSingle
@@ -40,6 +39,8 @@ from zoo.strategies.gradient.nres import NRES
 from zoo.strategies.gradient.pes import PES
 from zoo.strategies.gradient.tbptt import TBPTT
 from zoo.strategies.gradient.tes import TES
+from zoo.testing.examples import Decay
+from zoo.testing.loop import generation, start
 
 # Perturbations and their sums, from a script of fitness and resets
 

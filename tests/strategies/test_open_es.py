@@ -7,10 +7,11 @@ import optax
 import pytest
 
 import zoo
-from tests.the_loop import ask, init, start, tell
+from tests.the_loop import ask, init, tell
 from zoo.core.noise import normal_like
 from zoo.core.promotion import promotion_of_others
 from zoo.strategies.gradient.open_es import OpenES
+from zoo.testing.loop import start
 
 CURVATURE = np.diag(np.arange(1, 5, dtype=np.float32)) + np.float32(0.3)
 POINT = np.array([1.0, -2.0, 0.5, 3.0], np.float32)

@@ -394,7 +394,7 @@ def test_errors():
         ValueError, match=r"OpenES\.perturbation must be one of 'dense', 'seeded', 'low_rank'.*'sparse'"
     ):
         zoo.make_strategy("open_es", perturbation="sparse")
-    with pytest.raises(TypeError, match=r"PES\.perturbation must be one of .* or such as LowRank\(rank=2\)"):
+    with pytest.raises(TypeError, match=r"PES\.perturbation must be .* an instance such as .*\.LowRank\(rank=2\)"):
         PES(perturbation=2)  # pyright: ignore[reportArgumentType]
     for rank in (0, 1.5, True):
         with pytest.raises(ValueError, match=r"LowRank\.rank must be a positive whole number, got"):

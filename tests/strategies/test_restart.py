@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.the_loop import ask, generation, init, is_finite, start, tell
+from tests.the_loop import ask, init, is_finite, tell
 from zoo.strategies.distribution.cma_es import CMAES
 from zoo.strategies.distribution.snes import SNES
 from zoo.strategies.population.de import DE
 from zoo.strategies.wrappers.bipop import BIPOP
 from zoo.strategies.wrappers.ipop import IPOP
+from zoo.testing.loop import generation, start
 
 D = 4
 NEVER = {"tol_fun": 0.0, "tol_x": 0.0, "tol_up": np.inf, "max_condition": np.inf}
@@ -293,5 +294,5 @@ def test_in_a_run_with_suggestions(key):
 
 @pytest.mark.parametrize("base", ["pes", "nres", "tes", "full_es", "tbptt", {"id": "frozen", "base": "pes"}])
 def test_online_strategies_cannot_be_restarted(base):
-    with pytest.raises(TypeError, match="members go on from inner states"):
+    with pytest.raises(TypeError, match="members continue from inner states"):
         IPOP(base=base)

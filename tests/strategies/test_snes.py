@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from zoo.strategies.distribution.snes import SNES
 from zoo.strategies.shaping import _average_over_ties, utilities
 
@@ -69,6 +70,26 @@ def test_std_adapts_to_each_parameter(key):
     assert 3 < float(state.std[0] / state.std[1]) < 30
 
 
+@pytest.mark.parametrize("id", ["snes", "xnes"])
+def test_the_mean_stays_where_members_do_not_differ(id, key):
+    """Utilities sum to zero up to rounding only; times a mean far from zero, the rest would be a step."""
+    strategy = zoo.make_strategy(id, population_size=6, sigma=np.array([1.0, 1e-12], np.float32))
+
+    @jax.jit
+    def train(state, keys):
+        def body(state, k):
+            population, state = strategy.ask(k, state)
+            return strategy.tell(state, population, population[:, 0] ** 2), None
+
+        return jax.lax.scan(body, state, keys)[0]
+
+    state = train(strategy.init(key, jnp.array([1.0, 3.0])), jax.random.split(key, 50))
+    assert state.mean[1] == 3
+    assert abs(state.mean[0]) < 1
+
+
 def test_errors():
     with pytest.raises(ValueError, match="std_learning_rate must be at least 0"):
         SNES(std_learning_rate=-1)
+    with pytest.raises(ValueError, match=r"SNES\.population_size must be at least 2"):
+        SNES(population_size=1)  # it would learn nothing

@@ -33,7 +33,7 @@ from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strateg
 
 Settings = Mapping[str, Any]
 Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
-"""Computes numbered pairs, with or without progress bars, and yields each with its number as soon as it is finished."""
+"""Computes numbered pairs, with or without progress bars. Yields each with its number as soon as it is finished."""
 
 _EXECUTORS = ("local", "ray")
 
@@ -61,45 +61,48 @@ def benchmark(
     """Runs every strategy on every problem, all seeds of a pair in one compiled program.
 
     Args:
-        strategies: Ids, dictionaries of an id and settings such as `{"id": "cma_es", "sigma": 0.5}`, or strategies; or
-            a mapping from labels to them, to have one strategy twice.
+        strategies: Ids, dictionaries of an id and settings such as `{"id": "cma_es", "sigma": 0.5}`, or strategies. Or
+            a mapping from labels to them, for example to compare one strategy with different settings.
         problems: Ids, dictionaries of an id and settings, or problems; or a mapping from labels to them.
-        num_seeds: Seeds per pair. Seed i is the same key, and with it the same initial solution and the same held-out
-            data, for every strategy.
+        num_seeds: Seeds per pair. Seed i has the same key for every strategy, and so the same initial solution and the
+            same held-out data.
         num_steps: Budget in problem steps per seed, so that methods with different costs compare fairly; or a mapping
-            from the problem's label. Default: what each problem suggests.
+            from the problem's label to a budget. Defaults to what each problem suggests.
         key: JAX random key, or a seed. The same key gives the same numbers.
         strategy_settings: Settings by strategy label, or by (strategy label, problem label), which take precedence.
-            They apply to strategies given by id. What stays open is filled in from the problem's suggestions.
-        problem_settings: Settings by problem label, for problems given by id.
-        num_scores: Points of a learning curve, besides the initial solution. Default: 20; where the host computes a
-            problem that has no targets, the last one only.
-        out: Folder that each pair is saved to as soon as it is finished. Pairs already there are not computed again, if
-            they have the same settings, data, key and code, precision and versions of the zoo and of JAX. One line
-            says how many there are and what differs in the others; without progress bars it goes to the logger "zoo".
-            A damaged pair is computed again, and a warning names it. One process at a time may use the folder.
-        executor: `"local"` computes pair by pair in this process. `"ray"` computes pairs at the same time, each in a
-            Ray task: on the cluster that this process or the environment variable `RAY_ADDRESS` names, where the zoo
-            must be installed; else on the cores of this machine. A pair whose worker dies is tried again, twice. The
-            numbers are the same, whatever computes them; on another kind of device, to rounding. Functions and classes
-            of a script are sent along; Equinox modules cannot be, and need a module to be imported from.
-        ray_options: Options of the Ray tasks, as in `ray.remote`. Default: one core, no GPU, `max_retries` 2. Ask for a
-            GPU for each pair by `{"num_gpus": 1}`.
-        mesh: Devices to split each population over, for the local executor; see `zoo.run`. Where several processes
-            share it, all of them make this call and get the results; the first alone writes and reads `out`.
+            They apply to strategies that are given by id. Settings left open are filled in from the problem's
+            suggestions.
+        problem_settings: Settings by problem label, for problems that are given by id.
+        num_scores: Points of a learning curve, in addition to the initial solution. Defaults to 20; for a problem that
+            the host computes and that has no targets, to the last point only.
+        out: Folder to which each pair is saved as soon as it is finished. A pair that is already there is not computed
+            again if it has the same settings, data, key, code, precision, and versions of the zoo and of JAX. One line
+            says how many pairs are reused, and what differs in the others. Without progress bars the line goes to the
+            logger "zoo". A damaged pair is computed again, and a warning names it. Only one process at a time may use
+            the folder.
+        executor: `"local"` computes one pair after the other, in this process. `"ray"` computes pairs in parallel, each
+            in a Ray task: on the cluster that this process is connected to or that the environment variable
+            `RAY_ADDRESS` names, where the zoo must be installed; otherwise on the cores of this machine. A pair whose
+            worker dies is tried again up to two times. Both executors compute the same numbers, except for rounding on
+            another kind of device. Functions and classes that a script defines are sent to the workers. Equinox modules
+            cannot be sent; define them in a module that the workers can import.
+        ray_options: Options of the Ray tasks, as in `ray.remote`. Defaults to one core, no GPU and `max_retries` 2. For
+            one GPU per pair, pass `{"num_gpus": 1}`.
+        mesh: Devices to split each population over, for the local executor; see `zoo.run`. If several processes share
+            the mesh, all of them make this call and get the results, and only the first one reads and writes `out`.
         fresh: Whether to compute all pairs, also those that are in `out`.
-        accept_versions: Whether pairs will do that other versions of the zoo or of JAX computed, or code that cannot be
-            compared.
+        accept_versions: Whether to reuse pairs that other versions of the zoo or of JAX computed, or that come from
+            code that cannot be compared.
         progress: Whether to show progress bars.
 
     Returns:
-        `Results`. A pair that fails is recorded with its error; it does not lose the others.
+        `Results`. A pair that fails is recorded with its error, and the other pairs are computed all the same.
 
     Raises:
-        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is for Ray, or
-            the folder cannot be written or is in use.
-        TypeError: If a setting is unknown, or a label no text.
-        ModuleNotFoundError: If Ray is asked for and not installed.
+        ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is given with
+            the executor "ray", or the folder cannot be written or is in use.
+        TypeError: If a setting is unknown, or a label is not text.
+        ModuleNotFoundError: If the executor is "ray" and Ray is not installed.
 
     >>> import zoo
     >>> results = zoo.benchmark(
@@ -109,7 +112,8 @@ def benchmark(
     ['cma_es', 'random_search']
     """
     num_seeds, key = as_count(num_seeds, "num_seeds"), as_key(key)
-    folder = None if out is None else as_folder(out, "benchmark(out=...)").absolute()  # wherever a problem changes to
+    # Absolute, since a problem may change the working directory.
+    folder = None if out is None else as_folder(out, "benchmark(out=...)").absolute()
     mesh = None if mesh is None else check_mesh(mesh)
     compute = _make_executor(executor, ray_options, mesh)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
@@ -123,7 +127,7 @@ def benchmark(
     )
 
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
-    pairs: dict[int, Pair] = {}  # by number: an executor may finish them in any order
+    pairs: dict[int, Pair] = {}  # by number, since an executor may finish them in any order
     missing: dict[int, PairTask] = {}
 
     def results() -> Results:
@@ -171,14 +175,14 @@ def _make_executor(executor: str, ray_options: Mapping[str, Any] | None, mesh: M
     if executor == "ray":
         if mesh is not None:
             raise ValueError(
-                "benchmark(mesh=...) splits populations over the devices of this process, and executor='ray' computes "
-                "pairs in others. Use executor='local' with a mesh, or leave the mesh out."
+                "benchmark(mesh=...) splits populations over the devices of this process, but executor='ray' computes "
+                "pairs in other processes. Use executor='local' with a mesh, or leave the mesh out."
             )
         from zoo.benchmarking.ray_executor import RayExecutor
 
         return RayExecutor(ray_options or {}, max_calls=MAX_PROGRAMS)
     if ray_options is not None:
-        raise ValueError(f"ray_options={ray_options!r} are for benchmark(executor='ray'), got executor={executor!r}.")
+        raise ValueError(f"ray_options={ray_options!r} need benchmark(executor='ray'), got executor={executor!r}.")
     return _compute_locally
 
 
@@ -196,7 +200,7 @@ def _tasks(
     num_steps: int | Mapping[str, int] | None,
     num_scores: int | None,
 ) -> list[tuple[str, str, Any, Any, Any]]:
-    """Makes all strategies and problems before anything runs, so that a mistake shows at once."""
+    """Makes all strategies and problems before anything runs, so that a mistake is found at once."""
     strategies = _labelled(strategies, Strategy, "strategy")
     problems = _labelled(problems, Problem, "problem")
     labels = {*strategies, *((s, p) for s in strategies for p in problems)}
@@ -237,15 +241,14 @@ def _labelled(items: Any, base: type, kind: str) -> dict[str, Any]:
         labelled = dict(items)
         for label in labelled:
             if not isinstance(label, str) or not label:
-                raise TypeError(f"The label of a {kind} is text, got {label!r}.")
+                raise TypeError(f"The label of a {kind} must be a non-empty text, got {label!r}.")
     elif isinstance(items, Iterable):
         labelled = {}
         for item in items:
             label = label_of(item)
             if label in labelled:
                 raise ValueError(
-                    f"Two {kind} entries have the label {label!r}; pass a mapping from labels of your own to tell them "
-                    "apart."
+                    f"Two {kind} entries have the label {label!r}. Pass a mapping from different labels to them."
                 )
             labelled[label] = item
     else:
@@ -263,19 +266,23 @@ def _check_labels(argument: str, given: Mapping[Any, Any], known: Iterable[Any])
     known = list(known)
     for label in given:
         if label not in known:
-            raise ValueError(f"{argument} has an entry for {label!r}, which is not in this benchmark; labels: {known}.")
+            raise ValueError(f"{argument} has an entry for {label!r}, which is not in this benchmark. Labels: {known}.")
 
 
 def _checked(spec: Any, base: type, kind: str, label: str, settings: Settings) -> Any:
-    """Returns what a label stands for, unless it is made already and of the other kind, or has settings beside it."""
+    """Returns the strategy or the problem of a label.
+
+    Raises:
+        TypeError: If it is already made, and is of the other kind or is given together with settings.
+    """
     if not isinstance(spec, (Strategy, Problem)):
         return spec
     if not isinstance(spec, base):
         raise TypeError(f"Expected a {kind} or its id for {label!r}, got {type(spec).__name__}.")
     if settings:
         raise TypeError(
-            f"Settings are given for the {kind} {label!r}, which is already made; give its id, or apply them yourself "
-            "with replace(...)."
+            f"Settings are given for the {kind} {label!r}, which is already made. Give its id instead, or apply the "
+            "settings by replace(...)."
         )
     return spec
 
@@ -283,9 +290,9 @@ def _checked(spec: Any, base: type, kind: str, label: str, settings: Settings) -
 def _finished(
     folder: pathlib.Path, tasks: Mapping[int, PairTask], accept_versions: bool
 ) -> tuple[dict[int, Pair], list[str]]:
-    """Returns the saved pairs, by number, that are those of the tasks and did not fail; and what differs in others.
+    """Returns the saved pairs that can be reused, by number, and a text for each other pair that says what differs.
 
-    Of damaged pairs there is a warning.
+    Failed pairs are not reused. One warning names the damaged pairs.
     """
     pairs, other, damaged = {}, [], []
     for number, task in tasks.items():
@@ -309,14 +316,14 @@ def _finished(
 
 
 def _reuse_lines(folder: pathlib.Path, pairs: Mapping[int, Pair], other: Sequence[str]) -> list[str]:
-    """Returns what is said of pairs that are there: a line for those that are used, and one for each difference."""
+    """Returns a line about the pairs that are reused, and a line for each difference of the others."""
     lines = []
     if pairs:
         dates = sorted({str(pair.info.get("date"))[:10] for pair in pairs.values()})
         computed = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         lines = [f"{_count(len(pairs))} reused from {folder}/, computed {computed}"]
     for difference, count in collections.Counter(other).items():
-        lines.append(f"{_count(count)} in {folder}/ computed again, for it is another there: {difference}")
+        lines.append(f"{_count(count)} in {folder}/ computed again, because of a difference: {difference}")
     return lines
 
 

@@ -1,8 +1,7 @@
-"""Statistics of a gradient estimator at one solution: bias, variance, and what they cost.
+"""Statistics of a gradient estimator at one solution: bias, variance and cost.
 
-The analysis of Li et al. 2023, arXiv 2304.12180, for any strategy on any problem. The solution is
-held fixed, and an online strategy is sampled in its steady state: after an episode of burn-in, over all windows of
-the next.
+This is the analysis of Li et al. 2023, arXiv 2304.12180, for any strategy on any problem. The solution is held fixed.
+An online strategy is sampled in its steady state: after one episode of burn-in, over all windows of the next episode.
 """
 
 import dataclasses
@@ -33,26 +32,27 @@ _MEMBERS_AT_A_TIME = 4096
 
 @dataclasses.dataclass(frozen=True)
 class EstimatorStatistics:
-    """Statistics of the gradient estimate that one generation gives; see `estimator_statistics`.
+    """Statistics of the gradient estimate of one generation; see `estimator_statistics`.
 
     Attributes:
         mean: Mean estimate.
-        standard_error: Standard error of each of its entries.
-        reference: The gradient that it is compared with.
-        reference_error: Standard error of each of its entries.
+        standard_error: Standard error of each entry of the mean.
+        reference: The gradient with which the estimate is compared.
+        reference_error: Standard error of each entry of the reference.
         total_variance: Variance of one estimate, summed over its entries.
-        total_variance_error: Its standard error.
-        bias: Norm of the mean less the reference.
-        bias_by_chance: What that norm would be about, without any bias, by the sampling errors of both.
+        total_variance_error: Standard error of `total_variance`.
+        bias: Norm of the difference between the mean and the reference.
+        bias_by_chance: The approximate size of `bias` for an unbiased estimator, from the sampling errors of mean and
+            reference.
         cosine: Mean cosine between an estimate and the reference.
-        reference_sigma: Standard deviation of the smoothing whose gradient the reference is; `None`: it is the exact
-            gradient, not smoothed. Bias and cosine of two estimators compare if this is the same.
-        exact: Gradient of the objective by backpropagation through whole episodes, not smoothed; `None` if there is
-            none.
-        exact_bias: Norm of the mean less the exact gradient.
+        reference_sigma: Standard deviation of the smoothing of the reference. With `None`, the reference is the exact
+            gradient, without smoothing. Compare bias and cosine of two estimators only if they have the same value.
+        exact: Gradient of the objective by backpropagation through whole episodes, without smoothing. `None` if the
+            problem has no useful gradient.
+        exact_bias: Norm of the difference between the mean and the exact gradient, or `None` without one.
         steps_per_estimate: Problem steps that one estimate costs.
-        seconds_per_estimate: Seconds that one estimate costs, many at a time, compilation apart.
-        num_samples: Independent samples that were taken.
+        seconds_per_estimate: Seconds that one estimate costs when many are computed together, without compilation.
+        num_samples: Number of independent samples.
     """
 
     mean: Solution
@@ -73,17 +73,17 @@ class EstimatorStatistics:
 
     @property
     def variance_per_step(self) -> float:
-        """Variance of the mean of as many estimates as one problem step pays for: total variance times steps."""
+        """Total variance times the steps of an estimate: the variance per problem step at equal cost."""
         return self.total_variance * self.steps_per_estimate
 
     @property
     def variance_per_second(self) -> float:
-        """Variance of the mean of as many estimates as one second pays for: total variance times seconds."""
+        """Total variance times the seconds of an estimate: the variance per second at equal cost."""
         return self.total_variance * self.seconds_per_estimate
 
 
 class _Sample(NamedTuple):
-    """Of one replica: means over the windows of an episode, and the steps that all of them took."""
+    """One replica: means over the windows of an episode, and the steps of all these windows together."""
 
     estimate: jax.Array  # [num_dims]
     squared_norm: jax.Array  # []
@@ -106,24 +106,24 @@ def estimator_statistics(
 ) -> EstimatorStatistics:
     """Returns bias, variance and cost of a strategy's gradient estimate at a solution.
 
-    The reference is the gradient of the smoothed objective, estimated by `full_es` from as many samples, at the
-    strategy's sigma. A sample of an online strategy costs two episodes.
+    The reference is the gradient of the objective smoothed at the strategy's sigma. It is estimated by `full_es` from
+    the same number of samples. A sample of an online strategy costs two episodes.
 
     Args:
         strategy: A strategy that estimates a gradient, its id, or a dictionary of its id and settings.
         problem: A problem, its id, or a dictionary of its id and settings.
-        solution: Where to estimate; default: the problem's initial solution.
+        solution: Where to estimate the gradient. Defaults to the problem's initial solution.
         key: JAX random key, or a seed.
-        num_samples: Independent samples; errors fall with its square root.
-        sigma: Smoothing of the reference; default: the strategy's. A strategy without a sigma is compared with the
-            exact gradient unless this is given.
-        num_exact: Episodes over which the exact gradient is averaged; 0 for none.
+        num_samples: Number of independent samples. Errors fall with its square root.
+        sigma: Smoothing of the reference. Defaults to the strategy's sigma. If the strategy has no sigma and this is
+            not given, the reference is the exact gradient.
+        num_exact: Episodes over which the exact gradient is averaged. With 0, it is not computed.
         progress: Whether to show progress bars.
 
     Raises:
-        TypeError: If the strategy estimates no gradient.
-        ValueError: If the problem never ends an episode, `num_samples` is below 2, there is nothing to compare with, or
-            the solution does not fit the problem or is not finite.
+        TypeError: If the strategy does not estimate a gradient.
+        ValueError: If the problem never ends an episode, `num_samples` is below 2, there is no reference to compare
+            with, or the solution does not fit the problem or is not finite.
 
     >>> import zoo
     >>> problem = zoo.make_problem("blackbox/sphere", num_dims=2)
@@ -140,8 +140,8 @@ def estimator_statistics(
         )
     if isinstance(problem, UnrolledProblem) and problem.horizon is None:
         raise ValueError(
-            f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to be sampled "
-            "in. Give it a horizon."
+            f"{type(problem).__name__} never ends an episode, so its estimates have no steady state to sample. Give "
+            "it a horizon."
         )
     num_samples = as_count(num_samples, "num_samples", at_least=2)
     num_exact = as_count(num_exact, "num_exact", at_least=0)
@@ -165,8 +165,8 @@ def estimator_statistics(
         reference_error = np.zeros_like(reference)
     else:
         raise ValueError(
-            f"{type(strategy).__name__} has no sigma and {type(problem).__name__} no gradient to compare it with; pass "
-            "sigma=... for the gradient of the objective smoothed by it."
+            f"{type(strategy).__name__} has no sigma, and {type(problem).__name__} has no gradient to compare with. "
+            "Pass sigma=... to compare with the gradient of the objective smoothed by this sigma."
         )
     flat_solution, unravel = ravel(solution)
 
@@ -178,7 +178,7 @@ def estimator_statistics(
         strategy, problem, solution, as_solution(reference), key_samples, num_samples, title
     )
     mean, error = _mean_and_error(samples.estimate)
-    # The squared norm of the mean, less what sampling adds to it.
+    # Sampling adds error @ error to the squared norm of the mean.
     variances = np.asarray(samples.squared_norm, np.float64) - (mean @ mean - error @ error)
     exact_bias = None
     if exact is not None:
@@ -203,18 +203,18 @@ def estimator_statistics(
 
 
 def _sigma_of(strategy: Strategy) -> float | None:
-    """Returns the sigma that a strategy starts with, `None` if it has none.
+    """Returns the initial sigma of a strategy, or `None` if it has no sigma.
 
     Raises:
-        ValueError: If it has one for each parameter.
+        ValueError: If it has a sigma for each parameter.
     """
     sigma, schedule = getattr(strategy, "sigma", None), getattr(strategy, "sigma_schedule", None)
     if sigma is None:
         return None
     if not is_one_number(sigma):
         raise ValueError(
-            f"{type(strategy).__name__} has a sigma for each parameter, and the reference is smoothed by one number: "
-            "pass sigma=..."
+            f"{type(strategy).__name__} has a sigma for each parameter, but the reference is smoothed by one number. "
+            "For that number, pass sigma=..."
         )
     return float(sigma if schedule is None else sigma * schedule(0))
 
@@ -228,7 +228,7 @@ def _run_samples(
     num_samples: int,
     title: str | None,
 ) -> tuple[_Sample, float]:
-    """Returns independent samples, and the seconds that one estimate took; `title` is that of a progress bar."""
+    """Returns independent samples, and the seconds per estimate. `title` is the title of a progress bar."""
     num_windows = 1
     if isinstance(problem, UnrolledProblem):
         whole = strategy.groups.whole_episodes
@@ -244,7 +244,7 @@ def _run_samples(
         sample = _samples.compile(*arguments, keys[:batch_size], **sizes)
         clock = time.perf_counter()
         for start in starts:
-            # The last batch goes round to the first keys: all batches are calls of one program.
+            # The last batch is filled up with the first keys, so that all batches are calls of one program.
             batch = keys[np.arange(start, start + batch_size) % num_samples]
             batches.append(jax.device_get(sample(*arguments, batch)))
             show(min(start + batch_size, num_samples), "")
@@ -265,7 +265,7 @@ def _samples(
     num_burn_in: int,
 ) -> _Sample:
     target = ravel(reference)[0]
-    # Whether a window counts: the first do not. In one scan, or they would be compiled twice.
+    # The windows of the burn-in do not count. They are in the same scan, since a second one would be compiled as well.
     counts = np.arange(num_burn_in + num_windows) >= num_burn_in
 
     def window(carry: tuple[Any, Any, _Sample], inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
@@ -280,7 +280,7 @@ def _samples(
         cosine = jnp.where(norms > 0, estimate @ target / jnp.where(norms > 0, norms, 1), 0)
         row = _Sample(estimate, squared_norm, cosine, jnp.asarray(evaluation.steps, jnp.int32))
         total = jax.tree.map(lambda t, x: t + jnp.where(is_counted, x, 0).astype(t.dtype), total, row)
-        return (strategy.with_descent(told, state.descent), problem_state, total), None  # all goes on but the search
+        return (strategy.with_descent(told, state.descent), problem_state, total), None  # the search stays where it is
 
     def sample(key: jax.Array) -> _Sample:
         key_init, key_problem, key_burn_in, key_windows = jax.random.split(key, 4)
@@ -307,7 +307,7 @@ def _mean_gradient(problem: Problem, solution: Solution, keys: jax.Array) -> Sol
 
 
 def _exact_gradient(problem: Problem, solution: Solution, key: jax.Array, num_exact: int) -> Solution | None:
-    """Returns the mean gradient over `num_exact` episodes, or None if there is none or it is not finite."""
+    """Returns the mean gradient over `num_exact` episodes, or `None` if it is not useful or not finite."""
     if not num_exact or not problem.differentiable:
         return None
     exact = _mean_gradient(problem, solution, jax.random.split(key, num_exact))
@@ -315,6 +315,6 @@ def _exact_gradient(problem: Problem, solution: Solution, key: jax.Array, num_ex
 
 
 def _mean_and_error(estimates: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean over independent samples and its standard error, `[num_dims]`."""
+    """Returns the mean over independent samples and the standard error of the mean, `[num_dims]` each."""
     samples = np.asarray(estimates, np.float64)
     return samples.mean(axis=0), samples.std(axis=0, ddof=1) / np.sqrt(len(samples))

@@ -1,7 +1,7 @@
-"""One strategy on one problem, all seeds: the task to compute it, and what came of it, in memory and in a folder.
+"""One strategy on one problem, with all seeds: the task that computes it, and its results, in memory and in a folder.
 
 The folder has `pair.json` (settings, times, error, checksums of the other files), `curve.csv`, `solution.npz` (final
-means and statistics of all seeds) and, where the problem has targets, `runtimes.csv`. It is replaced as a whole.
+means and statistics of all seeds) and, if the problem has targets, `runtimes.csv`. It is always replaced as a whole.
 """
 
 import dataclasses
@@ -38,23 +38,23 @@ from zoo.loop.files import (
 )
 from zoo.loop.identity import Identity, identify
 
-_MAX_NAME = 100  # characters of a label in the name of a file, of which there may be two in one
+_MAX_NAME = 100  # characters of a label in a file name, which may contain two labels
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One strategy on one problem, all seeds.
+    """The results of one strategy on one problem, with all seeds.
 
     Attributes:
         strategy: The strategy's label.
         problem: The problem's label.
         info: JSON-able facts: `identity`, `date`, `key`, `strategy_settings`, `problem_settings`, `headline`,
             `maximize`, `num_dims`, `seconds`, `compile_seconds`, `overshoot` (mean over seeds), `num_steps`,
-            `num_seeds`, and `error` (`None`, or what went wrong).
-        curve: Frame with the columns `CURVE_COLUMNS`.
-        solution: `mean` and `statistics` with a leading axis of seeds; `None` for a failed pair.
-        runtimes: Frame with the columns `RUNTIME_COLUMNS`; empty where the problem has no targets.
+            `num_seeds`, and `error` (the error message of a failed pair, else `None`).
+        curve: A frame with the columns `CURVE_COLUMNS`.
+        solution: `mean` and `statistics`, with a leading axis of seeds. A failed pair has `None`.
+        runtimes: A frame with the columns `RUNTIME_COLUMNS`. It is empty if the problem has no targets.
     """
 
     strategy: str
@@ -66,7 +66,7 @@ class Pair:
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the pair into the folder of a benchmark."""
-        # The labels are in pair.json; in a CSV file "1" or "nan" would not stay what it is.
+        # The labels are in pair.json. A CSV file would turn labels such as "1" or "nan" into numbers.
         parts = {
             "curve.csv": _csv(self.curve),
             "runtimes.csv": _csv(self.runtimes) if len(self.runtimes) else None,
@@ -82,7 +82,7 @@ class Pair:
 
         Raises:
             FileNotFoundError: If the benchmark in this folder has no such pair.
-            DamagedError: If what is there is not what was written.
+            DamagedError: If a file of the pair is corrupt or missing.
         """
         place = below(folder, "pairs", _folder_name(strategy, problem))
         return read_parts(place, "pair.json", functools.partial(_read_pair, place, strategy, problem))
@@ -90,7 +90,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairTask:
-    """A pair to compute, and all that it takes: an executor may send it to another process."""
+    """A pair to compute, with everything that is needed for it. An executor may send it to another process."""
 
     strategy_label: str
     problem_label: str
@@ -103,11 +103,11 @@ class PairTask:
 
     @property
     def num_leaves(self) -> int:
-        """Leaves of the strategy and the problem."""
+        """The number of leaves of the strategy and the problem."""
         return len(jax.tree.leaves((self.strategy, self.problem)))
 
     def compute(self, progress: str | None = None) -> Pair:
-        """Returns the finished pair, or the failed one; `progress` is the title of a progress bar."""
+        """Computes the pair, and returns it also if it failed. `progress` is the title of a progress bar."""
         try:
             info = {**self.info, "identity": self.identify().facts()}
             options = Options(budget=self.budget, progress=progress, mesh=self.mesh)
@@ -117,7 +117,10 @@ class PairTask:
             return self.failed(error)
 
     def identify(self) -> Identity:
-        """Returns what tells it from other pairs; it is found out where the pair is computed, by its versions."""
+        """Returns the identity of the pair: what decides whether a saved pair is this one.
+
+        It is computed in the process that computes the pair, since it has the versions of that process.
+        """
         facts = {name: self.info[name] for name in ("num_steps", "num_scores", "num_seeds", "key")}
         return identify(self.strategy, self.problem, **facts, targets=check_targets(self.problem))
 
@@ -132,7 +135,7 @@ def _folder_name(strategy: str, problem: str) -> str:
 
 
 def file_name(label: str) -> str:
-    """Returns a label as a file name; two labels never share one."""
+    """Returns a file name for a label. Different labels have different file names."""
     name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)[:_MAX_NAME]
     return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
@@ -176,10 +179,10 @@ def _csv(frame: pd.DataFrame) -> Write:
 def _read_pair(
     folder: pathlib.Path, strategy: str, problem: str, info: dict[str, Any], digests: Mapping[str, str]
 ) -> Pair:
-    """Reads a pair whose `pair.json` was read, and checks that all is there that it promises."""
+    """Reads the files of a pair after its `pair.json`, and checks that they are complete."""
     with damage_of(folder / "pair.json"):
         if [info.pop("strategy"), info.pop("problem")] != [strategy, problem]:
-            raise ValueError("it is that of another pair")
+            raise ValueError("it belongs to another pair")
         headline, _, error = checked(info, headline=str, maximize=bool, error=(str, types.NoneType))
         checked(info, identity=(dict, types.NoneType), seconds=float, compile_seconds=float, overshoot=float)
         num_seeds = checked(info, num_seeds=int)[0] if error is None else 0
@@ -193,7 +196,7 @@ def _read_pair(
         solution, _ = load_archive(folder / "solution.npz", digests["solution.npz"])
         with damage_of(folder / "solution.npz"):
             if {*solution} != {"mean", "statistics"} or any(len(x) != num_seeds for x in jax.tree.leaves(solution)):
-                raise ValueError(f"it is not of {num_seeds} seeds")
+                raise ValueError(f"it does not have {num_seeds} seeds")
         pair = dataclasses.replace(pair, solution=solution)
     if "runtimes.csv" in digests:
         with opened(folder / "runtimes.csv", digests["runtimes.csv"]) as file:
@@ -206,7 +209,8 @@ def _read_pair(
 
 
 def _check_seeds(seeds: Any, num_seeds: int) -> None:
-    if seeds.nunique() != num_seeds or not seeds.between(0, num_seeds - 1).all():  # there may be no room for a range
+    # No range is made, as a damaged file may have a `num_seeds` that is too large for the memory.
+    if seeds.nunique() != num_seeds or not seeds.between(0, num_seeds - 1).all():
         raise ValueError(f"it does not have the rows of {num_seeds} seeds")
 
 

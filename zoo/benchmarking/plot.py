@@ -17,14 +17,14 @@ _AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)")
 
 
 def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
-    """Draws learning curves, a row per problem; see `Results.plot`.
+    """Draws learning curves, one row per problem; see `Results.plot`.
 
     Raises:
         KeyError: If the results have no such problem.
     """
     problems = list(dict.fromkeys(pair.problem for pair in pairs))
     if problem is not None and problem not in problems:
-        raise KeyError(f"No problem {problem!r} in these results; there are {problems}.")
+        raise KeyError(f"No problem {problem!r} in these results. They have {problems}.")
     problems = [problem] if problem is not None else problems
     styles = _styles(pairs)
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
@@ -83,7 +83,7 @@ def _plot_solved(pairs: Sequence[Pair], runtimes: pd.DataFrame, unit: pd.Series,
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axis = figure.subplots()
     styles = _styles(pairs)
-    first_step = (1 / runtimes.problem.map(unit)).min()  # what was reached before it has no place on a log axis
+    first_step = (1 / runtimes.problem.map(unit)).min()  # a log axis cannot show anything before it
     end = (runtimes.budget / runtimes.problem.map(unit)).max()
     handles = {}
     for strategy in runtimes.strategy.unique():
@@ -114,7 +114,7 @@ def _styles(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
 def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
     """Adds a legend by label above the axes, or beside them if it is long."""
     if handles:
-        is_long = len(handles) > 12  # above the axes it would take more room than they do
+        is_long = len(handles) > 12  # above the axes it would take more room than the axes
         legend = figure.legend(
             handles.values(),
             handles.keys(),
@@ -124,11 +124,11 @@ def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
             fontsize="small" if is_long else None,
         )
         for text in legend.get_texts():
-            text.set_parse_math(False)  # a label may have dollar signs
+            text.set_parse_math(False)  # a label may contain dollar signs
 
 
 def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a common grid in `column`, and on it the interquartile mean over seeds with its interval."""
+    """Returns a common grid in `column`, and the interquartile mean over seeds and its interval on this grid."""
     rows = curve[curve.metric == metric]
     seeds = [group for _, group in rows.groupby("seed")]
     grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
@@ -138,7 +138,7 @@ def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def spans_decades(axis) -> bool:
-    """Whether the lines of an axis are positive, and their values so far apart that a log scale shows more."""
+    """Whether all lines of an axis are positive and span more than three decades, so that a log scale shows more."""
     values = np.concatenate([line.get_ydata() for line in axis.lines])
     values = values[np.isfinite(values)]
     return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3
@@ -148,16 +148,16 @@ def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
     """Draws bias, cosine and variance of several gradient estimators side by side.
 
     Args:
-        statistics: By name, as returned by `zoo.estimator_statistics` for one problem and solution. Where they are
-            compared with different references, the names say with which.
+        statistics: What `zoo.estimator_statistics` returned for one problem and solution, by name. If the references
+            differ, each name in the figure also says which reference was used.
 
     Raises:
-        ValueError: If there is nothing to draw.
+        ValueError: If `statistics` is empty.
     """
     if not statistics:
         raise ValueError("plot_estimators expects the statistics of at least one estimator.")
     names, rows = list(statistics), list(statistics.values())
-    if len({row.reference_sigma for row in rows}) > 1:  # bias and cosine do not compare
+    if len({row.reference_sigma for row in rows}) > 1:  # bias and cosine cannot be compared
         of = [r.reference_sigma for r in rows]
         references = ["exact gradient" if sigma is None else f"smoothed by {sigma:g}" for sigma in of]
         names = [f"{name}\n(beside: {reference})" for name, reference in zip(names, references, strict=True)]
@@ -173,7 +173,7 @@ def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:
     heights = np.arange(len(names))
     colors = [f"C{i % 10}" for i in range(len(names))]
     for axis, (title, values, errors, scale) in zip(axes, panels, strict=True):
-        axis.set_xscale(scale)  # on which zeros are left out
+        axis.set_xscale(scale)  # a log scale leaves out zeros
         for height, value, error, color in zip(heights, values, errors or [None] * len(names), colors, strict=True):
             axis.errorbar(value, height, xerr=error, fmt="o", color=color, capsize=4)
         if scale == "linear":

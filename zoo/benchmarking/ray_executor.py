@@ -1,8 +1,8 @@
 """Computes the pairs of a benchmark as Ray tasks: on the cores of this machine, or on the machines of a cluster.
 
-A pair travels as bytes of our own (`zoo.host.pickling`), since Ray's pickler would lose the leaves of problems that are
-defined in a script. It comes back in NumPy arrays, for this process to save: the worker may have other devices, and
-another file system.
+Pairs are sent as bytes that `zoo.host.pickling` makes, since Ray's pickler would lose the leaves of problems that a
+script defines. They come back as NumPy arrays and are saved by this process, since the worker may have other devices
+and another file system.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from zoo.loop.progress import progress_bar
 
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # Ray's name for whether other machines may join
 _MAX_RETRIES = 2  # of a pair whose worker died
-# What changes numbers must be in the workers as it is here; the platform must not.
+# Settings that change numbers must be the same in the workers. The platform may differ.
 _JAX_SETTINGS = (
     "jax_enable_x64",
     "jax_default_matmul_precision",
@@ -34,11 +34,13 @@ _JAX_SETTINGS = (
 class RayExecutor:
     """Computes pairs on the workers of Ray.
 
-    A pair whose worker dies is computed again by another, up to `max_retries` times; then it is a failed pair.
+    If the worker of a pair dies, another one computes the pair again, up to `max_retries` times. After that the pair
+    has failed.
 
     Args:
-        options: Options of the Ray tasks, which take precedence over one core and two retries.
-        max_calls: Pairs after which a worker process is replaced, so that compiled programs do not pile up in it.
+        options: Options of the Ray tasks. They take precedence over the defaults, one core and two retries.
+        max_calls: Number of pairs after which a worker process is replaced, so that compiled programs do not fill its
+            memory.
 
     Raises:
         ValueError: If Ray does not know an option.
@@ -48,20 +50,20 @@ class RayExecutor:
     def __init__(self, options: Mapping[str, Any], *, max_calls: int):
         self._ray = ray = _import_ray()
         self._options = {"num_cpus": 1, "max_retries": _MAX_RETRIES, **options}
-        if not options.get("num_gpus"):  # otherwise Ray ends a worker after each task, which frees the GPU's memory
+        if not options.get("num_gpus"):  # with a GPU, Ray ends a worker after each task, to free the GPU's memory
             self._options.setdefault("max_calls", max_calls)
         self._options["runtime_env"] = _runtime_env(self._options)
         self._remote = ray.remote(**self._options)(_compute)
 
     def __call__(self, tasks: Mapping[int, PairTask], progress: bool) -> Generator[tuple[int, Pair]]:
-        """Yields each pair as soon as it is finished, with its number; what is outstanding is cancelled on the way out.
+        """Yields each pair with its number as soon as it is finished. On the way out, cancels unfinished pairs.
 
         Args:
             tasks: The pairs to compute, by number.
             progress: Whether to show a bar of finished pairs.
         """
         ray = self._ray
-        problems: dict[int, Any] = {}  # by identity, in the object store: one may hold a dataset and be in many pairs
+        problems: dict[int, Any] = {}  # by identity; a problem may hold a dataset, so that all its pairs share one copy
         waiting: dict[Any, int] = {}
         with _cluster(ray), progress_bar("pairs" if progress else None, len(tasks), is_count=True) as show:
             count = itertools.count(1)
@@ -70,7 +72,7 @@ class RayExecutor:
                 for number, task in tasks.items():
                     try:
                         waiting[self._submit(task, problems)] = number
-                    except Exception as error:  # it cannot be pickled
+                    except Exception as error:  # the pair cannot be pickled
                         show(next(count), _status(task))
                         yield number, task.failed(error)
                 while waiting:
@@ -103,9 +105,9 @@ def _compute(task: bytes, problem: bytes, num_leaves: int) -> bytes:
     made: PairTask = dataclasses.replace(pickle.loads(task), problem=pickle.loads(problem))
     if made.num_leaves != num_leaves:
         raise TypeError(
-            f"The strategy and the problem were sent with {num_leaves} leaves and arrived with {made.num_leaves}: one "
-            "holds a pytree whose class is defined in a script or a function. Define it in a module that the workers "
-            "can import."
+            f"The strategy and the problem were sent with {num_leaves} leaves and arrived with {made.num_leaves}. One "
+            "of them contains a pytree whose class is defined in a script or a function. Define the class in a module "
+            "that the workers can import."
         )
     return pickling.dumps(made.compute())
 
@@ -115,19 +117,19 @@ def _import_ray() -> Any:
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "benchmark(executor='ray') needs Ray: pip install es-zoo[ray]. Or leave the executor out, to compute pair "
-            "by pair in this process."
+            "benchmark(executor='ray') needs Ray: pip install es-zoo[ray]. Or use executor='local', which computes one "
+            "pair after the other in this process."
         ) from error
     return ray
 
 
 @contextlib.contextmanager
 def _cluster(ray: Any) -> Iterator[None]:
-    """Uses the cluster that this process is connected to; else connects to one, or starts one on this machine."""
+    """Uses the cluster that this process is connected to. Otherwise connects to one, or starts one on this machine."""
     if ray.is_initialized():
         yield
         return
-    with warnings.catch_warnings():  # Ray forks only to start other programs, which JAX's threads do not mind
+    with warnings.catch_warnings():  # Ray forks only to start other programs, which is safe with JAX's threads
         warnings.filterwarnings("ignore", message=r"os\.fork", category=RuntimeWarning)
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False)
@@ -140,17 +142,17 @@ def _cluster(ray: Any) -> Iterator[None]:
 
 
 def _start(ray: Any) -> None:
-    """Starts a cluster of this machine alone, whose ports other machines cannot reach.
+    """Starts a cluster of this machine alone. Other machines cannot reach its ports.
 
-    On Linux, Ray lets other machines join, and listens to all of them: whoever reaches its ports may run code here.
-    Told that there are no clusters, as on other systems, it listens to this machine.
+    On Linux, Ray lets other machines join and listens to all of them. Anybody who reaches its ports may run code here.
+    If Ray is told that there are no clusters, as on other systems, it listens to this machine only.
     """
-    if _CLUSTERS in os.environ:  # somebody has decided
+    if _CLUSTERS in os.environ:  # the user has decided
         ray.init(address="local", log_to_driver=False, include_dashboard=False)
         return
     constants = ray._private.ray_constants
-    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False  # read when Ray was imported
-    os.environ[_CLUSTERS] = "0"  # for the processes that it starts
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False  # Ray read the variable at its import
+    os.environ[_CLUSTERS] = "0"  # for the processes that Ray starts
     try:
         ray.init(address="local", log_to_driver=False, include_dashboard=False)
     finally:
@@ -162,8 +164,8 @@ def _start(ray: Any) -> None:
 
 
 def _runtime_env(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the environment of the workers. Ray has a pool of workers for each, so that none serves two kinds."""
-    # XLA does not know what Ray assigns: of itself, each worker would start a thread per core of the machine.
+    """Returns the environment of the workers. Ray keeps a separate pool of workers for each environment."""
+    # XLA does not know how many cores Ray assigns. Each worker would start one thread per core of the machine.
     variables = {"PJRT_NPROC": str(max(1, int(options["num_cpus"] or 0)))}
     for name in _JAX_SETTINGS:
         value = getattr(jax.config, name)
@@ -181,7 +183,7 @@ def _warn_if_infeasible(ray: Any, options: Mapping[str, Any]) -> None:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in machines):
         warnings.warn(
-            f"No machine of the Ray cluster has what ray_options ask for, {wanted}; the pairs wait for one that does.",
+            f"No machine of the Ray cluster has what ray_options ask for, {wanted}. The pairs wait for such a machine.",
             stacklevel=2,
         )
 
@@ -200,5 +202,5 @@ def _explain(ray: Any, error: Any, max_retries: int) -> Exception:
         )
     else:
         return error
-    explained.__cause__ = error  # whose text has the worker's traceback
+    explained.__cause__ = error  # its text has the worker's traceback
     return explained

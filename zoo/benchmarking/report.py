@@ -23,19 +23,20 @@ def write_report(
     failures: pd.DataFrame,
     figures: Mapping[str, Figure],
 ) -> pathlib.Path:
-    """Writes a report; see `Results.report`, which says what the arguments are.
+    """Writes a report and its figures; see `Results.report`.
 
     Args:
         path: A folder, or the `.md` file to write.
         metadata: `Results.metadata`.
         pairs: `Results.pairs`.
         summary: `Results.summary()`.
-        ert: `Results.ert()`; with `None`, the report has no section on runtimes.
+        ert: `Results.ert()`. With `None`, the report has no section on runtimes.
         failures: `Results.failures`.
-        figures: By file name: `curves_<problem>` for each problem and, with `ert`, `runtime_ecdf` and `data_profile`.
+        figures: Figures by file name: `curves_<problem>` for each problem and, with `ert`, `runtime_ecdf` and
+            `data_profile`.
 
     Returns:
-        The Markdown file.
+        The path of the Markdown file.
     """
     if path.suffix != ".md":
         path = path / "report.md"
@@ -55,7 +56,7 @@ def write_report(
         ),
         "",
         "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
-        "interval. Seconds: all seeds together, compilation and scoring apart.",
+        "interval. Seconds: all seeds together, without compilation and scoring.",
     ]
     if overshoot := describe_overshoot(summary):
         lines += ["", overshoot]
@@ -73,14 +74,14 @@ def write_report(
     counted = summary.assign(rank=summary["rank"].fillna(summary.groupby("problem").strategy.transform("size")))
     ranks = pd.DataFrame(counted.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
     table = pd.DataFrame({"strategy": ranks.strategy, "mean rank": ranks["rank"].map("{:.2f}".format)})
-    lines += ["", "## Mean rank over problems", "", "A failed pair counts as the last.", "", markdown_table(table)]
+    lines += ["", "## Mean rank over problems", "", "A failed pair ranks last.", "", markdown_table(table)]
     if ert is not None:
         lines += [
             "",
             "## Runtimes",
             "",
-            "Expected running time to a target: problem steps spent by all seeds until they reached it or ended, over "
-            "the number of seeds that did, which is in brackets.",
+            "Expected running time to a target: the problem steps that all seeds spent until they reached it or ended, "
+            "divided by the number of seeds that reached it. That number is in brackets.",
         ]
         for table in format_ert(ert):
             lines += ["", markdown_table(table)]
@@ -91,7 +92,7 @@ def write_report(
     lines += ["", "## Settings", ""]
     for pair in pairs:
         settings = json.dumps(pair.info.get("strategy_settings"))
-        for mark in "`<":  # which would end the code, or begin a tag
+        for mark in "`<":  # these would end the code, or begin a tag
             settings = settings.replace(mark, f"\\u{ord(mark):04x}")
         lines.append(f"- {markdown_text(pair.strategy)} on {markdown_text(pair.problem)}: `{settings}`")
     write_text(path, "\n".join(lines) + "\n")

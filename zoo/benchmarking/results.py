@@ -1,4 +1,4 @@
-"""What a benchmark found: tidy frames, a summary with confidence intervals, and a folder that holds it all.
+"""The results of a benchmark: tidy frames, a summary with confidence intervals, figures, and a folder for all of it.
 
 The folder has `benchmark.json` (versions, device, commit), and a subfolder of `pairs/` for each pair of strategy and
 problem; see `pair.py`.
@@ -44,7 +44,7 @@ class Results:
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
-        """Score curves, tidy: a row per strategy, problem, seed, scoring and metric."""
+        """Score curves, tidy: one row per strategy, problem, seed, scoring and metric."""
         frames = [pair.curve for pair in self.pairs if len(pair.curve)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(CURVE_COLUMNS))
 
@@ -56,13 +56,14 @@ class Results:
 
     @functools.cached_property
     def runtimes(self) -> pd.DataFrame:
-        """When each run reached each target, tidy: empty if no problem has targets (`Problem.runtime_targets`).
+        """The steps at which each run reached each target, tidy.
 
-        Columns: `strategy`, `problem`, `seed`, `target` (of each problem the easiest first), `steps` (problem steps
-        until the best fitness evaluated so far first reached the target; NaN if it never did) and `budget` (all steps
-        that this seed spent). Steps are counted by whole generations. Where fitness is not the score
-        (`Problem.fitness_is_score`), for example because it is noisy, `steps` is when the score of the mean first
-        reached the target, counted by scorings (`benchmark(num_scores=...)`).
+        The frame is empty if no problem has targets (`Problem.runtime_targets`). Its columns are `strategy`, `problem`,
+        `seed`, `target` (the easiest target of a problem comes first), `steps` (problem steps until the best fitness
+        evaluated so far first reached the target; NaN if it never did) and `budget` (all steps that this seed spent).
+        Steps are counted in whole generations. If fitness is not the score (`Problem.fitness_is_score` is false), for
+        example because it is noisy, `steps` is the number of steps at the first scoring (`benchmark(num_scores=...)`)
+        at which the score of the mean reached the target.
         """
         frames = [pair.runtimes for pair in self.pairs if len(pair.runtimes)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(RUNTIME_COLUMNS))
@@ -71,12 +72,12 @@ class Results:
         """Returns the expected running time to each target.
 
         Args:
-            targets: Only these; default: all that were recorded.
+            targets: The targets to return. Defaults to all that were recorded.
 
         Returns:
-            A row per problem, strategy and target: `ert` (problem steps spent by all seeds until they reached the
-            target or ended, over the number of seeds that reached it; infinite if none did), `num_successes` and
-            `num_seeds`.
+            One row per problem, strategy and target: `ert` (problem steps that all seeds spent until they reached the
+            target or ended, divided by the number of seeds that reached it; infinite if no seed did), `num_successes`
+            and `num_seeds`.
 
         Raises:
             ValueError: If no problem has targets, or a target was not recorded.
@@ -89,14 +90,14 @@ class Results:
     def _check_runtimes(self) -> pd.DataFrame:
         if not len(self.runtimes):
             raise ValueError(
-                "There are no runtimes in these results. They are recorded for problems that have targets: those under "
-                "blackbox/, or your own if it has a property `runtime_targets`, the scores to time it by."
+                "These results have no runtimes. Runtimes are recorded for problems that have targets: the problems "
+                "under blackbox/, and your own if it has a property `runtime_targets`, the scores to time runs by."
             )
         return self.runtimes
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Pairs that failed, with their errors."""
+        """The pairs that failed, with their errors."""
         rows = [
             {"strategy": p.strategy, "problem": p.problem, "error": p.info["error"]}
             for p in self.pairs
@@ -114,10 +115,15 @@ class Results:
             if (pair.strategy, pair.problem) == (strategy, problem):
                 return pair
         known = [(pair.strategy, pair.problem) for pair in self.pairs]
-        raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results; there are {known}.")
+        raise KeyError(f"No pair ({strategy!r}, {problem!r}) in these results. They have {known}.")
 
     def scores(self, strategy: str, problem: str, metric: str | None = None) -> np.ndarray:
-        """Returns the final scores of a pair, `[num_seeds]`; by default of the headline metric.
+        """Returns the final scores of a pair, `[num_seeds]`.
+
+        Args:
+            strategy: The strategy's label.
+            problem: The problem's label.
+            metric: Name of the metric. Defaults to the headline metric.
 
         Raises:
             KeyError: If there is no such pair, or it has no such metric.
@@ -126,19 +132,19 @@ class Results:
         metric = pair.info["headline"] if metric is None else metric
         known = list(pair.curve.metric.unique())
         if metric not in known and not pair.info["error"]:
-            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}); there are {known}.")
+            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}). It has {known}.")
         rows = (final.strategy == strategy) & (final.problem == problem) & (final.metric == metric)
         return final[rows].set_index("seed").value.sort_index().to_numpy()
 
     def summary(self) -> pd.DataFrame:
-        """Summarises the final headline scores, a row per problem and strategy.
+        """Summarises the final headline scores: one row per problem and strategy.
 
         Returns:
-            Columns: `metric`, `score` (interquartile mean over seeds), `low` and `high` (its bootstrap 95 % confidence
-            interval), `rank` on the problem (1 is best; failed pairs have none, and are last), `num_seeds`, `steps`
-            (mean over seeds), `overshoot` (mean over seeds of the steps of the generation that was dropped at the end,
-            as the budget had no room for it), `seconds` (of all seeds together, compilation and scoring apart) and
-            `compile_seconds`.
+            A frame with the columns `problem`, `strategy`, `metric`, `score` (interquartile mean over seeds), `low` and
+            `high` (its bootstrap 95 % confidence interval), `rank` on the problem (1 is best; failed pairs have no rank
+            and come last), `num_seeds`, `steps` (mean over seeds), `overshoot` (mean over seeds of the steps of a last
+            generation that was dropped because it did not fit in the budget), `seconds` (all seeds together, without
+            compilation and scoring) and `compile_seconds`.
 
         Raises:
             ValueError: If there are no pairs.
@@ -147,7 +153,7 @@ class Results:
             Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean).
         """
         if not self.pairs:
-            raise ValueError("There is nothing to summarise: these results have no finished pair.")
+            raise ValueError("These results have no finished pair, so there is nothing to summarise.")
         rows = []
         for pair in self.pairs:
             row = {"problem": pair.problem, "strategy": pair.strategy, "metric": pair.info["headline"]}
@@ -181,7 +187,7 @@ class Results:
         """Draws learning curves against steps and against seconds: interquartile means with 95 % bands.
 
         Args:
-            problem: Only this problem; default: all.
+            problem: The problem to draw. Defaults to all problems.
 
         Returns:
             A matplotlib figure (`figure.savefig("curves.png")`).
@@ -191,10 +197,10 @@ class Results:
         return plot_curves(self.pairs, problem)
 
     def plot_ecdf(self) -> "Figure":
-        """Draws runtime distributions: the fraction of all (problem, target, seed) reached within a budget.
+        """Draws runtime distributions: the fraction of all (problem, target, seed) triples reached within a budget.
 
-        The budget is in problem steps per dimension, so that problems of all dimensions share an axis. A cross marks
-        where the first run of a strategy ended; beyond it the curve is a lower bound.
+        The budget is in problem steps per dimension, so that problems of different dimensions share an axis. A cross
+        marks the end of a strategy's shortest run. Beyond it the curve is a lower bound.
 
         Returns:
             A matplotlib figure.
@@ -212,11 +218,12 @@ class Results:
     def plot_data_profile(self, target: float | Iterable[float] | None = None) -> "Figure":
         """Draws data profiles: the fraction of problems (and seeds) solved within a number of simplex gradients.
 
-        A simplex gradient is n + 1 evaluations in n dimensions. Unlike Moré and Wild, who ask for a reduction relative
-        to the best solver's, a problem is solved here when its target is reached.
+        A simplex gradient is n + 1 evaluations in n dimensions. Here a problem is solved when its target is reached.
+        (Moré and Wild instead require a reduction relative to that of the best solver.)
 
         Args:
-            target: What counts as solved, or several, each of which counts; default: each problem's hardest target.
+            target: The target at which a problem counts as solved, or several targets, each of which counts separately.
+                Defaults to each problem's hardest target.
 
         Returns:
             A matplotlib figure.
@@ -232,7 +239,7 @@ class Results:
         return plot_data_profile(self.pairs, self._check_runtimes(), target)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves everything to a folder; pairs already there under the same labels are replaced.
+        """Saves everything to a folder. Pairs with the same labels in the folder are replaced.
 
         Raises:
             ValueError: If the folder cannot be written, or another process is using it.
@@ -245,15 +252,15 @@ class Results:
             self.save_metadata(folder)
 
     def save_metadata(self, folder: pathlib.Path) -> None:
-        """Writes `benchmark.json`, with the order of the pairs, into a folder that is there."""
+        """Writes `benchmark.json`, with the order of the pairs, into an existing folder."""
         order = [[pair.strategy, pair.problem] for pair in self.pairs]
         write_json(folder / "benchmark.json", {**self.metadata, "pairs": order})
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> "Results":
-        """Loads what `save` (or `benchmark(..., out=folder)`) wrote, as far as it is there.
+        """Loads what `save` or `benchmark(..., out=folder)` wrote.
 
-        Pairs that are damaged or missing are left out, and one warning names them.
+        Pairs that are damaged or missing are left out. One warning names them.
 
         Raises:
             FileNotFoundError: If the folder holds no benchmark.
@@ -294,7 +301,7 @@ class Results:
             path: A folder, or the `.md` file to write.
 
         Returns:
-            The Markdown file.
+            The path of the Markdown file.
         """
         from zoo.benchmarking.report import write_report
 
@@ -309,10 +316,10 @@ class Results:
 
 
 def _read_order(metadata: dict[str, Any]) -> list[list[str]]:
-    """Takes the labels of the pairs out of what `benchmark.json` holds.
+    """Removes the labels of the pairs from the contents of `benchmark.json`, and returns them.
 
     Raises:
-        ValueError: If it does not hold what was written.
+        ValueError: If the contents are not what `save_metadata` writes.
     """
     (order,) = checked(metadata, pairs=list)
     device, _, _, _ = checked(metadata, device=dict, versions=dict, date=str, num_seeds=int)
@@ -320,5 +327,5 @@ def _read_order(metadata: dict[str, Any]) -> list[list[str]]:
     if not all(isinstance(labels, list) and list(map(type, labels)) == [str, str] for labels in order):
         raise ValueError("its pairs have no labels.")
     if len({tuple(labels) for labels in order}) < len(order):
-        raise ValueError("a pair is there twice.")
+        raise ValueError("it lists a pair twice.")
     return metadata.pop("pairs")

@@ -1,4 +1,4 @@
-"""Runtimes: the problem steps that runs take to reach a problem's targets, and what is computed from them.
+"""Runtimes: the problem steps that runs take to reach a problem's targets, and statistics of them.
 
 References: Hansen, Auger, Brockhoff, Tušar, Tušar 2016, "COCO: Performance Assessment", arXiv 1605.03560 (runtime to a
 target, expected running time, distributions); Moré, Wild 2009, "Benchmarking Derivative-Free Optimization Algorithms",
@@ -19,10 +19,10 @@ RUNTIME_COLUMNS = ("strategy", "problem", "seed", "target", "steps", "budget")
 
 
 def check_targets(problem: "Problem") -> tuple[float, ...] | None:
-    """Returns a problem's targets, the easiest first; `None` if it has none.
+    """Returns a problem's targets, the easiest first, or `None` if it has no targets.
 
     Raises:
-        ValueError: If they are not finite numbers, or there are none in the sequence.
+        ValueError: If the targets are not finite numbers, or the sequence is empty.
     """
     if problem.runtime_targets is None:
         return None
@@ -39,10 +39,10 @@ def check_targets(problem: "Problem") -> tuple[float, ...] | None:
 
 
 def record_runtimes(strategy: str, problem_label: str, problem: "Problem", outcome: "Outcome") -> pd.DataFrame:
-    """Returns when each seed of a run first reached each of the problem's targets.
+    """Returns the steps at which each seed of a run first reached each of the problem's targets.
 
-    Where a member's fitness is its score (`Problem.fitness_is_score`), at the end of the first generation that
-    evaluated one as good as the target; otherwise at the first scoring of the mean that was.
+    If a member's fitness is its score (`Problem.fitness_is_score`), this is the end of the first generation with a
+    member as good as the target. Otherwise it is the first scoring at which the mean was as good as the target.
 
     Args:
         strategy: The strategy's label.
@@ -51,7 +51,7 @@ def record_runtimes(strategy: str, problem_label: str, problem: "Problem", outco
         outcome: What `drive` returned for several seeds.
 
     Returns:
-        Columns `RUNTIME_COLUMNS`; none of the rows if the problem has no targets.
+        A frame with the columns `RUNTIME_COLUMNS`. It has no rows if the problem has no targets.
     """
     targets = check_targets(problem)
     if targets is None:
@@ -62,26 +62,27 @@ def record_runtimes(strategy: str, problem_label: str, problem: "Problem", outco
             values, steps = history["best_fitness"], history["steps"]
         else:
             values, steps = scores[problem.headline], scores["steps"]
-        # Compared in the precision of the fitness: an accuracy of 0.95 in float32 is below 0.95 in float64.
+        # Compare in the precision of the fitness: an accuracy of 0.95 in float32 is below 0.95 in float64.
         values, goals = (
             np.asarray(x).astype(outcome.carry.best_fitness.dtype).astype(float) for x in (values, targets)
         )
+        spent = int(steps[-1]) if len(steps) else 0  # where the budget had no room for a generation
         reached = _steps_to_targets(values, steps, goals, maximize=problem.maximize)
         labels = {"strategy": strategy, "problem": problem_label, "seed": seed}
-        frames.append(pd.DataFrame({**labels, "target": targets, "steps": reached, "budget": int(steps[-1])}))
+        frames.append(pd.DataFrame({**labels, "target": targets, "steps": reached, "budget": spent}))
     return pd.concat(frames, ignore_index=True)
 
 
 def _steps_to_targets(
     values: np.ndarray, steps: np.ndarray, targets: np.ndarray, *, maximize: bool = False
 ) -> np.ndarray:
-    """Returns the steps at which the best value so far first reached each target; NaN where it never did.
+    """Returns the steps at which the best value so far first reached each target, or NaN if it never did.
 
     Args:
-        values: `[n]` values in the order in which they were found; NaN is no value.
-        steps: `[n]` steps spent by then.
+        values: `[n]` values in the order in which they were found. NaN is ignored.
+        steps: `[n]` steps that were spent when each value was found.
         targets: `[num_targets]`.
-        maximize: Whether values at or above a target reach it, rather than those at or below.
+        maximize: Whether a value reaches a target that it is at or above, rather than at or below.
     """
     gains = values if maximize else -values
     best = np.maximum.accumulate(np.where(np.isnan(gains), -np.inf, gains))
@@ -90,7 +91,7 @@ def _steps_to_targets(
 
 
 def select_targets(runtimes: pd.DataFrame, targets: Iterable[float] | None) -> pd.DataFrame:
-    """Returns the rows of some targets (to a relative tolerance of 1e-6); all if `None`.
+    """Returns the rows of the given targets, to a relative tolerance of 1e-6. With `None`, returns all rows.
 
     Raises:
         ValueError: If a target was not recorded for any problem.
@@ -103,7 +104,7 @@ def select_targets(runtimes: pd.DataFrame, targets: Iterable[float] | None) -> p
         rows = np.isclose(recorded, target, rtol=1e-6, atol=0)
         if not rows.any():
             known = ", ".join(f"{each:.4g}" for each in runtimes.target.unique())
-            raise ValueError(f"No runtime to the target {target!r} was recorded; the targets are {known}.")
+            raise ValueError(f"No runtime to the target {target!r} was recorded. The recorded targets are {known}.")
         chosen |= rows
     return runtimes.loc[chosen]
 
@@ -115,10 +116,10 @@ def hardest_targets(runtimes: pd.DataFrame) -> pd.DataFrame:
 
 
 def expected_running_time(runtimes: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row per problem, strategy and target: `ert`, `num_successes`, `num_seeds`.
+    """Returns one row per problem, strategy and target: `ert`, `num_successes`, `num_seeds`.
 
-    ERT is what all seeds spent until they reached the target or ended, over the number of those that reached it
-    (Hansen et al. 2016, section 5.2); infinite if none did.
+    The expected running time (ERT) is the number of steps that all seeds spent until they reached the target or ended,
+    divided by the number of seeds that reached it (Hansen et al. 2016, section 5.2). It is infinite if no seed did.
     """
     spent = runtimes.steps.fillna(runtimes.budget)
     table = (
@@ -134,17 +135,17 @@ def expected_running_time(runtimes: pd.DataFrame) -> pd.DataFrame:
 
 
 def solved_fraction(runtimes: pd.DataFrame, strategy: str, unit: pd.Series) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns the empirical distribution of a strategy's runtimes over all (problem, target, seed).
+    """Returns the empirical distribution of a strategy's runtimes over all (problem, target, seed) triples.
 
-    What the strategy has no runtime for, because a pair failed or is missing, counts as not reached.
+    A triple for which the strategy has no runtime, because a pair failed or is missing, counts as not reached.
 
     Args:
-        runtimes: Those of all strategies.
+        runtimes: The runtimes of all strategies.
         strategy: The strategy's label.
-        unit: Problem steps per unit of time, by problem's label: its dimension, or one simplex gradient.
+        unit: Problem steps per unit of time, by the problem's label: its dimension, or one simplex gradient.
 
     Returns:
-        Sorted times, the fraction that is reached by each, and the time at which the first run ended.
+        Sorted times, the fraction reached by each time, and the time at which the shortest run ended.
     """
     total = len(runtimes[["problem", "seed", "target"]].drop_duplicates())
     rows = runtimes[runtimes.strategy == strategy]

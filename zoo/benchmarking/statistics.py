@@ -12,14 +12,14 @@ import scipy.stats
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = 0) -> Any:
-    """Returns the mean of the middle half (a quarter cut off at each end, rounded down)."""
+    """Returns the mean of the middle half of the scores: a quarter, rounded down, is cut off at each end."""
     return scipy.stats.trim_mean(scores, 0.25, axis=axis)
 
 
 def confidence_interval(scores: np.ndarray) -> tuple[Any, Any]:
     """Returns the 95 % percentile bootstrap interval of the interquartile mean over the first axis.
 
-    With fewer than two seeds, or scores that are not finite, there is none: NaN.
+    With fewer than two seeds, or with scores that are not finite, both bounds are NaN.
     """
     if len(scores) < 2 or not np.isfinite(scores).all():
         return np.full(scores.shape[1:], np.nan), np.full(scores.shape[1:], np.nan)

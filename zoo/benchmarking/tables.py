@@ -11,7 +11,7 @@ from zoo.loop.text import plain_text
 
 
 def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
-    """Returns a summary with its numbers as short text."""
+    """Returns a summary whose numbers are short text."""
     table = pd.DataFrame(
         {
             "problem": summary.problem,
@@ -32,24 +32,28 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_overshoot(summary: pd.DataFrame) -> str | None:
-    """Returns a sentence about the generations that were dropped at the end of a budget; `None` if none was."""
-    if "overshoot" not in summary:  # where all pairs failed
+    """Returns a sentence about the generations that were dropped at the end of a budget.
+
+    Returns `None` if no generation was dropped.
+    """
+    if "overshoot" not in summary:  # all pairs failed
         return None
     dropped = [x for x in summary.overshoot if x > 0]
     if not dropped:
         return None
     runs = "1 pair" if len(dropped) == 1 else f"{len(dropped)} pairs"
     return (
-        f"Budget: the last generation of {runs} did not fit in it and was dropped "
-        f"({min(dropped):,.0f} to {max(dropped):,.0f} steps, which are not counted)."
+        f"Budget: the last generation of {runs} did not fit and was dropped. Its steps "
+        f"({min(dropped):,.0f} to {max(dropped):,.0f}) are not counted."
     )
 
 
 def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
-    """Returns expected running times as short text, a column per target and a table per set of targets.
+    """Returns expected running times as short text: a column for each target, a frame for each set of targets.
 
     Args:
-        ert: As `Results.ert` returns it. Of many targets about six are shown, evenly spaced, with the hardest.
+        ert: What `Results.ert` returns. If there are many targets, about six of them are shown: the hardest, and others
+            at equal distances.
     """
     rows: dict[tuple[float, ...], list[dict[str, str]]] = {}
     for _, group in ert.groupby(["problem", "strategy"], sort=False):
@@ -64,7 +68,7 @@ def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def markdown_text(value: object) -> str:
-    """Returns text on one line that Markdown and HTML show as it is: labels and errors may hold anything."""
+    """Returns text on one line, escaped for Markdown and HTML: labels and errors may contain any characters."""
     text = re.sub(r"([\\`*\[\]|])", r"\\\1", plain_text(value))
     return html.escape(text, quote=False)
 

@@ -4,28 +4,36 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import types
+import typing
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from zoo.core.short import short
 
 _SECTION = re.compile(r"^(Args|Attributes|Raises|References|Returns|Yields):$")
 _ENTRY = re.compile(r"^(\w+): ")
+_KEPT_WHOLE = re.compile(r"`[^`\n]{1,40}`|\b(?:arXiv|doi) | - ")
+"""What is not broken across lines: short pieces of code, references, and a minus from what is before it."""
+_GLUE = "\N{NO-BREAK SPACE}"
+_DIGITS = 6  # of the numbers among the defaults
 
 
 class Setting(NamedTuple):
     """A setting as the manual shows it.
 
     Attributes:
-        name: The name of the setting.
-        default: The default as text, or `None` if the setting is required.
-        bounds: The bounds of its values as text. Empty if there are none.
-        meaning: The text of the docstring about the setting.
+        name: Its name.
+        default: Its default as text; `None` if it has none.
+        bounds: Its bounds as text; empty if it has none.
+        choices: The values it may have, as text; empty if it may have others.
+        meaning: What the docstring says of it.
     """
 
     name: str
     default: str | None
     bounds: str
+    choices: str
     meaning: str
 
 
@@ -38,7 +46,7 @@ def with_inherited(cls: type) -> str | None:
     meanings = {**own, **{name: text for name, text in _meanings(cls).items() if name not in own}}
     if not meanings:
         return cls.__doc__
-    lines = [textwrap.fill(f"{name}: {text}", 112, subsequent_indent="    ") for name, text in meanings.items()]
+    lines = [_fill(f"{name}: {text}", 112, rest="    ") for name, text in meanings.items()]
     text = parts.pop("")
     sections = {"Attributes": "\n".join(lines), **parts}
     return "\n\n".join([text, *(f"{name}:\n{textwrap.indent(each, '    ')}" for name, each in sections.items())])
@@ -56,20 +64,54 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
     parts = _sections(inspect.getdoc(factory) or "")
     lines = [title, "=" * len(title), ""]
     for paragraph in parts[""].split("\n\n"):
-        is_list = any(line.startswith(("- ", ">>>", " ")) for line in paragraph.splitlines())
-        lines += [paragraph if is_list else textwrap.fill(paragraph, width), ""]
+        is_code = any(line.startswith((">>>", " ")) for line in paragraph.splitlines())
+        lines += [paragraph if is_code else _fill(_joined(paragraph.splitlines()), width), ""]
     lines += ["Settings", "--------"]
     settings = [each for each in _settings(factory) if each.name not in hidden]
     for each in settings:
         default = "required" if each.default is None else f"default {each.default}"
-        lines.append(f"{each.name}  ({', '.join(filter(None, (default, each.bounds)))})")
+        limits = ", ".join(filter(None, (default, each.bounds)))
+        lines.append(_fill(f"{each.name}  ({'; '.join(filter(None, (limits, each.choices)))})", width, rest="    "))
         if each.meaning:
-            lines.append(textwrap.fill(each.meaning, width, initial_indent="    ", subsequent_indent="    "))
+            lines.append(_fill(each.meaning, width, "    ", "    "))
     if not settings:
         lines.append("It has none.")
     if "References" in parts:
-        lines += ["", "References", "----------", textwrap.fill(parts["References"], width)]
+        lines += ["", "References", "----------", _fill(_joined(parts["References"].splitlines()), width)]
     return "\n".join(lines)
+
+
+def _fill(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """Returns a text as lines of a width. Lines of it that begin with "- " are items of a list, and stay apart.
+
+    Args:
+        text: The text.
+        width: Characters of a line, with its indent.
+        first: Indent of the first line.
+        rest: Indent of all other lines.
+    """
+    lines = []
+    for number, line in enumerate(text.split("\n")):
+        hanging = "  " if line.startswith("- ") else ""
+        lines += textwrap.wrap(
+            _KEPT_WHOLE.sub(_glue, line),
+            width,
+            initial_indent=rest if number else first,
+            subsequent_indent=f"{rest}{hanging}",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+def _glue(match: re.Match[str]) -> str:
+    return f"{_GLUE}- " if match[0] == " - " else match[0].replace(" ", _GLUE)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    """Returns lines as one, but for items of a list: each of them begins a line."""
+    text = " ".join(("\n" if line.lstrip().startswith("- ") else "") + line.strip() for line in lines)
+    return re.sub(r" +", " ", text.replace(" \n", "\n")).strip()
 
 
 def _settings(factory: Callable[..., Any]) -> list[Setting]:
@@ -84,10 +126,35 @@ def _settings(factory: Callable[..., Any]) -> list[Setting]:
     for name, parameter in inspect.signature(factory).parameters.items():
         has_default = parameter.default is not parameter.empty
         bounds = fields[name].metadata.get("zoo_bounds", {}) if name in fields else {}
-        settings.append(
-            Setting(name, short(parameter.default) if has_default else None, _bounds(bounds), meanings.get(name, ""))
-        )
+        default = short(_rounded(parameter.default)) if has_default else None
+        choices = _choices(fields[name].type if name in fields else parameter.annotation)
+        settings.append(Setting(name, default, _bounds(bounds), choices, meanings.get(name, "")))
     return settings
+
+
+def _rounded(value: Any) -> Any:
+    """Returns numbers with as many digits as a reader wants."""
+    if type(value) is tuple:
+        return tuple(map(_rounded, value))
+    if type(value) is not float or len(repr(value)) <= _DIGITS + 2:
+        return value
+    return float(f"{value:.{_DIGITS}g}") if abs(value) < 1e6 else _Text(f"{value:.{_DIGITS}g}")
+
+
+class _Text(str):
+    """Text that is shown without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _choices(annotation: Any) -> str:
+    """Returns the texts that an annotation allows, as text; empty if it allows others."""
+    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    literals = [part for part in parts if typing.get_origin(part) is Literal]
+    if not literals or len(literals) < len([part for part in parts if part is not types.NoneType]):
+        return ""
+    return f"one of {', '.join(map(repr, typing.get_args(literals[0])))}"
 
 
 def _bounds(bounds: dict[str, Any]) -> str:
@@ -124,4 +191,4 @@ def _entries(section: str) -> dict[str, str]:
             lines = entries[match[1]] = [line[match.end() :]]
         else:
             lines.append(line.strip())
-    return {name: " ".join(" ".join(lines).split()) for name, lines in entries.items()}
+    return {name: _joined(lines) for name, lines in entries.items()}

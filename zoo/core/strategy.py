@@ -63,7 +63,7 @@ class Strategy(PytreeDataclass, abc.ABC):
         self._check_memory(key, solution)
         # Copies, so that a loop may donate its state without destroying the caller's arrays.
         key = as_key(key, takes_seeds=False)
-        return self._init(key, jax.tree.map(jnp.copy, solution))
+        return self._sized(solution)._init(key, jax.tree.map(jnp.copy, solution))
 
     def ask(self, key: jax.Array, state: State, surrogate: Surrogate | None = None) -> tuple[Population, State]:
         """Draws the next population.
@@ -81,7 +81,8 @@ class Strategy(PytreeDataclass, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
         name = type(self).__name__ if self.takes_surrogate(state) else None
-        return self._ask(as_key(key, takes_seeds=False), state, checked_surrogate(surrogate, needed_by=name))
+        strategy = self if self.population_size else self._sized(jax.eval_shape(self.mean, state))
+        return strategy._ask(as_key(key, takes_seeds=False), state, checked_surrogate(surrogate, needed_by=name))
 
     def takes_surrogate(self, state: State) -> bool:
         """Returns whether `ask` needs a surrogate gradient."""
@@ -104,14 +105,17 @@ class Strategy(PytreeDataclass, abc.ABC):
         """
         name = type(self).__name__
         evaluation = checked_evaluation(evaluation, population, name)
-        told, asked = population_size(population), self._num_asked(population)
+        strategy = self
+        if not self.population_size:
+            strategy = self._sized(jax.eval_shape(lambda members: take_member(members, 0), population))
+        told, asked = population_size(population), strategy.population_size or 0
         if told != asked and self.needs_all_members:
             raise ValueError(
                 f"{name}.tell expects the {asked} members that it asked for, got {told}: {self.needs_all_members}."
             )
         if told < min(asked, 2):
             raise ValueError(f"{name}.tell expects at least 2 members, to compare them; got {told}.")
-        return self._tell(state, population, evaluation)
+        return strategy._tell(state, population, evaluation)
 
     @property
     def follows_population(self) -> bool:
@@ -233,10 +237,9 @@ class Strategy(PytreeDataclass, abc.ABC):
             )
         return self.population_size
 
-    def _num_asked(self, population: Population) -> int:
-        if self.population_size is not None:
-            return self.population_size
-        return self._num_members(jax.eval_shape(lambda members: take_member(members, 0), population))
+    def _sized(self, solution: Solution) -> Self:
+        """Returns the strategy with a population size, so that `_init`, `_ask` and `_tell` find a number there."""
+        return self if self.population_size else self.for_solution(solution)
 
     def _num_members(self, solution: Solution) -> int:
         return self.population_size or self._default_population_size(num_dims(solution))

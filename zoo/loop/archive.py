@@ -1,7 +1,7 @@
-"""Pytrees of arrays and facts about them in one file: an `.npz` that NumPy reads too, and that need not be trusted.
+"""Stores a pytree of arrays and facts about it in one `.npz` file, which NumPy reads too. The file may be untrusted.
 
-It has an entry per array and `facts.json`, and is not compressed, so that nothing in it is larger than the file. The
-file says of no class what it is: a tree is read back as dicts and lists of arrays, and random keys as their data.
+The file has one entry per array, and `facts.json`. It is not compressed, so no entry is larger than the file. It stores
+no classes: a tree is read back as dicts and lists of arrays, and random keys as their data.
 """
 
 import io
@@ -19,11 +19,11 @@ from zoo.core.keys import is_key
 from zoo.loop.files import Write, opened
 
 _FACTS = "facts.json"
-_RAW = {1: np.uint8, 2: np.uint16}  # in which NumPy stores what it has no name for, such as bfloat16
+_RAW = {1: np.uint8, 2: np.uint16}  # NumPy stores dtypes that it does not know, such as bfloat16, as these
 
 
 def archive(tree: Any, facts: dict[str, Any] | None = None) -> Write:
-    """Returns what writes a pytree of arrays, and JSON-able facts about it, as a file."""
+    """Returns a function that writes a pytree of arrays, and JSON-able facts about it, to a file."""
     leaves: list[np.ndarray] = []
     structure = _as_json(tree, leaves)
     described = {"tree": structure, "dtypes": [x.dtype.name for x in leaves], "facts": facts or {}}
@@ -45,11 +45,11 @@ def load_archive(path: str | pathlib.Path, digest: str | None = None) -> tuple[A
 
     Args:
         path: The file.
-        digest: Its checksum, if it is known.
+        digest: The checksum of the file, if it is known.
 
     Raises:
-        FileNotFoundError: If there is nothing at this place.
-        DamagedError: If it is anything else.
+        FileNotFoundError: If nothing exists at the path.
+        DamagedError: If the path holds anything that `archive` did not write.
     """
     with opened(pathlib.Path(path), digest) as file:
         return _read(file)
@@ -70,23 +70,23 @@ def _read(file: BinaryIO) -> tuple[Any, dict[str, Any]]:
 
 
 def _array(data: bytes, name: str) -> np.ndarray:
-    """Returns an array of a `.npy` file, whose shape is checked before there is memory for it."""
+    """Returns the array of a `.npy` file. Checks its shape before it allocates memory."""
     header = io.BytesIO(data)
     if np.lib.format.read_magic(header) != (1, 0):
-        raise ValueError("an array is of another version.")
+        raise ValueError("an array has an unknown version of the .npy format.")
     shape, is_fortran, stored = np.lib.format.read_array_header_1_0(header)
     dtype = jnp.dtype(name)
     is_number = jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
     if not is_number or stored.itemsize != dtype.itemsize or stored.hasobject:
-        raise ValueError(f"an array of {stored} is called one of {name}.")
+        raise ValueError(f"an array has dtype {stored}, but its entry says {name}.")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - header.tell():
-        raise ValueError(f"an array is called one of shape {shape}.")
+        raise ValueError(f"an array does not have the size of its shape {shape}.")
     array = np.frombuffer(data[header.tell() :], stored).view(dtype)
     return array.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
 def _as_json(tree: Any, leaves: list[np.ndarray]) -> Any:
-    """Returns a pytree as dicts and lists of the numbers of its leaves, which are added to the list."""
+    """Returns a pytree as dicts and lists of the indices of its leaves. Appends the leaves to `leaves`."""
     children = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is not tree)
     if [path for path, _ in children] == [()]:
         leaves.append(np.asarray(jax.random.key_data(tree) if is_key(tree) else tree, order="C"))
@@ -108,5 +108,5 @@ def _from_json(structure: Any, leaves: list[np.ndarray]) -> Any:
     if isinstance(structure, dict):
         return {name: _from_json(x, leaves) for name, x in structure.items()}
     if not isinstance(structure, int) or structure < 0:
-        raise ValueError("its structure is none.")
+        raise ValueError("its tree structure is invalid.")
     return leaves[structure]

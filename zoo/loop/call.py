@@ -1,12 +1,13 @@
-"""How a run was called, as JSON: enough to make it again, if its strategy and its problem are rows of the registry.
+"""Stores how a run was called as JSON, so that the run can be repeated if the registry has its strategy and problem.
 
-Only ids, numbers and text are stored. A folder may come from anywhere, and names no function that is then called.
+Only ids, numbers and text are stored. A folder may be untrusted, so it never names a function to call.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -25,14 +26,14 @@ _FILE = "call.json"
 def describe_call(
     strategy: StrategyLike, problem: ProblemLike, key: jax.Array, *, solution: Any, **budget: Any
 ) -> dict[str, Any]:
-    """Returns how a run was called, as JSON-able facts.
+    """Returns the call of a run as JSON-able facts.
 
     Args:
         strategy: The strategy, or its id.
         problem: The problem, or its id.
         key: The random key.
-        solution: The initial solution that was given, which is not stored.
-        **budget: `num_generations`, `num_steps`, `num_scores`, `target` and `stop`, or `None`.
+        solution: The initial solution that was given. Only whether there was one is stored.
+        **budget: `num_generations`, `num_steps`, `num_scores`, `target` and `stop`. Each may be `None`.
     """
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in budget.items()}
     if isinstance(stop := numbers.get("stop"), Converged):
@@ -45,10 +46,10 @@ def describe_call(
 def make_call(
     call: Any, strategy: StrategyLike | None, problem: ProblemLike | None
 ) -> tuple[StrategyLike, ProblemLike, jax.Array]:
-    """Returns strategy, problem and key of a stored call, unless they are given.
+    """Returns the strategy, the problem and the key of a stored call. A strategy or problem that is given is returned.
 
     Raises:
-        ValueError: If one is not given and cannot be made, or the call is damaged.
+        ValueError: If the strategy or the problem is not given and cannot be made, or the call is damaged.
     """
     try:
         if problem is None:
@@ -64,22 +65,25 @@ def make_call(
 
 
 def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
-    """Writes a call into a folder of checkpoints, if it is not there: nothing is written where a run is finished."""
+    """Writes a call into a folder of checkpoints, unless the same call is there already. Warns of a damaged one."""
     path = pathlib.Path(folder) / _FILE
+    there = None
     try:
         there = read_json(path)
-    except (FileNotFoundError, DamagedError):
-        there = None
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        warnings.warn(f"{error} It is written again.", stacklevel=2)
     if there != json.loads(json.dumps(call)):
         write_json(path, call)
 
 
 def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]:
-    """Returns the call of the run in a folder, finished or interrupted, and the folder of its checkpoints.
+    """Returns the call of a finished or interrupted run in a folder, and the folder of its checkpoints.
 
     Raises:
-        FileNotFoundError: If there is none.
-        DamagedError: If it is damaged.
+        FileNotFoundError: If the folder holds no call.
+        DamagedError: If the file with the call is damaged.
     """
     folder = as_folder(folder, "The folder of a run")
     checkpoints = folder if os.path.lexists(folder / _FILE) else folder / CHECKPOINTS
@@ -99,7 +103,7 @@ def load_call(folder: str | pathlib.Path) -> tuple[dict[str, Any], pathlib.Path]
 
 def _describe_recipe(made_of: dict[str, Any] | None) -> dict[str, Any]:
     if made_of is None:
-        return {"missing": "is no row of the registry with its settings, or was changed after it was made"}
+        return {"missing": "is not in the registry with its settings, or was changed after it was made"}
     try:
         settings = {name: _encode(value) for name, value in made_of["settings"].items()}
     except TypeError as error:
@@ -108,7 +112,7 @@ def _describe_recipe(made_of: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _stored_recipe(call: Any, kind: str) -> tuple[str, dict[str, Any], bool]:
-    """Returns id, settings, and whether what is left open is filled in from the problem."""
+    """Returns the id, the settings, and whether the problem's suggestions fill in the open settings."""
     stored = call[kind]
     if "missing" in stored:
         raise ValueError(
@@ -120,7 +124,7 @@ def _stored_recipe(call: Any, kind: str) -> tuple[str, dict[str, Any], bool]:
 
 
 def _encode(value: Any) -> Any:
-    """Returns a value as JSON that tells tuples from lists."""
+    """Returns a value as JSON in which tuples and lists differ."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

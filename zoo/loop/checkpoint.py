@@ -1,4 +1,4 @@
-"""Checkpoints: a file each, the newest two kept, so that of a damaged one the other is left."""
+"""Checkpoints: one file each. The newest two are kept, so that one is left if the other is damaged."""
 
 import os
 import pathlib
@@ -21,18 +21,18 @@ from zoo.loop.lock import FolderLock
 T = TypeVar("T")
 
 _KEPT = 2
-_PREFIX = "checkpoint_"  # files of other names may be somebody's
+_PREFIX = "checkpoint_"  # other files may be the user's
 
 
 class Checkpointer:
-    """Saves and restores the progress of one run, the newest two checkpoints kept. It is used in a `with` block.
+    """Saves and restores the progress of one run, in a `with` block. Keeps the newest two checkpoints.
 
     Args:
-        folder: Where the checkpoints go; created if missing, and locked in the block.
-        identity: What tells the run from others.
-        accept_versions: Whether to go on from what another version of the zoo or of JAX saved.
-        mesh: The mesh that the run is on. Of several processes that share it, which all make the same calls, the first
-            writes and reads for all.
+        folder: Where the checkpoints go. It is created if it is missing, and locked in the block.
+        identity: The identity of the run.
+        accept_versions: Whether to accept a checkpoint from another version of the zoo or of JAX.
+        mesh: The mesh of the run. If several processes share it, all make the same calls, and the first process writes
+            and reads for all.
     """
 
     def __init__(
@@ -48,16 +48,20 @@ class Checkpointer:
         self._accept_versions = accept_versions
         self._mesh = mesh
         self._lock = FolderLock(self.folder, "run(checkpoint=...)", mesh)
+        self.is_empty = True
+        """Whether the folder had no checkpoint at the start of the block."""
 
     def __enter__(self) -> Self:
-        """Opens the folder.
+        """Opens and locks the folder.
 
         Raises:
-            ValueError: If it is a file, or another process has it, or it can neither be written nor has checkpoints.
+            ValueError: If the folder is a file, another process uses it, or it cannot be written and has no
+                checkpoints.
         """
         self._lock.__enter__()
         try:
-            if not from_first_process(self._mesh, lambda: _checkpoints(self.folder)):
+            self.is_empty = not from_first_process(self._mesh, lambda: _checkpoints(self.folder))
+            if self.is_empty:
                 self.check_writable()
         except BaseException:
             self._lock.__exit__()
@@ -68,7 +72,7 @@ class Checkpointer:
         self._lock.__exit__()
 
     def check_writable(self) -> None:
-        """Raises a `ValueError` if nothing can be saved."""
+        """Raises a `ValueError` if the folder cannot be written."""
         self._lock.check_writable()
 
     def save(self, step: int, carry: Any, record: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -80,20 +84,21 @@ class Checkpointer:
         write_file(_path(self.folder, step), archive(tree, {"identity": self.identity.facts(), **meta}))
         steps = _checkpoints(self.folder)
         for other in steps:
-            if other > step or other in steps[: steps.index(step) + 1 - _KEPT]:  # a later one was damaged
+            # A later checkpoint was damaged, or the run would have gone on from it.
+            if other > step or other in steps[: steps.index(step) + 1 - _KEPT]:
                 remove(_path(self.folder, other))
 
     def restore(
         self, carry: Any, read: Callable[[dict[str, np.ndarray], dict[str, Any]], T]
     ) -> tuple[Any, T, dict[str, Any]] | None:
-        """Returns the newest checkpoint that is not damaged, or None.
+        """Returns the device state, the record and the facts of the newest intact checkpoint, or None.
 
         Args:
-            carry: Structure, dtypes and placement of the device state.
-            read: What the record is read with, given the facts too. What it raises means that they are damaged.
+            carry: A device state with the structure, the dtypes and the placement to restore.
+            read: Reads the record, given the record and the facts. If it raises, the checkpoint counts as damaged.
 
         Raises:
-            ValueError: If the checkpoint is that of another run.
+            ValueError: If the checkpoint belongs to another run.
         """
         packed = _pack(carry)
         like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(packed)]
@@ -102,7 +107,7 @@ class Checkpointer:
             return None
 
         def place(x: np.ndarray, old: jax.Array) -> jax.Array:
-            # Where nothing is split an array is left free to be anywhere: the program was compiled for such.
+            # Without a mesh, arrays stay uncommitted to a device, because the program was compiled for such arrays.
             return jnp.asarray(x) if self._mesh is None else jax.device_put(x, old.sharding)
 
         leaves, record, meta = restored
@@ -110,7 +115,7 @@ class Checkpointer:
         return _unpack(jax.tree.map(place, stored, packed), carry), record, meta
 
     def _restore(self, like: list[Any], read: Callable[..., T]) -> tuple[list[np.ndarray], T, dict[str, Any]] | None:
-        """Returns what is stored, in NumPy arrays."""
+        """Returns the content of the newest intact checkpoint as NumPy arrays, or None. Warns of damaged ones."""
         damaged, found = [], None
         for step in reversed(_checkpoints(self.folder)):
             try:
@@ -134,20 +139,23 @@ class Checkpointer:
             is_alike = [(np.shape(x), np.asarray(x).dtype) for x in leaves] == expected
         self.identity.check(identity, complaint, accept_versions=self._accept_versions)
         if not is_alike:
-            raise ValueError(f"{complaint}: other arrays. Choose another folder, or delete this one to start anew.")
+            raise ValueError(
+                f"{complaint}: its arrays have other shapes or dtypes. Choose another folder, or delete this one to "
+                "start anew."
+            )
         with damage_of(path):
             return leaves, read(record, meta), meta
 
 
 def drop_checkpoints(folder: pathlib.Path, *, after: int) -> None:
-    """Removes the checkpoints of more than so many generations."""
+    """Removes the checkpoints of later generations than `after`."""
     for step in _checkpoints(folder):
         if step > after:
             remove(_path(folder, step))
 
 
 def _checkpoints(folder: pathlib.Path) -> list[int]:
-    """Returns the generations of the checkpoints in a folder, in order."""
+    """Returns the generations of the checkpoints in a folder, in increasing order."""
     names = (path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.npz"))
     numbers = [int(name) for name in names if name.isdecimal()]
     return sorted(step for step in numbers if os.path.lexists(_path(folder, step)))
@@ -158,7 +166,7 @@ def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def _pack(tree: Any) -> Any:
-    """Replaces random keys by their data, which is what can be stored."""
+    """Replaces random keys by their data, because keys cannot be stored."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 

@@ -1,10 +1,11 @@
 """The compiled part of a run: start, advance by a segment of generations, score.
 
-Each generation's key is derived from its number, so the numbers do not depend on how a run is cut into segments,
+The key of a generation is derived from its index. So the results do not depend on how a run is cut into segments,
 interrupted or resumed. Strategy and problem are arguments (pytrees), so an equal program is compiled once per process.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,11 @@ from zoo.core.vectors import norm
 from zoo.loop.programs import Program
 
 SEGMENT = 1024
-"""Generations per call of `advance`, at most. The same for all budgets: other programs may round differently."""
+"""Most generations per call of `advance`. All budgets share it, because another program may round differently."""
 
 
 class Carry(NamedTuple):
-    """What a run carries from generation to generation; with a leading axis of seeds in a batched run."""
+    """The state of a run between two generations. In a batched run all arrays have a leading axis of seeds."""
 
     state: Any
     problem_state: Any
@@ -33,17 +34,17 @@ class Carry(NamedTuple):
     best_aux: Aux  # of the best solution
     aux: Aux  # of the latest population, [population_size, ...] each
     generation: jax.Array  # []
-    steps: jax.Array  # [] since the segment began
-    overshoot: jax.Array  # [] of the generation that was dropped in this segment; 0: none was
+    steps: jax.Array  # [] problem steps in this segment
+    overshoot: jax.Array  # [] problem steps of the generation that this segment dropped; 0 if it dropped none
 
 
 class Limits(NamedTuple):
-    """Where `advance` stops; arrays of numbers, one for each run.
+    """Where `advance` stops. Each field is an array with one number per run.
 
     Attributes:
         generation: The generation to stop at.
-        steps: Stop after the generation that reaches so many problem steps, counted from this call.
-        most_steps: Drop a generation that goes beyond so many, and stop before it.
+        steps: Stop after the generation that reaches this number of problem steps, counted from the start of the call.
+        most_steps: Drop the generation that exceeds this number of problem steps, and stop before it.
     """
 
     generation: Any
@@ -52,24 +53,25 @@ class Limits(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is recorded of each generation: `[SEGMENT]`, or `[num_seeds, SEGMENT]`."""
+    """The record of each generation in a segment: arrays `[SEGMENT]`, or `[num_seeds, SEGMENT]`."""
 
     best_fitness: jax.Array
-    mean_fitness: jax.Array
+    mean_fitness: jax.Array  # of the members whose fitness is finite
+    worst_fitness: jax.Array  # infinite where a member failed
     steps: jax.Array
     failed: jax.Array  # the share of members whose fitness is not finite
-    aux: Aux  # means over the members, of what is a number
+    aux: Aux  # means over the members of the values that are numbers
 
 
 class Mark(NamedTuple):
-    """Where a run was when it was last scored."""
+    """The mean and the generation of a run at its latest score."""
 
     mean: Solution
     generation: jax.Array  # []
 
 
 class Diagnosis(NamedTuple):
-    """How a search is doing: numbers, one for each run."""
+    """The state of a search in numbers. Each field has one number per run."""
 
     sigma: jax.Array
     step_norm: jax.Array
@@ -77,11 +79,34 @@ class Diagnosis(NamedTuple):
 
 
 MAX_PROGRAMS = 30
-"""Compiled loops that are kept: some may serve several runs."""
+"""Number of compiled loops from which on all are dropped. A loop may serve several runs."""
+
+
+Batch = bool | tuple[bool, ...]
+"""Whether there are several runs; or, for each leaf of the strategy, whether each run has its own (a leading axis)."""
+
+
+def each_run(fn: Callable[..., Any], strategy: Strategy, batched: Batch) -> Callable[..., Any]:
+    """Returns `fn(strategy, *arguments)` as a function of the arguments: of one run, or of all runs at once.
+
+    Args:
+        fn: A function of a strategy and of what belongs to one run.
+        strategy: The strategy, or one whose leaves differ between the runs.
+        batched: Which of these it is.
+    """
+    if not batched:
+        return functools.partial(fn, strategy)
+    leaves, structure = jax.tree.flatten(strategy)
+    axes = [0 if differs else None for differs in batched] if isinstance(batched, tuple) else [None] * len(leaves)
+
+    def call(leaves: list[Any], *arguments: Any) -> Any:
+        return fn(jax.tree.unflatten(structure, leaves), *arguments)
+
+    return lambda *arguments: jax.vmap(call, in_axes=(axes, *[0] * len(arguments)))(leaves, *arguments)
 
 
 class RunKeys(NamedTuple):
-    """The keys that a run derives from its own; with a leading axis of seeds in a batched run."""
+    """The keys that a run derives from its own key. In a batched run they have a leading axis of seeds."""
 
     solution: jax.Array
     strategy: jax.Array
@@ -91,17 +116,17 @@ class RunKeys(NamedTuple):
 
 
 def run_keys(key: jax.Array) -> RunKeys:
-    """Returns the keys that a run derives from its own; `score` is that of the held-out data."""
+    """Returns the keys that a run derives from its own key. `score` is the key of the held-out data."""
     return RunKeys(*jax.random.split(key, 5))
 
 
 @functools.partial(Program, repeats=False, static_argnames="batched")
 def start(
-    strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: bool
+    strategy: Strategy, problem: Problem, keys: jax.Array, solution: Solution | None, *, batched: Batch
 ) -> tuple[RunKeys, Carry]:
-    """Returns the keys and the initial carry of one run (`keys` is a key) or of several (an array of keys)."""
+    """Returns the keys and the initial carry of one run (`keys` is a key) or of several runs (an array of keys)."""
 
-    def start_one(run_key: jax.Array) -> tuple[RunKeys, Carry]:
+    def start_one(strategy: Strategy, run_key: jax.Array) -> tuple[RunKeys, Carry]:
         key = run_keys(run_key)
         initial = check_solution(problem.initial_solution(key.solution) if solution is None else solution)
         state = strategy.init(key.strategy, initial)
@@ -112,7 +137,7 @@ def start(
         members = repeat_solution(aux, len(strategy.groups.ids))
         return key, Carry(state, problem_state, strategy.mean(state), best_fitness, aux, members, zero, zero, zero)
 
-    return jax.vmap(start_one)(keys) if batched else start_one(keys)
+    return each_run(start_one, strategy, batched)(keys)
 
 
 @functools.partial(Program, repeats=True, static_argnames="batched", donate_argnames="carry")
@@ -123,20 +148,20 @@ def advance(
     key: jax.Array,
     limits: Limits,
     *,
-    batched: bool,
+    batched: Batch,
 ) -> tuple[Carry, Record]:
-    """Runs up to `SEGMENT` generations, while a run is within its limits.
+    """Runs up to `SEGMENT` generations, as long as any run is within its limits.
 
     Args:
         strategy: The strategy.
         problem: The problem.
-        carry: The carry; its memory is reused.
+        carry: The carry. Its memory is reused.
         key: The `generations` of the `RunKeys`.
         limits: Where each run stops.
-        batched: Whether there are several runs.
+        batched: Whether there are several runs, and how the strategy differs between them.
 
     Returns:
-        The carry and the record; entries past a run's last generation are meaningless.
+        The carry and the record. Entries after the last generation of a run are meaningless.
     """
     known_steps = problem.generation_steps(len(strategy.groups.ids))
 
@@ -148,7 +173,7 @@ def advance(
     def keys_of_segment(key: jax.Array, generation: jax.Array) -> jax.Array:
         return jax.vmap(generation_keys, in_axes=(None, 0))(key, generation + jnp.arange(SEGMENT, dtype=jnp.int32))
 
-    def one_generation(carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
+    def one_generation(strategy: Strategy, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
         return generation(strategy, problem, carry, keys)
 
     def keep_where(condition: jax.Array, new: Carry, old: Carry) -> Carry:
@@ -159,8 +184,8 @@ def advance(
 
     def body(loop: tuple[jax.Array, Carry, Record]) -> tuple[jax.Array, Carry, Record]:
         i, carry, record = loop
-        new_carry, row = (jax.vmap(one_generation) if batched else one_generation)(carry, keys[..., i, :])
-        if batched:  # runs that are done wait for the others
+        new_carry, row = each_run(one_generation, strategy, batched)(carry, keys[..., i, :])
+        if batched:  # finished runs wait for the others
             new_carry = keep_where(is_active(carry), new_carry, carry)
         if known_steps is None:
             fits = new_carry.steps <= limits.most_steps
@@ -171,12 +196,13 @@ def advance(
         )
         return i + 1, new_carry, record
 
-    # Before the loop, where they are drawn at once. A run that is done does not go on in this call.
+    # All keys are drawn at once, before the loop. A run that has stopped does not go on in this call, so the index of
+    # an iteration gives its generation.
     keys = (jax.vmap(keys_of_segment) if batched else keys_of_segment)(key, carry.generation)
     carry = carry._replace(steps=jnp.zeros_like(carry.steps), overshoot=jnp.zeros_like(carry.overshoot))
     fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
     aux = {name: fitness for name, x in carry.aux.items() if x.ndim == carry.steps.ndim + 1}
-    record = Record(fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
+    record = Record(fitness, fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
     _, carry, record = jax.lax.while_loop(
         lambda loop: (loop[0] < SEGMENT) & jnp.any(is_active(loop[1])),
         body,
@@ -186,7 +212,7 @@ def advance(
 
 
 def generation_keys(key: jax.Array, generation: jax.Array | int) -> jax.Array:
-    """Returns the two keys of a generation, to ask and to evaluate; `key` is the `generations` of the `RunKeys`."""
+    """Returns the two keys of a generation, to ask and to evaluate. `key` is `RunKeys.generations`."""
     return jax.random.split(jax.random.fold_in(key, generation))
 
 
@@ -197,13 +223,13 @@ def ask_and_evaluate(
     state: State,
     problem_state: Any,
 ) -> tuple[Population, Evaluation, State, Any]:
-    """The loop that never changes, up to `tell`; `keys` are the two of a generation, to ask and to evaluate.
+    """Asks for a population and evaluates it. `keys` are the two keys of the generation, to ask and to evaluate.
 
     Returns:
         The population, its evaluation, and the new states of the strategy and of the problem.
     """
     key_ask, key_evaluate = keys
-    # Not asked for unless used, so that a problem is free to raise when it has none to give.
+    # The problem is only asked if the strategy uses the gradient, because a problem without one may raise.
     takes_surrogate = strategy.takes_surrogate(state)
     surrogate = problem.surrogate_gradient(key_evaluate, problem_state) if takes_surrogate else None
     population, state = strategy.ask(key_ask, state, surrogate)
@@ -212,7 +238,7 @@ def ask_and_evaluate(
 
 
 def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Array) -> tuple[Carry, Record]:
-    """The loop that never changes, one generation of it, and the bookkeeping of the best member."""
+    """Runs one generation (ask, evaluate, tell), and keeps the best member."""
     asked = ask_and_evaluate(strategy, problem, keys, carry.state, carry.problem_state)
     population, evaluation, state, problem_state = asked
     state = keep_replicated(strategy.tell(state, population, evaluation))
@@ -242,29 +268,32 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
         steps=carry.steps + steps,
         overshoot=carry.overshoot,
     )
-    return carry, Record(fitness[index], mean_fitness, steps, (len(fitness) - num_finite) / len(fitness), aux)
+    failed = (len(fitness) - num_finite) / len(fitness)
+    return carry, Record(fitness[index], mean_fitness, jnp.max(fitness), steps, failed, aux)
 
 
 @functools.partial(Program, repeats=False, static_argnames="batched")
 def score(
-    strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, before: Mark, *, batched: bool
+    strategy: Strategy, problem: Problem, carry: Carry, key: jax.Array, before: Mark, *, batched: Batch
 ) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
-    """Scores the recommended solution on held-out data, and says how the search is doing.
+    """Scores the recommended solution on held-out data, and computes the diagnosis of the search.
 
     Args:
         strategy: The strategy.
         problem: The problem.
         carry: The carry.
-        key: The `score` of the `RunKeys`, the same in a run.
-        before: Where the run was when it was last scored.
+        key: `RunKeys.score`, which is the same for all scores of a run.
+        before: The mark of the previous score.
         batched: Whether there are several runs.
 
     Returns:
-        The score, the diagnosis, and where the run is.
+        The score, the diagnosis, and the mark of this score.
     """
 
-    def score_one(carry: Carry, key: jax.Array, before: Mark) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
-        # Copied, as the memory of the carry is reused.
+    def score_one(
+        strategy: Strategy, carry: Carry, key: jax.Array, before: Mark
+    ) -> tuple[dict[str, jax.Array], Diagnosis, Mark]:
+        # A copy, because `advance` reuses the memory of the carry.
         mark = jax.tree.map(jnp.copy, Mark(strategy.mean(carry.state), carry.generation))
         metrics = problem.evaluate_score(key, mark.mean, carry.problem_state)
         moved = norm(jax.tree.map(jnp.subtract, mark.mean, before.mean))
@@ -274,25 +303,25 @@ def score(
         diagnosis = Diagnosis(sigma, moved / num_generations, strategy.condition_number(carry.state))
         return metrics, diagnosis, mark
 
-    return (jax.vmap(score_one) if batched else score_one)(carry, key, before)
+    return each_run(score_one, strategy, batched)(carry, key, before)
 
 
 @functools.partial(Program, repeats=True, static_argnames="batched")
-def spread(strategy: Strategy, state: State, *, batched: bool = False) -> tuple[jax.Array, jax.Array]:
+def spread(strategy: Strategy, state: State, *, batched: Batch = False) -> tuple[jax.Array, jax.Array]:
     """Returns the largest standard deviation of the search, and the condition number of its covariance."""
 
-    def spread_one(state: State) -> tuple[jax.Array, jax.Array]:
+    def spread_one(strategy: Strategy, state: State) -> tuple[jax.Array, jax.Array]:
         stds = jax.tree.leaves(strategy.std(state))
         return jnp.max(jnp.stack([jnp.max(s).astype(float) for s in stds])), strategy.condition_number(state)
 
-    return (jax.vmap(spread_one) if batched else spread_one)(state)
+    return each_run(spread_one, strategy, batched)(state)
 
 
 def forget_programs() -> None:
-    """Drops the compiled loops of earlier runs if there are many.
+    """Drops the compiled loops of earlier runs if there are `MAX_PROGRAMS` of them.
 
-    Each takes megabytes, and a function of the user's that is new in every call of `minimize` has a loop of its own.
-    Thousands exhaust a process's memory maps. All are dropped: the next runs compile theirs again.
+    Each loop takes megabytes, and every call of `minimize` with a new function compiles its own loop. Thousands of
+    loops exhaust the memory maps of a process. All loops are dropped, and later runs compile theirs again.
     """
     if max(program.num_programs for program in _PROGRAMS) >= MAX_PROGRAMS:
         for program in _PROGRAMS:
@@ -303,5 +332,5 @@ _PROGRAMS = (start, advance, score, spread)
 
 
 def _count(std: Solution) -> jax.Array:
-    """Returns how many parameters are searched."""
+    """Returns the number of parameters that are searched, whose standard deviation is not zero."""
     return jnp.sum(jnp.stack([jnp.sum(x > 0) for x in jax.tree.leaves(std)]))

@@ -1,6 +1,6 @@
-"""Tables of text and numbers that `DataFrame.to_csv` wrote, read exactly.
+"""Reads tables of text and numbers that `DataFrame.to_csv` wrote, exactly.
 
-`pandas.read_csv` rounds by default in some versions, and warns of being told not to in others.
+`pandas.read_csv` rounds numbers by default in some versions. In other versions it warns if it is told not to.
 """
 
 import csv
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def read_csv(file: BinaryIO, kind_of: Callable[[str], type]) -> "pd.DataFrame":
-    """Returns a table; an empty number is NaN.
+    """Returns the table in a file. An empty cell of a `float` column is NaN.
 
     Args:
         file: The file.
-        kind_of: Of a column's name: `str`, `int` or `float`.
+        kind_of: Returns the type of a column by its name: `str`, `int` or `float`.
 
     Raises:
-        ValueError: If it is no such table.
+        ValueError: If the file holds no such table.
     """
     import pandas as pd
 

@@ -1,11 +1,12 @@
-"""Files and folders that others may damage, and that are written whole or not at all, whatever interrupts the writing.
+"""Writes files and folders as a whole or not at all, whatever interrupts the writing. Reads files that may be damaged.
 
-A file is written beside its place, flushed to the disk, and renamed into place. Of several files that belong together
-one is the index: it holds the checksums of the others. All are written beside their places first, then the index is
-replaced, then the others take their places. So at any moment the index finds all that it promises, in place or beside.
+A file is written beside its place, flushed to the disk, and renamed into place. If several files belong together, one
+of them is the index and holds the checksums of the others. All files are written beside their places first, then the
+index is replaced, then the other files are moved into place. So at any moment every file that the index names exists,
+in place or beside it.
 
-What is read may have been damaged, or written by somebody hostile. It is never followed out of its folder: links count
-as damage, and names from files are checked before they become part of a path.
+A file that is read may be damaged, or written by somebody hostile. It never leads out of its folder: links count as
+damage, and names from files are checked before they become part of a path.
 """
 
 import contextlib
@@ -24,51 +25,55 @@ from zoo.core.checks import shown
 
 T = TypeVar("T")
 Write = Callable[[BinaryIO], object]
-"""Writes the contents of a file."""
+"""A function that writes the contents of a file."""
 
-_MAX_BYTES = 2**26  # of a JSON file, to be read whole
+_MAX_BYTES = 2**26  # largest JSON file that is read
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 class DamagedError(ValueError):
-    """A file or folder is not what was written there; the message names it."""
+    """A file or folder does not hold what was written there. The message names it."""
 
     def __init__(self, path: pathlib.Path, reason: str):
         super().__init__(f"{path} is damaged: {reason}")
         self.path, self.reason = path, reason
 
-    def __reduce__(self) -> Any:  # or it could not be sent to the other processes of a mesh
+    def __reduce__(self) -> Any:  # so that it can be sent to the other processes of a mesh
         return type(self), (self.path, self.reason)
 
 
 def as_folder(folder: Any, name: str) -> pathlib.Path:
-    """Returns a folder that was given under a name as a path.
+    """Returns a folder as a path.
+
+    Args:
+        folder: The folder that was given.
+        name: Its name in messages.
 
     Raises:
-        TypeError: If it is neither text nor a path.
-        ValueError: If it is empty.
+        TypeError: If the folder is neither text nor a path.
+        ValueError: If the folder is an empty text.
     """
     if not isinstance(folder, str | os.PathLike) or isinstance(folder, bytes):
         raise TypeError(f"{name} must be a folder, as text or as a path, got {shown(folder)}.")
     if not os.fspath(folder):
-        raise ValueError(f"{name} must be a folder, got an empty text. The one that Python runs in is '.'.")
+        raise ValueError(f"{name} must be a folder, got an empty text. The current folder is '.'.")
     return pathlib.Path(folder)
 
 
 def write_file(path: pathlib.Path, write: Write) -> None:
-    """Writes a file: a reader sees the old contents or the new ones, also after a loss of power."""
+    """Writes a file. A reader sees the old contents or the new contents, also after a loss of power."""
     with replaced_files({path: write}):
         pass
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file: a reader sees the old text or the new one."""
+    """Writes a text file. A reader sees the old text or the new text."""
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes JSON-able facts, with their checksum."""
-    facts = json.loads(json.dumps(facts))  # as they will be read
+    """Writes JSON-able facts and their checksum."""
+    facts = json.loads(json.dumps(facts))  # in the form that they will be read in
     write_text(path, json.dumps({**facts, "checksum": _checksum(facts)}, indent=1))
 
 
@@ -76,30 +81,31 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads what `write_json` wrote.
 
     Raises:
-        FileNotFoundError: If there is nothing at this place.
-        DamagedError: If it is anything else.
+        FileNotFoundError: If nothing exists at the path.
+        DamagedError: If the path holds anything that `write_json` did not write.
     """
     with opened(path) as file:
         text = file.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise ValueError(f"it has more than {_MAX_BYTES} bytes")
         facts = json.loads(text)
-        if facts.pop("checksum") != _checksum(facts):
-            raise ValueError("its checksum is another")
+        if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
+            raise ValueError("its checksum does not match")
     return facts
 
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path, digest: str | None = None) -> Iterator[io.BufferedReader]:
-    """Opens a file to read what was promised there. Whatever goes wrong in the block is damage of this file.
+    """Opens a file for reading. An error in the block means that the file is damaged.
 
     Args:
         path: The file.
-        digest: The checksum that it must have, if any. A file beside its place that has it will do.
+        digest: The checksum that the file must have. A file beside its place with this checksum is accepted too. With
+            `None`, there is no check.
 
     Raises:
-        FileNotFoundError: If there is nothing at this place.
-        DamagedError: If it is no regular file, has another checksum, or if anything goes wrong in the block.
+        FileNotFoundError: If nothing exists at the path.
+        DamagedError: If the path is not a regular file, has another checksum, or the block raises.
     """
     with damage_of(path), contextlib.ExitStack() as stack:
         yield _open(stack, path) if digest is None else _find(stack, path, digest)
@@ -107,7 +113,7 @@ def opened(path: pathlib.Path, digest: str | None = None) -> Iterator[io.Buffere
 
 @contextlib.contextmanager
 def damage_of(path: pathlib.Path) -> Iterator[None]:
-    """Takes whatever goes wrong in the block for damage of a file: a reader may raise anything over others' bytes."""
+    """Turns any error in the block into damage of a file, because a reader may raise anything on untrusted bytes."""
     try:
         yield
     except (DamagedError, FileNotFoundError):
@@ -119,12 +125,12 @@ def damage_of(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced_files(files: Mapping[pathlib.Path, Write | None]) -> Iterator[dict[str, str]]:
-    """Writes files beside their places, yields their checksums by name, and at the end moves them into place.
+    """Writes files beside their places, yields their checksums by name, and moves them into place at the end.
 
-    The block writes the index, which is the moment from which on they count. If it fails, nothing changes.
+    The block writes the index. From then on, the new files count. If it fails before, nothing changes.
 
     Args:
-        files: What writes each; `None`: the file is removed.
+        files: For each path, the function that writes the file. With `None`, the file is removed.
     """
     digests = {}
     try:
@@ -136,7 +142,7 @@ def replaced_files(files: Mapping[pathlib.Path, Write | None]) -> Iterator[dict[
         for path in files:
             remove(beside(path))
         raise
-    yield digests  # if the block fails they stay, as the index may have been replaced by then
+    yield digests  # if the block fails, the new files stay, because it may have replaced the index already
     for path, write in files.items():
         if write is None:
             remove(path)
@@ -148,13 +154,13 @@ def replaced_files(files: Mapping[pathlib.Path, Write | None]) -> Iterator[dict[
 
 
 def write_parts(folder: pathlib.Path, index: str, facts: Mapping[str, Any], parts: Mapping[str, Write | None]) -> None:
-    """Writes a folder of an index and of files that belong to it; the old ones are there until all new ones are.
+    """Writes an index and the files that belong to it. The old files stay until all new files are there.
 
     Args:
-        folder: The folder, which exists; what else is in it stays.
-        index: The name of the JSON file.
-        facts: What is in it, besides checksums.
-        parts: What writes each of the other files; `None`: there is none of this name.
+        folder: The folder, which must exist. Its other content stays.
+        index: The name of the index, a JSON file.
+        facts: The content of the index, besides checksums.
+        parts: For each other file, the function that writes it. With `None`, the file is removed.
     """
     with replaced_files({folder / name: write for name, write in parts.items()}) as digests:
         write_json(folder / index, {**facts, "files": digests})
@@ -165,12 +171,12 @@ def read_parts(folder: pathlib.Path, index: str, read: Callable[[dict[str, Any],
 
     Args:
         folder: The folder.
-        index: The name of the JSON file.
-        read: Gets the facts, and checksums by name, with which it may open the other files.
+        index: The name of the index, a JSON file.
+        read: Called with the facts and the checksums by name. It opens the other files with these checksums.
 
     Raises:
         FileNotFoundError: If there is no index.
-        DamagedError: If it is damaged, or `read` says so.
+        DamagedError: If the index is damaged, or `read` raises this error.
     """
     facts = read_json(folder / index)
     while True:
@@ -182,32 +188,32 @@ def read_parts(folder: pathlib.Path, index: str, read: Callable[[dict[str, Any],
             return read(facts, digests)
         except (DamagedError, FileNotFoundError) as error:
             facts = read_json(folder / index)
-            if json.dumps(facts) == before:  # nobody has replaced it meanwhile
+            if json.dumps(facts) == before:  # no other process has replaced it meanwhile
                 if isinstance(error, FileNotFoundError):
                     raise DamagedError(pathlib.Path(error.filename), "it is missing.") from None
                 raise
 
 
 def checked_name(name: object) -> str:
-    """Returns a name that was read from a file, if it may become part of a path.
+    """Returns a name that was read from a file, if it is safe as part of a path.
 
     Raises:
-        ValueError: If it may not: it would lead elsewhere.
+        ValueError: If the name is not safe, because it could lead out of the folder.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"A name of letters, digits, '_', '-' and '.' was expected, which may be that of a folder; got {name!r}."
+            f"A name of letters, digits, '_', '-' and '.' was expected, which can be part of a path, got {name!r}."
         )
     return name
 
 
 def checked(facts: Mapping[str, Any], **types: Any) -> list[Any]:
-    """Returns facts by name, if they are of the types promised.
+    """Returns the facts with the given names, if they have the given types.
 
-    `float` means whole numbers too. Whole numbers have to fit in 64 bits.
+    `float` includes whole numbers. Whole numbers must fit in 64 bits.
 
     Raises:
-        ValueError: If one is missing or of another type.
+        ValueError: If a fact is missing, has another type, or is too large.
     """
     values = []
     for name, type in types.items():
@@ -224,15 +230,16 @@ def checked(facts: Mapping[str, Any], **types: Any) -> list[Any]:
 
 
 def beside(path: pathlib.Path) -> pathlib.Path:
-    """Returns where a file is written before it takes its place."""
+    """Returns the path where a file is written before it is moved into place."""
     return path.with_name(f".{path.name}.new")
 
 
 def below(root: pathlib.Path, *names: str) -> pathlib.Path:
-    """Returns the path of a folder or a file below a folder, of names that were checked.
+    """Returns the path of a folder or a file below a folder. Checks the names.
 
     Raises:
-        DamagedError: If it leads through a link.
+        ValueError: If a name is not safe as part of a path.
+        DamagedError: If the path leads through a link.
     """
     path = root
     for name in names:
@@ -244,9 +251,9 @@ def below(root: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def make_below(root: pathlib.Path, *names: str) -> pathlib.Path:
-    """Makes a folder below another, which may be missing too.
+    """Makes a folder below `root`, and makes `root` if it is missing.
 
-    A link on the way was damage, and goes. So may be a file; but as it may be somebody's, it is renamed.
+    A link on the way is damage, and is removed. A file on the way may be the user's, so it is renamed.
     """
     root.mkdir(parents=True, exist_ok=True)
     path = root
@@ -261,7 +268,7 @@ def make_below(root: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link or a whole folder, if there is one; what a link points to stays."""
+    """Removes a file, a link or a whole folder, if it exists. The target of a link stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -269,7 +276,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 def named_once(errors: Iterable[Exception]) -> str:
-    """Returns the messages of several errors as one line."""
+    """Returns the messages of several errors on one line."""
     return " ".join(" ".join(str(error).split()) for error in errors)
 
 
@@ -278,15 +285,15 @@ def _checksum(facts: Mapping[str, Any]) -> str:
 
 
 def _open(stack: contextlib.ExitStack, path: pathlib.Path) -> io.BufferedReader:
-    """Opens a regular file: a pipe would block, a device would never end, a link leads elsewhere."""
+    """Opens a regular file. Refuses others: a pipe would block, a device may never end, a link may lead anywhere."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
-        raise ValueError("it is a link." if stat.S_ISLNK(mode) else "it is no file.")
+        raise ValueError("it is a link." if stat.S_ISLNK(mode) else "it is not a file.")
     return stack.enter_context(path.open("rb"))
 
 
 def _find(stack: contextlib.ExitStack, path: pathlib.Path, digest: str) -> io.BufferedReader:
-    """Opens a file of that checksum, at its place or beside it."""
+    """Opens the file with a checksum, at its place or beside it."""
     problem: Exception | None = None
     for place in (path, beside(path)):
         try:
@@ -294,7 +301,7 @@ def _find(stack: contextlib.ExitStack, path: pathlib.Path, digest: str) -> io.Bu
             if hashlib.file_digest(file, "sha256").hexdigest() == digest:
                 file.seek(0)
                 return file
-            raise ValueError("its checksum is another.")
+            raise ValueError("its checksum does not match.")
         except (OSError, ValueError) as error:
             problem = problem or error
     raise problem or ValueError
@@ -303,7 +310,7 @@ def _find(stack: contextlib.ExitStack, path: pathlib.Path, digest: str) -> io.Bu
 def _write_beside(path: pathlib.Path, write: Write) -> str:
     """Writes a file beside its place and returns its checksum."""
     place = beside(path)
-    remove(place)  # left behind by a process that was killed; or a link, which writing would follow
+    remove(place)  # a killed process may have left it, or it is a link that writing would follow
     try:
         with place.open("x+b") as file:
             write(file)
@@ -312,12 +319,12 @@ def _write_beside(path: pathlib.Path, write: Write) -> str:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk has no name
+        error.filename = error.filename or str(path)  # the error of a full disk names no file
         raise
 
 
 def _sync_folders(files: Iterable[pathlib.Path]) -> None:
-    """Flushes the names of files to the disk, where the system can."""
+    """Flushes the names of files to the disk, if the system can."""
     if os.name == "nt":
         return
     for folder in {path.parent for path in files}:

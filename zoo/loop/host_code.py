@@ -1,8 +1,8 @@
-"""What a Python function does that the host calls, as a digest: it is no part of a lowered program.
+"""A digest of what a Python function does that the host calls. A lowered program does not contain such functions.
 
-Followed are code and constants, also those of nested functions, what it closes over, defaults, the object of a bound
-method with its class, `functools.partial`, `__wrapped__`, and the globals that its instructions load. Functions and
-classes of libraries go by name and version. Comments and the names of functions and variables do not count.
+The digest covers code and constants (of nested functions too), closures, defaults, the object of a bound method and its
+class, `functools.partial`, `__wrapped__`, and the globals that the instructions load. Functions and classes of
+libraries are compared by name and version. Comments and the names of functions and variables do not count.
 """
 
 import copyreg
@@ -26,7 +26,7 @@ from zoo.loop.libraries import is_of_library, library_of_file, library_of_module
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 _NOT_CODE = {
-    # Of a class: what Python writes into it, none of which decides what its methods do.
+    # Attributes that Python writes into a class. None of them changes what its methods do.
     *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__dataclass_fields__"),
     *("__dataclass_params__", "__dict__", "__doc__", "__firstlineno__", "__match_args__", "__module__", "__qualname__"),
     *("__static_attributes__", "__weakref__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
@@ -38,28 +38,28 @@ _ADDRESS = re.compile(r"\b0x[0-9a-f]+")
 
 
 def digest_of_host_code(values: Any) -> tuple[str, list[str]]:
-    """Returns a digest of functions, or of whatever they use, and in words what of it cannot be seen."""
+    """Returns a digest of functions or other values, and descriptions of the parts that cannot be compared."""
     walk = _Walk()
     try:
         digest = walk.digest(values)
-    except Exception as error:  # objects may do anything when they are looked at, or be nested too deeply
+    except Exception as error:  # objects may raise when they are inspected, or be nested too deeply
         digest, walk.unseen = "", [f"what host code uses ({type(error).__name__}: {error})"]
     return digest, list(dict.fromkeys(walk.unseen))
 
 
 class _Walk:
-    """Walks over objects; a digest of each is made of those of its parts."""
+    """Walks over objects. The digest of an object is made of the digests of its parts."""
 
     def __init__(self) -> None:
         self.unseen: list[str] = []
-        self._done: dict[int, tuple[Any, str]] = {}  # with the object, so that its address is not used again
+        self._done: dict[int, tuple[Any, str]] = {}  # keeps the object alive, so that its id stays unique
         self._under_way: list[int] = []
-        self._inside: list[str] = []  # names of functions of the user's, for messages
+        self._inside: list[str] = []  # names of the user's functions, for messages
 
     def digest(self, value: Any) -> str:
         if type(value) in _ATOMS:
             return _hash(type(value).__name__, repr(value))
-        if id(value) in self._under_way:  # a function that calls itself, say
+        if id(value) in self._under_way:  # for example a function that calls itself
             return _hash("again", str(len(self._under_way) - self._under_way.index(id(value))))
         if id(value) not in self._done:
             self._under_way.append(id(value))
@@ -141,7 +141,7 @@ class _Walk:
             self._inside.pop()
 
     def _code(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
-        """Yields instructions, by what they refer to and not by where that stands."""
+        """Yields instructions, with the values that they refer to in place of indices."""
         arguments = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         yield from ("code", str(sys.version_info[:2]), str(arguments), code.co_exceptiontable.hex())
         instructions = [each for each in dis.get_instructions(code) if each.opname not in _FILLERS]
@@ -166,7 +166,7 @@ class _Walk:
         if name not in names:
             return _hash("builtin", name) if name in builtins else _hash("undefined", name)
         value = names[name]
-        for each in following:  # what is loaded of a module of the user's is followed, and not the module
+        for each in following:  # of a module of the user's, follows the attribute and not the whole module
             if not isinstance(value, types.ModuleType) or library_of_module(value.__name__) is not None:
                 break
             if each.opname not in _LOADS_ATTRIBUTE or not hasattr(value, each.argval):
@@ -206,14 +206,16 @@ class _Walk:
                 yield from (name, self.digest(vars(each)[name]))
 
     def _instance(self, value: Any) -> Iterator[str]:
-        """Yields what pickling would write of an object: its class and its state."""
+        """Yields what pickle would write for an object: its class and its state."""
         table = copyreg.dispatch_table.get(type(value))
         reduce = value.__reduce_ex__
-        if is_of_library(type(value)) and hasattr(value, "host_code"):  # of the zoo: it knows what it runs
+        if is_of_library(type(value)) and hasattr(value, "host_code"):  # an object of the zoo that knows what it runs
             yield from (type(value).__qualname__, self.digest(value.host_code()))
             return
         if dataclasses.is_dataclass(value) and any(c.__module__ == "flax.linen.module" for c in type(value).__mro__):
-            fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]  # others count up
+            fields = [
+                f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")
+            ]  # its other attributes change in use
             yield from ("flax", self.digest(type(value)), *(self.digest(getattr(value, name)) for name in fields))
             return
         try:
@@ -238,11 +240,11 @@ class _Walk:
 
 
 _METHODS_IN_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
-_OPAQUE = ("ctypes", "_ctypes", "cffi", "_cffi_backend")  # whose state is an address
+_OPAQUE = ("ctypes", "_ctypes", "cffi", "_cffi_backend")  # the state of their objects is an address
 
 
 def _absolute(name: str, level: int, names: dict[str, Any]) -> str:
-    """Returns the absolute name of a module that is imported, relative to the module of such globals."""
+    """Returns the absolute name of a module that is imported relative to the module with the globals `names`."""
     if not level:
         return name
     return importlib.util.resolve_name("." * level + name, names.get("__package__") or "")

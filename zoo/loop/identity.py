@@ -1,20 +1,21 @@
-"""What tells the results of one program from those of another, wherever results are kept and used again.
+"""The identity of a program: whether stored results are results of the same program, and may be used again.
 
-Settings count, arrays by their content, and code by what it computes: the user's by the lowered program (see
-`zoo.loop.program_text`), the zoo's by its version and its source files. So do precision, the generator of random
-numbers, and the versions of the zoo and of JAX. Device, compiler flags and other packages are recorded beside results
-and do not count.
+The identity consists of settings, the content of arrays, and code. The user's code is compared by its lowered program
+(see `zoo.loop.program_text`), the zoo's code by its version and its source files. Precision, the generator of random
+numbers, and the versions of the zoo and of JAX count too. Device, compiler flags and other packages are recorded beside
+results and do not count.
 
-What it cannot see:
+The identity cannot see:
 
-- What code reads while it runs: files, the environment, the clock, the network.
-- Custom calls into libraries by name (`jax.ffi`), code behind ctypes, what Python code calls by `getattr` or `eval`.
-- Code that is traced for other shapes only: programs are lowered for four members in two groups.
-- A library that was changed in place, and libraries' code that the zoo alone uses (optax, flax, gymnax).
-- A global that is changed after the program that has it was traced: JAX does not see it in that process either.
+- what code reads while it runs: files, the environment, the clock, the network;
+- custom calls into libraries by name (`jax.ffi`), code behind ctypes, and what Python code calls by `getattr` or
+  `eval`;
+- code that is traced for other shapes only, because programs are lowered for four members in two groups;
+- a library that was changed in place, and the code of libraries that only the zoo uses (optax, flax, gymnax);
+- a global that is changed after its program was traced. JAX does not see the change in that process either.
 
-And what it takes for another program though it is none: code that goes by the order of a set, and host code under
-another version of Python.
+It takes these for another program, although they are the same: code that depends on the order of a set, and host code
+under another version of Python.
 """
 
 import dataclasses
@@ -43,13 +44,13 @@ from zoo.loop.provenance import describe_numbers, describe_value, fingerprint
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What tells results from others: JSON-able values by name.
+    """The identity of a program, as JSON-able values by name.
 
     Attributes:
-        what: What was run: settings, data, code, key.
+        what: What is run: settings, data, code, key.
         numbers: How this process computes: precision, generator.
-        versions: Of the zoo and of JAX.
-        unseen: In words, code that cannot be compared. What has some is never the same.
+        versions: Versions of the zoo and of JAX.
+        unseen: Descriptions of code that cannot be compared. A program with such code never equals another one.
     """
 
     what: dict[str, Any]
@@ -58,44 +59,50 @@ class Identity:
     unseen: list[str]
 
     def facts(self) -> dict[str, Any]:
-        """Returns it as JSON-able facts, to be stored beside results."""
+        """Returns the identity as JSON-able facts, to store beside results."""
         return dataclasses.asdict(self)
 
     def differences(self, there: Any, *, accept_versions: bool = False) -> list[str]:
-        """Returns in words how stored facts differ; nothing if results under them are those of this program.
+        """Returns descriptions of how stored facts differ. The list is empty if they belong to this program.
 
         Args:
             there: The stored facts.
-            accept_versions: Whether the results of other versions, and of code that cannot be compared, will do.
+            accept_versions: Whether to accept results of other versions, and of code that cannot be compared.
         """
         parts = {"what": self.what, "numbers": self.numbers}
         if not accept_versions:
             parts["versions"] = self.versions
         if not isinstance(there, Mapping) or not all(isinstance(there.get(part), Mapping) for part in parts):
-            return ["what it is of is not said"]
+            return ["it does not say what it belongs to"]
         found = [line for part, here in parts.items() for line in compare(there[part], here)]
         if not accept_versions and (self.unseen or there.get("unseen")):
             found.append("what cannot be compared: " + "; ".join(self.unseen or there["unseen"]))
         return found
 
     def check(self, there: Any, complaint: str, *, accept_versions: bool) -> None:
-        """Raises an error if stored facts are of another program, with a complaint such as "X is of another run"."""
+        """Raises a `ValueError` if stored facts belong to another program.
+
+        Args:
+            there: The stored facts.
+            complaint: The beginning of the message, such as "X is of another run".
+            accept_versions: Whether to accept results of other versions, and of code that cannot be compared.
+        """
         found = self.differences(there, accept_versions=accept_versions)
         if not found:
             return
         advice = "Choose another folder, or delete this one to start anew"
         if not self.differences(there, accept_versions=True):
-            advice += ", or go on all the same with accept_versions=True (in a terminal --accept-versions)"
+            advice += ", or go on anyway with accept_versions=True (in a terminal --accept-versions)"
         raise ValueError(f"{complaint}: {'; '.join(found)}. {advice}.")
 
 
 def identify(strategy: Strategy, problem: Problem, **facts: Any) -> Identity:
-    """Returns the identity of a strategy on a problem, warning once of what cannot be seen of it.
+    """Returns the identity of a strategy on a problem. Warns once of code that cannot be compared.
 
     Args:
-        strategy: The strategy, open settings filled in.
+        strategy: The strategy, with open settings filled in.
         problem: The problem.
-        **facts: JSON-able values that matter besides.
+        **facts: Other JSON-able values that are part of the identity.
     """
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     of_strategy, unseen_strategy = _identify_strategy(strategy, solution)
@@ -119,7 +126,7 @@ def _versions() -> dict[str, Any]:
 
 
 def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Returns in words which entries differ, with both values where they can be read."""
+    """Returns descriptions of the entries that differ, with both values unless they are digests."""
     found = []
     for name in dict.fromkeys([*here, *there]):
         one, other = there.get(name), here.get(name)
@@ -143,14 +150,14 @@ def _identify_problem(problem: Problem) -> tuple[dict[str, Any], list[str]]:
 
 
 def _identify(instance: Any, kind: str, text: ProgramText | None) -> dict[str, Any]:
-    """Returns settings that can be read, a digest of all arrays, and that of the program if there is one."""
+    """Returns the settings that identify themselves, a digest of all arrays, and the digest of the program, if any."""
     what: dict[str, Any] = {}
     if is_of_library(type(instance)):
         what[f"class of the {kind}"] = f"{type(instance).__module__}:{type(instance).__qualname__}"
     hidden = internal_fields(type(instance))
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        if field.name not in hidden and _is_told(value):  # else it is part of the program
+        if field.name not in hidden and _is_told(value):  # otherwise the program contains it
             what[f"{field.name} of the {kind}"] = _short(describe_value(value))
     what[f"data of the {kind}"] = _digest_of_leaves(instance)
     if text is not None:
@@ -159,27 +166,27 @@ def _identify(instance: Any, kind: str, text: ProgramText | None) -> dict[str, A
 
 
 def _unseen(text: ProgramText | None) -> list[str]:
-    """Returns what of a program cannot be seen, warning of it once."""
+    """Returns descriptions of the parts of a program that cannot be compared. Warns once of each."""
     if text is None:
         return []
     for each in text.unseen:
-        if text.digest and each not in _said:  # else it fails when it is run, and says so
+        if text.digest and each not in _said:  # without a digest, the run itself will fail
             _said.add(each)
             warnings.warn(
-                f"{each[:1].upper()}{each[1:]} cannot be compared with what it is in another process, so that results "
-                "kept now will not be used again, unless accept_versions=True.",
+                f"{each[:1].upper()}{each[1:]} cannot be compared between processes, so results that are kept now will "
+                "not be used again, unless accept_versions=True.",
                 stacklevel=2,
             )
     return list(text.unseen)
 
 
 def _needs_text(instance: Any) -> bool:
-    """Whether settings and the zoo's version do not tell all: it has a class or a function of the user's."""
+    """Returns whether an object needs a program text, because it has a class or a function of the user's."""
     return isinstance(instance, HostProblem) or not _is_told(instance)
 
 
 def _is_told(value: Any) -> bool:
-    """Whether `describe_value` tells a value from all others, given the versions of libraries."""
+    """Returns whether `describe_value` identifies a value, given the versions of libraries."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.dtype, np.generic)):
         return True
     if isinstance(value, np.ndarray | jax.Array):
@@ -191,7 +198,7 @@ def _is_told(value: Any) -> bool:
     if isinstance(value, functools.partial):
         return _is_told(value.func) and _is_told(value.args) and _is_told(value.keywords)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (f for f in dataclasses.fields(value) if f.name not in ("parent", "name"))  # those of flax
+        fields = (f for f in dataclasses.fields(value) if f.name not in ("parent", "name"))  # flax's own
         return is_of_library(type(value)) and all(
             (each := getattr(value, f.name)) is f.default or _is_told(each) for f in fields
         )
@@ -201,7 +208,7 @@ def _is_told(value: Any) -> bool:
 
 
 def _takes_surrogate(strategy: Strategy, problem: Problem, solution: Any) -> bool:
-    """Whether a strategy takes the problem's surrogate gradient; if it cannot be asked, it does not run either."""
+    """Returns whether a strategy takes the problem's surrogate gradient. A strategy that raises does not run either."""
     found = []
 
     def ask(key: jax.Array, start: Any) -> None:
@@ -215,7 +222,7 @@ def _takes_surrogate(strategy: Strategy, problem: Problem, solution: Any) -> boo
 
 
 def _digest_of_leaves(instance: Any) -> str:
-    """Returns a digest of arrays and numbers, with their dtypes."""
+    """Returns a digest of the arrays and numbers of an object, with their dtypes."""
     digest = hashlib.sha256()
     leaves: list[Any] = jax.tree.leaves(instance)
     for leaf in leaves:
@@ -230,7 +237,7 @@ def _digest_of_leaves(instance: Any) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Returns a JSON-able value: itself if it can be read at a glance, else a digest, which begins with #."""
+    """Returns a JSON-able value if it is short, otherwise its digest, which begins with #."""
     is_plain = value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and value == value)
     return value if is_plain and len(str(value)) <= _SHORT and str(value)[:1] != "#" else f"#{fingerprint(value)}"
 

@@ -1,4 +1,4 @@
-"""Whose code something is: the user's, the zoo's, or that of an installed library, which goes by its version."""
+"""Tells the user's code from the zoo's and from installed libraries, whose versions identify their code."""
 
 import functools
 import hashlib
@@ -11,12 +11,19 @@ from typing import Any
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _FOLDERS = tuple(sorted({str(pathlib.Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")}))
 _SITE = ("site-packages", "dist-packages")
-_ONLY_SHOWS = {"__main__.py", "cli.py", "plot.py", "report.py", "statistics.py", "tables.py"}  # and computes no number
+_ONLY_SHOWS = {
+    "__main__.py",
+    "cli.py",
+    "plot.py",
+    "report.py",
+    "statistics.py",
+    "tables.py",
+}  # these compute no results
 
 
 @functools.cache
 def library_of_file(filename: str) -> str | None:
-    """Returns library and version of a source file, "zoo" for one of the zoo; `None` if it is the user's."""
+    """Returns the library and version of a source file: "zoo" for the zoo, and `None` for the user's code."""
     if filename.startswith("<frozen"):
         return "python"
     path = pathlib.PurePath(filename)
@@ -29,7 +36,7 @@ def library_of_file(filename: str) -> str | None:
 
 
 def library_of_module(name: str) -> str | None:
-    """Returns library and version of a module by its name, "zoo" for one of the zoo; `None` if it is the user's."""
+    """Returns the library and version of a module by its name: "zoo" for the zoo, and `None` for the user's code."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names and top != "__main__":
         return "python"
@@ -41,7 +48,7 @@ def library_of_module(name: str) -> str | None:
 
 
 def is_of_library(value: Any) -> bool:
-    """Whether a function or a class is what a library, or the zoo, has under its name."""
+    """Returns whether a function or a class is the object that a library, or the zoo, has under its name."""
     name, where = getattr(value, "__qualname__", None), getattr(value, "__module__", None)
     module = sys.modules.get(where) if isinstance(where, str) else None
     if not isinstance(name, str) or module is None or library_of_module(module.__name__) is None:
@@ -54,7 +61,7 @@ def is_of_library(value: Any) -> bool:
 
 @functools.cache
 def digest_of_sources() -> str:
-    """Returns a digest of the zoo's source files: in a checkout they change without the version."""
+    """Returns a digest of the zoo's source files, because in a checkout they change and the version does not."""
     digest, files = hashlib.sha256(), {}
     for path in (path for folder in _our_folders() for path in folder.rglob("*.py") if path.name not in _ONLY_SHOWS):
         files[path.relative_to(_ROOT if path.is_relative_to(_ROOT) else _ROOT.parent).as_posix()] = path
@@ -65,7 +72,7 @@ def digest_of_sources() -> str:
 
 @functools.cache
 def _our_folders() -> tuple[pathlib.Path, ...]:
-    """Returns where the zoo lies: in a checkout strategies and problems lie beside it."""
+    """Returns the folders of the zoo. In a checkout, strategies and problems lie beside `zoo/`."""
     parts = (_ROOT / "strategies", _ROOT / "problems")
     return (_ROOT, *(part if part.is_dir() else _ROOT.parent / part.name for part in parts))
 

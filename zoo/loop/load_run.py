@@ -1,4 +1,4 @@
-"""Reads back what `RunResult.save` wrote."""
+"""Loads what `RunResult.save` wrote."""
 
 import functools
 import os
@@ -28,23 +28,24 @@ from zoo.registry import ProblemLike, StrategyLike, resolve
 def load_run(
     folder: str | pathlib.Path, problem: ProblemLike | None = None, strategy: StrategyLike | None = None
 ) -> RunResult:
-    """Loads what `RunResult.save`, or `zoo run --out`, wrote.
+    """Loads a run that `RunResult.save` or `zoo run --out` wrote.
 
-    Solutions and states come back in their structure, and `zoo.run(start=result)` goes on from them. What was run is
-    said in `run.json`: whether a problem that is passed is the one of the run is not checked, but for shapes.
+    Solutions and states come back in their structure, and `zoo.run(start=result)` goes on from them. `run.json` says
+    what was run. A problem or strategy that is passed is only checked for the shapes of its arrays.
 
     Args:
-        folder: Where the run is.
-        problem: The problem, its id, or a dictionary of its id and settings. It may be left out if the run's was made
-            by an id of the registry, with settings that are numbers or text.
-        strategy: The strategy, its id, or a dictionary of its id and settings; it may be left out likewise.
+        folder: The folder of the run.
+        problem: The problem, its id, or a dictionary of its id and settings. It may be left out if the problem of the
+            run was made by an id of the registry, with settings that are numbers or text.
+        strategy: The strategy, its id, or a dictionary of its id and settings. It may be left out under the same
+            condition.
 
     Returns:
         A `RunResult`.
 
     Raises:
         FileNotFoundError: If the folder holds no run.
-        ValueError: If it is damaged, was computed in another precision, or is one of other shapes; or if the strategy
+        ValueError: If the run is damaged, was computed in another precision, or has other shapes; or if the strategy
             or the problem is left out and cannot be made.
     """
     folder = as_folder(folder, "load_run(folder)")
@@ -65,8 +66,8 @@ def _read_run(
         values = checked(facts, best_fitness=float, seconds=float, compile_seconds=float, overshoot=int, stopped_by=str)
     if differences := compare(numbers, describe_numbers()):
         raise ValueError(
-            f"The run in {folder} was computed with other numbers: {'; '.join(differences)}. Set JAX as it was, for "
-            "example by JAX_ENABLE_X64."
+            f"The run in {folder} was computed with other numbers: {'; '.join(differences)}. Set JAX as it was then, "
+            "for example by JAX_ENABLE_X64."
         )
     made_strategy, made_problem, key = make_call(call, strategy, problem)
     made_strategy, made_problem = resolve(made_strategy, made_problem)
@@ -79,7 +80,7 @@ def _read_run(
         problem=made_problem,
         key=key,
         **_read_trees(folder, digests, like, key),
-        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "steps", "failed"}),
+        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "worst_fitness", "steps", "failed"}),
         scores=read_curve("curve.csv", {*NOT_METRICS, *metrics}),
         metrics=metrics,
         **dict(zip(("best_fitness", "seconds", "compile_seconds", "overshoot", "stopped_by"), values, strict=True)),
@@ -90,7 +91,7 @@ def _read_run(
 def _read_trees(
     folder: pathlib.Path, digests: Mapping[str, str], like: dict[str, Any], key: jax.Array
 ) -> dict[str, Any]:
-    """Reads pytrees of given structures; random keys in them are of the generator of `key`."""
+    """Reads pytrees of the structures in `like`. Random keys in them get the generator of `key`."""
     stored, _ = load_archive(folder / ARRAYS, digests.get(ARRAYS, ""))
     with damage_of(folder / ARRAYS):
         stored = dict(zip(TREES, checked(stored, **dict.fromkeys(TREES, list)), strict=True))
@@ -115,8 +116,8 @@ def _read_trees(
 
 def _other_shapes(folder: pathlib.Path, name: str, expected: str, there: str) -> str:
     return (
-        f"The run in {folder} is of another problem or strategy: {name} has {expected}, there are {there}. Load it "
-        "with those that it was run with."
+        f"The run in {folder} is of another problem or strategy: {name} should be {expected}, but the run has {there}. "
+        "Load it with the problem and the strategy that it was run with."
     )
 
 
@@ -126,5 +127,5 @@ def _read_curve(
     with opened(folder / name, digests.get(name, "")) as file:
         frame = read_csv(file, lambda column: int if column in ("generation", "steps") else float)
         if not columns <= set(frame):
-            raise ValueError(f"it should have columns {sorted(columns)}, and has {list(frame)}.")
+            raise ValueError(f"it should have columns {sorted(columns)}, but has {list(frame)}.")
     return {str(x): frame[x].to_numpy() for x in frame if name == "curve.csv" or x != "generation"}

@@ -1,4 +1,4 @@
-"""The right to write into a folder, which one process has at a time."""
+"""Locks a folder, so that one process at a time writes into it."""
 
 import contextlib
 import os
@@ -17,19 +17,20 @@ _NAME = ".lock"
 
 
 class UnwritableError(OSError, ValueError):
-    """Nothing can be written in a folder; the message names it."""
+    """A folder cannot be written. The message names it."""
 
 
 class FolderLock:
-    """Makes a folder, and keeps other processes from writing into it while the block lasts.
+    """Makes a folder, and keeps other processes from writing into it during a `with` block.
 
-    A folder that cannot be written, because its disk is read-only or full or it is another user's, can be entered too:
-    what is in it may be all that is needed. `check_writable` says so before anything is computed.
+    A folder that cannot be written (its disk is read-only or full, or it belongs to another user) can be entered too,
+    because its content may be all that is needed. Callers call `check_writable` before they compute anything.
 
     Args:
         folder: The folder.
-        what: What needs it, for messages, such as `"benchmark(out=...)"`.
-        mesh: Of several processes that share a mesh, which all make the same calls, the first locks for all.
+        what: The call that needs the folder, for messages, such as `"benchmark(out=...)"`.
+        mesh: The mesh of the run. If several processes share it, all make the same calls, and the first process locks
+            for all.
     """
 
     def __init__(self, folder: pathlib.Path, what: str, mesh: Mesh | None = None):
@@ -41,7 +42,7 @@ class FolderLock:
         """Locks the folder.
 
         Raises:
-            ValueError: If it is a file, another process has it, or it is missing and cannot be made.
+            ValueError: If the folder is a file, another process uses it, or it is missing and cannot be made.
         """
         self._error = from_first_process(self._mesh, self._enter)
         return self
@@ -51,11 +52,11 @@ class FolderLock:
 
     @property
     def is_writable(self) -> bool:
-        """Whether anything can be written in the folder."""
+        """Whether the folder can be written."""
         return self._error is None
 
     def check_writable(self) -> None:
-        """Raises an `UnwritableError` if nothing can be written in the folder."""
+        """Raises an `UnwritableError` if the folder cannot be written."""
         if self._error is not None:
             raise UnwritableError(
                 f"{self._what} needs to write in {self._folder}, and cannot: {self._error.strerror or self._error}. "
@@ -63,22 +64,22 @@ class FolderLock:
             ) from self._error
 
     def _enter(self) -> OSError | None:
-        """Returns why nothing can be written, if so."""
+        """Locks the folder. Returns the error that makes it unwritable, or `None`."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"{self._what} needs a folder, but {self._folder} is a file.") from error
         except OSError as error:
             self._error = error
-            if not os.path.isdir(self._folder):  # so there is nothing to be read either
+            if not os.path.isdir(self._folder):  # there is nothing to read either
                 self.check_writable()
             return error
         path = self._folder / _NAME
         try:
             if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
-                remove(path)  # so that no file elsewhere is taken for the lock
+                remove(path)  # a link would lock a file elsewhere
             self._stack.enter_context(filelock.FileLock(path, timeout=0))
-            with tempfile.TemporaryFile(dir=self._folder) as file:  # the lock alone might be somebody else's to write
+            with tempfile.TemporaryFile(dir=self._folder) as file:  # the lock may be writable where the folder is not
                 file.write(bytes(4096))
         except filelock.Timeout:
             raise ValueError(

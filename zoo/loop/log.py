@@ -1,6 +1,6 @@
-"""What the host knows about a run: how far it is, its history and its scores."""
+"""The host's log of a run: generations and steps done, the history, and the scores."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,16 @@ CLOCK = ("generation", "steps", "seconds")
 NOT_METRICS = (*CLOCK, *Diagnosis._fields)
 """The columns of a score curve that are not metrics."""
 
-
-_HISTORY = ("best_fitness", "mean_fitness", "steps", "failed")
-"""What the history has a row of, besides the means of what a problem says of its members."""
+_HISTORY = ("best_fitness", "mean_fitness", "worst_fitness", "steps", "failed")
+"""The rows of the history, besides one row for each number in the problem's `aux`."""
 
 
 class Log:
     """Generations, steps and seconds so far, the history of all generations, and the scores.
 
     Args:
-        num_seeds: How many runs there are.
-        aux: Names of the numbers that the problem says of each member beside its fitness.
+        num_seeds: Number of runs.
+        aux: Names of the numbers that the problem reports for each member besides its fitness.
     """
 
     def __init__(self, num_seeds: int, aux: Iterable[str] = ()):
@@ -30,27 +29,27 @@ class Log:
         self.generations = np.zeros(num_seeds, np.int64)
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
-        self.overshoot = np.zeros(num_seeds, np.int64)  # steps of a generation that the budget had no room for
-        self.idle = 0  # generations since anybody spent a step
-        # Per seed: blocks of [rows, generations], none of them empty.
+        self.overshoot = np.zeros(num_seeds, np.int64)  # problem steps of the generation that was dropped
+        self.idle = 0  # generations since any seed spent a problem step
+        # Per seed: blocks [rows, generations]. No block is empty.
         self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
 
     def add_generations(self, record: Record, carry: Carry, seconds: float) -> None:
-        """Adds what a call of the compiled loop recorded, and how long it took.
+        """Adds the record of a call of the compiled loop.
 
         Args:
-            record: Of each generation, as `compiled.advance` returns it.
-            carry: The carry after it.
+            record: The record of each generation, as `compiled.advance` returns it.
+            carry: The carry after the call.
             seconds: Duration of the call.
 
         Raises:
-            ValueError: If a generation spent more steps than are counted.
+            ValueError: If a generation spent `MAX_STEPS` problem steps or more.
         """
         arrays = {**record._asdict(), **{f"aux/{name}": x for name, x in record.aux.items()}}
         rows = [np.asarray(arrays[name]).reshape(len(self.generations), -1) for name in self._rows]
         generations = np.asarray(carry.generation).reshape(-1).astype(np.int64)
-        # A seed that dropped one is done, and says nothing of it in further calls.
+        # A seed that dropped a generation has ended, and its overshoot is 0 in later calls.
         self.overshoot = np.maximum(self.overshoot, np.asarray(carry.overshoot).reshape(-1))
         before = self.steps.copy()
         for seed, count in enumerate(generations - self.generations):
@@ -59,8 +58,8 @@ class Log:
                 steps = block[self._rows.index("steps")]
                 if not ((steps >= 0) & (steps < MAX_STEPS)).all():
                     raise ValueError(
-                        f"A generation spent {MAX_STEPS} problem steps or more, which is more than is counted. "
-                        "Evaluate fewer members, or shorter episodes, at a time."
+                        f"A generation spent {MAX_STEPS} problem steps or more, which is more than can be counted. "
+                        "Use a smaller population_size, or shorter episodes."
                     )
                 self._history[seed].append(block)
                 self.steps[seed] += int(steps.sum())
@@ -70,13 +69,18 @@ class Log:
         self.seconds += seconds
 
     def add_score(self, metrics: dict[str, Any], diagnosis: Diagnosis, advanced: np.ndarray) -> None:
-        """Adds a scoring: a score per seed, by name; `advanced` says which seeds went on since the last one.
+        """Adds a score of each seed.
+
+        Args:
+            metrics: The metrics by name, with one number per seed.
+            diagnosis: The diagnosis, with one number per seed.
+            advanced: Which seeds ran generations since the previous score.
 
         Raises:
             ValueError: If a metric has the name of another column.
         """
         if taken := set(metrics) & set(NOT_METRICS):
-            raise ValueError(f"The problem's score names metrics as other columns are: {sorted(taken)}. Rename them.")
+            raise ValueError(f"The problem's score names metrics like other columns: {sorted(taken)}. Rename them.")
         row = {**metrics, **diagnosis._asdict()}
         row = {name: np.asarray(value, np.float64).reshape(-1) for name, value in row.items()}
         seconds = np.full(len(advanced), self.seconds)
@@ -93,19 +97,19 @@ class Log:
         return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in NOT_METRICS}
 
     def diagnosis(self, seed: int) -> dict[str, float]:
-        """Returns the latest diagnosis of a seed, by name, with the share of members that failed."""
+        """Returns the latest diagnosis of a seed, by name, with the share that `failed` in the last generation."""
         scores, history = self.scores(seed), self._history[seed]
         diagnosis = {name: float(scores[name][-1]) for name in Diagnosis._fields}
         failed = history[-1][self._rows.index("failed"), -1] if history else 0.0
         return {**diagnosis, "failed": float(failed)}
 
     def history(self, seed: int) -> dict[str, np.ndarray]:
-        """Returns arrays by name with an entry per generation of a seed."""
+        """Returns the history of a seed: arrays by name, with one entry per generation."""
         rows = dict(zip(self._rows, self._block(seed), strict=True))
         return {"steps": np.cumsum(rows.pop("steps").astype(np.int64)), **rows}
 
     def recent(self, seed: int, count: int) -> dict[str, np.ndarray]:
-        """Returns the history of the last generations of a seed, without its steps."""
+        """Returns the history of the last `count` generations of a seed, without the steps."""
         blocks: list[np.ndarray] = []
         for block in reversed(self._history[seed]):
             blocks.insert(0, block)
@@ -118,24 +122,40 @@ class Log:
         return np.concatenate(self._history[seed] or [np.zeros((len(self._rows), 0))], axis=1)
 
     def scores(self, seed: int) -> dict[str, np.ndarray]:
-        """Returns arrays by name with an entry per scoring of a seed: the clock, and the metrics."""
+        """Returns the scores of a seed: arrays by name, with one entry per scoring (clock, metrics, diagnosis)."""
         rows = [row for row in self._scores if row["_advanced"][seed]]
         names = [name for name in self._scores[0] if name != "_advanced"]
         return {name: np.asarray([row[name][seed] for row in rows]) for name in names}
 
     def flat_since(self) -> int:
-        """Returns the generation since which all members of all runs have had one fitness, to single precision."""
+        """Returns the generation since which all members of all runs have had the same fitness, to single precision."""
         return max(self._flat_since(seed) for seed in range(len(self._history)))
 
+    def failing_since(self) -> np.ndarray:
+        """Returns, per seed, the generation since which no member has had a finite fitness."""
+        failed = self._rows.index("failed")
+        return np.array([self._since(seed, lambda block: block[failed] == 1) for seed in range(len(self._history))])
+
     def _flat_since(self, seed: int) -> int:
-        since = int(self.generations[seed])
-        for block in reversed(self._history[seed]):  # back to the last that was not
+        def is_flat(block: np.ndarray) -> np.ndarray:
             best, mean = block[:2]
             latest = self._history[seed][-1][0, -1]
-            differs = ~(np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) | (best != latest)
-            since -= len(best)
-            if differs.any():
-                return since + int(np.flatnonzero(differs)[-1]) + 1
+            return (np.abs(mean - best) <= np.finfo(np.float32).eps * np.abs(best)) & (best == latest)
+
+        return self._since(seed, is_flat)
+
+    def _since(self, seed: int, holds: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Returns the generation of a seed since which a condition has held.
+
+        Args:
+            seed: The seed.
+            holds: Returns, for a block, in which generations the condition holds.
+        """
+        since = int(self.generations[seed])
+        for block in reversed(self._history[seed]):  # back to the last generation where it does not hold
+            since -= block.shape[1]
+            if len(others := np.flatnonzero(~holds(block))):
+                return since + int(others[-1]) + 1
         return since
 
     def record(self) -> dict[str, np.ndarray]:
@@ -152,7 +172,7 @@ class Log:
 
     @classmethod
     def from_curves(cls, history: dict[str, np.ndarray], scores: dict[str, np.ndarray], seconds: float) -> "Log":
-        """Returns the log of a run of one seed from what `history` and `scores` returned."""
+        """Returns the log of a run of one seed, from the values that `history` and `scores` returned."""
         log = cls(1, (name.removeprefix("aux/") for name in history if name.startswith("aux/")))
         steps = np.diff(history["steps"], prepend=0)
         log.generations[:], log.steps[:] = len(steps), steps.sum()
@@ -165,11 +185,16 @@ class Log:
 
     @classmethod
     def from_record(cls, record: dict[str, np.ndarray], metrics: Iterable[str], aux: Iterable[str]) -> "Log":
-        """Returns the log that `record` stored, with the names of the metrics and of what is said of members.
+        """Returns the log that `record` stored.
+
+        Args:
+            record: The arrays that `record` returned.
+            metrics: Names of the metrics.
+            aux: Names of the numbers that the problem reports for each member.
 
         Raises:
-            ValueError: If its parts do not fit together.
-            KeyError: If one is missing.
+            ValueError: If the parts of the record do not fit together.
+            KeyError: If a part is missing.
         """
         names = (*CLOCK, *metrics, *Diagnosis._fields, "_advanced")
         num_seeds = len(record["generations"])

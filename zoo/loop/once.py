@@ -1,4 +1,4 @@
-"""What is worked out about a problem or a strategy once, for as long as it exists."""
+"""Facts about a problem or a strategy that are computed once in its lifetime."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +10,13 @@ T = TypeVar("T")
 
 
 def once_per_object(instance: Any, what: str, make: Callable[[], T]) -> T:
-    """Returns what `make` returns for an object that does not change, called once for each of JAX's precisions."""
+    """Returns what `make` returns, and calls it once per object and per setting of JAX's precision and generator.
+
+    Args:
+        instance: The strategy or the problem, which does not change.
+        what: The name of the fact.
+        make: Computes the fact.
+    """
     known, name = about(instance), (what, *describe_numbers().values())
     if name not in known:
         known[name] = make()

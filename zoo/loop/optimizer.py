@@ -1,4 +1,4 @@
-"""A strategy for loops on the host: an object with `ask` and `tell`, NumPy in and out."""
+"""An optimizer for loops on the host: `ask` and `tell` with NumPy arrays."""
 
 import collections
 import contextlib
@@ -24,23 +24,22 @@ from zoo.loop.programs import Program
 from zoo.registry import StrategyLike, given_strategy
 
 _LOOK_EVERY = 10
-"""Generations between two looks at the standard deviations and the condition number, which cost a call of their own."""
-
+"""Generations between two checks of the standard deviations and the condition number, which need an extra call."""
 
 _STOP = Converged()
 
 
 class _Search(NamedTuple):
-    """Where a search is."""
+    """The state of a search."""
 
     told: State  # after the last `tell`
-    asked: State  # after the next population was drawn from it
-    population: Population | None  # that one; None where the strategy goes by the members that it is told
-    members: list[jax.Array]  # its members, leaves [population_size, ...]
+    asked: State  # after the next population was drawn from `told`
+    population: Population | None  # the next population; None if the strategy uses the members that it is told
+    members: list[jax.Array]  # members of the next population, leaves [population_size, ...]
 
 
 class Optimizer:
-    """Minimises a function that is not JAX, one generation after the other.
+    """Minimises a function that JAX cannot trace, one generation at a time.
 
     >>> import numpy as np, zoo
     >>> optimizer = zoo.Optimizer("cma_es", np.zeros(4), sigma=0.5, target=1e-9)
@@ -50,24 +49,28 @@ class Optimizer:
     >>> optimizer.best.round(3).tolist()
     [3.0, 3.0, 3.0, 3.0]
 
-    All is compiled, once for all optimizers of the same strategy and shapes. It computes in the precision of the
-    initial solution: NumPy's arrays are in double precision unless they say otherwise. Lower fitness is better, and NaN
-    is the worst. An optimizer can be pickled and copied at any time, also between `ask` and `tell`; the copy goes on
-    bit for bit.
+    All optimizers of the same strategy and shapes share compiled programs. An optimizer computes in the precision of
+    the initial solution; NumPy's default is double precision. Lower fitness is better, and NaN is the worst fitness. An
+    optimizer can be pickled and copied at any time, also between `ask` and `tell`. The copy continues bit for bit.
 
     Args:
         strategy: A strategy, its id, or a dictionary of its id and settings.
         solution: The initial solution: an array, or a pytree of arrays.
-        seed: Of the random numbers.
-        max_evaluations: Stop after so many.
-        target: Stop when a member has had at most this fitness.
-        stop: Stop when the search has converged; `None`: never. It does not stop strategies that start over by
-            themselves, such as `ipop`. All but `tol_fun` is looked at in every tenth generation.
-        **settings: Of the strategy, if it is given by id, such as `sigma` and `population_size`.
+        seed: Seed of the random numbers.
+        max_evaluations: Stops after the generation in which the number of members told reaches this. So up to
+            `population_size - 1` more members may be evaluated. It must be at least `population_size`. With `None`,
+            there is no limit.
+        target: Stops when a member has had at most this fitness. With `None`, there is no target.
+        stop: Stops when the search has converged by these criteria. With `None`, convergence never stops the search.
+            Strategies that restart by themselves, such as `ipop`, ignore it. `tol_fun` is checked in every generation,
+            the other criteria in every tenth.
+        **settings: Settings of the strategy, such as `sigma` and `population_size`, if it is given by id.
 
     Raises:
-        TypeError: If the strategy needs a surrogate gradient, solution or seed are none, or a setting is unknown.
-        ValueError: If a setting is invalid, or the solution is not finite.
+        TypeError: If the strategy needs a surrogate gradient, the solution or the seed has a wrong type, or a setting
+            is unknown.
+        ValueError: If a setting is invalid, the solution is not finite, or `max_evaluations` is less than one
+            generation.
     """
 
     @jax.transfer_guard("allow")
@@ -98,6 +101,7 @@ class Optimizer:
         with self._precision():
             solution = check_start(solution)
             self.strategy = strategy.for_solution(solution)
+            self._check_max_evaluations()
             self._key = np.asarray(jax.random.key_data(jax.random.key(check_seed(seed, "seed"))))
             self._search = _start(self.strategy, self._key, solution)
             self._initial_std, _ = map(float, compiled.spread(self.strategy, self._search.told))
@@ -107,15 +111,15 @@ class Optimizer:
         count = 0 if stop is None else stop.num_recent(self._num_dims, self.population_size)
         self._recent = collections.deque[tuple[float, float]](maxlen=count)  # best and mean fitness of a generation
         self.generation = 0
-        """Generations told."""
+        """Number of generations told."""
         self.num_evaluations = 0
-        """Members told."""
+        """Number of members told."""
         self.best: Solution = jax.tree.map(np.array, solution)
-        """The member with the lowest fitness; the initial solution before the first `tell`."""
+        """The member with the lowest fitness. Before the first `tell`, the initial solution."""
         self.best_fitness = math.inf
-        """Its fitness."""
+        """Fitness of `best`."""
         self.stop_reasons: dict[str, str] = {}
-        """Why to stop, by the name of the setting; empty: there is no reason."""
+        """Reasons to stop, by the name of the setting. It is empty if there is no reason."""
 
     @property
     def population_size(self) -> int:
@@ -124,29 +128,29 @@ class Optimizer:
 
     @property
     def should_stop(self) -> bool:
-        """Whether there is a reason to stop; standard deviations are looked at in every tenth generation."""
+        """Whether there is a reason to stop. All criteria but `tol_fun` are checked in every tenth generation."""
         return bool(self.stop_reasons)
 
     @property
     @jax.transfer_guard("allow")
     def mean(self) -> Solution:
-        """The strategy's recommended solution, which is the mean of most search distributions."""
+        """The solution that the strategy recommends: for most strategies the mean of the search distribution."""
         with self._precision():
             return jax.tree.map(np.array, _mean(self.strategy, self._search.told))
 
     @property
     @jax.transfer_guard("allow")
     def std(self) -> Solution:
-        """The standard deviation of the search distribution per parameter, in the structure of the solution."""
+        """The standard deviation of the search distribution for each parameter, in the structure of the solution."""
         with self._precision():
             return jax.tree.map(np.array, _std(self.strategy, self._search.told))
 
     @jax.transfer_guard("allow")
     def ask(self) -> Any:
-        """Returns the members to evaluate: the same ones until they are told.
+        """Returns the members to evaluate. Returns the same members until `tell` is called.
 
         Returns:
-            An array `[population_size, *shape]` if the solution is an array, else a list of solutions.
+            An array `[population_size, *shape]` if the solution is an array, otherwise a list of solutions.
         """
         self._was_asked = True
         leaves = [np.array(x) for x in self._search.members]
@@ -156,29 +160,30 @@ class Optimizer:
 
     @jax.transfer_guard("allow")
     def tell(self, members: Any, fitness: Sequence[float] | np.ndarray | jax.Array) -> None:
-        """Updates the search by evaluated members.
+        """Updates the search with evaluated members.
 
         Args:
-            members: Those asked, in their order. A strategy whose `follows_population` is true takes also others in
-                their place, such as members that were repaired, or a good solution that you know. One whose
-                `needs_all_members` is `None` takes more or fewer of them, too; each number of members is compiled anew.
-            fitness: One number each, lower is better.
+            members: The members that `ask` returned, in the same order. A strategy whose `follows_population` is true
+                also takes other members in their place, such as repaired members, or a good solution that you know. A
+                strategy whose `needs_all_members` is `None` also takes more or fewer members. Each number of members is
+                compiled anew.
+            fitness: One number per member. Lower is better.
 
         Raises:
-            ValueError: If nothing was asked, the shapes of members or fitness are not those asked, or the strategy does
-                not follow members and is told others, or a member that is another is not finite.
-            TypeError: If members are no array or list, or the fitness is not numbers.
+            ValueError: If `ask` was not called before, members or fitness have wrong shapes, the strategy does not take
+                other members than it asked for, or a member in the place of another is not finite.
+            TypeError: If the members are neither an array nor a list, or the fitness is not numbers.
         """
         if not self._was_asked:
-            raise ValueError("Optimizer.tell comes after ask: there are no members that wait for their fitness.")
+            raise ValueError("Optimizer.tell comes after ask: no members wait for their fitness. Call ask first.")
         told = self._as_leaves(members)
         fitness = self._checked_fitness(fitness, len(told[0]))
         population, repaired = self._search.population, None
         if not all(map(np.array_equal, told, self._search.members)):
             if population is not None:
                 raise ValueError(
-                    f"{type(self.strategy).__name__} goes by the noise it drew, so it must be told the members that it "
-                    "was asked for. To repair members, choose a strategy that follows them, such as cma_es."
+                    f"{type(self.strategy).__name__} uses the noise that it drew, so it must be told the members that "
+                    "ask returned. To repair members, choose a strategy that follows them, such as cma_es."
                 )
             drawn = set(_rows(self._search.members))
             repaired = np.array([row not in drawn for row in _rows(told)])
@@ -186,32 +191,40 @@ class Optimizer:
             if wrong:
                 raise ValueError(
                     f"Optimizer.tell got a member, number {wrong[0]}, with entries that are not finite. Repair it, or "
-                    "leave the member that was asked in its place, with the fitness NaN."
+                    "tell the member that ask returned in its place, with the fitness NaN."
                 )
         if population is None:
             population = jax.tree.unflatten(self._structure, told)
         self.generation += 1
         with self._precision():
             arguments = (self._key, np.int32(self.generation))
-            # Not called as a `Program`, which would look at all arguments every time.
+            # Calling the `Program` itself would check all arguments every time.
             self._search = _tell.choose()(self.strategy, self._search.asked, population, fitness, repaired, *arguments)
         self._was_asked = False
         self.num_evaluations += len(fitness)
         self._remember(told, fitness)
 
     def __getstate__(self) -> dict[str, Any]:
-        # JAX's arrays of double precision would come back in single precision where that is its default.
+        # JAX arrays in double precision would come back in single precision if that is JAX's default.
         return {**self.__dict__, "_search": jax.tree.map(np.asarray, self._search)}
 
     def __repr__(self) -> str:
         name, count = type(self.strategy).__name__, self.num_evaluations
         return f"<Optimizer: {name}, {count} evaluations, best fitness {self.best_fitness:.6g}>"
 
+    def _check_max_evaluations(self) -> None:
+        if self._max_evaluations is not None and self._max_evaluations < self.population_size:
+            raise ValueError(
+                f"max_evaluations={self._max_evaluations} is less than one generation, "
+                f"population_size={self.population_size} members. Give a larger max_evaluations, or a smaller "
+                "population_size."
+            )
+
     def _precision(self) -> Any:
         return jax.enable_x64(True) if self._is_double else contextlib.nullcontext()
 
     def _as_leaves(self, members: Any) -> list[np.ndarray]:
-        """Returns members as stacked leaves in the dtypes of those asked."""
+        """Returns members as stacked leaves, in the dtypes of the members that `ask` returned."""
         asked = self._search.members
         if not isinstance(members, np.ndarray):
             if not isinstance(members, Sequence | jax.Array):
@@ -229,7 +242,7 @@ class Optimizer:
             columns = [members]
         number, why = len(columns[0]), self.strategy.needs_all_members
         if number != self.population_size and (why is not None or number < 2):
-            why = why or "they are compared with each other, so there must be two at least"
+            why = why or "they are compared with each other, so there must be at least two"
             raise ValueError(f"Optimizer.tell expects the {self.population_size} members asked, got {number}: {why}.")
         shapes = [[x.shape for x in columns], [(number, *x.shape[1:]) for x in asked]]
         if shapes[0] != shapes[1]:
@@ -245,17 +258,20 @@ class Optimizer:
         return np.where(np.isnan(values), np.inf, values)
 
     def _remember(self, told: list[np.ndarray], fitness: np.ndarray) -> None:
-        """Keeps the best member, and looks whether there is a reason to stop."""
+        """Keeps the best member, and checks whether there is a reason to stop."""
         index = int(np.argmin(fitness))
         lowest = float(fitness[index])
         if lowest < self.best_fitness:
             self.best_fitness = lowest
             self.best = jax.tree.unflatten(self._structure, [x[index].copy() for x in told])
-        self._recent.append((lowest, float(fitness.mean())))
+        finite = fitness[np.isfinite(fitness)]
+        self._recent.append(
+            (lowest, float(finite.mean()) if len(finite) else math.nan)
+        )  # the numbers that a run records
         self.stop_reasons = self._reasons(fitness)
 
     def _reasons(self, fitness: np.ndarray) -> dict[str, str]:
-        """Returns why to stop after a generation of this fitness."""
+        """Returns the reasons to stop after a generation with this fitness."""
         reasons = {}
         if self._target is not None and self.best_fitness <= self._target:
             reasons["target"] = f"fitness {self.best_fitness:g}"
@@ -263,7 +279,7 @@ class Optimizer:
             reasons["max_evaluations"] = f"{self.num_evaluations} evaluations"
         if self._stop is not None:
             worst, is_due = float(fitness.max()), self.generation % _LOOK_EVERY == 0
-            if is_due or worst - self._recent[-1][0] <= (self._stop.tol_fun or 0):  # or it is not flat
+            if is_due or worst - self._recent[-1][0] <= (self._stop.tol_fun or 0):  # otherwise fitness is not flat
                 best, mean = np.array(self._recent).T
                 reasons |= self._stop.by_fitness(best, mean, worst, self._num_dims, self.population_size)
             if is_due:
@@ -275,12 +291,12 @@ class Optimizer:
 
 @functools.partial(Program, repeats=False)
 def _start(strategy: Strategy, key: jax.Array, solution: Solution) -> _Search:
-    # Generations count up from zero, so that this number is none of theirs.
+    # Generations count up from zero, so no generation has this number.
     told = strategy.init(jax.random.fold_in(jax.random.wrap_key_data(key), 2**32 - 1), solution)
     if strategy.takes_surrogate(told):
         raise TypeError(
             f"{type(strategy).__name__} needs a surrogate gradient, which only a problem can give: use zoo.run, or "
-            "choose a strategy that needs none, such as cma_es."
+            "choose a strategy without one, such as cma_es."
         )
     return _asked(strategy, told, key, 0)
 
@@ -295,13 +311,13 @@ def _tell(
     key: jax.Array,
     generation: jax.Array,
 ) -> _Search:
-    """Tells, and asks for the next generation, which is one call for both."""
+    """Tells a generation and asks for the next one, in one call."""
     evaluation = Evaluation.of(fitness, fitness.shape[0])._replace(repaired=repaired)
     return _asked(strategy, strategy.tell(state, population, evaluation), key, generation)
 
 
 def _rows(leaves: Sequence[Any]) -> list[bytes]:
-    """Returns each member as bytes."""
+    """Returns the bytes of each member."""
     arrays = [np.ascontiguousarray(x) for x in leaves]
     return [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]
 

@@ -1,8 +1,8 @@
-"""What a problem or a strategy computes, as a digest of its lowered program.
+"""A digest of what a problem or a strategy computes, made from its lowered program.
 
-The text of the program (StableHLO) has every function, global and closed-over array that is traced, whole, and neither
-comments nor names nor addresses. It is lowered for a CPU, whatever the device. Callbacks into Python are followed by
-`zoo.loop.host_code`.
+The text of the program (StableHLO) contains every function, global and closed-over array that is traced. It contains no
+comments, names or addresses. The program is lowered for a CPU, whatever the device. `zoo.loop.host_code` follows
+callbacks into Python.
 """
 
 import hashlib
@@ -34,35 +34,35 @@ _SYMBOL = re.compile(r'@([\w.$-]+|"[^"]*")')
 
 
 class ProgramText(NamedTuple):
-    """A digest of a program, empty if there is none, and in words what is part of it and cannot be seen."""
+    """A digest of a program (empty if it cannot be traced), and descriptions of the parts that cannot be compared."""
 
     digest: str
     unseen: tuple[str, ...] = ()
 
 
 def text_of_problem(problem: Problem) -> ProgramText:
-    """Returns that of a problem's functions, for a few members; once per problem."""
+    """Returns the text of a problem's functions, lowered for a few members. Computed once per problem."""
     return once_per_object(problem, "program", lambda: _lower(_evaluate, problem, _example))
 
 
 def text_of_gradient(problem: Problem) -> ProgramText:
-    """Returns that of a problem's surrogate gradient; once per problem."""
+    """Returns the text of a problem's surrogate gradient. Computed once per problem."""
     return once_per_object(problem, "gradient", lambda: _lower(_differentiate, problem, _example))
 
 
 def text_of_strategy(strategy: Strategy, solution: Solution) -> ProgramText:
-    """Returns that of a strategy's functions, for solutions of such shapes; once per strategy and shapes."""
+    """Returns the text of a strategy's functions, for solutions of the given shapes. Computed once per shapes."""
     key = repr(jax.tree.map(lambda x: (x.shape, x.dtype), solution))
     return once_per_object(strategy, key, lambda: _lower(_search, strategy, lambda _: (_keys(), solution)))
 
 
 def _lower(function: Any, instance: Any, arguments: Callable[[Any], tuple[Any, ...]]) -> ProgramText:
-    """Returns that of a jitted function's program."""
+    """Returns the text of a jitted function's program."""
     try:
         traced = function.trace(instance, *arguments(instance))
         try:
             lowered = traced.lower(lowering_platforms=("cpu",))
-        except (NotImplementedError, ValueError):  # a program for another device alone
+        except (NotImplementedError, ValueError):  # a program that only another device can run
             lowered = traced.lower()
     except Exception as error:
         message = str(error).partition("\n")[0]
@@ -74,14 +74,14 @@ def _lower(function: Any, instance: Any, arguments: Callable[[Any], tuple[Any, .
 
 
 def _without_names(text: str) -> str:
-    """Returns the text of a program with its functions numbered, and its results not named."""
+    """Returns the text of a program with numbers for its functions, and without the names of its results."""
     numbers = {name: f"f{number}" for number, name in enumerate(dict.fromkeys(_DEFINITION.findall(text)))}
     text = _RESULT_NAME.sub("", text)
     return _SYMBOL.sub(lambda match: "@" + numbers.get(match[1], match[1]), text)
 
 
 def _callbacks(jaxpr: Any) -> Iterator[Any]:
-    """Yields the Python functions that a program calls, but for those that only show something."""
+    """Yields the Python functions that a program calls, except those for debugging."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if "callback" in equation.params and not equation.primitive.name.startswith("debug"):
             yield equation.params["callback"]
@@ -101,10 +101,10 @@ def _example(problem: Problem) -> tuple[jax.Array, Any, Any]:
 
 
 def _jit(function: Callable[..., Any]) -> Any:
-    """Returns a jitted function that keeps arguments it does not use: which of them are used tells programs apart.
+    """Returns a jitted function that keeps unused arguments, because which arguments are used tells programs apart.
 
-    It lives as long as the process, so that JAX traces a problem for it when it traces one for the run, and what is
-    changed later, such as a global, is seen by both or by none.
+    The function lives as long as the process. So JAX caches its trace as it caches the trace of a run, and a later
+    change, such as another value of a global, is seen by both or by neither.
     """
     return jax.jit(function, keep_unused=True)
 
@@ -123,7 +123,7 @@ def _differentiate(problem: Problem, keys: jax.Array, population: Any, solution:
     if surrogate is None:
         return None
     if not isinstance(surrogate, SurrogateGradient) or type(problem).surrogate_gradient in _OURS:
-        return surrogate(solution)  # that of members is the same function
+        return surrogate(solution)  # the gradient of members is the same function
     return surrogate(solution), surrogate.members(population)
 
 

@@ -1,4 +1,4 @@
-"""How the functions of a run are compiled: on a CPU that takes longer than running them."""
+"""Compiler options for the functions of a run. On a CPU, compiling often takes longer than running."""
 
 import functools
 import os
@@ -11,34 +11,34 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 _LOOP = {
-    # By default independent operations run at once, each of them on fewer threads, and the short loops inside a
-    # generation take up to half as long again.
+    # The default scheduler runs independent operations at once, each on fewer threads. The short loops inside a
+    # generation then take up to 50 % longer.
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # Takes a fifth (inner training: three quarters) less time to compile than the default, 3. The loops measured run no
-    # slower.
+    # Takes a fifth (inner training: three quarters) less time to compile than the default, 3. The loops that were
+    # measured run no slower.
     "xla_backend_optimization_level": 2,
 }
 
-# Compiles in a third of the time, and runs slower the larger its arrays are.
+# Compiles in a third of the time. Runs slower, the more so the larger the arrays are.
 _ONCE: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
-if jaxlib.version.__version_info__ < (0, 11):  # from where on there is no other way to emit code
+if jaxlib.version.__version_info__ < (0, 11):  # newer versions have no other way to emit code
     _ONCE["xla_cpu_use_fusion_emitters"] = False
 
 _SMALL = 4096
-"""Numbers in an array from which on a program is worth optimising."""
+"""Largest size of an array, in numbers, up to which a program is not worth optimising."""
 
 
 class Program:
-    """A jitted function with the compiler's options that suit a CPU; on other devices it has none.
+    """A jitted function with compiler options that suit a CPU. On other devices it has no options.
 
-    Options that the environment variable `XLA_FLAGS` sets are left as they are. Within another trace the function is
+    Options that the environment variable `XLA_FLAGS` sets stay as they are. Within another trace the function is
     inlined.
 
     Args:
         fn: The function.
-        repeats: Whether it is the loop of a run. Otherwise it is called a few times in a run, and is compiled without
-            optimisation unless it computes large arrays.
-        **settings: Those of `jax.jit`.
+        repeats: Whether the function is called often, like the loop of a run. Otherwise it is called a few times in a
+            run, and is compiled without optimisation unless it computes large arrays.
+        **settings: Arguments of `jax.jit`.
     """
 
     def __init__(self, fn: Callable[..., Any], *, repeats: bool, **settings: Any):
@@ -58,22 +58,22 @@ class Program:
         return self.choose(*args, **kwargs)(*args, **kwargs)
 
     def choose(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the jitted function for such arguments: what is called often need not look at them every time."""
+        """Returns the jitted function for arguments like these, so that frequent callers choose it only once."""
         if jax.default_backend() != "cpu":
             return self._plain
         if self._repeats:
             return self._loop
-        # What is traced here is not traced again when it is compiled.
+        # JAX reuses this trace when it compiles.
         traced: Any = self._plain.trace(*args, **kwargs)
         return self._once if _largest_array(traced.jaxpr) <= _SMALL else self._loop
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the compiled function for such arguments; it is called without those that are static."""
+        """Returns the compiled function for arguments like these. Call it without the static arguments."""
         return self.choose(*args, **kwargs).lower(*args, **kwargs).compile()
 
     @property
     def num_programs(self) -> int:
-        """How many programs are compiled at present."""
+        """Number of compiled programs that are kept."""
         return sum(jitted._cache_size() for jitted in self._variants)
 
     def forget(self) -> None:
@@ -92,7 +92,7 @@ def _unless_set(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _largest_array(jaxpr: Any) -> int:
-    """Returns how many numbers the largest array that a program computes has."""
+    """Returns the size, in numbers, of the largest array that a program computes."""
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
     sizes = (getattr(x.aval, "size", 0) for equation in jaxpr.eqns for x in equation.outvars)
     inner = (_largest_array(x) for equation in jaxpr.eqns for x in jaxprs_in(tuple(equation.params.values())))
@@ -100,7 +100,7 @@ def _largest_array(jaxpr: Any) -> int:
 
 
 def jaxprs_in(parameters: Any) -> Iterator[Any]:
-    """Yields the programs among the parameters of an operation."""
+    """Yields the inner programs among the parameters of an operation."""
     for parameter in parameters:
         if isinstance(parameter, ClosedJaxpr | Jaxpr):
             yield parameter

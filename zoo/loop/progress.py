@@ -1,4 +1,4 @@
-"""What is shown of a run while it goes on: to a callback, and as a progress bar."""
+"""Shows the progress of a run, to a callback and as a progress bar."""
 
 import contextlib
 import dataclasses
@@ -13,18 +13,20 @@ from zoo.core.solution import Solution
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a callback sees between two segments.
+    """The progress of a run, as a callback receives it between two segments.
 
     Attributes:
         generation: Generations done.
         steps: Problem steps spent.
-        seconds: Time spent in the compiled loop; compilation and scoring apart.
+        seconds: Time spent in the compiled loop, without compilation and scoring.
         metrics: The latest score, by name.
         mean: The recommended solution.
-        best_fitness: Lowest fitness of any member so far.
-        diagnosis: How the search is doing, by name: `sigma`, `step_norm`, `condition_number`, `failed`; see
+        best_fitness: Lowest fitness of any member so far. Fitness is minimised, also where the score is maximised; see
+            `RunResult`.
+        diagnosis: The state of the search, by name: `sigma`, `step_norm`, `condition_number`, `failed`. See
             `RunResult.scores` and `RunResult.history`.
-        aux: What the problem says of each member of the latest population, by name, `[population_size, ...]` each.
+        aux: What the problem reports for each member of the latest population besides its fitness, by name. Each array
+            is `[population_size, ...]`.
     """
 
     generation: int
@@ -38,7 +40,7 @@ class Progress:
 
 
 def say(line: str, *, show: bool) -> None:
-    """Prints a line beside progress bars, or hands it to the logger "zoo"."""
+    """Prints a line to standard error, or logs it with the logger "zoo" if it is not to be shown."""
     if show:
         print(line, file=sys.stderr)
     else:
@@ -46,7 +48,7 @@ def say(line: str, *, show: bool) -> None:
 
 
 class Compiling:
-    """A status that says for how long a program has been compiled by now, whenever it is shown."""
+    """A status text with the time since compilation began. The time is computed whenever the text is shown."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -59,14 +61,14 @@ class Compiling:
 def progress_bar(
     title: str | None, total: int, *, status: object = "", is_count: bool = False
 ) -> Iterator[Callable[[int, str], None]]:
-    """Yields `show(done, status)`, which moves a progress bar; it does nothing without a title.
+    """Yields `show(done, status)`, which updates a progress bar.
 
     Args:
-        title: The text on the left.
-        total: What `done` is at the end.
-        status: The text on the right at the start; made a string anew whenever the bar is drawn.
-        is_count: Whether to show `done/total` and the time that has passed. Otherwise the bar shows the percentage and
-            the time that remains.
+        title: The text on the left. With `None`, there is no bar, and `show` does nothing.
+        total: The value of `done` at the end.
+        status: The text on the right at the start. It is converted to a string whenever the bar is drawn.
+        is_count: Whether to show `done/total` and the elapsed time. Otherwise the bar shows the percentage and the
+            remaining time.
     """
     if title is None:
         yield lambda done, status: None

@@ -1,4 +1,4 @@
-"""What a run was: settings as JSON, versions, device, commit; and a fingerprint that tells two runs apart."""
+"""Records what a run was: settings as JSON, versions, device and commit. A fingerprint tells two runs apart."""
 
 import dataclasses
 import datetime
@@ -63,13 +63,13 @@ def describe_value(value: Any) -> Any:
             "class": type(value).__qualname__,
             **{f.name: describe_value(getattr(value, f.name)) for f in fields},
         }
-    if type(value).__repr__ is object.__repr__:  # whose text is an address
+    if type(value).__repr__ is object.__repr__:  # its text is an address
         return {"class": type(value).__qualname__, **describe_value(getattr(value, "__dict__", {}))}
     return repr(value)
 
 
 def describe_key(key: jax.Array) -> Any:
-    """Returns a random key as JSON-able values, from which `key_from` makes it again: a seed, if it is made of one."""
+    """Returns a random key as JSON-able values, from which `key_from` makes it again. A key of a seed is that seed."""
     generator, data = str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key))
     if key.ndim == 0 and generator == str(jax.random.key_impl(jax.random.key(0))):
         seed = functools.reduce(lambda number, word: number << 32 | word, data.tolist())
@@ -82,7 +82,7 @@ def key_from(described: Any) -> jax.Array:
     """Returns the random key that `describe_key` described.
 
     Raises:
-        ValueError: If it is the description of none.
+        ValueError: If the description does not describe a key.
     """
     try:
         if not isinstance(described, dict):
@@ -93,13 +93,13 @@ def key_from(described: Any) -> jax.Array:
 
 
 def _describe_function(function: Any) -> str:
-    """Returns a function's name; with a hash of what it does where the name does not tell, as for a lambda."""
+    """Returns a function's name. Adds a hash of its code if the name is not unique, as for a lambda."""
     name = f"{function.__module__}:{function.__qualname__}"
     code = getattr(function, "__code__", None)
     if code is None or "<" not in function.__qualname__:
         return name
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
-    # Functions it calls go by name: they may call each other, or themselves.
+    # Functions in its closure are described by name, because they may call each other, or themselves.
     cells = [getattr(cell, "__qualname__", cell) for cell in cells]
     constants = [c for c in code.co_consts if isinstance(c, (bool, int, float, str, bytes, type(None)))]
     state = [code.co_code.hex(), repr(constants), code.co_names, *map(describe_value, (cells, function.__defaults__))]
@@ -107,8 +107,8 @@ def _describe_function(function: Any) -> str:
 
 
 def describe_numbers() -> dict[str, Any]:
-    """Returns what of JAX's settings decides numbers."""
-    config: Any = jax.config  # whose type does not list its entries
+    """Returns the settings of JAX that decide numbers: precision, matrix product precision, and generator."""
+    config: Any = jax.config  # its type does not list its entries
     generator = str(config.jax_default_prng_impl)
     return {
         "precision": 64 if config.jax_enable_x64 else 32,
@@ -123,7 +123,7 @@ def fingerprint(description: Any) -> str:
 
 
 def _describe_environment() -> dict[str, Any]:
-    """Returns versions, device, the compiler's flags and git commit."""
+    """Returns versions, device, compiler flags and git commit."""
     packages = ("es-zoo", "jax", "jaxlib", "flax", "optax", "gymnax", "bbobax", "numpy")
     versions = {}
     for package in packages:
@@ -141,7 +141,7 @@ def _describe_environment() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Returns the commit of the zoo's own checkout; None when it was installed from a distribution."""
+    """Returns the commit of the zoo's own checkout. Returns `None` if it was installed from a distribution."""
     root = pathlib.Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -153,6 +153,6 @@ def _git_commit() -> str | None:
 
 
 def make_metadata(**facts: Any) -> dict[str, Any]:
-    """Returns what is recorded of work that starts now: date, versions, device and commit, besides the given facts."""
+    """Returns metadata of work that starts now: date, versions, device and commit, besides the given facts."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"date": date, **_describe_environment(), **facts}

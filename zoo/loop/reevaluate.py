@@ -1,4 +1,4 @@
-"""Evaluates solutions again: where fitness is noisy, the lowest that a member ever had is that of the luckiest."""
+"""Evaluates solutions again, because the lowest noisy fitness of a search belongs to the luckiest member."""
 
 import functools
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ class Reevaluation(NamedTuple):
 
     Attributes:
         solution: The solution.
-        fitness: Its mean fitness.
-        standard_error: Of the mean fitness; 0 where fitness is not noisy.
-        name: What it is, such as `"mean"`.
+        fitness: Mean fitness of the solution.
+        standard_error: Standard error of the mean fitness; 0 where fitness is not noisy. NaN if the solution was
+            evaluated once, or if a value was NaN or infinite.
+        name: Name of the solution, such as `"mean"`.
     """
 
     solution: Solution
@@ -32,19 +33,19 @@ class Reevaluation(NamedTuple):
 def reevaluate(
     problem: Problem, problem_state: Any, candidates: Mapping[str, Solution], key: jax.Array, number: int
 ) -> list[Reevaluation]:
-    """Evaluates solutions so many times each, with the same random numbers for all, and orders them, the best first.
+    """Evaluates each solution `number` times, with the same random numbers for all. Returns the best first.
 
     Args:
         problem: The problem.
-        problem_state: Its state, of which the statistics are used.
+        problem_state: State of the problem. Only its statistics are used.
         candidates: Solutions by name.
         key: JAX random key.
-        number: How many evaluations of each; whole episodes, where the problem is unrolled.
+        number: Evaluations of each solution. If the problem is unrolled, these are whole episodes.
     """
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *candidates.values())
     fitness = np.asarray(_fitness(problem, problem_state, stacked, key, number=number), np.float64)
     fitness = np.where(np.isnan(fitness), np.inf, fitness)
-    errors = [np.std(x, ddof=1) / np.sqrt(number) if number > 1 and np.isfinite(x).all() else 0.0 for x in fitness]
+    errors = [np.std(x, ddof=1) / np.sqrt(number) if number > 1 and np.isfinite(x).all() else np.nan for x in fitness]
     rows = zip(candidates.items(), fitness.mean(axis=1), errors, strict=True)
     found = [Reevaluation(solution, float(mean), float(error), name) for (name, solution), mean, error in rows]
     return sorted(found, key=lambda each: each.fitness)

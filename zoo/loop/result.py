@@ -1,8 +1,10 @@
-"""What a run came to, and how it is saved and loaded."""
+"""The result of a run, and how it is saved."""
 
 import dataclasses
 import functools
 import pathlib
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jax
@@ -18,50 +20,57 @@ from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive
 from zoo.loop.compiled import Carry
-from zoo.loop.files import as_folder, write_parts
+from zoo.loop.files import DamagedError, as_folder, below, damage_of, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.log import Log
 from zoo.loop.provenance import describe_numbers, describe_settings, make_metadata
 from zoo.loop.reevaluate import Reevaluation, reevaluate
 
 if TYPE_CHECKING:
-    import pandas as pd  # otherwise imported when needed, so that `import zoo` stays cheap
+    import pandas as pd  # imported where it is needed, so that `import zoo` stays cheap
 
 ARRAYS = "arrays.npz"
 TREES: tuple[str, ...] = ("mean", "best_solution", "best_aux", "aux", "state", "problem_state")
-"""What a folder holds as arrays: lists of leaves, as their structure is that of the run."""
+"""The fields that a folder stores as arrays. It stores lists of leaves, because the run gives the structure."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class RunResult:
-    """The outcome of `run`.
+    """The result of `run`.
+
+    Strategies minimise fitness, so lower fitness is always better. A problem reports scores, and its `maximize` says
+    whether a higher headline score is better. If the score is a return or an accuracy, fitness has another sign or
+    scale. For example, in `rl/*` the fitness of a member is minus the return of its episodes. Fitness is measured on
+    the members during the search. Scores are measured on the mean, on held-out data.
 
     Attributes:
-        strategy: The strategy that ran, open settings filled in.
-        problem: The problem it ran on.
-        key: The random key that it ran with.
-        mean: The recommended solution, in the structure of the initial one.
-        best_solution: The member with the lowest fitness seen. Where fitness is noisy, it owes that to luck: there use
-            `mean`, or what `best` returns.
-        best_fitness: Its fitness.
-        best_aux: What else the problem said of it, by name; see `Problem.fitness_and_aux`.
-        aux: What the problem said of each member of the last population, by name, `[population_size, ...]` each.
+        strategy: The strategy that ran, with open settings filled in.
+        problem: The problem that it ran on.
+        key: The random key of the run.
+        mean: The recommended solution, in the structure of the initial solution.
+        best_solution: The member with the lowest fitness of the run. If fitness is noisy, this is the luckiest member:
+            use `mean` instead, or what `best` returns.
+        best_fitness: Fitness of `best_solution` (lower is better).
+        best_aux: What else the problem reported for `best_solution`, by name. See `Problem.fitness_and_aux`.
+        aux: What else the problem reported for each member of the last population, by name. Each array is
+            `[population_size, ...]`.
         state: Final state of the strategy.
-        problem_state: Final state of the problem, with the statistics it gathered.
+        problem_state: Final state of the problem, with the statistics that it gathered.
         metrics: The final score of `mean`, by name.
-        history: Arrays by name, one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness`, the
-            share of members that `failed` (their fitness is not finite), and means over the members of the numbers that
-            the problem says of each beside its fitness, `aux/<name>`.
-        scores: Arrays by name, one entry per scoring: `generation`, `steps`, `seconds`, the metrics, and how the search
-            is doing: `sigma` (root mean square of the standard deviations that are not zero), `step_norm` (Euclidean
-            distance of the mean from that of the last scoring, over the generations between) and `condition_number` (of
-            the search distribution's covariance matrix).
-        seconds: Time spent in the compiled loop; compilation and scoring apart.
-        compile_seconds: Time spent compiling (close to zero when a program was already there).
-        overshoot: Problem steps of the generation that was dropped at the end, as the budget had no room for it; 0 if
-            none was.
+        history: Arrays by name, with one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness` (of
+            the members whose fitness is finite), `worst_fitness` (infinite if a member failed), `failed` (the share of
+            members whose fitness is not finite), and `aux/<name>` (the mean over the members of each number that the
+            problem reports besides fitness).
+        scores: Arrays by name, with one entry per scoring: `generation`, `steps`, `seconds`, the metrics, and the state
+            of the search: `sigma` (root mean square of the standard deviations that are not zero), `step_norm`
+            (Euclidean distance of the mean from the mean at the previous scoring, divided by the generations between)
+            and `condition_number` (of the covariance matrix of the search distribution).
+        seconds: Time spent in the compiled loop, without compilation and scoring.
+        compile_seconds: Time spent compiling. It is close to zero if the program was compiled before.
+        overshoot: Problem steps of the generation that was dropped at the end, because the budget had no room for it. 0
+            if no generation was dropped.
         stopped_by: `"budget"`, `"target"`, `"callback"`, or the criterion of `Converged`, such as `"tol_fun"`.
-        call: How it was called, as JSON-able facts.
+        call: The call of the run, as JSON-able facts.
     """
 
     strategy: Strategy
@@ -90,39 +99,50 @@ class RunResult:
 
     @property
     def num_generations(self) -> int:
-        """Generations done."""
+        """Number of generations done."""
         return len(self.history["steps"])
 
     @property
     def num_steps(self) -> int:
-        """Problem steps spent."""
+        """Number of problem steps spent."""
         return int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
+
+    @property
+    def failed(self) -> float:
+        """The share of all members whose fitness was NaN or infinite."""
+        shares = self.history["failed"]
+        return float(shares.mean()) if len(shares) else 0.0
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
+        direction = "higher" if self.problem.maximize else "lower"
+        failed = f"  {100 * self.failed:.3g} % of members failed\n" if self.failed else ""
         return (
             f"<RunResult: {type(self.strategy).__name__} on {type(self.problem).__name__}; ended by {self.stopped_by}\n"
-            f"  score of the mean: {scores}\n"
-            f"  best fitness of a member: {self.best_fitness:.6g}\n"
+            f"  score of the mean: {scores} ({direction} {self.problem.headline} is better)\n"
+            f"  best fitness of a member: {self.best_fitness:.6g} (lower is better)\n"
+            f"{failed}"
             f"  {self.num_generations} generations, {self.num_steps:,} steps, {self.seconds:.2f} s\n"
             f"  mean: {short(self.mean)}>"
         )
 
     @jax.transfer_guard("allow")
     def best(self, num_reevaluations: int = 64, key: int | jax.Array = 0) -> Reevaluation:
-        """Evaluates `mean` and `best_solution` again, and returns the better of them.
+        """Evaluates `mean` and `best_solution` again, and returns the better one.
 
-        Use it where fitness is noisy: on minibatches, on random episodes, of a random function.
+        Use it if fitness is noisy, for example on minibatches, on random episodes or for a random function.
 
         Args:
-            num_reevaluations: How often each is evaluated, with the same random numbers for both.
+            num_reevaluations: Evaluations of each solution, with the same random numbers for both.
             key: JAX random key, or a seed.
 
         Returns:
-            A `Reevaluation`: `solution`, its mean `fitness`, the `standard_error` of that, and the `name` of the field.
+            A `Reevaluation`: the `solution`, its mean `fitness`, the `standard_error` of the mean, and the `name` of
+            the field.
 
         Raises:
-            ValueError: If the number is not positive.
+            TypeError: If `num_reevaluations` is not a whole number.
+            ValueError: If `num_reevaluations` is not positive.
 
         >>> import jax, jax.numpy as jnp, zoo
         >>> def noisy(key, x):
@@ -136,7 +156,7 @@ class RunResult:
         return reevaluate(self.problem, self.problem_state, candidates, as_key(key), num_reevaluations)[0]
 
     def progress(self) -> tuple[Carry, Log]:
-        """Returns what a run that goes on from here begins with."""
+        """Returns the carry and the log from which a run with `start=` goes on."""
         carry = Carry(
             state=self.state,
             problem_state=self.problem_state,
@@ -157,12 +177,13 @@ class RunResult:
         return pd.DataFrame(self.scores)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves solutions, states, curves and settings to a folder; `zoo.load_run` reads them back.
+        """Saves solutions, states, curves and settings to a folder. `zoo.load_run` reads them back.
 
-        What is there is replaced as a whole: at any moment there is the old run or this one.
+        A run that is saved there is replaced as a whole: at any moment the folder holds the old run or the new one. If
+        the old one is damaged, a warning names the damaged file.
 
         Raises:
-            ValueError: If the folder cannot be written, or another process is using it.
+            ValueError: If the folder cannot be written, or another process uses it.
         """
         import pandas as pd
 
@@ -188,7 +209,25 @@ class RunResult:
         parts = {name: functools.partial(_write_text, text) for name, text in frames.items()}
         with FolderLock(folder, "RunResult.save") as lock:
             lock.check_writable()
+            _warn_if_damaged(folder)
             write_parts(folder, "run.json", facts, {**parts, ARRAYS: archive(trees)})
+
+
+def _warn_if_damaged(folder: pathlib.Path) -> None:
+    """Warns if the saved run in a folder is damaged, because the user may have wanted to look at it."""
+
+    def open_all(_facts: dict[str, Any], digests: Mapping[str, str]) -> None:
+        with damage_of(folder / "run.json"):
+            for name, digest in digests.items():
+                with opened(below(folder, name), digest):
+                    pass
+
+    try:
+        read_parts(folder, "run.json", open_all)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        warnings.warn(f"{error} The run that was saved there is replaced.", stacklevel=3)
 
 
 def _write_text(text: str, file: BinaryIO) -> None:

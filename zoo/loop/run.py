@@ -2,16 +2,16 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from zoo.core.arguments import checks_arguments
-from zoo.core.checks import as_scalar
+from zoo.core.checks import as_scalar, shown
 from zoo.core.keys import as_key
-from zoo.core.problem import from_function
+from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
@@ -48,47 +48,51 @@ def run(
 
     Args:
         strategy: A strategy, its id, or a dictionary of its id and settings such as `{"id": "cma_es", "sigma": 0.5}`.
-            Given an id, settings the problem suggests are used.
+            If it is not an instance, the problem's suggestions fill in the other settings.
         problem: A problem, its id, or a dictionary of its id and settings.
-        key: JAX random key, or a seed; default 0.
-        start: The result of a run, which this one goes on from, bit for bit as if that one had had this budget. The
-            budget counts from the beginning. Only the score at the end of that run stays among the scores. Strategy,
-            problem and key are by default those of the result. What may be another in them are numbers, such as a
-            learning rate.
+        key: JAX random key, or a seed. Defaults to 0.
+        start: The result of an earlier run. This run continues it, bit for bit as if the earlier run had had this
+            budget. The budget counts from the beginning of the earlier run. The earlier scores are kept, also the one
+            at the end of the earlier run. Strategy, problem and key default to those of the result. Only numbers in
+            them may change, such as a learning rate.
         num_generations: Budget in generations.
-        num_steps: Budget in problem steps. The run ends with the last generation that the budget has room for. Where
-            only its evaluation tells how many steps a generation takes, the one that takes too many is dropped; see
-            `RunResult.overshoot`. Default, if no budget is given: `problem.suggested_num_steps`.
-        num_scores: How often the held-out score is computed (and progress, target, callback and checkpoint seen to),
-            evenly over the budget. The initial solution is scored besides. Scores are no part of the budget. Default:
-            20 times. A problem that the host computes is looked at as often, and scored at the end only, unless there
-            is a target.
-        target: Stop when the headline score is at least as good as this.
-        stop: Stop when the search has converged, `zoo.Converged()`. That is looked at in every 100th generation; in
-            every one, if the host computes the problem.
-        solution: Initial solution, in the structure and the shapes of the problem's; default:
+        num_steps: Budget in problem steps. The run ends with the last generation that the budget has room for. If only
+            the evaluation tells how many steps a generation takes, the generation that exceeds the budget is dropped;
+            see `RunResult.overshoot`. If no budget is given, this defaults to `problem.suggested_num_steps`.
+        num_scores: How often the held-out score is computed, evenly over the budget. At the same points the target is
+            checked, the callback is called, and progress and the checkpoint are updated. The initial solution is scored
+            too. Scores do not count toward the budget. Defaults to 20. If the host computes the problem, the default is
+            one score, at the end (unless there is a target), and callback, progress and checkpoint still come 20 times.
+        target: Stops when the headline score is at least as good as this.
+        stop: Stops when the search has converged by these criteria, such as `zoo.Converged()`. They are checked in
+            every 100th generation, or in every generation if the host computes the problem. With `None`, convergence
+            does not end the run.
+        solution: Initial solution, in the structure and the shapes of the problem's solutions. Defaults to
             `problem.initial_solution`.
-        callback: Called after each scoring with a `Progress`; a true return value stops the run.
-        checkpoint: A folder. Progress is saved there after each scoring, and a run that finds its own checkpoint
-            there resumes from it: the result is bit-identical to that of an uninterrupted run. Of a damaged one, the
-            one before it. The checkpoint of another run is an error: one with other settings, data, key or code,
-            precision or versions. One process at a time may use the folder.
+        callback: Called with a `Progress` at each of the `num_scores` points. A true return value stops the run.
+        checkpoint: A folder for checkpoints. Progress is saved there at each of the `num_scores` points. A run that
+            finds its own checkpoint there resumes from it, and the result is bit-identical to an uninterrupted run. If
+            the newest checkpoint is damaged, the run resumes from the one before. A checkpoint of another run (other
+            settings, data, key, code, precision or versions) is an error. So is a budget smaller than what the
+            checkpoint has done. One process at a time may use the folder.
         accept_versions: Whether to resume from a checkpoint of another version of the zoo or of JAX, or of code that
             cannot be compared.
         progress: Whether to show a progress bar.
-        mesh: Devices to split populations over, `zoo.population_mesh()`; the population size must be a multiple of
-            their number. Results are those of one device, but for rounding. Default: one device. Where several
-            processes share it (`jax.distributed`), all of them make this call and get the result; a callback must
-            return the same in all; the first alone writes and reads the checkpoint, and shows progress.
+        mesh: Devices to split populations over, `zoo.population_mesh()`. The population size must be a multiple of the
+            number of devices. Results equal those of one device, except for rounding. Defaults to one device. If
+            several processes share the mesh (`jax.distributed`), all of them make this call and get the result. A
+            callback must return the same value in all of them. Only the first process writes and reads the checkpoint,
+            and shows progress.
 
     Returns:
         A `RunResult`.
 
     Raises:
-        ValueError: If a budget is invalid or spent, the checkpoint is another run's, its folder cannot be written or is
-            in use, the population cannot be divided, the solution or the result to start from does not fit, the
-            solution is not finite, or there is not one key but several.
-        TypeError: If the strategy does not fit the problem, there is none, or the key is none.
+        ValueError: If a budget is invalid, spent, or smaller than what the checkpoint has done; if the checkpoint
+            belongs to another run, or its folder cannot be written or is in use; if the population cannot be divided
+            over the devices; if the solution or the result to start from does not fit; if the solution is not finite;
+            or if several keys are given.
+        TypeError: If the strategy does not fit the problem, either is missing, or the key is not a key.
 
     >>> import zoo
     >>> result = zoo.run("cma_es", "blackbox/sphere", key=0, num_generations=200)
@@ -167,12 +171,12 @@ def _check_stop(stop: Any, strategy: Strategy) -> None:
 def _as_in(
     start: RunResult, strategy: Any, problem: Any, key: Any, solution: Any, checkpoint: Any
 ) -> tuple[Any, Any, Any]:
-    """Returns strategy, problem and key, by default those of a result."""
+    """Returns strategy, problem and key, with those of the result as defaults."""
     if not isinstance(start, RunResult):
         raise TypeError(f"run expects start to be the result of a run, got {type(start).__name__}.")
     for name, value in (("solution", solution), ("checkpoint", checkpoint)):
         if value is not None:
-            raise ValueError(f"run goes on from {name} or from start: give one of them.")
+            raise ValueError(f"run goes on from {name} or from start: give only one of them.")
     return (
         start.strategy if strategy is None else strategy,
         start.problem if problem is None else problem,
@@ -181,7 +185,7 @@ def _as_in(
 
 
 def _call_of_start(start: RunResult, strategy: Any, problem: Any) -> dict[str, Any]:
-    """Returns what a call has in common with that of the result that it goes on from."""
+    """Returns the parts of a call that it shares with the call of the result that it continues."""
     other = {"missing": "was changed on the way"}
     return {
         "strategy": start.call["strategy"] if strategy is None else other,
@@ -208,32 +212,38 @@ def minimize(
     """Minimises a plain function of one solution.
 
     Args:
-        fn: `fn(solution, *data)` returns the scalar to minimise and is traceable by JAX.
+        fn: `fn(solution, *data)` returns the scalar to minimise. JAX must be able to trace it.
         solution: Initial solution, a pytree of floating-point arrays.
-        strategy: A strategy, its id, or a dictionary of its id and settings. Default: `cma_es` for up to 200
-            parameters; for more `sep_cma_es`, which scales each of them by itself, in memory and time that grow with
-            their number, not with its square and cube.
+        strategy: A strategy, its id, or a dictionary of its id and settings. Defaults to `cma_es` for up to 200
+            parameters and to `sep_cma_es` for more. `sep_cma_es` scales each parameter by itself. Its memory and time
+            grow with the number of parameters, not with its square and its cube.
         key: JAX random key, or a seed.
-        num_steps: Budget in evaluations; default 1 000 per parameter, at least 10 000 and at most 1 000 000.
-        num_generations: Budget in generations, instead.
-        data: Arrays handed to `fn` as arguments.
-        takes_key: Whether `fn` takes a random key first.
-        has_aux: Whether `fn` returns a pair, the scalar and a dictionary of what else there is to say of the solution.
-        **options: Those of `run`: `target` (stop when fn(mean) is at most this), `stop`, `num_scores`, `callback`,
-            `checkpoint`, `accept_versions`, `progress`, `mesh`. All others are settings of the strategy, such as
+        num_steps: Budget in evaluations. Defaults to 1 000 per parameter, at least 10 000 and at most 1 000 000.
+        num_generations: Budget in generations, instead of `num_steps`.
+        data: Arrays that are passed to `fn` as arguments.
+        takes_key: Whether `fn` takes a random key as its first argument.
+        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of other facts about the solution.
+        **options: Options of `run`: `target` (stops when fn(mean) is at most this), `stop`, `num_scores`, `callback`,
+            `checkpoint`, `accept_versions`, `progress`, `mesh`. All other options are settings of the strategy, such as
             `sigma`, if it is given by id.
 
     Returns:
-        A `RunResult`; `best_solution` and `mean` are in the structure of `solution`.
+        A `RunResult`. Its `best_solution` and `mean` are in the structure of `solution`.
 
     Raises:
-        TypeError: If settings come with a strategy that is already made, or a setting is unknown.
+        TypeError: If settings come with a strategy that is already made, a setting is unknown, or `fn` is a problem.
 
     >>> import jax.numpy as jnp, zoo
     >>> result = zoo.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(4), sigma=1.0)
     >>> [round(float(x), 3) for x in result.mean]
     [3.0, 3.0, 3.0, 3.0]
     """
+    if isinstance(fn, (Problem, str, Mapping)):
+        raise TypeError(
+            "minimize takes a function of one solution, got "
+            f"{'a problem' if isinstance(fn, Problem) else shown(fn)}. To run a strategy on a problem, call "
+            "zoo.run(strategy, problem)."
+        )
     problem = from_function(fn, solution, data=data, takes_key=takes_key, has_aux=has_aux)
     settings = {name: options.pop(name) for name in tuple(options) if name not in _OPTIONS}
     dims = num_dims(jax.eval_shape(problem.initial_solution, jax.random.key(0)))
@@ -245,9 +255,10 @@ def minimize(
     return run(strategy, problem, key, num_steps=num_steps, num_generations=num_generations, **options)
 
 
-# An evaluation of Rosenbrock's function, measured on a busy core: by cma_es 1.5 ms at 100 parameters and 9 ms at 300,
-# by sep_cma_es 4 and 12 microseconds. With the default budget that is minutes and most of an hour, and seconds.
+# Time per evaluation of Rosenbrock's function, measured on a busy core, at 100 and 300 parameters: 1.5 ms and 9 ms with
+# cma_es, 4 and 12 microseconds with sep_cma_es. With the default budget, cma_es takes minutes and most of an hour, and
+# sep_cma_es takes seconds.
 _MAX_DIMS_OF_CMA_ES = 200
 
 _OPTIONS = ("num_scores", "target", "stop", "callback", "checkpoint", "accept_versions", "progress", "mesh")
-"""What `minimize` hands on to `run`."""
+"""The options that `minimize` passes to `run`."""

@@ -1,7 +1,7 @@
-"""Text of others, such as labels and errors, for a terminal."""
+"""Makes untrusted text, such as labels and errors, safe for a terminal."""
 
 
 def plain_text(value: object) -> str:
-    """Returns text on one line, without characters that a terminal would act on."""
+    """Returns text on one line, with control characters replaced."""
     text = " ".join(str(value).split())
     return "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in text)

@@ -1,4 +1,4 @@
-"""The derivative of a smoothed function: its forward pass, and the estimate that its backward pass returns."""
+"""The derivative of a smoothed function: the forward pass, and the gradient estimate of the backward pass."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ from zoo.smoothing.subspace import orthonormal_basis, span
 
 
 def differentiable(block: Block, key: jax.Array, sigma: jax.Array | None) -> list[jax.Array]:
-    """Returns the forward pass with its derivative; `sigma` is `None` if it is to be found."""
+    """Returns the results with their custom derivative. With `sigma=None`, searches for sigma."""
     call = jax.custom_vjp(lambda *operands: _forward(block, *operands)[0])
     rules = (functools.partial(rule, block) for rule in (_forward_rule, _backward_rule))
     call.defvjp(*rules, symbolic_zeros=True)
@@ -24,7 +24,11 @@ def differentiable(block: Block, key: jax.Array, sigma: jax.Array | None) -> lis
 def _forward(
     block: Block, key: Any, sigma: Any, directions: Any, x: Any, rest: Any, exact: Any = None
 ) -> tuple[Any, Any]:
-    """Returns results; and sigma, exact results and samples of floating-point ones as far as they were needed."""
+    """Returns the results, and `(sigma, exact, samples)`.
+
+    `exact` are the results at x, and `samples` are the floating-point results at the perturbed points. Both are `None`
+    if they were not needed.
+    """
     is_mean = block.settings.forward == "mean"
     if exact is None and (not is_mean or not all(block.is_float) or block.settings.baseline == "value"):
         exact = block.traced(x, rest)
@@ -43,7 +47,7 @@ def _forward(
 
 
 def _forward_rule(block: Block, key: Any, sigma: Any, directions: Any, x: Any, rest: Any) -> tuple[Any, Any]:
-    """Returns results, and what the backward pass needs."""
+    """Returns the results, and the residuals for the backward pass."""
     key, sigma, directions, values, rest_values = _values((key, sigma, directions, x, rest))
     perturbed = {
         i: leaf.value for i, leaf in enumerate(rest) if leaf.perturbed and jnp.issubdtype(leaf.value.dtype, jnp.inexact)
@@ -107,7 +111,10 @@ def _estimate(
 
 
 def _weights(block: Block, scores: jax.Array, value: jax.Array | None) -> jax.Array:
-    """Returns the weight of each direction, `[num_directions, *lead]`, times sigma; zero for what is not finite."""
+    """Returns sigma times the weight of each direction, `[num_directions, *lead]`.
+
+    A direction whose score is not finite has weight zero.
+    """
     if block.settings.antithetic:
         plus, minus = jnp.split(scores, 2)
         scores = (plus - minus) / 2
@@ -119,8 +126,8 @@ def _weights(block: Block, scores: jax.Array, value: jax.Array | None) -> jax.Ar
     elif not block.settings.antithetic and block.settings.baseline != "none":
         scores = scores - (jnp.sum(scores, axis=0) / jnp.maximum(count, 1))[None]
         if block.settings.sampler != "sobol":
-            # s_i minus the mean of the others: that of all, times n / (n - 1). Orthogonal directions are independent
-            # enough: given the others, each is as likely as its opposite.
+            # s_i minus the mean of the others is s_i minus the mean of all, times n / (n - 1). This is unbiased for
+            # orthogonal directions too: given the others, a direction and its opposite are equally likely.
             scores = scores * count[None] / jnp.maximum(count - 1, 1)[None]
     return jnp.where(valid, scores, 0) / jnp.maximum(count, 1)[None]
 
@@ -136,7 +143,7 @@ def _score(block: Block, cotangents: list[Any], floats: list[jax.Array]) -> jax.
 
 
 def _mean(block: Block, samples: list[jax.Array]) -> list[jax.Array]:
-    """Returns the mean over the samples that are finite; NaN if none is."""
+    """Returns the mean over the finite samples, or NaN if no sample is finite."""
     finite = [jnp.isfinite(s).all(axis=tuple(range(1 + len(block.lead), s.ndim))) for s in samples]
     valid = functools.reduce(jnp.logical_and, finite)
     if block.settings.antithetic:
@@ -148,11 +155,11 @@ def _mean(block: Block, samples: list[jax.Array]) -> list[jax.Array]:
 
 
 def _contract(block: Block, weights: jax.Array, noise: list[jax.Array]) -> list[jax.Array]:
-    """Returns the weighted sum over samples, each leaf `[*lead, ...]`."""
+    """Returns the weighted sum over directions, each leaf `[*lead, ...]`."""
     return weighted_sum(weights, noise) if block.size is None else jax.vmap(weighted_sum, 1)(weights, noise)
 
 
 def _values(tree: Any) -> Any:
-    """Returns the arrays of a tree without what the forward rule is told of each."""
+    """Returns the arrays of a tree of `CustomVJPPrimal`."""
     is_primal = lambda leaf: isinstance(leaf, CustomVJPPrimal)  # noqa: E731
     return jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=is_primal)

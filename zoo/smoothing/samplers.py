@@ -24,22 +24,22 @@ def draw(key: jax.Array, *, sampler: str, space: list[jax.ShapeDtypeStruct], num
 
 
 def _orthogonal(key: jax.Array, num: int, dim: int, dtype: Any) -> jax.Array:
-    """Returns `[num, dim]` in blocks of orthogonal rows."""
+    """Returns normal noise `[num, dim]`, in blocks of orthogonal rows."""
     block = min(dim, num)
     columns = jax.random.normal(key, (-(-num // block), dim, block), dtype)
     directions, triangle = jnp.linalg.qr(columns)
-    # With positive diagonals the factor is Haar distributed (Mezzadri 2007). It depends on the directions of the
-    # columns alone, and their lengths on neither: they serve again.
+    # With a positive diagonal the factor Q is Haar distributed (Mezzadri 2007). Q depends only on the directions of the
+    # columns, which are independent of their lengths. So the lengths can be used again.
     signs = jnp.where(jnp.diagonal(triangle, axis1=1, axis2=2) < 0, -1, 1).astype(dtype)
     rows = directions * (signs * jnp.linalg.norm(columns, axis=1))[:, None, :]
     return jnp.swapaxes(rows, 1, 2).reshape(-1, dim)[:num]
 
 
 def _sobol(key: jax.Array, num: int, dim: int, dtype: Any) -> jax.Array:
-    """Returns `[num, dim]` Sobol points under a random digital shift, as normals."""
+    """Returns normal noise `[num, dim]` from Sobol points with a random digital shift."""
     shift = jax.random.bits(key, (dim,), jnp.uint32)
     bits = jnp.asarray(_sobol_points(num, dim)) ^ shift[None]
-    # The middles of cells, which are exact in this precision: neither 0 nor 1, and symmetric.
+    # The centres of the cells are exact in this precision, never 0 or 1, and symmetric.
     num_bits = 23 if dtype == jnp.float32 else 32
     unit = ((bits >> (32 - num_bits)).astype(dtype) + 0.5) * 2.0**-num_bits
     return jax.scipy.special.ndtri(unit)
@@ -52,9 +52,9 @@ def _sobol_points(num: int, dim: int) -> np.ndarray:
 
     if dim > qmc.Sobol.MAXDIM:
         raise ValueError(
-            f"zoo.smooth(sampler='sobol') takes at most {qmc.Sobol.MAXDIM} dimensions, got {dim}. Choose "
+            f"zoo.smooth(sampler='sobol') takes at most {qmc.Sobol.MAXDIM} dimensions, got {dim}. Use "
             "sampler='orthogonal', or a subspace."
         )
-    engine = qmc.Sobol(dim, bits=32, seed=0)  # pyright: ignore[reportCallIssue] # called rng from SciPy 1.15 on
+    engine = qmc.Sobol(dim, bits=32, seed=0)  # pyright: ignore[reportCallIssue] # named rng since SciPy 1.15
     points = engine.random_base2((num - 1).bit_length())[:num]
     return (points * 2.0**32).astype(np.uint32)

@@ -19,7 +19,7 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Settings:
-    """What `smooth` is told; `Smooth` describes the fields."""
+    """The settings of `smooth`. `Smooth` describes the fields."""
 
     fn: Callable[..., Any] = dataclasses.field(kw_only=False)
     sigma: Any
@@ -51,18 +51,18 @@ class Settings:
                 raise ValueError(f"zoo.smooth: {name} must be one of {choices}, got {getattr(self, name)!r}.")
         if self.num_samples < 1 or (self.antithetic and self.num_samples % 2):
             raise ValueError(
-                f"zoo.smooth: num_samples must be positive, and even for antithetic pairs, got {self.num_samples}. "
+                f"zoo.smooth: num_samples must be positive, and even with antithetic=True, got {self.num_samples}. "
                 "Choose another number, or antithetic=False."
             )
         if self.antithetic and self.baseline is not None:
             raise ValueError(
-                f"zoo.smooth: in antithetic pairs any baseline cancels, so baseline={self.baseline!r} would do "
-                "nothing. Leave it out, or choose antithetic=False."
+                f"zoo.smooth: baseline={self.baseline!r} has no effect with antithetic=True, because it cancels in "
+                "each pair. Leave it out, or set antithetic=False."
             )
         if not self.antithetic and self.baseline in (None, "leave_one_out") and self.num_samples == 1:
             raise ValueError(
-                "zoo.smooth: a leave-one-out baseline needs at least two samples, got num_samples=1. Choose more, or "
-                "baseline='value'."
+                "zoo.smooth: num_samples must be at least 2 for a leave-one-out baseline, got 1. Choose more samples, "
+                "or baseline='value'."
             )
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"zoo.smooth: batch_size must be at least 1, got {self.batch_size}.")
@@ -80,7 +80,11 @@ class Settings:
 
 
 def check_sigma(sigma: Any) -> Any:
-    """Returns sigma, or says that it is no standard deviation."""
+    """Returns sigma.
+
+    Raises:
+        ValueError: If it is neither positive and finite nor `"auto"`.
+    """
     if isinstance(sigma, jax.core.Tracer) or (isinstance(sigma, str) and sigma == "auto"):
         return sigma
     values = np.asarray(sigma)

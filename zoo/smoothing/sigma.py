@@ -1,4 +1,4 @@
-"""The size of sigma: how often perturbations change an outcome, and where that is as often as wanted."""
+"""The choice of sigma: the rate at which perturbations change a result, and the sigma with a wanted rate."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from zoo.smoothing.block import Block
 
 _SIGMA_PRECISION = 1.1
-"""The bisection of sigma stops when the bracket's ends are within this factor."""
+"""The bisection for sigma stops when the ends of the bracket are within this factor."""
 
 
 def find_sigma(block: Block, keys: Any, basis: Any, x: Any, rest: Any) -> jax.Array:
@@ -34,7 +34,7 @@ def find_sigma(block: Block, keys: Any, basis: Any, x: Any, rest: Any) -> jax.Ar
 def change_rate(
     block: Block, sigma: Any, basis: Any, probes: Any, x: Any, rest: Any, exact: list[jax.Array]
 ) -> jax.Array:
-    """Returns the share of probes that change a result, `[*lead]`."""
+    """Returns the fraction of probes that change a result, `[*lead]`."""
 
     def changed(results: list[jax.Array]) -> jax.Array:
         moved = [
@@ -50,7 +50,7 @@ def change_rate(
 def _moved(block: Block, result: jax.Array, exact: jax.Array) -> jax.Array:
     """Returns which entries of a result have changed."""
     moved = result != exact
-    if block.settings.tolerance > 0:  # not needed at zero, where it would round large integers
+    if block.settings.tolerance > 0:  # with tolerance 0, this cast would round large integers
         distance = jnp.abs(result.astype(block.dtype) - exact.astype(block.dtype))
         moved &= ~(distance <= block.settings.tolerance)
     return moved & ~(jnp.isnan(result) & jnp.isnan(exact)) if jnp.issubdtype(exact.dtype, jnp.inexact) else moved

@@ -1,4 +1,4 @@
-"""The subspace in which `smooth` perturbs: its directions, a basis of it, and noise of the basis as noise of x."""
+"""The subspace that `smooth` perturbs in: checks of its directions, its basis, and its noise as perturbations of x."""
 
 import math
 from typing import Any
@@ -9,7 +9,11 @@ import numpy as np
 
 
 def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int | None) -> list[jax.Array] | None:
-    """Returns the directions as a flat list, each `[k, ...]`."""
+    """Returns the directions as a flat list, each `[k, ...]`.
+
+    Raises:
+        ValueError: If structure or shapes do not fit x.
+    """
     if subspace is None:
         return None
     directions = [jnp.asarray(leaf) for leaf in jax.tree.leaves(subspace)]
@@ -27,7 +31,7 @@ def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int 
 
 
 def orthonormal_basis(directions: list[jax.Array] | None, dtype: Any) -> list[jax.Array] | None:
-    """Returns an orthonormal basis of the subspace, each leaf `[k, ...]`, with zeros for directions to spare."""
+    """Returns an orthonormal basis of the subspace, each leaf `[k, ...]`. Redundant directions become zeros."""
     if directions is None:
         return None
     leaves = [leaf.astype(dtype) for leaf in directions]
@@ -36,7 +40,7 @@ def orthonormal_basis(directions: list[jax.Array] | None, dtype: Any) -> list[ja
     with jax.default_matmul_precision("highest"):
         norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
         rows = rows / jnp.where(norms > 0, norms, 1)
-        for tolerance in (10 * num * float(jnp.finfo(dtype).eps), 0.5):  # the second pass only polishes
+        for tolerance in (10 * num * float(jnp.finfo(dtype).eps), 0.5):  # the second pass only improves precision
             values, vectors = jnp.linalg.eigh(rows @ rows.T)
             kept = values > tolerance * jnp.maximum(values[-1], jnp.finfo(dtype).tiny)
             scale = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)

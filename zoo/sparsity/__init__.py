@@ -1,1 +1,1 @@
-"""Lottery tickets, pruning, and the landscape around solutions."""
+"""Lottery tickets, pruning at initialisation, and the loss landscape around solutions."""

@@ -1,19 +1,21 @@
-"""Pruning at initialisation: which weights of a network to keep, decided before any training.
+"""Pruning at initialisation: chooses which weights of a network to keep, before any training.
 
-With theta the initial solution, g the gradient of the fitness and H its Hessian, what is kept has the highest
+Each criterion scores the weights and keeps the highest scores. Let theta be the initial solution, g the gradient of the
+fitness and H its Hessian. The scores are
 
-- `snip`: |theta g|, what removing a weight changes of the fitness, to first order. Lee, Ajanthan, Torr 2019, arXiv
-  1810.02340 (whose normalisation leaves the order as it is).
-- `grasp`: theta (H g). Removing weight i changes |g|^2, how fast gradient descent sets out, by -2 theta_i (H g)_i to
-  first order; the paper's score is -theta (H g), and the highest go, so that |g| stays as large as it can. Wang, Zhang,
-  Grosse 2020, arXiv 2002.07376, Algorithm 1.
+- `snip`: |theta g|, the first-order change of the fitness when a weight is removed. Lee, Ajanthan, Torr 2019, arXiv
+  1810.02340. The paper also normalises the scores, which does not change their order.
+- `grasp`: theta (H g). To first order, removing weight i changes |g|^2, the initial speed of gradient descent, by
+  -2 theta_i (H g)_i. The paper's score is -theta (H g), and it removes the highest. Both keep |g| as large as possible.
+  Wang, Zhang, Grosse 2020, arXiv 2002.07376, Algorithm 1.
 - `synflow`: |theta dR/dtheta|, where R is the sum of the outputs of the network with weights |theta| on an input of
-  ones; no data. Weights go in many small steps, so that no layer is cut through before it must be. Tanaka, Kunin,
-  Yamins, Ganguli 2020, arXiv 2006.05467, Algorithm 1.
-- `magnitude`: |theta|, and `random`: as baselines.
+  ones. It uses no data. Weights are removed in many small steps, so that no layer loses all its weights before it must.
+  Tanaka, Kunin, Yamins, Ganguli 2020, arXiv 2006.05467, Algorithm 1.
+- `magnitude`: |theta|, a baseline.
+- `random`: random scores, a baseline.
 
-Where this differs from the authors' code: GraSP's |g| is that of everything that is trained, biases included, and the
-logits, which a problem at large does not have, are not divided by a temperature of 200.
+GraSP differs from the authors' code in two ways. Its g covers all trained parameters, biases included. The logits are
+not divided by a temperature of 200, because a problem need not have logits.
 """
 
 import contextlib
@@ -57,33 +59,35 @@ def prune_at_init(
     exclude: str | tuple[str, ...] = (),
     flow: Flow | None = None,
 ) -> Ticket:
-    """Prunes a network before it is trained, by one threshold over all layers.
+    """Prunes a network before training, with one threshold over all layers.
 
     Args:
         problem: A problem, its id, or a dictionary of its id and settings.
-        kept: Fraction of the prunable weights that are kept, in (0, 1]; to the nearest whole number, at least one.
-        criterion: What decides: `"snip"`, `"grasp"`, `"synflow"`, `"magnitude"` or `"random"`; see the module.
-        key: JAX random key, or a seed. The initial solution is the one that `zoo.run` starts from with this key; the
-            batches and the random mask are drawn by it as well.
-        solution: Initial solution; default: `problem.initial_solution`.
-        num_batches: Over how many evaluations the gradient is averaged (snip, grasp).
-        num_iterations: In how many steps the weights go, each a fixed fraction of those that are left, scored anew;
-            default: 100 for synflow, 1 otherwise.
-        exclude: Regular expressions; leaves in whose path one is found are never pruned, and biases never are. See
-            `zoo.core.masks.prunable_leaves`.
-        flow: From a solution to the outputs of the network on an input of ones (synflow); it gets the solution in
-            double precision, in which deep networks do not overflow. Default: that of the problem's network, in which
-            an activation that is chosen by name is a ReLU, as nothing is negative and the paper's R is linear in each
-            layer. Biases are taken as they are, with positive sign; they add to R, and to no weight's score but those
-            after them.
+        kept: Fraction of the prunable weights to keep, in (0, 1]. The number of kept weights is rounded to the nearest
+            whole number, and is at least one.
+        criterion: How weights are scored: `"snip"`, `"grasp"`, `"synflow"`, `"magnitude"` or `"random"`. The module's
+            docstring describes them.
+        key: JAX random key, or a seed. The initial solution is the one that `zoo.run` starts from with this key. The
+            key also draws the batches and the random mask.
+        solution: Initial solution. Defaults to `problem.initial_solution`.
+        num_batches: Number of evaluations that the gradient is averaged over (snip, grasp).
+        num_iterations: Number of pruning steps. Each step scores the remaining weights again and removes a fixed
+            fraction of them. Defaults to 100 for synflow and 1 otherwise.
+        exclude: Regular expressions. A leaf is never pruned if one of them is found in its path. Biases are never
+            pruned either. See `zoo.core.masks.prunable_leaves`.
+        flow: Function that returns the network's outputs on an input of ones, given a solution (synflow). It gets the
+            solution in double precision, so that deep networks do not overflow. Defaults to the problem's network. If
+            its activation is chosen by name, a ReLU replaces it: no value is negative, so each layer is linear, as in
+            the paper. Biases enter R with their absolute values. They change only the scores of weights in later
+            layers.
 
     Returns:
-        The ticket; it is not trained, so `mean` is `None`.
+        The ticket. It is not trained, so `mean` is `None`.
 
     Raises:
-        ValueError: If a setting is out of range; the solution does not fit the problem or is not finite; or the
-            criterion says nothing: all scores are zero, or some are not finite.
-        TypeError: If the problem lacks what the criterion needs, a gradient or a network.
+        ValueError: If a setting is out of range, the solution does not fit the problem or is not finite, all scores are
+            zero, or some scores are not finite.
+        TypeError: If the problem lacks the gradient or the network that the criterion needs.
 
     >>> import zoo
     >>> ticket = zoo.prune_at_init("supervised/digits", 0.1, "magnitude")
@@ -102,7 +106,7 @@ def prune_at_init(
     size = num_prunable(solution, prunable_leaves(solution, exclude))
     num_kept = max(round(kept * size), 1)
     counts = _schedule(size, num_kept, num_iterations or (100 if criterion == "synflow" else 1))
-    # R is a product over the layers, which single precision may not hold.
+    # R is a product over the layers, which may overflow in single precision.
     with jax.enable_x64(True) if criterion == "synflow" else contextlib.nullcontext():
         mask, finite, informative = _prune(
             problem,
@@ -131,7 +135,7 @@ def _prune(
     exclude: tuple[str, ...],
     flow: Flow | None,
 ) -> tuple[Mask, jax.Array, jax.Array]:
-    """Returns the mask, whether all scores were finite, and whether any was other than zero to begin with."""
+    """Returns the mask, whether all scores were finite, and whether any score of the first step was not zero."""
     prunable = prunable_leaves(solution, exclude)
 
     def score(mask: Mask) -> Any:
@@ -157,16 +161,16 @@ def _prune(
         return keep_best(scores, mask, count, prunable), (finite, informative)
 
     mask, (finite, informative) = jax.lax.scan(prune, full_mask(solution), counts)
-    return mask, jnp.all(finite), informative[0]  # few weights may be too few for any path through the network
+    return mask, jnp.all(finite), informative[0]  # later steps may leave no path through the network
 
 
 def _snip_scores(gradient: Callable[[Solution], Solution], weights: Solution, mask: Mask) -> Any:
-    del mask  # weights that are gone are zero
+    del mask  # pruned weights are zero already
     return jax.tree.map(lambda w, g: jnp.abs(w * g), weights, gradient(weights))
 
 
 def _grasp_scores(gradient: Callable[[Solution], Solution], weights: Solution, mask: Mask) -> Any:
-    direction = apply_mask(mask, gradient(weights))  # what is gone is not trained
+    direction = apply_mask(mask, gradient(weights))  # pruned weights are not trained
     _, product = jax.jvp(gradient, (weights,), (direction,))  # H g
     return jax.tree.map(jnp.multiply, weights, product)
 
@@ -184,7 +188,7 @@ def _random_like(key: jax.Array, solution: Solution) -> Any:
 
 
 def _mean_gradient(problem: Problem, key: jax.Array, num_batches: int) -> Callable[[Solution], Solution]:
-    """Returns the problem's surrogate gradient as a function, averaged over always the same evaluations."""
+    """Returns a function that averages the problem's surrogate gradient over the same evaluations in every call."""
     problem = problem.with_statistics(problem.init_statistics())
     keys = jax.random.split(key, num_batches)
 
@@ -196,7 +200,7 @@ def _mean_gradient(problem: Problem, key: jax.Array, num_batches: int) -> Callab
 
 
 def _network_flow(problem: Any) -> Flow:
-    """Returns the outputs of the problem's network on ones, as a function of non-negative weights."""
+    """Returns the function from non-negative weights to the network's outputs on an input of ones."""
     network, inputs = problem.network_and_inputs
     if isinstance(getattr(network, "activation", None), str):  # a tanh would saturate
         network = dataclasses.replace(network, activation="relu")
@@ -204,7 +208,7 @@ def _network_flow(problem: Any) -> Flow:
 
 
 def _schedule(size: int, num_kept: int, num_iterations: int) -> jax.Array:
-    """Returns how many weights to keep in each step: n, n r, n r^2, ... without the first (SynFlow, Algorithm 1)."""
+    """Returns the number of weights to keep after each step: n r, n r^2, ... (SynFlow, Algorithm 1)."""
     steps = np.arange(1, num_iterations + 1) / num_iterations
     counts = np.round(size * (num_kept / size) ** steps)
     counts[-1] = num_kept
@@ -226,25 +230,24 @@ def _check_problem(problem: Problem, criterion: str, flow: Flow | None) -> None:
     name = type(problem).__name__
     if criterion in ("snip", "grasp") and not problem.differentiable and type(problem).gradient is Problem.gradient:
         raise TypeError(
-            f"{criterion} needs the gradient of the fitness, and {name} has none. Choose synflow, magnitude or random; "
-            "or give the problem a `gradient` method (or `differentiable = True` where autodiff of `fitness` will do)."
+            f"{criterion} needs the gradient of the fitness, and {name} has none. Choose synflow, magnitude or random, "
+            "or give the problem a `gradient` method. If autodiff of `fitness` is useful, set `differentiable = True`."
         )
     if criterion == "synflow" and flow is None and not hasattr(problem, "network_and_inputs"):
         raise TypeError(
-            f"synflow needs a network, and {name} does not say which: it has no `network_and_inputs`. Pass "
-            "flow=lambda solution: <outputs of the network on an input of ones>, or choose snip, grasp, magnitude or "
-            "random."
+            f"synflow needs a network, and {name} has no `network_and_inputs`. Pass flow=lambda solution: <outputs of "
+            "the network on an input of ones>, or choose snip, grasp, magnitude or random."
         )
 
 
 def _check_scores(criterion: str, finite: bool, informative: bool) -> None:
     if not finite:
         raise ValueError(
-            f"{criterion} gives scores that are not finite at this solution, so there is no order to prune by. Pass a "
-            "solution of smaller weights, or choose magnitude or random."
+            f"{criterion} gives scores that are not finite at this solution, so the weights cannot be ranked. Pass a "
+            "solution with smaller weights, or choose magnitude or random."
         )
     if not informative:
         raise ValueError(
-            f"{criterion} gives every weight a score of zero at this solution, as where all weights are zero or no "
-            "gradient gets through. Pass another solution, or choose another criterion, such as random."
+            f"{criterion} gives every weight a score of zero at this solution. All weights may be zero, or no gradient "
+            "may reach them. Pass another solution, or choose another criterion, such as random."
         )

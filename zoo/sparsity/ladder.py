@@ -1,4 +1,4 @@
-"""The ladder of lottery tickets: train, prune, rewind, round by round, for several criteria and seeds."""
+"""The ladder of lottery tickets: rounds of training, pruning and rewinding, for several criteria and seeds."""
 
 import contextlib
 import dataclasses
@@ -55,27 +55,27 @@ def lottery_tickets(
     accept_versions: bool = False,
     progress: bool = True,
 ) -> Tickets:
-    """Finds lottery tickets: trains, prunes and rewinds round by round, with all seeds in one compiled program.
+    """Finds lottery tickets: trains, prunes and rewinds in rounds, with all seeds in one compiled program.
 
-    What the problem gathers over all members, such as observation statistics, goes on from round to round.
+    The problem's statistics, for example of observations, are kept from round to round.
 
     Args:
-        strategy: What trains: a strategy, its id, or a dictionary of its id and settings. What is left open of the
-            latter is filled in from the problem's suggestions.
+        strategy: The strategy that trains: a strategy, its id, or a dictionary of its id and settings. For an id or a
+            dictionary, the problem's suggestions fill in the settings that are not given.
         problem: A problem or its id.
-        key: JAX random key, or a seed. Seed i is the same initial solution and held-out data for every criterion.
-        criteria: By what to prune: `"snr"`, `"magnitude"`, `"random"`; see the strategy `lottery`.
-        num_seeds: Seeds per criterion.
-        num_rounds: Rounds of training; all weights are kept in the first one.
-        generations_per_round: Generations in each.
-        prune_fraction: The fraction of what is left that goes between two rounds.
-        exclude: Leaves that are never pruned, as in `lottery`; biases never are.
-        weight_decay: As in `lottery`.
-        out: Folder that each round is saved to. What is finished there is not computed again: an interrupted ladder
-            resumes exactly, and one of more rounds or criteria goes on. A damaged round is computed again, and a
-            warning names it. One process at a time may use the folder.
-        accept_versions: Whether to go on from what other versions of the zoo or of JAX computed, or code that cannot be
-            compared.
+        key: JAX random key, or a seed. Seed i has the same initial solution and held-out data for every criterion.
+        criteria: Criteria to prune by: `"snr"`, `"magnitude"`, `"random"`. See the strategy `lottery`.
+        num_seeds: Number of seeds per criterion.
+        num_rounds: Number of rounds of training. The first round keeps all weights.
+        generations_per_round: Number of generations in each round.
+        prune_fraction: Fraction of the remaining weights that is pruned between two rounds.
+        exclude: Leaves that are never pruned, as in `lottery`. Biases are never pruned either.
+        weight_decay: Weight decay, as in `lottery`.
+        out: Folder that each round is saved to. Rounds that are finished there are not computed again: an interrupted
+            ladder resumes exactly, and a ladder with more rounds or criteria continues. A damaged round is computed
+            again, and a warning names it. Only one process at a time may use the folder.
+        accept_versions: Whether to continue from results that another version of the zoo or of JAX computed, or code
+            that cannot be compared.
         progress: Whether to show progress bars.
 
     Returns:
@@ -106,7 +106,7 @@ def lottery_tickets(
     for name, value in (("num_seeds", num_seeds), ("num_rounds", num_rounds)):
         as_count(value, name)
     if not criteria or len(set(criteria)) < len(criteria):
-        raise ValueError(f"lottery_tickets expects at least one criterion, and none of them twice, got {criteria}.")
+        raise ValueError(f"criteria must be at least one criterion, each given once, got {criteria}.")
     key = as_key(key)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
     settings = {
@@ -116,12 +116,12 @@ def lottery_tickets(
         "exclude": exclude,
         "weight_decay": weight_decay,
     }
-    # All are made, and a generation is traced, before anything runs or is written, so that a mistake shows at once.
+    # Makes all strategies and traces a generation before anything runs or is written, so that a mistake shows at once.
     lotteries: dict[str, Any] = {c: make_strategy("lottery", problem=problem, score=c, **settings) for c in criteria}
     jax.eval_shape(_first_generation, lotteries[criteria[0]], problem, keys[0])
     facts = {"key": describe_key(key), "num_seeds": int(num_seeds)}
     lottery = next(iter(lotteries.values()))
-    identity = identify(lottery.replace(score="snr"), problem, **facts)  # for all criteria
+    identity = identify(lottery.replace(score="snr"), problem, **facts)  # the same for all criteria
     metadata = {
         **make_metadata(),
         "identity": identity.facts(),
@@ -133,7 +133,7 @@ def lottery_tickets(
         "headline": problem.headline,
         "maximize": problem.maximize,
     }
-    # Absolute, wherever a problem changes to.
+    # Absolute, because a problem may change the working directory.
     folder = None if out is None else as_folder(out, "lottery_tickets(out=...)").absolute()
     budget = Budget.make(problem, num_rounds * lotteries[criteria[0]].generations_per_round, None, num_rounds)
     rounds, solutions = {}, {}
@@ -154,7 +154,7 @@ def lottery_tickets(
 
 @dataclasses.dataclass
 class _Folder:
-    """Where a criterion is saved, and what of it is there."""
+    """The folder that a criterion is saved to, and the rounds that are saved there already."""
 
     folder: pathlib.Path  # of the ladder
     criterion: str
@@ -169,7 +169,7 @@ class _Folder:
         return make_below(self.folder, *names) if self.is_writable else below(self.folder, *names)
 
     def save_solutions(self, solutions: Any) -> None:
-        """Saves the initial solutions, if they are not there."""
+        """Saves the initial solutions, unless they are saved already."""
         if not self.has_solutions and self.is_writable:
             save_solutions(self.folder, self.criterion, solutions, self.number)
             self.has_solutions = True
@@ -191,16 +191,16 @@ def _climb(
     """Returns the rounds of one criterion, and the initial solutions."""
     rounds = [] if there is None else there.rounds
     if there is not None and there.is_writable:
-        # What is missing is run again, from a checkpoint before it or from the beginning.
+        # Missing rounds are run again, from a checkpoint before them or from the beginning.
         drop_checkpoints(there.checkpoints, after=len(rounds) * lottery.generations_per_round)
 
     def observe(carry: compiled.Carry, metrics: dict[str, jax.Array]) -> None:
         state, number = carry.state, int(carry.state.round[0])
         arrays = (state.mask, jax.vmap(lottery.mean)(state), carry.problem_state.statistics, metrics)
-        first = jax.tree.map(lambda x: x[0], state.mask)  # the other seeds keep as many
+        first = jax.tree.map(lambda x: x[0], state.mask)  # the other seeds keep the same number
         kept = kept_fraction(first, prunable_leaves(first, lottery.exclude))
         each = Round(*jax.device_get(arrays), kept=kept)
-        # Those after it may be there already, from before an interruption.
+        # Later rounds may be there already, from before an interruption.
         rounds[number : number + 1] = [each]
         if there is not None:
             there.save_solutions(state.solution)
@@ -208,7 +208,12 @@ def _climb(
 
     checkpoint = None if there is None else there.checkpoints
     options = Options(
-        budget=budget, observe=observe, checkpoint=checkpoint, accept_versions=accept_versions, progress=title
+        budget=budget,
+        observe=observe,
+        checkpoint=checkpoint,
+        accept_versions=accept_versions,
+        may_be_longer=True,  # only the rounds asked for are returned
+        progress=title,
     )
     outcome = drive(lottery, problem, keys, options)
     solutions = jax.device_get(outcome.carry.state.solution)
@@ -231,10 +236,10 @@ def _join_folder(
     *,
     accept_versions: bool,
 ) -> tuple[dict[str, Any], dict[str, _Folder]]:
-    """Writes the facts into the folder, along with the criteria that are there already.
+    """Writes the metadata into the folder, together with the criteria that are saved there already.
 
     Raises:
-        ValueError: If the folder has tickets of another ladder, or something else.
+        ValueError: If the folder has tickets of another ladder, or files that are not tickets.
     """
     damaged: list[DamagedError] = []
     number, criteria = fingerprint(identity.facts()), metadata["criteria"]
@@ -246,7 +251,7 @@ def _join_folder(
     except DamagedError as error:
         damaged.append(error)
     if facts is not None:
-        complaint = f"The tickets in {folder} are of another ladder"
+        complaint = f"The tickets in {folder} belong to another ladder"
         identity.check(facts.get("identity"), complaint, accept_versions=accept_versions)
         criteria_there = list(dict.fromkeys([*facts["criteria"], *criteria]))
         metadata = {**metadata, "date": facts.get("date"), "criteria": criteria_there}
@@ -257,10 +262,10 @@ def _join_folder(
         there[criterion] = _Folder(folder, criterion, number, rounds, solutions is not None, lock.is_writable)
     if facts is None and damaged and not any(each.rounds for each in there.values()):
         raise ValueError(
-            f"{damaged[0]} Or it is none of this library. Choose another folder, or delete this one to start anew."
+            f"{damaged[0]} Or it was not written by es-zoo. Choose another folder, or delete this one to start again."
         )
     if damaged:
-        warnings.warn(f"Computed again, as far as it is missing: {named_once(damaged)}", stacklevel=3)
+        warnings.warn(f"Computing the missing rounds again: {named_once(damaged)}", stacklevel=3)
     if lock.is_writable:
         save_metadata(folder, metadata, number)
     return metadata, there

@@ -1,8 +1,8 @@
-"""The loss landscape around solutions: scores between two of them, and around one.
+"""The loss landscape around solutions: scores between two solutions, and around one solution.
 
-Between two (linear mode connectivity, Frankle et al. 2020, arXiv 1912.05671): the score on the straight line from one
-to the other, and the barrier on it. Around one (flatness, as of optima of evolution strategies in Lange, Sprekeler
-2023, arXiv 2306.00045): the score under isotropic Gaussian perturbations.
+Between two solutions (linear mode connectivity, Frankle et al. 2020, arXiv 1912.05671): the scores on the straight line
+from one to the other, and the barrier on this line. Around one solution (flatness, as Lange, Sprekeler 2023, arXiv
+2306.00045, measured it for optima of evolution strategies): the scores under isotropic Gaussian perturbations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from zoo.core.structure import fit_structure
 from zoo.loop.compiled import run_keys
 from zoo.registry import ProblemLike, as_problem
 
-_MEMBERS_AT_A_TIME = 8  # where the problem sets no bound: a score goes over all held-out data, and needs its memory
+_MEMBERS_AT_A_TIME = 8  # if the problem sets no bound: a score needs memory for all held-out data
 
 
 @jax.transfer_guard("allow")
@@ -45,16 +45,17 @@ def interpolate(
         problem: A problem, its id, or a dictionary of its id and settings.
         one: The solution at alpha = 0.
         other: The solution at alpha = 1, in the same structure and shapes.
-        key: JAX random key, or a seed: all points are scored on the same held-out data, those of a run with this key.
-        num_points: Values of alpha, evenly from 0 to 1.
-        statistics: The problem's statistics, such as those of observations, for all points; default: the problem's own.
+        key: JAX random key, or a seed. All points are scored on the held-out data of a run with this key.
+        num_points: Number of values of alpha, spaced evenly from 0 to 1.
+        statistics: The problem's statistics, for example of observations, for all points. Defaults to the problem's
+            own.
 
     Returns:
         A row per point and metric: `alpha`, `metric`, `value`.
 
     Raises:
-        ValueError: If a solution or the statistics do not fit the problem, a solution is not finite, or there are fewer
-            than two points.
+        ValueError: If a solution or the statistics do not fit the problem, if a solution is not finite, or if
+            `num_points` is less than two.
         TypeError: If a leaf of a solution is not a floating-point array.
 
     >>> import jax.numpy as jnp, zoo
@@ -64,7 +65,7 @@ def interpolate(
     2.0
     """
     keys = run_keys(as_key(key))
-    num_points = as_count(num_points, "num_points", at_least=2)  # the two solutions themselves
+    num_points = as_count(num_points, "num_points", at_least=2)  # the two ends
     alphas = np.linspace(0, 1, num_points)
     problem = as_problem(problem, statistics)
     like = jax.eval_shape(problem.initial_solution, keys.solution)
@@ -75,19 +76,21 @@ def interpolate(
 
 @checks_arguments
 def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
-    """Returns the barrier between two solutions: by how much the scores between fall short of the ends' at most.
+    """Returns the barrier between two solutions: the largest shortfall of the scores from the line between the ends.
 
-    At each alpha the score is compared with (1 - alpha) that of the one end + alpha that of the other (Entezari et al.
-    2022, arXiv 2110.06296). Frankle et al. compare with the mean of both ends, which is the same where they are equally
-    good; where they are not, as with a dense and a sparse network, a straight slope would count as a barrier there.
+    At each alpha, compares the score with (1 - alpha) score(0) + alpha score(1) (Entezari et al. 2022, arXiv
+    2110.06296). Frankle et al. compare with the mean score of both ends. The two definitions agree if the ends are
+    equally good. If they are not, as with a dense and a sparse network, the mean would count a straight slope as a
+    barrier.
 
     Args:
-        frame: As returned by `interpolate`.
-        metric: Which metric.
+        frame: Scores, as returned by `interpolate`.
+        metric: Name of the metric.
         maximize: Whether larger is better.
 
     Returns:
-        At least 0. Infinite if a score between is NaN, which counts as the worst; NaN if one at an end is not finite.
+        The barrier, at least 0. It is infinite if a score between the ends is NaN, because NaN counts as the worst
+        score. It is NaN if the score of an end is not finite.
 
     Raises:
         ValueError: If the frame lacks the metric or the ends, or has several rows for an alpha.
@@ -95,7 +98,7 @@ def barrier(frame: pd.DataFrame, metric: str, maximize: bool) -> float:
     rows = metric_rows(frame, metric, ("alpha",)).sort_values("alpha")
     alpha, value = rows.alpha.to_numpy(float), rows.value.to_numpy(float)
     if alpha[0] != 0 or alpha[-1] != 1 or not np.all(np.diff(alpha) > 0):
-        raise ValueError(f"barrier expects each alpha from 0 to 1 once, as interpolate returns them, got {alpha}.")
+        raise ValueError(f"barrier expects a frame of zoo.interpolate with each alpha from 0 to 1 once, got {alpha}.")
     if not np.isfinite(value[[0, -1]]).all():
         return np.nan
     straight = (1 - alpha) * value[0] + alpha * value[-1]
@@ -116,24 +119,26 @@ def flatness(
 ) -> pd.DataFrame:
     """Scores a solution under isotropic Gaussian perturbations.
 
-    A sample is a direction, the same at every sigma, so that how its score falls is not blurred by chance.
+    Each sample is one direction, and it is the same at every sigma. So chance does not blur how the score falls with
+    sigma.
 
     Args:
         problem: A problem, its id, or a dictionary of its id and settings.
         solution: The solution.
-        key: JAX random key, or a seed: all are scored on the same held-out data, those of a run with this key.
+        key: JAX random key, or a seed. All samples are scored on the held-out data of a run with this key.
         sigmas: Standard deviations of the perturbation.
-        num_samples: Directions.
-        mask: Booleans in the structure of the solution; only where they are true is it perturbed. Default: everywhere.
-        statistics: The problem's statistics, such as those of observations; default: the problem's own.
+        num_samples: Number of directions.
+        mask: Booleans in the structure of the solution. Perturbs only the entries where it is true. With `None`,
+            perturbs all entries.
+        statistics: The problem's statistics, for example of observations. Defaults to the problem's own.
 
     Returns:
         A row per sigma, sample and metric: `sigma`, `sample`, `metric`, `value`.
 
     Raises:
-        ValueError: If a sigma is negative or not finite, there is no sigma or no sample, solution, mask or statistics
-            do not fit, or the solution is not finite.
-        TypeError: If a leaf of the solution is not a floating-point array, or the mask is not of booleans.
+        ValueError: If a sigma is negative or not finite, if there is no sigma or no sample, if the solution, the mask
+            or the statistics do not fit the problem, or if the solution is not finite.
+        TypeError: If a leaf of the solution is not a floating-point array, or the mask does not hold booleans.
 
     >>> import jax.numpy as jnp, zoo
     >>> problem = zoo.from_function(lambda x: jnp.sum(x**2), jnp.zeros(2))
@@ -146,7 +151,7 @@ def flatness(
     given = given if isinstance(given, Sequence) else []
     scales = np.asarray([as_scalar(sigma, "sigmas", finite=False) for sigma in given])
     if not len(scales) or not np.all(np.isfinite(scales) & (scales >= 0)):
-        raise ValueError(f"sigmas must be standard deviations, at least one and none of them negative, got {sigmas!r}.")
+        raise ValueError(f"sigmas must be one or more finite standard deviations, none negative, got {sigmas!r}.")
     num_samples = as_count(num_samples, "num_samples")
     problem = as_problem(problem, statistics)
     solution = check_start(solution, jax.eval_shape(problem.initial_solution, keys.solution))
@@ -162,23 +167,24 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
 
     Args:
         frame: A tidy frame with the columns `metric` and `value`.
-        metric: Which metric.
-        columns: What other columns there must be.
+        metric: Name of the metric.
+        columns: Other columns that the frame must have.
 
     Raises:
-        ValueError: If a column is missing, or there is no such metric.
+        ValueError: If a column or the metric is missing.
+        TypeError: If `metric` is not a string, or the frame is not a `pandas.DataFrame`.
     """
     if not isinstance(metric, str):
-        raise TypeError(f"metric must be the name of one, got {shown(metric)}.")
+        raise TypeError(f"metric must be the name of a metric, got {shown(metric)}.")
     check_columns(frame, (*columns, "metric", "value"))
     rows = frame.loc[frame.metric == metric]
     if not len(rows):
-        raise ValueError(f"There is no metric {metric!r} in this frame; there are {list(frame.metric.unique())}.")
+        raise ValueError(f"metric must be one of {list(frame.metric.unique())} for this frame, got {metric!r}.")
     return rows
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raises a `ValueError` if a frame lacks a column, and a `TypeError` if it is none."""
+    """Raises a `ValueError` if a frame lacks a column, and a `TypeError` if it is not a frame."""
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"Expected a frame with the columns {list(columns)}, got {shown(frame)}.")
     missing = [name for name in columns if name not in frame.columns]
@@ -186,7 +192,7 @@ def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise ValueError(f"Expected a frame with the columns {list(columns)}, got {list(frame)}: {missing} missing.")
 
 
-# Everything that has numbers is an argument, so that other solutions do not compile these again.
+# Everything with numbers is an argument, so that these functions are not compiled again for other solutions.
 
 
 @jax.jit
@@ -196,7 +202,7 @@ def _score_between(
     def score(alpha: jax.Array) -> dict[str, jax.Array]:
         def between(x: jax.Array, y: jax.Array) -> jax.Array:
             x, y = promoted(x, y)
-            # Of the two ways to write it the one that is exact at both ends.
+            # This way to write the interpolation is exact at both ends.
             return (1 - alpha).astype(x.dtype) * x + alpha.astype(y.dtype) * y
 
         return problem.score(key, jax.tree.map(between, one, other))
@@ -214,7 +220,7 @@ def _score_around(
         return problem.score(key, point)
 
     num_sigmas, num_samples = len(sigmas), len(directions)
-    # Noise is drawn anew at each sigma rather than kept, which would take the memory of all samples at once.
+    # Noise is drawn again at each sigma: keeping it would take memory for all samples at once.
     return map_members(
         score,
         jnp.repeat(sigmas, num_samples),
@@ -227,7 +233,7 @@ def _checked_mask(mask: Mask, solution: Solution) -> Mask:
     mask = fit_structure("mask", mask, solution)
     dtypes = {str(getattr(m, "dtype", type(m).__name__)) for m in jax.tree.leaves(mask)}
     if dtypes != {"bool"}:
-        raise TypeError(f"mask must be of booleans, true where a weight is kept, got {sorted(dtypes)}.")
+        raise TypeError(f"mask must hold booleans, true where a weight is kept, got {sorted(dtypes)}.")
     return jax.tree.map(jnp.asarray, mask)
 
 

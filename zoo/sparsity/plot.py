@@ -1,4 +1,4 @@
-"""Figures of lottery tickets: scores and layers down a ladder, and the loss landscape around what they came to."""
+"""Figures of lottery tickets: scores and layers along a ladder, and the loss landscape around solutions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -14,27 +14,29 @@ from zoo.benchmarking.plot import add_legend, spans_decades
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.sparsity.landscape import barrier, check_columns, metric_rows
 
-_FEWEST_FOR_INTERVAL = 4  # of fewer seeds a bootstrap interval is far too narrow, and nothing is cut off for the mean
+# With fewer seeds a bootstrap interval is far too narrow, and an interquartile mean is a plain mean.
+_FEWEST_FOR_INTERVAL = 4
 
 
 def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Mapping[str, str] | None = None) -> Figure:
-    """Draws the score of tickets against the fraction of weights that they keep, a line per criterion.
+    """Draws the score of tickets against the fraction of weights that they keep, one line per criterion.
 
-    Lines are interquartile means over seeds with bootstrap 95 % confidence intervals; with fewer than four seeds, means
-    with the range from the lowest to the highest. The figure says which.
+    Lines are interquartile means over seeds with bootstrap 95 % confidence intervals. With fewer than four seeds they
+    are means, with bands from the lowest to the highest value. The figure says which.
 
     Args:
         frame: A row per criterion, seed, round and metric, with the columns `criterion`, `seed`, `round`, `kept`,
             `metric` and `value`.
-        metric: Which metric.
+        metric: Name of the metric.
         maximize: Whether larger is better.
-        labels: What to call the criteria; default: by their names.
+        labels: Labels of the criteria, by name. Default to the names.
 
     Returns:
         A matplotlib figure.
 
     Raises:
         ValueError: If the frame lacks a column or the metric, or has several rows for a seed.
+        TypeError: If `frame` is not a `pandas.DataFrame`, or `metric` is not a string.
     """
     rows = metric_rows(frame, metric, ("criterion", "seed", "round", "kept"))
     num_seeds = _num_seeds(rows, ["criterion", "round"])
@@ -52,9 +54,9 @@ def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Map
 
 
 def plot_layers(frame: pd.DataFrame) -> Figure:
-    """Draws the fraction that each layer keeps against that of the whole network, a panel per criterion.
+    """Draws the fraction that each layer keeps against the fraction of the network, one panel per criterion.
 
-    Dashed is what all layers would keep if they were pruned alike. Lines and bands are as in `plot_ladder`.
+    The dashed line is the fraction if all layers were pruned equally. Lines and bands are as in `plot_ladder`.
 
     Args:
         frame: A row per criterion, seed, round and layer, with the columns `criterion`, `seed`, `round`, `kept`,
@@ -71,7 +73,7 @@ def plot_layers(frame: pd.DataFrame) -> Figure:
         raise ValueError("plot_layers expects a frame with at least one row.")
     num_seeds = _num_seeds(frame, ["criterion", "round", "layer"])
     criteria, layers = frame.criterion.unique(), frame.layer.unique()
-    # In the order of the network: the deeper, the lighter.
+    # In the order of the network: deeper layers are lighter.
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(layers)))
     figure = Figure(figsize=(2.2 + 3.4 * len(criteria), 4.0), layout="constrained")
     axes = figure.subplots(1, len(criteria), sharey=True, squeeze=False)[0]
@@ -83,10 +85,10 @@ def plot_layers(frame: pd.DataFrame) -> Figure:
             if len(group):
                 handles[str(layer)] = _draw_over_seeds(axis, group, "layer_kept", num_seeds, color=color)
         ends = [rows.kept.min(), rows.kept.max()]
-        (handles["all alike"],) = axis.plot(ends, ends, "--", color="gray", linewidth=1, zorder=1)
+        (handles["all layers equal"],) = axis.plot(ends, ends, "--", color="gray", linewidth=1, zorder=1)
         axis.set_title(str(criterion), fontsize="medium", parse_math=False)
         _label_kept(axis, rows.kept)
-    _scale_log(axes[0], "y", frame.layer_kept, unit=0.01)  # which the other panels share
+    _scale_log(axes[0], "y", frame.layer_kept, unit=0.01)  # the other panels share this axis
     axes[0].set_ylabel("weights kept in the layer (%)")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
     figure.supxlabel(_describe_seeds(num_seeds), fontsize="small")
@@ -94,18 +96,18 @@ def plot_layers(frame: pd.DataFrame) -> Figure:
 
 
 def plot_interpolation(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: bool) -> Figure:
-    """Draws scores between pairs of solutions, a curve each, with the straight line that its barrier is measured from.
+    """Draws scores between pairs of solutions, one curve per pair, with the straight line that barriers start from.
 
     Args:
-        frames: By label, as returned by `zoo.interpolate`.
-        metric: Which metric.
+        frames: Frames of `zoo.interpolate`, by label.
+        metric: Name of the metric.
         maximize: Whether larger is better.
 
     Returns:
-        A matplotlib figure; the legend has the barriers.
+        A matplotlib figure. The legend shows the barriers.
 
     Raises:
-        ValueError: If there is nothing to draw, or a frame is not one of `zoo.interpolate` or lacks the metric.
+        ValueError: If there is no frame, or a frame is not from `zoo.interpolate` or lacks the metric.
     """
     _check_any(frames, "plot_interpolation")
     figure = Figure(figsize=(7, 4.6), layout="constrained")
@@ -116,29 +118,29 @@ def plot_interpolation(frames: Mapping[str, pd.DataFrame], *, metric: str, maxim
         (line,) = axis.plot(rows.alpha, rows.value, "o-", markersize=3, label=label)
         handles[f"{label} (barrier {barrier(frame, metric, maximize):.3g})"] = line
         axis.plot([0, 1], rows.value.iloc[[0, -1]], ":", color=line.get_color(), linewidth=1, alpha=0.7)
-    axis.set_xlabel("alpha: from the one solution (0) to the other (1)")
-    _label_metric(axis, metric, maximize, scale="linear")  # on which the dotted lines are straight
+    axis.set_xlabel("alpha: from one solution (0) to the other (1)")
+    _label_metric(axis, metric, maximize, scale="linear")  # the dotted lines are straight on this scale only
     ncols = 2 if max(map(len, handles)) < 40 else 1
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False)
     return figure
 
 
 def plot_flatness(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: bool) -> Figure:
-    """Draws scores under perturbation against its standard deviation, a curve per solution.
+    """Draws scores under a perturbation against its standard deviation, one curve per solution.
 
-    Lines are interquartile means over the samples, bands their quartiles: how much directions differ, not how well the
-    mean is known.
+    Lines are interquartile means over the samples. Bands are their quartiles: they show how much directions differ, not
+    how well the mean is known.
 
     Args:
-        frames: By label, as returned by `zoo.flatness`.
-        metric: Which metric.
+        frames: Frames of `zoo.flatness`, by label.
+        metric: Name of the metric.
         maximize: Whether larger is better.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: If there is nothing to draw, or a frame is not one of `zoo.flatness` or lacks the metric.
+        ValueError: If there is no frame, or a frame is not from `zoo.flatness` or lacks the metric.
     """
     _check_any(frames, "plot_flatness")
     figure = Figure(figsize=(7, 4.6), layout="constrained")
@@ -163,9 +165,9 @@ def plot_flatness(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: 
 
 
 def _draw_over_seeds(axis: Axes, rows: pd.DataFrame, column: str, num_seeds: Sequence[int], **style: Any) -> Any:
-    """Draws a column against the fraction kept: a point per round, the middle over seeds and a band."""
+    """Draws a column against the kept fraction: one point per round, the mean over seeds, and a band."""
     x, middle, low, high = [], [], [], []
-    for _, of_round in rows.sort_values("seed").groupby("round"):  # a bootstrap depends on the order
+    for _, of_round in rows.sort_values("seed").groupby("round"):  # the bootstrap depends on the order
         values = of_round[column].to_numpy(float)
         x.append(of_round.kept.mean())
         if min(num_seeds) >= _FEWEST_FOR_INTERVAL:
@@ -189,7 +191,7 @@ def _num_seeds(rows: pd.DataFrame, by: list[str]) -> list[int]:
     seeds = rows.groupby(by).seed
     if (seeds.size() != seeds.nunique()).any():
         raise ValueError(
-            f"Expected one row per seed, {', '.join(by)}, got several: draw one problem and strategy at a time."
+            f"Expected one row per seed, {', '.join(by)}, got several. Pass one problem and one strategy at a time."
         )
     return seeds.nunique().tolist()
 
@@ -209,13 +211,13 @@ def _span(counts: Sequence[int]) -> str:
 
 def _label_kept(axis: Axes, kept: pd.Series) -> None:
     _scale_log(axis, "x", kept, unit=0.01)
-    axis.set_xlim(kept.max() * 1.05, kept.min() / 1.05)  # the sparser, the further to the right
+    axis.set_xlim(kept.max() * 1.05, kept.min() / 1.05)  # sparser networks are further to the right
     axis.set_xlabel("weights kept (%)")
     axis.grid(alpha=0.3)
 
 
 def _scale_log(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *, unit: float = 1) -> None:
-    """Makes an axis logarithmic, but linear below the smallest positive value if there are zeros."""
+    """Makes an axis logarithmic. If there are zeros, it is linear below the smallest positive value."""
     values = np.asarray(list(values), float)
     positive = values[values > 0]
     if not len(positive):
@@ -242,4 +244,4 @@ def _label_metric(axis: Axes, metric: str, maximize: bool, *, scale: str | None 
 
 def _check_any(frames: Mapping[str, pd.DataFrame], name: str) -> None:
     if not frames:
-        raise ValueError(f"{name} expects at least one frame, by label.")
+        raise ValueError(f"{name} expects a dictionary of at least one frame by label, got none.")

@@ -1,8 +1,9 @@
-"""Lottery tickets: which weights of a network are kept, and from where they are trained.
+"""Lottery tickets: the weights of a network that are kept, and the initial solution that they are trained from.
 
-A folder of tickets has `tickets.json` (what trained them on what, and their number), and for each criterion
-`solution.npz` (the initial solutions) and `round_00.npz`, `round_01.npz`, ... with masks, means and statistics of all
-seeds. All of these files have that number, so that those of other tickets are not taken for them.
+A folder of tickets has the file `tickets.json`, with the strategy, the problem and an identity number. For each
+criterion it has `solution.npz`, the initial solutions, and `round_00.npz`, `round_01.npz`, ... with masks, means and
+statistics of all seeds. Every file stores the identity number, so that files of other tickets are not mistaken for
+these.
 
 Reference: Lange, Sprekeler 2023, "Lottery Tickets in Evolutionary Optimization: On Sparse Backpropagation-Free
 Trainability", arXiv 2306.00045; Frankle, Carbin 2019, "The Lottery Ticket Hypothesis", arXiv 1803.03635.
@@ -62,13 +63,14 @@ class Ticket:
     """A lottery ticket.
 
     Attributes:
-        mask: Booleans in the structure of a solution: which weights are kept.
-        solution: The initial solution, not masked, to which training is rewound.
+        mask: Booleans in the structure of a solution, true where a weight is kept.
+        solution: The initial solution, not masked. Training is rewound to it.
         kept: Fraction of the prunable weights that are kept.
-        mean: What training it came to, zero where pruned; `None` if it was not trained.
-        statistics: The problem's statistics at the end of that, such as those of observations; `()` if none.
+        mean: The trained mean, zero where pruned. `None` if the ticket was not trained.
+        statistics: The problem's statistics at the end of training, for example of observations. `()` if there are
+            no statistics.
         metrics: The scores of the mean, by name.
-        info: Where it comes from: `criterion`, and of a ladder `seed` and `round`.
+        info: The origin of the ticket: `criterion`, and for a ladder `seed` and `round`.
     """
 
     mask: Mask
@@ -81,21 +83,21 @@ class Ticket:
 
     @classmethod
     def of(cls, strategy: Strategy, state: Any) -> Self:
-        """Returns the ticket that the strategy `lottery` has found by now, for loops of one's own.
+        """Returns the current ticket of the strategy `lottery`, for users who write their own loop.
 
         Args:
             strategy: The strategy `lottery`.
             state: Its state.
 
         Raises:
-            TypeError: If it is another strategy.
+            TypeError: If `strategy` is another strategy, or `state` is not a state of `lottery`.
         """
         try:
             mask, solution, round = state.mask, state.solution, int(state.round)
             criterion, exclude = strategy.score, strategy.exclude  # pyright: ignore[reportAttributeAccessIssue]
         except AttributeError:
             raise TypeError(
-                "Ticket.of expects the strategy 'lottery' and a state of it, got "
+                "Ticket.of expects the strategy 'lottery' and its state, got "
                 f"{type(strategy).__name__} and {type(state).__name__}."
             ) from None
         kept = kept_fraction(mask, prunable_leaves(solution, exclude))
@@ -116,14 +118,14 @@ class Ticket:
         key: int | jax.Array = 0,
         **options: Any,
     ) -> RunResult:
-        """Trains the ticket: its weights alone, from its initial solution.
+        """Trains only the kept weights of the ticket, from its initial solution.
 
         Args:
             strategy: Any strategy, its id, or a dictionary of its id and settings. Gradient descent is
                 `{"id": "bptt", "optimizer": "adam", "learning_rate": 1e-3, "population_size": 1}`.
             problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
             key: JAX random key, or a seed.
-            **options: Those of `zoo.run`, such as `num_generations`.
+            **options: Options of `zoo.run`, such as `num_generations`.
 
         Returns:
             A `RunResult`.
@@ -137,11 +139,13 @@ class Ticket:
         return run(masked, problem, key, solution=self.solution, **options)
 
     def evaluate(self, problem: ProblemLike, key: int | jax.Array = 0) -> dict[str, float]:
-        """Returns the held-out score of the trained mean, or of the masked initial solution, by name.
+        """Returns the held-out scores of the trained mean, by name.
+
+        If the ticket was not trained, scores the masked initial solution.
 
         Args:
             problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
-            key: JAX random key, or a seed; the held-out data are those of a run with this key.
+            key: JAX random key, or a seed. The held-out data are the data of a run with this key.
         """
         problem = as_problem(problem, self.statistics)
         _check_fits(self.mask, problem)
@@ -151,11 +155,14 @@ class Ticket:
 
     @checks_arguments
     def permuted(self, key: int | jax.Array = 0, *, weights: bool = False) -> Self:
-        """Returns the ticket with the mask permuted within each leaf, not trained: as many weights in every layer.
+        """Returns the ticket with the mask permuted within each leaf, not trained.
+
+        Every layer keeps the same number of weights.
 
         Args:
             key: JAX random key, or a seed.
-            weights: Whether the initial weights are permuted along with the mask: then only their places change.
+            weights: Whether to permute the initial weights together with the mask. If true, the kept weights have the
+                same values and only their places change.
         """
         leaves, structure = jax.tree.flatten(self.mask)
         keys = jax.random.split(as_key(key), len(leaves))
@@ -166,7 +173,7 @@ class Ticket:
             return jnp.asarray(x).ravel()[order].reshape(np.shape(x))
 
         mask = jax.tree.map(permute, self.mask, orders)
-        if weights:  # biases, all kept, have no places of their own
+        if weights:  # leaves that are kept whole, such as biases, stay as they are
             keeps_all = jax.tree.map(lambda m: bool(np.all(m)), self.mask)
             solution = jax.tree.map(
                 lambda x, order, all: x if all else permute(x, order), self.solution, orders, keeps_all
@@ -176,7 +183,7 @@ class Ticket:
         return self._untrained(mask=mask, solution=solution)
 
     def reinitialized(self, problem: ProblemLike, key: int | jax.Array = 0) -> Self:
-        """Returns the ticket with other initial weights, those of a run with this key; not trained.
+        """Returns the ticket with the initial weights of a run with this key, not trained.
 
         Args:
             problem: A problem, its id, or a dictionary of its id and settings, with a network of the same shapes.
@@ -187,7 +194,7 @@ class Ticket:
         return self._untrained(solution=check_solution(problem.initial_solution(run_keys(as_key(key)).solution)))
 
     def layers(self, exclude: str | tuple[str, ...] = ()) -> dict[str, float]:
-        """Returns the fraction that each prunable leaf keeps, by its path; `exclude` as in `lottery`."""
+        """Returns the fraction that each prunable leaf keeps, by its path. `exclude` works as in `lottery`."""
         chosen = jax.tree.leaves(prunable_leaves(self.solution, exclude))
         masks = jax.tree_util.tree_leaves_with_path(self.mask)
         return {
@@ -195,7 +202,7 @@ class Ticket:
         }
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the ticket to a folder, in place of one that is there; `zoo.load_ticket` reads it back.
+        """Saves the ticket to a folder, replacing any ticket there. `zoo.load_ticket` reads it back.
 
         Raises:
             ValueError: If the folder cannot be written, or another process is using it.
@@ -212,7 +219,7 @@ class Ticket:
 
 
 class Round(NamedTuple):
-    """A round of a ladder, all seeds: every array has a leading axis of seeds."""
+    """A round of a ladder. Every array has a leading axis of seeds."""
 
     mask: Mask
     mean: Solution
@@ -225,10 +232,10 @@ class Tickets:
     """The tickets of `lottery_tickets`.
 
     Attributes:
-        rounds: By criterion, a `Round` each.
-        solutions: By criterion, the initial solutions, with a leading axis of seeds.
-        metadata: JSON-able facts: strategy, problem and their settings, `headline`, `maximize`, and whatever decides
-            the numbers.
+        rounds: Lists of `Round`, by criterion.
+        solutions: Initial solutions with a leading axis of seeds, by criterion.
+        metadata: JSON-able facts: the strategy, the problem, their settings, `headline`, `maximize`, and everything
+            else that decides the numbers.
     """
 
     def __init__(self, rounds: dict[str, list[Round]], solutions: dict[str, Solution], metadata: dict[str, Any]):
@@ -245,12 +252,12 @@ class Tickets:
 
     @property
     def criteria(self) -> list[str]:
-        """The criteria by which was pruned."""
+        """The criteria that the tickets were pruned by."""
         return list(self.rounds)
 
     @functools.cached_property
     def frame(self) -> "pd.DataFrame":
-        """Scores, tidy: a row per criterion, seed, round and metric, with `kept` and `value`."""
+        """Tidy scores: a row per criterion, seed, round and metric, with `kept` and `value`."""
         import pandas as pd
 
         rows = [
@@ -264,7 +271,7 @@ class Tickets:
 
     @functools.cached_property
     def layers(self) -> "pd.DataFrame":
-        """What each layer keeps, tidy: a row per criterion, seed, round and prunable leaf, with `layer_kept`."""
+        """Tidy fractions that layers keep: a row per criterion, seed, round and prunable leaf, with `layer_kept`."""
         import pandas as pd
 
         rows = []
@@ -286,20 +293,20 @@ class Tickets:
         """Returns one ticket.
 
         Args:
-            criterion: By which it was pruned.
-            seed: From 0.
-            round: From 0, where all weights are kept; negative numbers count from the last one.
+            criterion: Criterion that it was pruned by.
+            seed: Number of the seed, counted from 0.
+            round: Number of the round, counted from 0. Round 0 keeps all weights. Negative numbers count from the end.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If there is no such ticket.
         """
         if criterion not in self.rounds:
-            raise KeyError(f"No tickets by {criterion!r}; there are those by {', '.join(map(repr, self.rounds))}.")
+            raise KeyError(f"criterion must be one of {', '.join(map(repr, self.rounds))}, got {criterion!r}.")
         rounds = self.rounds[criterion]
         if not 0 <= seed < self.num_seeds or not -len(rounds) <= round < len(rounds):
             raise KeyError(
-                f"No ticket of seed {seed} and round {round}; there are {self.num_seeds} seeds and {len(rounds)} "
-                "rounds, counted from 0."
+                f"There is no ticket with seed {seed} and round {round}. There are {self.num_seeds} seeds and "
+                f"{len(rounds)} rounds, counted from 0."
             )
         round %= len(rounds)
         mask, mean, statistics, metrics, kept = rounds[round]
@@ -314,11 +321,11 @@ class Tickets:
             mean=of_seed(mean),
             statistics=of_seed(statistics),
             metrics={name: float(values[seed]) for name, values in metrics.items()},
-            info={"criterion": criterion, "seed": int(seed), "round": int(round)},  # which may be NumPy's
+            info={"criterion": criterion, "seed": int(seed), "round": int(round)},  # they may be NumPy integers
         )
 
     def summary(self) -> "pd.DataFrame":
-        """Returns the headline score: a row per round with `kept`, a column per criterion, the mean over seeds."""
+        """Returns mean headline scores over seeds: a row per round, with `kept` and a column per criterion."""
         rows = self.frame[self.frame.metric == self.metadata["headline"]]
         table = rows.pivot_table(
             index=["round", "kept"], columns="criterion", values="value", aggfunc="mean", sort=False
@@ -326,23 +333,23 @@ class Tickets:
         return table.sort_index()[self.criteria].reset_index().rename_axis(columns=None)
 
     def plot(self) -> "Figure":
-        """Draws the headline score against the kept fraction; see `zoo.plot_ladder`."""
+        """Draws the headline score against the kept fraction. See `zoo.plot_ladder`."""
         from zoo.sparsity.plot import plot_ladder
 
         return plot_ladder(self.frame, metric=self.metadata["headline"], maximize=self.metadata["maximize"])
 
     def plot_layers(self) -> "Figure":
-        """Draws what each layer keeps; see `zoo.plot_layers`."""
+        """Draws the fraction that each layer keeps. See `zoo.plot_layers`."""
         from zoo.sparsity.plot import plot_layers
 
         return plot_layers(self.layers)
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Saves the tickets to a folder, in place of those there; `zoo.load_tickets` reads them back.
+        """Saves the tickets to a folder, replacing any tickets there. `zoo.load_tickets` reads them back.
 
         Raises:
-            ValueError: If the folder cannot be written, another process is using it, or a criterion cannot be the name
-                of a folder.
+            ValueError: If the folder cannot be written, if another process is using it, or if a criterion cannot be the
+                name of a folder.
         """
         folder = as_folder(folder, "Tickets.save(folder)")
         number = fingerprint([self.metadata, [_digest(self.solutions), _digest(self.rounds)]])
@@ -351,26 +358,26 @@ class Tickets:
             writes: dict[pathlib.Path, Write | None] = {}
             for criterion, rounds in self.rounds.items():
                 place = make_below(folder, criterion)
-                writes |= dict.fromkeys(_round_files(place))  # there may be more of them
+                writes |= dict.fromkeys(_round_files(place))  # the old ladder may have more rounds
                 writes[place / "solution.npz"] = _solutions_archive(self.solutions[criterion], number)
                 writes |= {_round_file(place, r): _round_archive(each, number) for r, each in enumerate(rounds)}
             with replaced_files(writes):
                 save_metadata(folder, {**self.metadata, "criteria": self.criteria}, number)
             for criterion in self.rounds:
-                remove(folder / criterion / "checkpoints")  # they are those of other tickets
+                remove(folder / criterion / "checkpoints")  # they belong to the old tickets
 
 
 @checks_arguments
 def load_ticket(folder: str | pathlib.Path, problem: ProblemLike) -> Ticket:
-    """Loads what `Ticket.save` saved.
+    """Loads a ticket that `Ticket.save` saved.
 
     Args:
-        folder: Where it is.
-        problem: A problem or its id, whose network has the structure of the ticket's.
+        folder: Folder of the ticket.
+        problem: A problem or its id. Its network must have the structure of the ticket.
 
     Raises:
-        FileNotFoundError: If there is no ticket.
-        ValueError: If the problem's network has other shapes.
+        FileNotFoundError: If there is no ticket in the folder.
+        ValueError: If the problem's network has other shapes, or the file is damaged.
     """
     folder, problem = as_folder(folder, "load_ticket(folder)"), as_problem(problem)
     path = folder / "ticket.npz"
@@ -391,16 +398,16 @@ def load_ticket(folder: str | pathlib.Path, problem: ProblemLike) -> Ticket:
 
 @checks_arguments
 def load_tickets(folder: str | pathlib.Path, problem: ProblemLike) -> Tickets:
-    """Loads the tickets that `lottery_tickets(out=...)` or `Tickets.save` saved, as far as there are.
+    """Loads the finished rounds that `lottery_tickets(out=...)` or `Tickets.save` saved.
 
-    From a round that is damaged on, those of its criterion are left out, and one warning names it.
+    If a round is damaged, leaves out this round and all later rounds of its criterion, and warns with its name.
 
     Args:
-        folder: Where they are.
-        problem: A problem or its id, whose network has the structure of the tickets'.
+        folder: Folder of the tickets.
+        problem: A problem or its id. Its network must have the structure of the tickets.
 
     Raises:
-        FileNotFoundError: If there are no tickets.
+        FileNotFoundError: If there are no tickets in the folder.
         ValueError: If the problem's network has other shapes, or `tickets.json` is damaged.
     """
     folder, problem = as_folder(folder, "load_tickets(folder)"), as_problem(problem)
@@ -409,19 +416,19 @@ def load_tickets(folder: str | pathlib.Path, problem: ProblemLike) -> Tickets:
         tickets, lost = _load_tickets(folder, problem, metadata, number)
         before = number
         metadata, number = load_metadata(folder)
-        if number == before:  # nobody has put others there meanwhile
+        if number == before:  # no other tickets were saved there meanwhile
             break
     if lost:
-        warnings.warn(f"Left out, with what follows on it: {named_once(lost)}", stacklevel=2)
+        warnings.warn(f"Leaving out damaged rounds and all rounds after them: {named_once(lost)}", stacklevel=2)
     if not tickets.rounds:
-        raise FileNotFoundError(f"No finished round of tickets in {folder}.")
+        raise FileNotFoundError(f"There is no finished round of tickets in {folder}.")
     return tickets
 
 
 def _load_tickets(
     folder: pathlib.Path, problem: Problem, metadata: dict[str, Any], number: str
 ) -> tuple[Tickets, list[DamagedError]]:
-    """Returns the tickets of that number, and what is damaged."""
+    """Returns the tickets with this identity number, and the damage that was found."""
     lost: list[DamagedError] = []
     rounds, solutions = {}, {}
     for criterion in metadata["criteria"]:
@@ -430,22 +437,22 @@ def _load_tickets(
         if solution is not None:
             path = _round_file(folder / criterion, 0)
             if _num_seeds(found[0].mask) != _num_seeds(solution) or metadata["headline"] not in found[0].metrics:
-                raise DamagedError(path, "it does not fit what is beside it.")
+                raise DamagedError(path, "it does not fit the other files.")
             rounds[criterion], solutions[criterion] = found, solution
     return Tickets(rounds, solutions, metadata), lost
 
 
 def save_metadata(folder: pathlib.Path, metadata: dict[str, Any], number: str) -> None:
-    """Writes the facts about a ladder, and the number that its files have."""
+    """Writes the metadata of a ladder, and the identity number of its files."""
     write_json(folder / "tickets.json", {"number": number, **metadata})
 
 
 def load_metadata(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
-    """Reads the facts about a ladder, and the number that its files have.
+    """Reads the metadata of a ladder, and the identity number of its files.
 
     Raises:
-        FileNotFoundError: If there are none.
-        DamagedError: If they are damaged, or something else.
+        FileNotFoundError: If there is no metadata.
+        DamagedError: If the file is damaged, or holds something else.
     """
     path = folder / "tickets.json"
     try:
@@ -474,7 +481,7 @@ def save_round(folder: pathlib.Path, criterion: str, round: int, each: Round, nu
 def load_solutions(
     folder: pathlib.Path, criterion: str, problem: Problem, number: str, damaged: list[DamagedError]
 ) -> Solution | None:
-    """Reads the initial solutions of a ladder, if they are there; damage is added to the list."""
+    """Reads the initial solutions of a ladder. Returns `None` if they are missing, and adds damage to the list."""
     try:
         path = below(folder, criterion) / "solution.npz"
         if (found := _find(path, number)) is None:
@@ -489,7 +496,7 @@ def load_solutions(
 def load_rounds(
     folder: pathlib.Path, criterion: str, problem: Problem, number: str, damaged: list[DamagedError]
 ) -> list[Round]:
-    """Reads the rounds of a ladder, from the first one as far as they are there; damage is added to the list."""
+    """Reads the rounds of a ladder up to the first one that is missing, and adds damage to the list."""
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     like = {"mask": _mask_like(solution), "mean": solution, "statistics": jax.eval_shape(problem.init_statistics)}
     rounds: list[Round] = []
@@ -501,18 +508,18 @@ def load_rounds(
                 kept, metrics = checked(facts, kept=float, metrics=dict)
                 metrics = {name: np.asarray(values, float) for name, values in metrics.items()}
                 if any(values.ndim != 1 for values in metrics.values()):
-                    raise ValueError("it has no score for each seed")
+                    raise ValueError("it does not have one score per seed")
             rounds.append(Round(**_fit(path, stored, like, num_axes=1), metrics=metrics, kept=kept))
             if _num_seeds(rounds[-1]._replace(kept=())) != _num_seeds(rounds[0].mask):
                 rounds.pop()
-                raise DamagedError(path, "it is not of the same seeds as the others.")
+                raise DamagedError(path, "its number of seeds differs from the other rounds.")
     except DamagedError as error:
         damaged.append(error)
     return rounds
 
 
 def _find(path: pathlib.Path, number: str) -> tuple[Any, dict[str, Any]] | None:
-    """Returns what is in the file of that number, at its place or beside it; `None` if there is none."""
+    """Returns the contents of the file with this number, at its place or beside it, or `None` if it is missing."""
     damage: DamagedError | None = None
     for place in (path, beside(path)):
         try:
@@ -522,7 +529,7 @@ def _find(path: pathlib.Path, number: str) -> tuple[Any, dict[str, Any]] | None:
         except FileNotFoundError:
             continue
         except DamagedError as error:
-            if place == path:  # beside it, whoever was killed may have left half a file
+            if place == path:  # a process that was killed may have left half a file beside it
                 damage = error
     if damage is not None:
         raise damage
@@ -548,7 +555,7 @@ def _solutions_archive(solutions: Solution, number: str) -> Write:
 
 
 def _archive(facts: dict[str, Any], trees: dict[str, Any]) -> Write:
-    """Returns what writes facts and pytrees, as lists of leaves: their structure is the problem's."""
+    """Returns a function that writes facts and pytrees. Stores only their leaves: the problem has their structure."""
     return archive({name: jax.tree.leaves(tree) for name, tree in trees.items()}, facts)
 
 
@@ -557,7 +564,7 @@ def _mask_like(solution: Solution) -> Mask:
 
 
 def _fit(path: pathlib.Path, stored: Any, like: dict[str, Any], *, num_axes: int) -> dict[str, Any]:
-    """Returns stored leaves as pytrees of the given structures, whose arrays have so many further leading axes.
+    """Returns stored leaves as pytrees of the given structures, with `num_axes` additional leading axes.
 
     Raises:
         ValueError: If the number of leaves, a shape or the kind of a dtype differs.
@@ -566,27 +573,27 @@ def _fit(path: pathlib.Path, stored: Any, like: dict[str, Any], *, num_axes: int
     for name, tree in like.items():
         leaves = stored.get(name, []) if isinstance(stored, dict) else None
         if not isinstance(leaves, list) or not all(isinstance(x, np.ndarray) and x.ndim >= num_axes for x in leaves):
-            raise DamagedError(path, f"it has no arrays of {name}.")
+            raise DamagedError(path, f"it has no arrays for {name}.")
         expected, structure = jax.tree.flatten(tree)
         shapes, there = [np.shape(x) for x in expected], [x.shape[num_axes:] for x in leaves]
         kinds = [[_kind(x.dtype) for x in each] for each in (expected, leaves)]
         if shapes != there or kinds[0] != kinds[1]:
             raise ValueError(
-                f"The tickets in {path.parent} are those of another network: the problem has {name} of shapes {shapes} "
-                f"and kinds {kinds[0]}, in {path.name} there are {there} and {kinds[1]}. Load them with the problem "
-                "that they were trained on."
+                f"The tickets in {path.parent} belong to another network: the problem's {name} has shapes {shapes} and "
+                f"kinds {kinds[0]}, but {path.name} has {there} and {kinds[1]}. Load them with the problem that they "
+                "were trained on."
             )
         trees[name] = jax.tree.unflatten(structure, leaves)
     return trees
 
 
 def _num_seeds(tree: Any) -> set[int]:
-    """Returns the lengths of the leading axes of all arrays, which should be one number."""
+    """Returns the set of lengths of the leading axes of all arrays. It has one element if they agree."""
     return {len(x) for x in jax.tree.leaves(tree)}
 
 
 def _kind(dtype: Any) -> str:
-    """Returns what a number is, whatever its precision."""
+    """Returns the kind of a dtype, without its precision."""
     kinds = {"bool": jnp.bool_, "integer": jnp.integer, "real": jnp.floating, "complex": jnp.complexfloating}
     return next(name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind))
 
@@ -607,8 +614,8 @@ def _check_fits(mask: Mask, problem: Problem) -> None:
     ]
     if jax.tree.structure(mask) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
         raise ValueError(
-            f"The ticket is one of a network of the shapes {shapes[0]}, this problem has {shapes[1]}. Give the problem "
-            "a network of the same layers."
+            f"The ticket's network has shapes {shapes[0]}, but this problem's has {shapes[1]}. Give the problem a "
+            "network with the same layers."
         )
 
 

@@ -1,4 +1,4 @@
-"""The array of low rank, and what the rules for it have in common."""
+"""The low-rank array, and what its rules have in common."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ _warned: set[str] = set()
 
 
 class LowRankArray(quax.ArrayValue):
-    """base + sum_j c_j D_j + mask * (A B^T), of which the last axes of the array are the columns of the product.
+    """base + sum_j c_j D_j + mask * (A B^T), where the last axes of the array are the columns of the product.
 
     Attributes:
-        base: `[*rows, *columns]`.
+        base: `[*rows, *columns]`, the array that members share.
         directions: `[*rows, *columns, k]` further shared arrays D_j, or `None`.
         coefficients: `[k]` their factors c_j, or `None`.
         left: `[*rows, rank]`, A.
         right: `[*columns, rank]`, B.
-        mask: `[*rows, *columns]` by which the product is multiplied, or `None`.
-        num_columns: How many axes the columns are.
+        mask: `[*rows, *columns]` factor of the product, or `None`.
+        num_columns: How many of the last axes are columns.
     """
 
     base: Any
@@ -39,7 +39,7 @@ class LowRankArray(quax.ArrayValue):
         return ShapedArray(self.base.shape, self.base.dtype)
 
     def materialise(self) -> jax.Array:
-        """Returns the array."""
+        """Returns the full array."""
         product = jnp.tensordot(self.left, self.right, (-1, -1))
         if self.mask is not None:
             product = product * self.mask
@@ -54,28 +54,28 @@ class LowRankArray(quax.ArrayValue):
 
 
 def warn_once(primitive: Any, value: LowRankArray) -> None:
-    """Warns that an operation has no rule for an array, the first time it is asked for."""
+    """Warns that an operation has no rule for an array, only the first time."""
     if str(primitive) not in _warned:
         _warned.add(str(primitive))
         warnings.warn(
             f"The operation {primitive!s} has no low-rank rule for an array of shape {tuple(value.base.shape)} as used "
-            "here, so that array is materialised for every member that is evaluated at a time: right, but slow.",
+            "here, so the array is materialised for every member of a batch. The result is right, but slow.",
             stacklevel=2,
         )
 
 
 def dense(x: Any) -> Any:
-    """Returns an array of low rank as an ordinary one, and anything else unchanged."""
+    """Returns a low-rank array as an ordinary one; returns anything else unchanged."""
     return LowRankArray.materialise(x) if isinstance(x, LowRankArray) else x
 
 
 def fall_back(primitive: Any, *values: Any, **params: Any) -> Any:
-    """Applies an operation to the materialised arrays, from a rule that cannot take it apart."""
+    """Applies an operation to the materialised arrays, for a rule that cannot split the operation."""
     return LowRankArray.default(primitive, values, params)
 
 
 def replace(x: LowRankArray, **updates: Any) -> LowRankArray:
-    """Returns the array with other parts."""
+    """Returns the array with some of its parts replaced."""
     fields = ("base", "directions", "coefficients", "left", "right", "mask", "num_columns")
     return LowRankArray(**{name: updates.get(name, getattr(x, name)) for name in fields})
 
@@ -94,12 +94,12 @@ def map_parts(
 
     Args:
         x: The array.
-        on_array: What it does to an array of this shape.
-        on_left: What it does to A; `on_right`: to B.
-        on_right: See there.
-        on_mask: What it does to the mask, where that is not what it does to an array.
+        on_array: The operation on an array of this shape.
+        on_left: The operation on A.
+        on_right: The operation on B.
+        on_mask: The operation on the mask. Defaults to `on_array`.
         swap: Whether rows and columns change places.
-        num_columns: How many axes the columns are afterwards; default: as many as before.
+        num_columns: How many axes are columns afterwards. Defaults to the number before.
     """
     left, right = on_left(x.left), on_right(x.right)
     directions = None if x.directions is None else jax.vmap(on_array, in_axes=-1, out_axes=-1)(x.directions)

@@ -1,4 +1,4 @@
-"""Rules for control flow, which returns ordinary arrays: every turn and every branch has to return the same kind."""
+"""Rules for control flow, which returns ordinary arrays: all iterations and branches must return the same types."""
 
 import functools
 from typing import Any
@@ -23,7 +23,7 @@ def _scan(*args: ArrayLike | quax.ArrayValue, jaxpr: Any, length: Any, reverse: 
     consts, carry, scanned = unpack_scan_args(args, params)
 
     def with_leading_axis(x: Any) -> Any:
-        """Returns what is scanned over with that axis in all of its parts."""
+        """Returns an argument that is scanned over, with the scanned axis in all of its parts."""
         if not isinstance(x, LowRankArray):
             return x
         if x.base.ndim - x.num_columns < 2:
@@ -68,13 +68,13 @@ def _cond(index: ArrayLike, *args: ArrayLike | quax.ArrayValue, branches: Any, *
 
 @quax.register(remat_p)
 def _checkpoint(*args: ArrayLike | quax.ArrayValue, jaxpr: Any, **params: Any) -> Any:
-    """Without a gradient there is nothing to compute again; with one, it was taken before."""
+    """Calls the function: no gradient is taken here, so nothing would be computed again."""
     return quax.quaxify(jexc.jaxpr_as_fun(jexc.ClosedJaxpr(jaxpr, ())))(*args)
 
 
 @quax.register(pure_callback_p)
 def _call_back(*args: ArrayLike | quax.ArrayValue, **params: Any) -> Any:
-    """What leaves JAX is an ordinary array."""
+    """Hands ordinary arrays to the host."""
     return pure_callback_p.bind(*map(dense, args), **params)
 
 

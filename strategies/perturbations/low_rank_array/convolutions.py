@@ -1,4 +1,4 @@
-"""The rule for convolutions with a kernel of low rank."""
+"""The rule for convolutions with a low-rank kernel."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from zoo.strategies.perturbations.low_rank_array.array import LowRankArray, fall
 
 @quax.register(jax.lax.conv_general_dilated_p)
 def _convolve(x: ArrayLike, w: LowRankArray, *, dimension_numbers: Any, **params: Any) -> Any:
-    """A product with the factor of kernel and input channels, window by window, then one with that of the outputs."""
+    """Multiplies each window by the factor of kernel and input channels, then by the factor of the output channels."""
     split = _split_kernel(w, dimension_numbers.rhs_spec)
     is_grouped = params["feature_group_count"] != 1 or params["batch_group_count"] != 1
     if split is None or is_grouped or w.mask is not None:
@@ -31,13 +31,13 @@ def _convolve(x: ArrayLike, w: LowRankArray, *, dimension_numbers: Any, **params
     products = jnp.tensordot(jnp.transpose(x, (lhs[0], *lhs[2:], lhs[1])), window, 1)  # [batch, *image, *window, rank]
     inner = _sum_windows(products, window.shape[1:-1], params)  # [batch, *image, rank]
     outer = jnp.einsum("...z,oz->...o", inner, outputs.astype(inner.dtype))
-    # From [batch, *image, outputs] to the order of the call.
+    # From [batch, *image, outputs] to the order of axes in the call.
     axes = {out[0]: 0, out[1]: outer.ndim - 1, **{axis: 1 + i for i, axis in enumerate(out[2:])}}
     return total + jnp.transpose(outer, [axes[axis] for axis in range(outer.ndim)]).astype(total.dtype)
 
 
 def _split_kernel(w: LowRankArray, spec: Sequence[int]) -> tuple[Any, Any] | None:
-    """Returns the factors `[inputs, *window, rank]` and `[outputs, rank]`, if one of them is of the outputs alone."""
+    """Returns the factors `[inputs, *window, rank]` and `[outputs, rank]`, or `None` if none has the outputs alone."""
     num_rows = w.base.ndim - w.num_columns
     factors = {
         frozenset(axis for axis in range(num_rows) if w.base.shape[axis] > 1): w.left,
@@ -53,7 +53,7 @@ def _split_kernel(w: LowRankArray, spec: Sequence[int]) -> tuple[Any, Any] | Non
 
 
 def _sum_windows(products: Any, window: Sequence[int], params: dict[str, Any]) -> Any:
-    """Returns sum_s products[batch, image at stride * out + dilation * s, s, rank], the image padded and dilated."""
+    """Returns sum_s products[batch, stride * out + dilation * s, s, rank], with the image padded and dilated."""
     num_axes = len(window)
     padding = [
         (low, high, dilation - 1)

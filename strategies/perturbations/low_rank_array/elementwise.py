@@ -1,4 +1,4 @@
-"""Rules for what leaves the values of an array of low rank unchanged, scales them or adds to them."""
+"""Rules for operations that keep, scale or add to the values of a low-rank array."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def _multiply(x: LowRankArray, y: ArrayLike, **params: Any) -> Any:
         y = jnp.reshape(y, ())
         return map_parts(x, lambda w: w * y, lambda a: a * y, lambda b: b, on_mask=lambda m: m)
     if jnp.broadcast_shapes(x.base.shape, jnp.shape(y)) != x.base.shape:
-        return jnp.multiply(dense(x), y)  # no kernel, but a scale of a larger array
+        return jnp.multiply(dense(x), y)  # here the array is no kernel: it scales a larger array
     y = jnp.broadcast_to(y, x.base.shape)
     mask = y if x.mask is None else x.mask * y
     scaled = map_parts(replace(x, mask=None), lambda w: w * y, lambda a: a, lambda b: b)
@@ -55,7 +55,10 @@ def _divide(x: LowRankArray, y: ArrayLike, **params: Any) -> Any:
 
 
 def _register_sum(primitive: Any) -> None:
-    """A bias is added to what is no smaller than itself, and there is an array of that for every member in any case."""
+    """Registers a sum, which materialises the array.
+
+    A bias is added to an array that is at least as large as itself, and every member has that array in any case.
+    """
 
     @quax.register(primitive)
     def _to_array(x: LowRankArray, y: ArrayLike, **params: Any) -> Any:

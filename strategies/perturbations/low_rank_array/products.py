@@ -1,4 +1,4 @@
-"""Rules for products of an array of low rank with another array."""
+"""Rules for products of a low-rank array with another array."""
 
 from typing import Any
 
@@ -28,7 +28,10 @@ def _dot_both(v: LowRankArray, w: LowRankArray, *, dimension_numbers: Any, **par
 
 
 def _dot(w: LowRankArray, x: Any, dimension_numbers: Any, *, array_first: bool, **params: Any) -> Any:
-    """Returns the product with an array; `dimension_numbers` has the axes of `w` first, the result is as called."""
+    """Returns the product with an array.
+
+    `dimension_numbers` has the axes of `w` first. The result has its axes in the order of the call.
+    """
     (own, other), (own_batch, other_batch) = dimension_numbers
     num_rows = w.base.ndim - w.num_columns
 
@@ -50,7 +53,8 @@ def _dot(w: LowRankArray, x: Any, dimension_numbers: Any, *, array_first: bool, 
         warn_once(jax.lax.dot_general_p, w)
         return total + dot((jnp.tensordot(w.left, w.right, (-1, -1)) * w.mask).astype(w.base.dtype))
 
-    # Letters: those of x, of w where they are not shared with x, and z for the rank.
+    # Letters for einsum: one for each axis of x, one for each axis of w that is not an axis of x too, and z for the
+    # rank.
     letters = iter("abcdefghijklmnopqrstuvwxy")
     of_x = [next(letters) for _ in range(jnp.ndim(x))]
     of_w = [next(letters) for _ in range(w.base.ndim)]
@@ -61,7 +65,7 @@ def _dot(w: LowRankArray, x: Any, dimension_numbers: Any, *, array_first: bool, 
     rest_of_w = [c for i, c in enumerate(of_w) if i not in (*own, *own_batch)]
     result = [*shared, *rest_of_w, *rest_of_x] if array_first else [*shared, *rest_of_x, *rest_of_w]
 
-    # First the factor that takes most out of x.
+    # The first factor is the one that contracts more axes of x.
     first, second = (of_w[:num_rows], w.left), (of_w[num_rows:], w.right)
     if sum(axis >= num_rows for axis in own) > sum(axis < num_rows for axis in own):
         first, second = second, first
@@ -77,19 +81,19 @@ def _dot(w: LowRankArray, x: Any, dimension_numbers: Any, *, array_first: bool, 
 def _column_by_column(
     x: Any, near: Any, far: Any, start: int, mask: Any, dimension_numbers: Any, *, array_first: bool
 ) -> Any:
-    """Returns the product of an array with mask * A B^T, a sum over the columns of A and B.
+    """Returns the product of an array with mask * A B^T, as a sum over the columns of A and B.
 
     Args:
         x: The array.
-        near: The factor whose axes are contracted with it; `far`: the other.
-        far: See there.
-        start: The first of those axes, in the product.
+        near: The factor whose axes are contracted with the array.
+        far: The other factor.
+        start: The first of the contracted axes in the product.
         mask: The mask.
         dimension_numbers: As in `_dot`.
         array_first: As in `_dot`.
     """
     (own, other), batch = dimension_numbers
-    # Where in x the axes of the factor are.
+    # The places in x of the axes of the factor.
     places = [other[own.index(axis)] for axis in range(start, start + near.ndim - 1)]
     order = sorted(range(len(places)), key=places.__getitem__)
     rest = [axis for axis in range(jnp.ndim(x)) if axis not in places]

@@ -1,4 +1,4 @@
-"""Rules for what moves or selects the entries of an array of low rank."""
+"""Rules for operations that move or select the entries of a low-rank array."""
 
 import math
 from typing import Any
@@ -99,19 +99,19 @@ def _dynamic_slice(x: LowRankArray, *indices: ArrayLike, slice_sizes: Any) -> An
 
 @quax.register(jax.lax.gather_p)
 def _gather(x: LowRankArray, indices: ArrayLike, *, dimension_numbers: Any, slice_sizes: Any, **params: Any) -> Any:
-    """Looks up parts of the factors. What is found, as in an embedding, is no kernel but an input: an array."""
+    """Looks up parts of the factors. The result, as of an embedding, is no kernel but an input: an ordinary array."""
     numbers, num_rows, num_batch = dimension_numbers, x.base.ndim - x.num_columns, jnp.ndim(indices) - 1
     if numbers.operand_batching_dims:
         return fall_back(jax.lax.gather_p, x, indices, dimension_numbers=numbers, slice_sizes=slice_sizes, **params)
     kept = [axis for axis in range(x.base.ndim) if axis not in numbers.collapsed_slice_dims]
-    # What is out of bounds is so in the base, and filled there.
+    # An index out of bounds is also out of bounds in the base, whose lookup fills it. The others add zero.
     add_nothing = {**params, "fill_value": 0, "unique_indices": False, "indices_are_sorted": False}
 
     def gather(array: Any, **params: Any) -> Any:
         return jax.lax.gather_p.bind(array, indices, dimension_numbers=numbers, slice_sizes=slice_sizes, **params)
 
     def of_factor(factor: Any, first: int) -> Any:
-        """Returns `[*batch, *kept axes, rank]` of a factor whose first axis is that of the array."""
+        """Returns `[*batch, *kept axes, rank]` of a factor. Its first axis is the axis `first` of the array."""
         axes = range(first, first + factor.ndim - 1)
         looked_up = [i for i, axis in enumerate(numbers.start_index_map) if axis in axes]
         num_kept = sum(axis in kept for axis in axes)

@@ -1,4 +1,4 @@
-"""What the tests of the unrolled problems share: ids, small instances, programs, and inner training step by step."""
+"""Helpers for tests of unrolled problems: ids, small instances, programs, and inner training step by step."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 import zoo
 
-# Programs that run for less time than it takes to optimise them.
+# Programs that run for less time than their optimisation takes.
 jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 )
@@ -29,7 +29,7 @@ def make_small(id):
 
 @jit
 def fitness_of(problem, key, solution):
-    """The objective of one full episode; a change of a numeric setting compiles nothing new."""
+    """Returns the objective of one full episode. Another value of a numeric setting compiles no new program."""
     return problem.fitness(key, solution)
 
 
@@ -40,10 +40,10 @@ def score_of(problem, key, solution):
 
 @functools.partial(jit, static_argnames="num_windows")
 def windows_of(problem, key, solutions, *, num_windows):
-    """Evaluates a population of one group for some windows; returns their fitness, done, steps and states, stacked.
+    """Evaluates a population of one group for several windows. Returns evaluations and states, stacked.
 
     Args:
-        solutions: `[num_windows, population_size, ...]`.
+        solutions: The population of each window, `[num_windows, population_size, ...]`.
     """
     first = jax.tree.map(lambda x: x[0, 0], solutions)
     size = jax.tree.leaves(solutions)[0].shape[1]
@@ -60,14 +60,14 @@ def windows_of(problem, key, solutions, *, num_windows):
 
 
 class Notebook:
-    """Takes down the keys that a problem's fitness is called with; hashed by identity, as a static setting is."""
+    """Records the keys that a problem's fitness is called with. It is a static setting, hashed by identity."""
 
     def __init__(self):
         self.keys = []
 
 
 class Recorder(zoo.Problem):
-    """Another problem, whose batches can be repeated: by the keys that its fitness was called with."""
+    """Wraps a problem and records the keys of its fitness, so that its batches can be repeated."""
 
     task: zoo.Problem = zoo.leaf()
     notebook: Notebook = zoo.static()
@@ -81,7 +81,7 @@ class Recorder(zoo.Problem):
 
 
 class Recorded:
-    """A problem of inner training, stepped by hand, with the keys that its tasks were evaluated with."""
+    """Steps a problem of inner training by hand, and records the keys that its tasks were evaluated with."""
 
     def __init__(self, problem, key, solution, num_steps, time=0):
         notebooks = {"task": Notebook(), "outer_task": Notebook()}
@@ -114,5 +114,5 @@ def random_start(key):
     return jax.random.normal(key, (3,))
 
 
-# A task whose start and batches are random, and which compiles in no time.
+# A task with random start and batches, which compiles quickly.
 NOISY = zoo.from_function(noisy, random_start, takes_key=True)

@@ -1,4 +1,4 @@
-"""The unrolled problems together: what the papers say of all of them, and what is promised for all of them."""
+"""Tests all unrolled problems together: what the papers say, and what the library promises."""
 
 import dataclasses
 import functools
@@ -11,9 +11,10 @@ import pytest
 
 import zoo
 from tests.problems.unrolled.examples import INFLUENCE, LEARNED, LORENZ, MLP, SMALL, TOY, fitness_of, jit, make_small
-from tests.the_loop import generation, is_finite, signature, start
+from tests.the_loop import is_finite, signature
 from zoo.cli import _parse_settings
 from zoo.core.promotion import promotion_of_others
+from zoo.testing.loop import generation, start
 
 # What the papers say
 
@@ -52,7 +53,7 @@ def test_optimizers_of_the_learning_to_learn_problems_are_those_of_the_papers(id
     assert updates[0] == updates[1]
 
 
-# What is promised for all of them
+# What the library promises
 
 
 def test_all_ids_are_tested():
@@ -66,7 +67,7 @@ def initial_solution_of(problem, key):
 
 @jit
 def play(strategy, problem, key, solution):
-    """Three generations of the loop; returns it before and after, and the fitness in each."""
+    """Runs three generations of the loop. Returns the states before and after, and the fitness of each."""
     key_start, key_loop = jax.random.split(key)
     before = start(strategy, problem, key_start, solution)
     body = functools.partial(generation, strategy, problem)
@@ -78,7 +79,7 @@ def ones(x):
 
 
 def make_simple(id):
-    """With a task that compiles in no time; digits have tests of their own."""
+    """Makes a problem with a task that compiles quickly. Digits have their own tests."""
     task = zoo.from_function(ones, jnp.array([0.5, 0.3]))
     return zoo.make_problem(id, **SMALL[id], **({"task": task, "outer_task": task} if id in (MLP, LEARNED) else {}))
 
@@ -95,7 +96,7 @@ def test_online_strategies_run_on_every_problem(id, name, size, key):
     assert is_finite((after, fitness))
     moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), strategy.mean(after.state), solution)
     assert any(jax.tree.leaves(moved))
-    if name == "tbptt":  # zero where it is not finite
+    if name == "tbptt":  # it replaces a gradient that is not finite by zero
         assert any(np.any(np.asarray(g) != 0) for g in jax.tree.leaves(after.state.gradient))
 
 
@@ -118,7 +119,7 @@ def test_numbers_never_recompile(id, key):
 
 @pytest.mark.parametrize("id", SMALL)
 def test_a_problem_goes_through_jit_as_a_pytree(id):
-    """With its data, its task and what is held out of it."""
+    """A problem passes through jit with its data, its task and its held-out data."""
     problem = make_small(id)
     through = jax.jit(lambda p: p)(problem)
     assert type(through) is type(problem)

@@ -1,4 +1,4 @@
-"""Influence balancing, against a loop by hand in NumPy."""
+"""Tests influence balancing against a loop by hand in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def loss_of(first, target=1.0):
 
 
 def test_influence_balancing_with_windows_of_one_step_is_a_loop_by_hand(key):
-    """The solution changes from step to step, the state goes on, and nothing is ever reset."""
+    """Equals a loop by hand if the solution changes in every step. The state continues and is never reset."""
     problem = zoo.make_problem(INFLUENCE)
     assert problem.initial_solution(key) == 0.5
     thetas = np.random.default_rng(0).normal(0, 0.5, (60, 2)).astype(np.float32)
@@ -68,7 +68,7 @@ def test_windows_of_influence_balancing_of_a_hundred_steps_go_on_from_each_other
 
 
 def test_a_horizon_for_influence_balancing(key):
-    """Reset to ones after 25 steps, the last window being cut."""
+    """With a horizon of 25 the state is reset to ones after 25 steps, and the last window is cut."""
     problem = zoo.make_problem(INFLUENCE, window=10, horizon=25)
     evaluations, states = windows_of(problem, key, jnp.full((4, 1), 0.3), num_windows=4)
     np.testing.assert_array_equal(evaluations.done[:, 0], [False, False, True, False])
@@ -80,7 +80,7 @@ def test_a_horizon_for_influence_balancing(key):
 
 
 def test_score_of_influence_balancing_is_the_loss_after_many_steps(key):
-    """500 by default. The optimum, where s_0 = -6 theta settles at 1, is -1/6."""
+    """The score is the loss after 500 steps by default. At the optimum, theta = -1/6, s_0 = -6 theta is 1."""
     problem = zoo.make_problem(INFLUENCE)
     for theta in (0.5, -1 / 6, 0.0):
         score = score_of(problem, key, jnp.asarray(theta))

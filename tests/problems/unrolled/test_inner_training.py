@@ -1,4 +1,4 @@
-"""What the problems of inner training share: held-out data, seeds of episodes, scores, tasks, and their settings."""
+"""Tests what all problems of inner training share: held-out data, episode seeds, scores, tasks and settings."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_what_is_held_out_is_the_rest_of_the_training_data():
         for name in ("train_inputs", "train_labels"):
             parts = [getattr(task, name) for task in (problem.task, problem.outer_task)]
             np.testing.assert_array_equal(np.concatenate(parts), getattr(whole, name))
-        # Nobody sees the test data before the score.
+        # Only the score uses the test data.
         np.testing.assert_array_equal(problem.task.test_inputs, whole.test_inputs)
         assert problem.outer_task.batch_size == problem.task.batch_size == 128
     for id, settings in ((LEARNED, {"held_out": 0}), (MLP, {})):
@@ -30,7 +30,7 @@ def test_what_is_held_out_is_the_rest_of_the_training_data():
 
 @pytest.mark.parametrize("seed", [0, None])
 def test_episodes_are_the_same_under_a_seed_and_else_the_groups_own(seed, key):
-    """At the start, and after the reset at the end of the episode. Partners always see the same."""
+    """With a seed all episodes are equal. Without one, each group has its own episodes, equal for partners."""
     problem = zoo.make_problem(MLP, task=NOISY, horizon=2, window=2, seed=seed)
 
     @jit
@@ -58,7 +58,7 @@ def test_episodes_are_the_same_under_a_seed_and_else_the_groups_own(seed, key):
 
 
 def test_score_of_inner_training_is_the_accuracy_of_fresh_models_at_the_end(key):
-    """The mean over training runs: their objective, and the test accuracy of the models that they end with."""
+    """The score is the mean objective of fresh training runs, and the mean test accuracy of their final models."""
     problem = zoo.make_problem(MLP, hidden=(8,), batch_size=32, horizon=60, window=20, num_score_episodes=3)
     theta = jnp.array([np.log(0.1), 0.0])
     score = score_of(problem, key, theta)
@@ -79,7 +79,7 @@ def test_score_of_inner_training_is_the_accuracy_of_fresh_models_at_the_end(key)
 
 
 def test_score_of_inner_training_does_not_depend_on_the_seed_of_the_episodes(key):
-    """Only on its own key; nor are the models' final scores a matter of the objective."""
+    """The score depends only on its own key, and the final scores do not depend on the objective."""
     problem = zoo.make_problem(MLP, task=NOISY, horizon=50, window=10)
     theta = jnp.array([np.log(0.05), -10.0])
     score = score_of(problem, key, theta)
@@ -109,9 +109,13 @@ def test_a_task_without_a_gradient_gives_no_surrogate(key):
             ValueError,
             r"Unknown problem 'supervised/digit'. Did you mean 'supervised/",
         ),
-        ({"task": MLP}, TypeError, r"task is made from ids of supervised problems, got 'unrolled/mlp_.*as an instance"),
-        ({"held_out": 1.0}, ValueError, r"fraction that leaves data on both sides, got 1.0"),
-        ({"held_out": 1e-5}, ValueError, r"fraction that leaves data on both sides, got 1e-05"),
+        (
+            {"task": MLP},
+            TypeError,
+            r"task must be a problem or the id of a supervised problem, got 'unrolled/mlp_.*as instances",
+        ),
+        ({"held_out": 1.0}, ValueError, r"fraction that leaves data for both problems, got 1.0"),
+        ({"held_out": 1e-5}, ValueError, r"fraction that leaves data for both problems, got 1e-05"),
         ({"held_out": -0.1}, ValueError, r"LearnedOptimizer.held_out must be at least 0, got -0.1"),
         ({"held_out": "half"}, TypeError, r"LearnedOptimizer.held_out must be a number, got 'half'"),
         ({"activation": "cube"}, ValueError, r"activation must be one of relu, tanh, gelu, silu, got 'cube'"),

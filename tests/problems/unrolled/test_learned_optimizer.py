@@ -1,4 +1,4 @@
-"""The learned optimizer, against its update by hand in NumPy."""
+"""Tests the learned optimizer against its update by hand in NumPy."""
 
 import functools
 
@@ -20,7 +20,7 @@ def quadratic(x, center, scale):
 
 
 def quadratic_task(scale=1.0, dtype=float):
-    """A deterministic task with two tensors, as a small layer has."""
+    """Returns a deterministic task with two tensors, like a small layer."""
     rng = np.random.default_rng(0)
     center, solution = ({"w": rng.normal(size=(3, 2)), "b": rng.normal(size=2)} for _ in range(2))
     cast = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
@@ -28,10 +28,10 @@ def quadratic_task(scale=1.0, dtype=float):
 
 
 def learned_update(weights, params, gradients, momenta, time, decays, time_scales, step_size, magnitude_scale):
-    """One update of a learned optimizer, a parameter at a time; all in dictionaries of NumPy arrays.
+    """Returns one update of a learned optimizer, computed parameter by parameter, in dictionaries of NumPy arrays.
 
     Args:
-        weights: Of the optimizer's layers, as pairs (kernel, bias); the first has the time features last.
+        weights: Layers of the optimizer's network as pairs (kernel, bias). In the first, time features come last.
     """
     new_momenta = {k: [d * m + (1 - d) * gradients[k] for d, m in zip(decays, momenta[k], strict=True)] for k in params}
     new_params = {}
@@ -49,7 +49,7 @@ def learned_update(weights, params, gradients, momenta, time, decays, time_scale
 
 
 def layers_of(solution):
-    """The layers of the optimizer's network, whose first comes in two parts: features and time."""
+    """Returns the layers of the optimizer's network, and joins the two parts of the first: features and time."""
     parts = jax.tree.map(lambda x: np.asarray(x, np.float64), solution["params"])
     features, time, *rest = [parts[f"Dense_{i}"] for i in range(len(parts))]
     assert "bias" not in time
@@ -65,7 +65,7 @@ def test_the_optimizer_network_has_1762_weights(key):
 @pytest.mark.parametrize(
     ("settings", "time", "scale"),
     [
-        ({}, 0, 1e-3),  # where what keeps a root mean square from zero matters
+        ({}, 0, 1e-3),  # a scale at which the epsilon of the root mean square matters
         (
             {
                 "step_size": 0.02,
@@ -80,7 +80,7 @@ def test_the_optimizer_network_has_1762_weights(key):
     ],
 )
 def test_updates_of_the_learned_optimizer_are_those_by_hand(settings, time, scale, x64):
-    """Four steps on a task with small gradients, and with large ones."""
+    """Four steps equal the update by hand, on tasks with small and with large gradients."""
     key = jax.random.key(0)
     problem = zoo.make_problem(LEARNED, task=quadratic_task(scale, np.float64), **settings)
     solution = jax.tree.map(
@@ -112,7 +112,7 @@ def test_updates_of_the_learned_optimizer_are_those_by_hand(settings, time, scal
 
 
 def test_a_learned_optimizer_takes_no_harm_from_a_zero_gradient(key):
-    """As that of a unit which is dead."""
+    """A zero gradient, as in a dead unit, gives finite updates."""
     problem = zoo.make_problem(LEARNED, task=quadratic_task(0.0), optimizer_hidden=(4,))
 
     def end(solution):

@@ -1,4 +1,4 @@
-"""The Lorenz system, against a loop by hand in NumPy."""
+"""Tests the Lorenz system against a loop by hand in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def lorenz(log_a, log_r, start=(1.2, 1.3, 1.6), num_steps=2000, dt=0.005, a=10.0
 
 
 def test_lorenz_is_a_loop_by_hand_in_double_precision(x64):
-    """A whole episode from where the search starts, window by window: chaos magnifies errors ten-thousandfold."""
+    """An episode at the initial parameters equals the loop, window by window. Chaos magnifies errors 10 000 times."""
     problem = zoo.make_problem(LORENZ)
     solution = problem.initial_solution(jax.random.key(0))
     assert solution == {"log_a": 3.116, "log_r": 3.7}
@@ -36,7 +36,7 @@ def test_lorenz_is_a_loop_by_hand_in_double_precision(x64):
     np.testing.assert_allclose(jnp.mean(evaluations.fitness), 353.3, atol=0.01)  # not smoothed
     np.testing.assert_array_equal(evaluations.done[:, 0], np.arange(20) == 19)
     np.testing.assert_array_equal(evaluations.steps, 100)
-    # Reset at the end of the episode.
+    # The episode is reset at its end.
     np.testing.assert_allclose(states.inner.model[-1], [[1.2, 1.3, 1.6]], rtol=1e-15)
     np.testing.assert_allclose(states.inner.truth[-1], [[1.2, 1.3, 1.6]], rtol=1e-15)
 
@@ -69,13 +69,13 @@ def test_a_setting_can_be_swept_with_vmap(key):
 
 
 def test_smoothed_loss_of_lorenz(key):
-    """What evolution strategies lower has its minimum beside the truth, whose loss itself is zero."""
+    """The smoothed loss has its minimum beside the true parameters, at which the loss itself is zero."""
     num = 2000
     problem = zoo.make_problem(LORENZ)
     thetas = jnp.array([[3.116, 3.7], [np.log(10), np.log(28)], [2.38, 3.285]])
     noise = 0.04 * jax.random.normal(key, (num, 2))
     points = jnp.concatenate([thetas[:, None] + noise[None], thetas[:, None]], axis=1)
-    # Compiled for speed: this one runs for a while.
+    # Compiled with optimisation, because this program runs for a while.
     losses = jax.jit(jax.vmap(jax.vmap(lambda x: problem.fitness(key, {"log_a": x[0], "log_r": x[1]}))))(points)
     smoothed, exact = np.asarray(losses[:, :num], np.float64), losses[:, num]
     errors = smoothed.std(axis=1) / np.sqrt(num)
@@ -111,7 +111,7 @@ def lorenz_many(log_a, log_r, starts, num_steps):
 
 
 def test_score_of_lorenz_is_from_held_out_starts(key):
-    """With unit noise, whatever the noise of the training episodes."""
+    """The held-out starts have unit noise, for any noise of the training episodes."""
     problem = zoo.make_problem(LORENZ, horizon=40, window=20, num_score_episodes=512)
     solution = {"log_a": jnp.asarray(2.0), "log_r": jnp.asarray(3.5)}
     rng = np.random.default_rng(0)
@@ -124,5 +124,5 @@ def test_score_of_lorenz_is_from_held_out_starts(key):
         error = losses.std() * np.sqrt(1 / 512 + 1 / 4000)
         assert abs(score["objective"] - losses.mean()) < 4 * error + 1e-4 * losses.mean()
         means.append((losses.mean(), error))
-    assert abs(means[0][0] - means[2][0]) > 8 * means[2][1]  # so that the noise can be told
+    assert abs(means[0][0] - means[2][0]) > 8 * means[2][1]  # the noise makes a clear difference
     assert score_of(problem.replace(start_noise=3.0), key, solution) == score_of(problem, key, solution)

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of an MLP, against SGD with momentum as optax has it."""
+"""Tests the learning-rate schedule of an MLP against optax's SGD with momentum."""
 
 import functools
 
@@ -13,10 +13,10 @@ from tests.problems.unrolled.examples import MLP, NOISY, Recorded, jit
 
 
 def check_sgd(task, recorded, optimizer, start=0):
-    """Trains with an optimizer of optax on the same batches; returns the loss of each, before it was learned from."""
+    """Trains with an optax optimizer on the same batches. Returns the loss on each batch before its update."""
     loss_and_gradient = jit(jax.value_and_grad(task.fitness, argnums=1))
     params, state = recorded.inners[0].params, optimizer.init(recorded.inners[0].params)
-    state = jax.tree.map(lambda x: jnp.asarray(start, x.dtype) if x.ndim == 0 else x, state)  # the schedule's clock
+    state = jax.tree.map(lambda x: jnp.asarray(start, x.dtype) if x.ndim == 0 else x, state)  # sets the step count
     losses = []
     for key, inner in zip(recorded.keys, recorded.inners[1:], strict=True):
         loss, gradient = loss_and_gradient(key, params)
@@ -32,7 +32,7 @@ def num_different(keys):
 
 
 def test_mlp_schedule_is_sgd_with_momentum_on_the_same_batches(key):
-    """As optax has it. With data held out, the loss of a step is on a batch of them, after the update."""
+    """Steps equal optax's. With held-out data, the loss of a step is on a held-out batch after the update."""
     problem = zoo.make_problem(MLP, hidden=(4,), batch_size=8, decay_time=10.0, held_out=0.2)
     recorded = Recorded(problem, key, jnp.array([-0.5, 0.4]), num_steps=3)
 
@@ -40,7 +40,7 @@ def test_mlp_schedule_is_sgd_with_momentum_on_the_same_batches(key):
         return np.exp(-0.5) / (1 + t / 10) ** np.exp(0.4)
 
     losses = check_sgd(problem.task, recorded, optax.sgd(rate, momentum=0.9))
-    assert num_different(recorded.keys + recorded.outer_keys) == 6  # other batches in each step
+    assert num_different(recorded.keys + recorded.outer_keys) == 6  # each step has other batches
     held_out = jit(problem.outer_task.fitness)
     for i in range(3):
         np.testing.assert_allclose(
@@ -55,7 +55,7 @@ def test_mlp_schedule_is_sgd_with_momentum_on_the_same_batches(key):
     [({}, 0.9, 5000, 200), ({"momentum": 0.5, "decay_time": 20}, 0.5, 20, 3)],
 )
 def test_mlp_schedule_trains_any_task_with_a_gradient(settings, momentum, decay_time, time, key):
-    """The loss of a step is that of the batch, before the model learned from it."""
+    """The schedule trains any task with a gradient. The loss of a step is on its batch, before the update."""
     problem = zoo.make_problem(MLP, task=NOISY, **settings)
     recorded = Recorded(problem, key, jnp.log(jnp.array([0.03, 30.0])), num_steps=3, time=time)
     rate = lambda t: 0.03 / (1 + t / decay_time) ** 30  # noqa: E731

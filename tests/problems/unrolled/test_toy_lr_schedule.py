@@ -1,4 +1,4 @@
-"""The toy learning-rate schedule, against a loop by hand in NumPy."""
+"""Tests the toy learning-rate schedule against a loop by hand in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ def toy(log_rates, x=(1.0, 1.0), num_steps=100, total=100):
 
 
 def test_toy_schedule_is_a_loop_by_hand_in_double_precision(x64):
-    """Where the search starts; schedules that rise, fall, and zigzag about the kink at 100 (the last).
+    """Equals a loop by hand for the initial schedule and for ones that rise, fall, or zigzag about the kink at 100.
 
-    At rates above one the ripples make it chaotic.
+    At rates above one the ripples make the descent chaotic.
     """
     key = jax.random.key(0)
     problem = zoo.make_problem(TOY)
@@ -40,12 +40,12 @@ def test_toy_schedule_is_a_loop_by_hand_in_double_precision(x64):
 
 
 def test_windows_of_the_toy_schedule_sum_to_its_objective(key):
-    """Ten windows from a group at the start; and one window from each of ten groups that are at all phases."""
+    """Ten windows of one group, and one window of each of ten groups at all phases, average to the objective."""
     problem = zoo.make_problem(TOY)
     theta = jnp.array([0.5, -2.0])
     expected = toy([0.5, -2.0])
     evaluations, _ = windows_of(problem, key, jnp.tile(theta, (10, 1, 1)), num_windows=10)
-    # Each window's fitness is an estimate of the objective, so ten times its share.
+    # The fitness of a window estimates the whole objective, so it is ten times the window's share.
     np.testing.assert_allclose(evaluations.fitness[:, 0], 10 * expected.reshape(10, 10).sum(axis=1), rtol=1e-4)
     np.testing.assert_allclose(np.mean(evaluations.fitness), expected.sum(), rtol=1e-4)
     assert list(evaluations.done[:, 0]) == [False] * 9 + [True]

@@ -1,0 +1,296 @@
+"""Sweeps: what is drawn, what is run in which program, what is chosen, and what is reported."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import zoo
+from zoo.benchmarking import sweep as module
+from zoo.benchmarking.sweep_blocks import Run, cut_into_blocks
+from zoo.benchmarking.sweep_space import as_space, draw_settings
+from zoo.loop import compiled
+
+SPACE = {"sigma": zoo.space.log_uniform(0.01, 1), "learning_rate": [0.05, 0.2]}
+SMALL = {"num_settings": 4, "num_seeds": 2, "num_test_seeds": 4, "num_generations": 6, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return zoo.make_problem("blackbox/sphere", num_dims=3)
+
+
+@pytest.fixture(scope="module")
+def found(problem):
+    num_programs = compiled.advance.num_programs
+    found = zoo.sweep({"id": "open_es", "population_size": 6}, problem, SPACE, **SMALL)
+    assert compiled.advance.num_programs == num_programs + 1  # tuning and test, all settings and seeds
+    return found
+
+
+# What is drawn
+
+
+@pytest.mark.parametrize(
+    ("distribution", "ends", "middle"),
+    [
+        (zoo.space.uniform(-1, 3), (-1, 3), 1),
+        (zoo.space.log_uniform(0.01, 1), (0.01, 1), 0.1),
+        (zoo.space.integers(2, 6), (2, 6), 4),
+        (zoo.space.integers(4, 65, step=4, log=True), (4, 64), 12),
+        (zoo.space.choice(["a", "b", "c"]), ("a", "c"), "b"),
+    ],
+    ids=repr,
+)
+def test_a_fraction_becomes_a_value(distribution, ends, middle):
+    got = [distribution.at(u) for u in (0.0, 0.5, 1.0)]
+    expected = [ends[0], middle, ends[1]]
+    assert got == (pytest.approx(expected, rel=1e-12) if isinstance(got[0], float) else expected)
+
+
+def test_whole_numbers_have_equal_shares():
+    values = [zoo.space.integers(1, 4).at(u) for u in np.linspace(0, 1, 4001)]
+    counts = np.bincount(values)[1:]
+    assert counts.min() >= 999
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: zoo.space.log_uniform(0, 1), ValueError, "log_uniform needs a positive low"),
+        (lambda: zoo.space.uniform(2, 1), ValueError, "uniform needs low < high, got 2 and 1"),
+        (lambda: zoo.space.uniform("a", 1), TypeError, "uniform: low must be a number"),
+        (lambda: zoo.space.uniform(0, math.inf), ValueError, "uniform: high must be finite"),
+        (lambda: zoo.space.integers(1.5, 3), TypeError, "integers: low must be a whole number"),
+        (lambda: zoo.space.integers(1, 3, step=0), ValueError, "integers: step must be at least 1"),
+        (lambda: zoo.space.choice([]), ValueError, "choice expects at least one value"),
+        (lambda: zoo.space.choice("ab"), TypeError, "choice expects a list of values"),
+        (lambda: as_space({}), ValueError, "space has no settings to sweep"),
+        (lambda: as_space(["sigma"]), TypeError, "space must be a dictionary from settings"),
+        (lambda: as_space({"sigma": 0.1}), TypeError, r"space\['sigma'\] must be a list of values or a distribution"),
+    ],
+)
+def test_bad_distributions(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "random"])
+def test_draws_are_different_and_come_from_the_seed(sampler):
+    space = as_space({"a": zoo.space.uniform(0, 1), "n": zoo.space.integers(1, 3), "c": ["x", "y"]})
+    drawn = draw_settings(space, 11, sampler, seed=1)
+    assert len({repr(each) for each in drawn}) == 11
+    assert drawn == draw_settings(space, 11, sampler, seed=1) != draw_settings(space, 11, sampler, seed=2)
+    assert drawn[:8] == draw_settings(space, 8, sampler, seed=1)
+    assert {each["c"] for each in drawn} == {"x", "y"}
+
+
+def test_a_small_space_is_drawn_once():
+    assert len(draw_settings(as_space({"a": [1, 2, 3], "b": ["x", "y"]}), 32, "sobol", 0)) == 6
+    assert len(draw_settings(as_space({"n": zoo.space.integers(1, 5)}), 32, "random", 0)) == 5
+
+
+def test_grids():
+    space = as_space({"s": zoo.space.log_uniform(0.01, 1), "t": zoo.space.uniform(0, 1), "c": ["x", "y"]})
+    drawn = draw_settings(space, 20, "grid", 0)
+    assert len(drawn) == 18  # 3 x 3 x 2
+    np.testing.assert_allclose(sorted({each["s"] for each in drawn}), [0.01, 0.1, 1])
+    with pytest.raises(ValueError, match="has 2 settings, more than num_settings=1"):
+        draw_settings(space, 1, "grid", 0)
+    with pytest.raises(ValueError, match="sampler must be one of 'sobol', 'random', 'grid', got 'tpe'"):
+        draw_settings(space, 4, "tpe", 0)
+
+
+def test_blocks_have_equal_sizes():
+    runs = [Run(i, 0) for i in range(10)]
+    blocks = cut_into_blocks(runs, 4, is_fixed=False)
+    assert [len(block) for block in blocks] == [4, 4, 4]
+    assert [run.setting for block in blocks for run in block] == [*range(10), 9, 9]
+    assert [len(block) for block in cut_into_blocks(runs[:3], 8, is_fixed=True)] == [8]
+    assert [len(block) for block in cut_into_blocks(runs[:6], 4, is_fixed=False)] == [3, 3]
+
+
+# What is run
+
+
+def test_runs_are_those_of_single_runs(found, problem):
+    tuning = jax.random.fold_in(jax.random.key(0), module._TUNING)
+    assert len(found.runs) == 4 * 2
+    for row in (found.runs.iloc[0], found.runs.iloc[-1]):
+        strategy = {"id": "open_es", "population_size": 6, **found.settings[row.setting]}
+        run = zoo.run(strategy, problem, jax.random.fold_in(tuning, int(row.seed)), num_generations=6, num_scores=1)
+        np.testing.assert_allclose(row.score, run.score, rtol=1e-4)
+        assert row.steps == run.num_steps
+
+
+def test_test_seeds_are_those_of_a_benchmark(found, problem):
+    strategy = {"id": "open_es", "population_size": 6, **found.best}
+    results = zoo.benchmark({"best": strategy}, {"p": problem}, num_seeds=4, num_steps=36, num_scores=1, progress=False)
+    scores = found.test[found.test.setting == found.ranking[0]].score
+    np.testing.assert_allclose(scores, results.scores("best", "p"), rtol=1e-4)
+
+
+def test_each_combination_of_static_values_is_a_program(problem):
+    space = {"sigma": [0.1, 0.2], "optimizer": ["adam", "sgd"]}
+    num_programs = compiled.advance.num_programs
+    found = zoo.sweep({"id": "open_es", "population_size": 4}, problem, space, **SMALL)
+    assert compiled.advance.num_programs == num_programs + 2
+    assert len(found.settings) == 4
+    assert sorted(found.frame["rank"]) == [1, 2, 3, 4]
+
+
+def test_settings_of_a_base(problem):
+    strategy = {"id": "bounded", "base": {"id": "snes", "population_size": 4}, "lower": -9.0, "upper": 9.0}
+    settings = {**SMALL, "num_settings": 2, "num_generations": 2}
+    found = zoo.sweep(strategy, problem, {"base.sigma": [0.1, 2.0]}, **settings)
+    assert found.best == {"base.sigma": 2.0}
+    made = zoo.make_strategy(strategy)
+    again = zoo.sweep(made, problem, {"base.sigma": [0.1, 2.0]}, **settings)
+    np.testing.assert_allclose(again.runs.score, found.runs.score, rtol=1e-5)
+
+
+# What is chosen and reported
+
+
+class Noise(zoo.Problem):
+    """Every solution has a score of pure noise, so that no setting is better than another."""
+
+    def initial_solution(self, key):
+        return jnp.zeros(1)
+
+    def fitness(self, key, solution):
+        return jnp.sum(solution)
+
+    def score(self, key, solution):
+        bits = jax.lax.bitcast_convert_type(solution[0], jnp.int32)
+        return {"fitness": jax.random.normal(jax.random.fold_in(key, bits))}
+
+
+def test_the_winners_score_is_unbiased_on_test_seeds_only():
+    """Over 16 settings with scores from N(0, 1), the smallest mean of two seeds is -1.77 / sqrt(2) on average."""
+    problem, tuning, test = Noise(), [], []
+    for key in range(12):
+        settings = {"num_settings": 16, "num_seeds": 2, "num_test_seeds": 8, "num_generations": 1, "progress": False}
+        strategy = {"id": "random_search", "population_size": 2}
+        found = zoo.sweep(strategy, problem, {"sigma": zoo.space.uniform(0.5, 1)}, key=key, **settings)
+        winner = found.frame.iloc[0]
+        tuning.append(winner.score)
+        test.append(winner.test_score)
+    assert abs(np.mean(test)) < 4 * 0.4 / np.sqrt(12)
+    assert np.mean(tuning) < -1.25 + 4 * 0.35 / np.sqrt(12) < -0.8
+
+
+def make(scores, *, maximize=False):
+    """A sweep with the given tuning scores, `[num_settings, num_seeds]`."""
+    scores = np.asarray(scores, float)
+    rows = [(i, s, scores[i, s], 10, 10, "") for i in range(len(scores)) for s in range(scores.shape[1])]
+    runs = pd.DataFrame(rows, columns=list(module.RUN_COLUMNS))
+    facts = {"maximize": maximize, "headline": "h", "num_seeds": scores.shape[1], "num_test_seeds": 1}
+    settings = [{"sigma": float(i)} for i in range(len(scores))]
+    return zoo.Sweep(settings, runs, runs[:0], {**facts, "strategy": "s", "problem": "p"})
+
+
+def test_the_choice_and_how_sure_it_is():
+    scores = [[1, 2, 3], [1.1, 2.1, 3.1], [np.nan, 0, 0], [9, 9, 9]]
+    assert make(scores).ranking == [0, 1, 3]  # without a score there is no rank
+    assert make(scores, maximize=True).best == {"sigma": 3.0}
+    assert make([[1, 1, 1], [2, 2, 2]]).certainty == 1
+    assert 0.2 < make([[1, 2, 3, 1.5], [3, 1, 2, 1.6]]).certainty < 0.8
+
+
+def test_halving_drops_settings_after_shorter_budgets(problem):
+    space = {"sigma": zoo.space.log_uniform(0.01, 1)}
+    settings = {**SMALL, "num_settings": 8, "num_generations": 8, "halving": 2}
+    found = zoo.sweep({"id": "open_es", "population_size": 6}, problem, space, **settings)
+    assert found.runs.groupby("budget").setting.nunique().to_dict() == {2: 8, 4: 4, 8: 2}
+    assert found.frame["rank"].notna().sum() == 2
+    whole = zoo.sweep({"id": "open_es", "population_size": 6}, problem, space, **{**settings, "halving": None})
+    kept = found.runs[found.runs.budget == 8]
+    same = whole.runs.merge(kept, on=["setting", "seed"])
+    np.testing.assert_allclose(same.score_x, same.score_y, rtol=1e-4)
+    assert len(same) == 4
+
+
+def test_a_setting_that_fails_does_not_lose_the_others(problem):
+    settings = {**SMALL, "num_generations": None, "num_steps": 20}
+    found = zoo.sweep("open_es", problem, {"population_size": [4, 64]}, **settings)
+    assert found.best == {"population_size": 4}
+    assert "spends 64 problem steps" in found.frame.loc[1, "error"]
+    with pytest.raises(ValueError, match="No setting of the sweep has a score: A generation of OpenES spends 64"):
+        zoo.sweep("open_es", problem, {"population_size": [64, 128]}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space", "error", "words"),
+    [
+        ("open_es", {"sigm": [0.1]}, TypeError, "has no setting 'sigm'"),
+        (
+            "open_es",
+            {"sigma": [0.1, -1]},
+            ValueError,
+            r"not valid, \{'sigma': -1\}: OpenES.sigma must be",
+        ),
+        ("open_es", {"base.sigma": [0.1]}, ValueError, "does not say what its base is"),
+        ("no_such", {"sigma": [0.1]}, ValueError, "Unknown strategy 'no_such'"),
+        (zoo.make_strategy("snes"), {"sigm": [0.1]}, TypeError, "SNES has no setting 'sigm', which the space sweeps"),
+    ],
+)
+def test_bad_spaces(strategy, space, error, words, problem):
+    with pytest.raises(error, match=words):
+        zoo.sweep(strategy, problem, space, **SMALL)
+
+
+# What is kept
+
+
+def test_an_interrupted_sweep_goes_on(problem, tmp_path, monkeypatch):
+    arguments = ({"id": "open_es", "population_size": 6}, problem, {"sigma": [0.1, 0.2], "optimizer": ["adam", "sgd"]})
+    whole = zoo.sweep(*arguments, **SMALL)
+    calls, run_block = [], module.run_block
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run_block(*args)
+
+    monkeypatch.setattr(module, "run_block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.sweep(*arguments, **SMALL, out=tmp_path)
+    found = zoo.sweep(*arguments, **SMALL, out=tmp_path)
+    assert len(calls) == 4  # two blocks of tuning, the second one twice, and the test
+    pd.testing.assert_frame_equal(found.runs, whole.runs)
+    pd.testing.assert_frame_equal(found.test, whole.test)
+    zoo.sweep(*arguments, **SMALL, out=tmp_path)
+    assert len(calls) == 4
+    zoo.sweep(*arguments, **{**SMALL, "num_generations": 7}, out=tmp_path)  # another budget
+    assert len(calls) == 7
+
+
+def test_save_and_load(found, tmp_path):
+    found.save(tmp_path / "sweep")
+    again = zoo.Sweep.load(tmp_path / "sweep")
+    assert again.settings == found.settings
+    pd.testing.assert_frame_equal(again.runs, found.runs)
+    pd.testing.assert_frame_equal(again.frame, found.frame)
+    assert repr(again) == repr(found)
+    text = (tmp_path / "sweep" / "runs.csv").read_text()
+    (tmp_path / "sweep" / "runs.csv").write_text(text.replace("0,0,", "0,1,", 1))
+    with pytest.raises(ValueError, match=r"runs\.csv"):
+        zoo.Sweep.load(tmp_path / "sweep")
+    with pytest.raises(FileNotFoundError, match="No sweep in"):
+        zoo.Sweep.load(tmp_path)
+
+
+def test_what_a_sweep_says_and_shows(found):
+    lines = repr(found).splitlines()
+    assert lines[0] == "<Sweep of open_es(population_size=6) on Sphere: 4 settings x 2 seeds".replace(
+        "Sphere", found.metadata["problem"]
+    )
+    assert lines[2].startswith("  fitness on 4 test seeds: ")
+    assert len(lines) == 5
+    titles = [axis.get_xlabel() for axis in found.plot().axes]
+    assert sorted(titles[:2]) == ["learning_rate", "sigma"]

@@ -1,0 +1,1 @@
+"""A strategy and a problem from outside of the zoo."""

@@ -1,0 +1,185 @@
+"""What a sweep found: the choice, how sure it is, its score on test seeds, and all runs."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.core.short import short
+from zoo.loop.csv_file import read_csv
+from zoo.loop.files import Write, as_folder, checked, opened, read_parts, write_parts
+from zoo.loop.lock import FolderLock
+from zoo.loop.provenance import describe_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN_COLUMNS = ("setting", "seed", "score", "steps", "budget", "error")
+_KINDS = {"setting": int, "seed": int, "score": float, "steps": int, "budget": int, "error": str}
+_NUM_RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sweep:
+    """The results of `zoo.sweep`.
+
+    Attributes:
+        settings: The values of each setting that was tried, by name.
+        runs: The tuning runs, tidy: `setting` (its number), `seed`, `score` (the final headline score), `steps`,
+            `budget` and `error` (empty unless the run failed). With `halving`, a setting has runs of several budgets.
+        test: The runs on test seeds, with the same columns: of the winner, and of the next best as far as there was
+            room in its block.
+        metadata: Strategy, problem, space, budget, versions, device, date and key.
+    """
+
+    settings: list[dict[str, Any]]
+    runs: pd.DataFrame
+    test: pd.DataFrame
+    metadata: dict[str, Any]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The values of the setting that was chosen."""
+        return self.settings[self.ranking[0]]
+
+    @functools.cached_property
+    def ranking(self) -> list[int]:
+        """Numbers of the settings that had the whole budget, best first by their tuning score."""
+        return self.frame.index.to_numpy()[self.frame["rank"].notna().to_numpy()].tolist()
+
+    @functools.cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row per setting, best first.
+
+        Its values, `score` (interquartile mean over the tuning seeds), `low` and `high` (its bootstrap 95 % interval),
+        `rank` (1 is the choice; none for a setting that halving dropped), `test_score`, `test_low` and `test_high` on
+        the test seeds (of the winner and of the next best), and `error`.
+        """
+        last = self.runs.budget.max()
+        rows = []
+        for number, values in enumerate(self.settings):
+            runs = _longest(self.runs, number)
+            tested = self.test[self.test.setting == number].score.to_numpy()
+            scores = runs.score.to_numpy()
+            row = {"setting": number, **values, **_middle(scores, "")}
+            row |= _middle(tested, "test_") if len(tested) else {"test_score": np.nan}
+            row |= {
+                "is_whole": bool((runs.budget == last).all()),
+                "error": next(iter(runs.error[runs.error != ""]), ""),
+            }
+            rows.append(row)
+        frame = pd.DataFrame(rows).set_index("setting")
+        signed = frame.score * (-1 if self.metadata["maximize"] else 1)
+        rank = signed[frame.is_whole & signed.notna()].rank(method="first")
+        frame.insert(len(self.settings[0]), "rank", rank.reindex(frame.index).astype("Int64"))
+        order = pd.DataFrame({"rank": frame["rank"].astype(float), "score": signed}).sort_values(
+            ["rank", "score"], na_position="last", kind="stable"
+        )
+        return frame.loc[order.index].drop(columns="is_whole")
+
+    @functools.cached_property
+    def certainty(self) -> float:
+        """How often the same setting is chosen when the tuning seeds are drawn again, from 0 to 1 (bootstrap)."""
+        runs = self.runs[self.runs.setting.isin(self.ranking) & (self.runs.budget == self.runs.budget.max())]
+        scores = runs.pivot(index="seed", columns="setting", values="score")[self.ranking].to_numpy()
+        signed = np.where(np.isfinite(scores), scores * (-1 if self.metadata["maximize"] else 1), np.inf)
+        rng = np.random.default_rng(0)
+        seeds = rng.integers(0, len(signed), (_NUM_RESAMPLES, len(signed)))
+        winners = np.argmin(interquartile_mean(signed[seeds], axis=1), axis=1)
+        return float(np.mean(winners == 0))
+
+    def __repr__(self) -> str:
+        facts, top = self.metadata, self.frame.iloc[0].to_dict()
+        what = f"{facts['strategy']} on {facts['problem']}"
+        count = f"{len(self.settings)} settings x {facts['num_seeds']} seeds"
+        lines = [f"<Sweep of {what}: {count}", f"best: {short(self.best)}"]
+        lines.append(f"{facts['headline']} on {facts['num_test_seeds']} test seeds: {_shown(top, 'test_')}")
+        lines.append(f"on the tuning seeds, chosen for it: {_shown(top, '')}")
+        lines.append(f"chosen again in {100 * self.certainty:.0f} % of resamples of the seeds")
+        return "\n  ".join(lines) + ">"
+
+    def plot(self) -> "Figure":
+        """Draws the score against each setting, and over the two settings that matter most.
+
+        Returns:
+            A matplotlib figure (`figure.savefig("sweep.png")`).
+        """
+        from zoo.benchmarking.plot_sweep import plot_sweep
+
+        return plot_sweep(self)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Saves everything to a folder.
+
+        Raises:
+            ValueError: If the folder cannot be written, or another process is using it.
+        """
+        folder = as_folder(folder, "Sweep.save(folder)")
+        with FolderLock(folder, "Sweep.save") as lock:
+            lock.check_writable()
+            self.save_into(folder)
+
+    def save_into(self, folder: pathlib.Path) -> None:
+        """Writes the sweep into a folder that is there and locked."""
+        settings = [{name: describe_value(value) for name, value in each.items()} for each in self.settings]
+        parts = {"runs.csv": _writer(self.runs), "test.csv": _writer(self.test)}
+        write_parts(folder, "sweep.json", {**self.metadata, "settings": settings}, parts)
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> "Sweep":
+        """Loads what `save`, or `zoo.sweep(..., out=folder)`, wrote. A function among the values is loaded as its name.
+
+        Raises:
+            FileNotFoundError: If the folder holds no sweep.
+            ValueError: If a file is damaged.
+        """
+        folder = as_folder(folder, "Sweep.load(folder)")
+
+        def read(info: dict[str, Any], digests: Any) -> "Sweep":
+            settings, _, _ = checked(info, settings=list, maximize=bool, headline=str)
+            tables = []
+            for name in ("runs.csv", "test.csv"):
+                with opened(folder / name, digests.get(name, "")) as file:
+                    table = read_csv(file, lambda column: _KINDS.get(column, float))
+                    if (
+                        list(table.columns) != list(RUN_COLUMNS)
+                        or not table.setting.between(0, len(settings) - 1).all()
+                    ):
+                        raise ValueError("it is not a table of the runs of this sweep")
+                    tables.append(table)
+            return cls(info.pop("settings"), tables[0], tables[1], info)
+
+        try:
+            return read_parts(folder, "sweep.json", read)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"No sweep in {folder.absolute()}: expected a file sweep.json there.") from None
+
+
+def _longest(runs: pd.DataFrame, setting: int) -> pd.DataFrame:
+    """Returns the runs of a setting with the largest budget that it had."""
+    runs = runs.loc[runs["setting"] == setting]
+    return runs.loc[runs["budget"] == runs["budget"].max()]
+
+
+def _middle(scores: np.ndarray, prefix: str) -> dict[str, float]:
+    low, high = confidence_interval(scores)
+    return {
+        f"{prefix}score": float(interquartile_mean(scores)),
+        f"{prefix}low": float(low),
+        f"{prefix}high": float(high),
+    }
+
+
+def _shown(row: Mapping[str, Any], prefix: str) -> str:
+    score, low, high = (row.get(f"{prefix}{name}", np.nan) for name in ("score", "low", "high"))
+    return f"{score:.4g}" + (f" ({low:.4g} to {high:.4g})" if np.isfinite(low) else "")
+
+
+def _writer(frame: pd.DataFrame) -> Write:
+    text = frame.to_csv(index=False)
+    return lambda file: file.write(text.encode())

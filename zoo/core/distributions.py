@@ -1,0 +1,161 @@
+"""What a setting may be in a search: a range, a range of logarithms, whole numbers, or one of several values.
+
+Each maps a number u from 0 to 1 to a value, so that grids, random draws and Sobol points are made in the same way.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.core.checks import as_count, as_scalar, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        is_log: Whether the logarithms are uniform, rather than the numbers.
+        step: Values are `low`, `low + step`, and so on, whole numbers. With `None`, all numbers are values.
+    """
+
+    low: float
+    high: float
+    is_log: bool = False
+    step: int | None = None
+
+    def at(self, u: float) -> float | int:
+        """Returns the value at a fraction u of the range, from 0 to 1."""
+        low, high = float(self.low), float(self.high)
+        if self.step:  # each value has an equal share of the range
+            low, high = low - self.step / 2, high + self.step / 2
+        low = max(low, 0.5 * self.low) if self.is_log else low
+        value = math.exp(_mix(math.log(low), math.log(high), u)) if self.is_log else _mix(low, high, u)
+        value = min(max(value, self.low), self.high)
+        return value if self.step is None else int(self.low + self.step * round((value - self.low) / self.step))
+
+    def grid(self, num: int) -> list[Any]:
+        """Returns `num` values, evenly spaced with both ends (the middle if `num` is 1); equal ones only once."""
+        if num == 1:
+            return [self.at(0.5)]
+        return list(dict.fromkeys(self.at(k / (num - 1)) for k in range(num)))
+
+    def __repr__(self) -> str:
+        if self.step is None:
+            return f"{'log_' if self.is_log else ''}uniform({self.low:g}, {self.high:g})"
+        step, log = f", step={self.step}" if self.step > 1 else "", ", log=True" if self.is_log else ""
+        return f"integers({self.low}, {self.high}{step}{log})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of several values, each as likely as the others.
+
+    Attributes:
+        values: The values.
+    """
+
+    values: tuple[Any, ...]
+
+    def at(self, u: float) -> Any:
+        """Returns the value at a fraction u of the list, from 0 to 1."""
+        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+    def grid(self, num: int) -> list[Any]:
+        """Returns all values, whatever `num` is."""
+        del num
+        return list(self.values)
+
+    def __repr__(self) -> str:
+        return f"choice({list(self.values)!r})"
+
+
+Distribution = Range | Choice
+
+
+def uniform(low: float, high: float) -> Range:
+    """Returns the range of numbers from `low` to `high`.
+
+    Raises:
+        TypeError: If a bound is not a number.
+        ValueError: If a bound is not finite, or `low` is not less than `high`.
+    """
+    return _range(low, high, "uniform")
+
+
+def log_uniform(low: float, high: float) -> Range:
+    """Returns the range of numbers from `low` to `high` whose logarithms are uniform, as for step sizes and rates.
+
+    Raises:
+        TypeError: If a bound is not a number.
+        ValueError: If a bound is not finite, or not 0 < `low` < `high`.
+    """
+    return _range(low, high, "log_uniform", is_log=True)
+
+
+def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
+    """Returns the whole numbers from `low` to `high`, both among them.
+
+    Args:
+        low: The smallest.
+        high: The largest. It is rounded down to a value that `step` reaches.
+        step: The distance of two values, such as 2 for population sizes of antithetic pairs.
+        log: Whether their logarithms are uniform, as for population sizes.
+
+    Raises:
+        TypeError: If a number is not whole.
+        ValueError: If `low` is not less than `high`, `log` is set and `low` is not positive, or `step` is not positive.
+    """
+    for name, value in (("low", low), ("high", high)):
+        as_count(value, f"integers: {name}", at_least=-(2**31))
+    step = as_count(step, "integers: step")
+    return _range(low, low + (high - low) // step * step, "integers", is_log=log, step=step)
+
+
+def choice(values: Sequence[Any]) -> Choice:
+    """Returns a choice among values. In a search space, a list of them means the same.
+
+    Raises:
+        TypeError: If `values` is not a list or a tuple.
+        ValueError: If there are none.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"choice expects a list of values, got {shown(values)}.")
+    if not values:
+        raise ValueError("choice expects at least one value, got an empty list.")
+    return Choice(tuple(values))
+
+
+def as_distribution(value: Any, name: str) -> Distribution:
+    """Returns a distribution that was given as such, or as a list of values.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(value, (Range, Choice)):
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return choice(value)
+    raise TypeError(
+        f"{name} must be a list of values or a distribution such as zoo.space.log_uniform(1e-3, 1), got {shown(value)}."
+    )
+
+
+def _range(low: Any, high: Any, name: str, *, is_log: bool = False, step: int | None = None) -> Range:
+    low, high = as_scalar(low, f"{name}: low"), as_scalar(high, f"{name}: high")
+    if is_log and low <= 0:
+        raise ValueError(f"{name} needs a positive low, since its logarithm is taken, got {low:g}.")
+    if low >= high:
+        raise ValueError(f"{name} needs low < high, got {low:g} and {high:g}.")
+    return Range(int(low) if step else low, int(high) if step else high, is_log=is_log, step=step)
+
+
+def _mix(low: float, high: float, u: float) -> float:
+    return low + u * (high - low)
