@@ -52,7 +52,7 @@ class AccuracyPipeline(Problem):
         num_samples: Samples per image and gradient (smooth, score_function, perturbations).
     """
 
-    task: str | dict[str, Any] | Problem = leaf(default="supervised/digits")
+    task: str | Mapping[str, Any] | Problem = leaf(default="supervised/digits")
     hidden: tuple[int, ...] = static(default=(32,))
     batch_size: int = static(default=64, at_least=1)
     estimator: Estimator = static(default="smooth")
@@ -65,7 +65,7 @@ class AccuracyPipeline(Problem):
     def __post_init__(self) -> None:
         """Checks the estimator, and makes the task if it is given by its id."""
         super().__post_init__()
-        if isinstance(self.task, str) or (isinstance(self.task, dict) and not is_rebuilt()):
+        if isinstance(self.task, str) or (isinstance(self.task, Mapping) and not is_rebuilt()):
             spec = {"id": self.task} if isinstance(self.task, str) else self.task
             object.__setattr__(self, "task", make_problem({"hidden": self.hidden, **spec}))
         if not (is_rebuilt() or isinstance(self.task, Classification)):

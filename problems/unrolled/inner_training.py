@@ -1,6 +1,7 @@
 """Unrolled problems whose inner episode trains a model with an optimizer that the solution defines."""
 
 import abc
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ class InnerTraining(UnrolledProblem):
             every episode has its own. The score always uses fresh ones.
     """
 
-    task: str | dict[str, Any] | Problem = leaf(default="supervised/digits")
+    task: str | Mapping[str, Any] | Problem = leaf(default="supervised/digits")
     hidden: tuple[int, ...] = static(default=(32,), at_least=1)
     activation: str = static(default="relu")
     batch_size: int = static(default=128, at_least=1)
@@ -58,7 +59,7 @@ class InnerTraining(UnrolledProblem):
         name = type(self).__name__
         if self.seed is not None:
             check_seed(self.seed, f"{name}.seed")
-        if not isinstance(self.task, (str, dict)) or (isinstance(self.task, dict) and is_rebuilt()):
+        if not isinstance(self.task, (str, Mapping)) or (isinstance(self.task, Mapping) and is_rebuilt()):
             return
         spec = {"id": self.task} if isinstance(self.task, str) else self.task
         of_model = {"hidden": self.hidden, "activation": self.activation, "batch_size": self.batch_size}
@@ -122,6 +123,6 @@ class InnerTraining(UnrolledProblem):
 
     @property
     def _task(self) -> Problem:
-        if isinstance(self.task, (str, dict)):
+        if isinstance(self.task, (str, Mapping)):
             raise TypeError(f"{type(self).__name__}.task must be a problem, got an id that no problem was made of.")
         return self.task

@@ -103,7 +103,7 @@ class SepCMAES(DistributionStrategy):
         whitened = jax.tree.map(lambda s, c: s / jnp.sqrt(c), y_mean, state.variances)
         path_sigma = accumulate(state.path_sigma, whitened, p.c_sigma, p.mu_eff)  # (43)
         with promotion_of_others():  # optax adds squares of leaves that may differ in dtype
-            norm = optax.global_norm(path_sigma).astype(state.sigma.dtype)
+            norm = optax.tree.norm(path_sigma).astype(state.sigma.dtype)
         sigma = adapt_step_size(state.sigma, norm, p)  # (44)
 
         h = h_sigma(norm, state.generation, d, p)

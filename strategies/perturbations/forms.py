@@ -1,5 +1,6 @@
 """The forms of a population by name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from zoo.strategies.perturbations.base import Perturbation
@@ -19,7 +20,7 @@ def get_perturbation(perturbation: Any, name: str = "perturbation") -> Perturbat
     if isinstance(perturbation, Perturbation):
         return perturbation
     settings = {}
-    if isinstance(perturbation, dict) and "id" in perturbation:
+    if isinstance(perturbation, Mapping) and "id" in perturbation:
         settings = {key: value for key, value in perturbation.items() if key != "id"}
         perturbation = perturbation["id"]
     if not isinstance(perturbation, str):

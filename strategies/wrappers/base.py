@@ -96,7 +96,7 @@ class Wrapper(Strategy):
         base = completed.get("base", cls.__dataclass_fields__["base"].default)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(base, str):
             base = {"id": base}
-        if isinstance(base, dict) and "id" in base:
+        if isinstance(base, Mapping) and "id" in base:
             known = {name: value for name, value in completed.items() if name in cls.__dataclass_fields__}  # pyright: ignore[reportAttributeAccessIssue]
             searched = jax.eval_shape(cls(**known)._searched, solution)
             completed["base"] = complete_settings(base["id"], base, suggestions, searched)
@@ -141,7 +141,7 @@ def _as_strategy(base: Any, name: str) -> Any:
     Raises:
         TypeError: If the value is not a strategy, an id or a dictionary.
     """
-    if isinstance(base, (str, dict)):
+    if isinstance(base, (str, Mapping)):
         return make_strategy(base)
     if not isinstance(base, Strategy) and not is_rebuilt():
         raise TypeError(

@@ -30,7 +30,7 @@ from zoo.core import (
     Population,
     Solution,
     Surrogate,
-    check_structure,
+    fit_structure,
     in_single,
     leaf_name,
     number,
@@ -61,8 +61,9 @@ class Bounded(Wrapper):
     where a repaired pair lies.
 
     Attributes:
-        lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution (numbers, or
-            arrays that broadcast to its leaves); -inf is no bound. They hold in the precision of the solution.
+        lower: Lower bounds: a number for all parameters, or a pytree in the structure of the solution (numbers,
+            lists, or arrays that broadcast to its leaves); -inf is no bound. They hold in the precision of the
+            solution.
         upper: Upper bounds, in the same form, above the lower ones; inf is no bound.
         repair: `"reflect"`, or `"clip"` with a penalty.
         penalty: With clipping, the fitness added, in interquartile ranges, per squared standard deviation of distance
@@ -95,10 +96,6 @@ class Bounded(Wrapper):
         return self._map(_clip, super().mean(state))
 
     def _init(self, key: jax.Array, solution: Solution) -> BoundedState:
-        for name in ("lower", "upper"):
-            bounds = getattr(self, name)
-            if not _is_scalar(bounds):
-                check_structure(f"Bounded.{name}", bounds, solution)
         self._map(_check_inside, solution, with_path=True)
         base = self.base.init(key, self._map(_clip, solution))
         if self.repair == "reflect" and self.base.subtracts_pairs:
@@ -146,7 +143,8 @@ class Bounded(Wrapper):
             *others: Trees of the same structure.
             with_path: Whether `fn` takes the path.
         """
-        lower, upper = (_spread(bounds, values) for bounds in (self.lower, self.upper))
+        lower = _spread(self.lower, values, "Bounded.lower")
+        upper = _spread(self.upper, values, "Bounded.upper")
         return (jax.tree_util.tree_map_with_path if with_path else jax.tree.map)(fn, values, lower, upper, *others)
 
 
@@ -163,7 +161,8 @@ def _move_inside(x: jax.Array, lower: Any, upper: Any, std: jax.Array) -> jax.Ar
 
 def _as_rank(bound: Any, x: jax.Array) -> jax.Array:
     """Returns a bound in the dtype, and with the number of axes, of a leaf of a solution or a population."""
-    bound = jnp.asarray(bound, x.dtype)
+    with np.errstate(over="ignore"):  # a bound beyond the range of the dtype becomes infinite: no bound
+        bound = jnp.asarray(bound, x.dtype)
     return jnp.expand_dims(bound, list(range(x.ndim - bound.ndim)))
 
 
@@ -193,9 +192,9 @@ def _is_scalar(bounds: Any) -> bool:
     return jax.tree_util.treedef_is_leaf(jax.tree.structure(bounds)) and np.ndim(bounds) == 0
 
 
-def _spread(bounds: Any, like: Any) -> Any:
+def _spread(bounds: Any, like: Any, name: str) -> Any:
     """Returns bounds in the structure of a solution."""
-    return jax.tree.map(lambda _: bounds, like) if _is_scalar(bounds) else bounds
+    return jax.tree.map(lambda _: bounds, like) if _is_scalar(bounds) else fit_structure(name, bounds, like)
 
 
 def _is_known(*values: Any) -> bool:
@@ -222,8 +221,10 @@ def _check_order(lower: Any, upper: Any) -> None:
                 "keep an entry fixed, wrap the strategy in `frozen`."
             )
 
-    like = upper if _is_scalar(lower) else lower
-    lower, upper = _spread(lower, like), _spread(upper, like)
+    if _is_scalar(lower):
+        lower = jax.tree.map(lambda _: lower, upper)
+    elif _is_scalar(upper):
+        upper = jax.tree.map(lambda _: upper, lower)
     if jax.tree.structure(lower) == jax.tree.structure(upper):  # else `init` says which one is not the solution's
         jax.tree_util.tree_map_with_path(check, lower, upper)
 
@@ -233,7 +234,8 @@ def _check_inside(path: Any, x: Any, lower: Any, upper: Any) -> None:
     if not _is_known(x, lower, upper):
         return
     x = np.asarray(x)
-    low, high = (np.broadcast_to(np.asarray(b).astype(x.dtype), x.shape) for b in (lower, upper))
+    with np.errstate(over="ignore"):
+        low, high = (np.broadcast_to(np.asarray(b).astype(x.dtype), x.shape) for b in (lower, upper))
     outside = (x < low) | (x > high)
     if np.any(outside):
         raise ValueError(

@@ -18,8 +18,8 @@ from zoo.core import (
     Solution,
     Surrogate,
     as_patterns,
-    check_structure,
     find_leaves,
+    fit_structure,
     leaf_name,
     static,
 )
@@ -100,8 +100,7 @@ class Frozen(Wrapper):
     def _free(self, solution: Solution) -> Part:
         """Returns which part of a solution is free."""
         if isinstance(self.frozen, StaticMask):
-            frozen = self.frozen.tree
-            check_structure("Frozen.frozen", frozen, solution)
+            frozen = fit_structure("Frozen.frozen", self.frozen.tree, solution)
         else:
             way_out = "give frozen=() to keep nothing fixed"
             frozen = find_leaves(self.frozen, solution, "Frozen.frozen", way_out=way_out)

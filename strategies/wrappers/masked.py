@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, apply_mask, check_structure, leaf
+from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, apply_mask, fit_structure, leaf
 from zoo.core.checks import shown
 from zoo.core.settings import is_rebuilt
 from zoo.strategies.wrappers.base import Wrapper, map_surrogate
@@ -72,7 +72,7 @@ class Masked(Wrapper):
 
     def _init(self, key: jax.Array, solution: Solution) -> MaskedState:
         if self.mask is not None:
-            check_structure("Masked.mask", self.mask, solution, broadcasts=False)  # the base counts kept entries
+            fit_structure("Masked.mask", self.mask, solution, exact=True)  # the base counts kept entries
             leaves = jax.tree.leaves(self.mask)
             if not any(isinstance(m, Tracer) for m in leaves) and not any(np.asarray(m).any() for m in leaves):
                 raise ValueError("Masked.mask keeps nothing, so nothing is left to search. Keep at least one weight.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.core.problem import group_keys
+from zoo.core.grouping import group_keys
 
 
 class Noisy(zoo.Problem):

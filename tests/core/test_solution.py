@@ -147,12 +147,15 @@ MORE = {
 }
 
 UNFIT = [
-    ({**START, "w": jnp.ones((3, 2))}, r"expected \(2, 3\) in \['w'\], got \(3, 2\)"),
-    ({**START, "b": jnp.ones(())}, r"expected \(3,\) in \['b'\], got \(\)"),
-    ({"w": START["w"]}, r"expected \['b'\] of shape \(3,\), got none; there are \['w'\]"),
-    ({**START, "c": jnp.ones(1)}, r"expected nothing else than \['b'\], \['w'\], got \['c'\] of shape \(1,\)"),
-    (jnp.ones(9), r"expected \['b'\] of shape \(3,\), got none; there are the array"),
-    (dict.fromkeys("abcdefg", jnp.ones(3)), r"expected \['w'\].*\['e'\] and 2 more"),
+    ({**START, "w": jnp.ones((3, 2))}, r"expected shape \(2, 3\) in w, got \(3, 2\)"),
+    ({**START, "b": jnp.ones(())}, r"expected shape \(3,\) in b, got \(\)"),
+    ({"w": START["w"]}, r"expected shape \(3,\) in b, got only w\."),
+    ({**START, "c": jnp.ones(1)}, r"expected only b, w, got shape \(1,\) in c\."),
+    (jnp.ones(9), r"expected a dict, got shape \(9,\)\."),
+    (
+        dict.fromkeys("abcdefg", jnp.ones(3)),
+        r"expected shape \(2, 3\) in w, got only a, b, c, d, e and 2 more\.",
+    ),
 ]
 
 
@@ -183,7 +186,9 @@ def test_a_start_that_is_drawn_is_looked_at_before_the_loop():
 
 
 def test_same_leaves_in_another_structure():
-    with pytest.raises(ValueError, match=r"^x must have the structure .*: expected PyTreeDef\(\(.*, got PyTreeDef\(\["):
+    with pytest.raises(
+        ValueError, match=r"^x must have the structure of the problem's solution: expected a tuple, got a list\.$"
+    ):
         check_start([jnp.ones(2)], (jnp.ones(2),), "x")
 
 

@@ -24,7 +24,7 @@ from tests.core.unrolled_examples import (
     unroll_by_hand,
 )
 from tests.the_loop import signature
-from zoo.core.problem import group_keys
+from zoo.core.grouping import group_keys
 
 
 class Counting(Linear):

@@ -156,7 +156,7 @@ def test_steps_are_what_the_function_says():
     problem = make(lambda x: (x, int(x) + 2), returns_steps=True)
     evaluation = evaluate(problem, jnp.arange(4.0))
     assert evaluation.steps == 2 + 3 + 4 + 5
-    with pytest.warns(RuntimeWarning, match=r"must return \(fitness, num_steps\), as returns_steps=True says; got 1.0"):
+    with pytest.warns(RuntimeWarning, match=r"must return \(fitness, num_steps\), because returns_steps=True, got 1.0"):
         assert np.isnan(problem.replace(fn=float).score(jax.random.key(0), 1.0)["fitness"])
 
 

@@ -11,7 +11,7 @@ import scipy.stats
 from cma import bbobbenchmarks
 
 import zoo
-from zoo.core.problem import group_keys
+from zoo.core.grouping import group_keys
 from zoo.core.promotion import promotion_of_others
 
 NUM_DIMS = 4

@@ -12,7 +12,7 @@ from gymnax.environments import environment, spaces
 
 import zoo
 import zoo.problems.rl.gymnax as module
-from zoo.core.problem import group_keys
+from zoo.core.grouping import group_keys
 from zoo.core.promotion import promotion_of_others
 from zoo.problems.networks import FunctionNetwork
 from zoo.problems.rl.gymnax import GymnaxProblem

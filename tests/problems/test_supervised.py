@@ -13,7 +13,7 @@ import pytest
 import sklearn.datasets
 
 import zoo
-from zoo.core.problem import group_keys
+from zoo.core.grouping import group_keys
 from zoo.problems.networks import CNN, MLP, FunctionNetwork, make_network
 from zoo.problems.supervised.classification import Classification
 from zoo.problems.supervised.idx import _read_idx, load_idx_dataset

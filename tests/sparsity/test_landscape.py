@@ -225,11 +225,11 @@ PROBLEM = Quadratic(weights=WEIGHTS)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: interpolate(PROBLEM, ONE, ONE["w"]), ValueError, r"other .* expected \['b'\] of shape \(\), got none"),
+        (lambda: interpolate(PROBLEM, ONE, ONE["w"]), ValueError, r"other .* expected a dict, got shape \(2, 2\)\."),
         (
             lambda: interpolate(PROBLEM, ONE, {**ONE, "w": ONE["w"][:1]}),
             ValueError,
-            r"other .* expected \(2, 2\) in \['w'\], got \(1, 2\)",
+            r"other .* expected shape \(2, 2\) in w, got \(1, 2\)",
         ),
         (lambda: interpolate(PROBLEM, ONE, {**ONE, "b": 1}), TypeError, r"\['b'\] is int"),
         (lambda: interpolate(PROBLEM, ONE, ONE, num_points=1), ValueError, r"num_points must be at least 2, got 1"),

@@ -335,7 +335,10 @@ def test_wrong_settings(settings, error, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lower": {"w": 0.0}}, r"Bounded.lower must have the structure of the solution, .*'b'.*, got .*'w'"),
+        (
+            {"lower": {"w": 0.0}},
+            r"Bounded.lower must have the structure of the solution: expected shape \(\) in b, got only w\.",
+        ),
         ({"upper": np.ones(3)}, "Bounded.upper must have the structure"),
         ({"upper": {"w": np.ones(2), "b": 1.0}}, r"Bounded.upper .* expected shape \(3,\) in w, got \(2,\)"),
         ({"upper": {"w": np.ones((1, 3)), "b": 1.0}}, r"expected shape \(3,\) in w, got \(1, 3\)"),

@@ -1,5 +1,6 @@
 """sep_cma_es, ma_es, lm_ma_es and cr_fm_nes against NumPy transcriptions of their papers, and in limit cases."""
 
+import warnings
 from typing import Any
 
 import cma
@@ -43,6 +44,18 @@ def recombination(size, d):
     r = np.linspace(0, 40, 400_001)
     density = r ** (d - 1) * np.exp(-(r**2) / 2)
     return w, mu_eff, c_sigma, d_sigma, (r * density).sum() / density.sum()
+
+
+def test_sep_cma_es_calls_nothing_deprecated():
+    strategy, x = SepCMAES(population_size=4), np.zeros(2, np.float32)
+
+    def generation(key):
+        members, state = strategy.ask(key, strategy.init(key, x))
+        return strategy.tell(state, members, members[:, 0])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.eval_shape(generation, jax.random.key(0))
 
 
 def test_sep_cma_es_is_the_papers(x64):

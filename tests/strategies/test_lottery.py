@@ -224,7 +224,7 @@ def test_excluded_leaves_stay(key):
     assert state.mask["w"].sum() == counts(0.5, 3, 20)[-1]
     with pytest.raises(ValueError, match=r"exclude 'first' is found in no leaf .* bias, last/kernel, w.*leave it out"):
         make(exclude="first").init(key, SOLUTION)
-    with pytest.raises(ValueError, match=r"Lottery.exclude .* leaves nothing to prune"):
+    with pytest.raises(ValueError, match=r"Lottery.exclude .* matches every prunable leaf"):
         make(exclude=("last", "w")).init(key, SOLUTION)
 
 

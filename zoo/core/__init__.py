@@ -1,10 +1,11 @@
-"""What an author of a strategy or a problem imports, and nothing above it.
+"""The names that an author of a strategy or a problem imports. This package imports nothing from the rest of the zoo.
 
-`__all__` is public; what else stands in the modules serves the zoo itself.
+The names in `__all__` are public. All other names in these modules are for the zoo itself.
 """
 
 from zoo.core.evaluation import Evaluation, Groups
-from zoo.core.leaves import as_patterns, check_structure, find_leaves, leaf_name
+from zoo.core.grouping import group_keys
+from zoo.core.leaves import as_patterns, find_leaves, leaf_name
 from zoo.core.masks import (
     Mask,
     apply_mask,
@@ -25,13 +26,14 @@ from zoo.core.population import (
     repeat_solution,
     take_member,
 )
-from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function, group_keys
+from zoo.core.problem import FunctionProblem, Problem, Statistics, from_function
 from zoo.core.sensitivity import Inner, Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, number, static
 from zoo.core.sharding import population_mesh
 from zoo.core.solution import Solution, check_solution, num_dims
 from zoo.core.spread import spread_over, step_size_and_units
 from zoo.core.strategy import State, Strategy
+from zoo.core.structure import fit_structure
 from zoo.core.surrogate import Surrogate, SurrogateGradient, gradient_of_members
 from zoo.core.unrolled import UnrolledProblem
 from zoo.core.vectors import at_least_float32, in_single, scale_down, unit
@@ -58,9 +60,9 @@ __all__ = [
     "as_patterns",
     "at_least_float32",
     "check_solution",
-    "check_structure",
     "clip_std",
     "find_leaves",
+    "fit_structure",
     "from_function",
     "full_mask",
     "gradient_of_members",

@@ -1,4 +1,4 @@
-"""What is known of an object besides what it holds, for as long as it exists."""
+"""Notes about an object, kept outside the object for as long as it exists."""
 
 import weakref
 from typing import Any
@@ -7,7 +7,7 @@ _known: dict[int, dict[Any, Any]] = {}  # by address
 
 
 def about(instance: Any) -> dict[Any, Any]:
-    """Returns the dictionary of an object, which ends with it; a copy of the object has another one."""
+    """Returns the dictionary of notes of an object. It is dropped with the object. A copy of the object has its own."""
     if id(instance) not in _known:
         _known[id(instance)] = {}
         weakref.finalize(instance, _known.pop, id(instance), None)

@@ -1,4 +1,4 @@
-"""Arguments of public functions, checked before anything else is done: one line says what was expected."""
+"""Checks the arguments of public functions before anything else runs. Errors are one line."""
 
 import difflib
 import functools
@@ -15,9 +15,9 @@ R = TypeVar("R")
 
 
 def checks_arguments(fn: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function check those arguments whose annotation is a flag, a float or an optional function.
+    """Makes a function check its arguments that are annotated as `bool`, `float` or an optional function.
 
-    Whole numbers have bounds, which an annotation does not say: see `as_count`.
+    Whole numbers are not checked here, because an annotation does not give their bounds; see `as_count`.
     """
     name = fn.__qualname__.removesuffix(".__init__")
     parameters = inspect.signature(fn).parameters
@@ -51,7 +51,7 @@ def _hint(unknown: str, known: tuple[str, ...]) -> str:
 
 
 def _check_of(annotation: Any) -> Callable[[Any, str], None] | None:
-    """Returns what checks values of an annotation; `None`: nothing does."""
+    """Returns the check for values of an annotation, or `None` if there is no check for it."""
     parts = set(get_args(annotation)) if isinstance(annotation, types.UnionType) else {annotation}
     some = parts - {type(None)}
     if some == {float}:

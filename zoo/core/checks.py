@@ -1,11 +1,13 @@
-"""Checks of what users give: numbers, counts, and values by their annotations. One line says what was expected.
+"""Checks of the user's values: numbers, counts, and values of annotated settings. An error is one line.
 
-What is not known yet passes: tracers, and descriptions of arrays.
+Values that are not known yet pass: tracers and `jax.ShapeDtypeStruct`.
 """
 
 import collections.abc
 import functools
+import math
 import numbers
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -17,24 +19,26 @@ import numpy as np
 from jax.core import Tracer
 
 MAX_COUNT = 2**31 - 1
-"""The largest whole number that a program counts to."""
+"""The largest valid count: programs count in 32-bit integers."""
 
-_LONGEST = 60  # characters of a value in a message
+_LONGEST = 60  # characters that a message shows of a value
 
 
 def as_number(value: Any, name: str, *, finite: bool = True, advice: str = "") -> Any:
-    """Returns a real number as a float, and arrays of them, known or traced, as they are.
+    """Returns a real number as a float. Returns an array of real numbers unchanged; it may be traced.
 
     Args:
-        value: What was given.
-        name: What to call it in messages.
-        finite: Whether it must be finite. NaN is never valid.
-        advice: What to do instead if it is no number, a sentence.
+        value: The value to check.
+        name: The name of the value, for messages.
+        finite: Whether the value must be finite. NaN is never valid.
+        advice: A sentence that says what to do if the value is not a number.
 
     Raises:
-        TypeError: If it is no real number.
-        ValueError: If it is NaN, or infinite and must be finite.
+        TypeError: If the value is not a real number.
+        ValueError: If the value is NaN, or if it is infinite and `finite` is true.
     """
+    if type(value) is float and (math.isfinite(value) or (not finite and not math.isnan(value))):
+        return value  # the usual case; the checks below take ten times as long
     array = _known_array(value)
     is_other_array = array is not None and not any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
     kinds = (numbers.Real, np.ndarray, jax.Array, jax.ShapeDtypeStruct)
@@ -43,8 +47,7 @@ def as_number(value: Any, name: str, *, finite: bool = True, advice: str = "") -
         raise TypeError(f"{name} must be a number, got {shown(value)}.{advice and f' {advice}'}")
     if isinstance(value, numbers.Real):
         try:
-            # One kind of scalar: an integer, or a NumPy scalar of fixed dtype, would be another traced type, and
-            # recompile.
+            # An integer, or a NumPy scalar of fixed dtype, would have another traced type and cause a recompilation.
             value = float(value)
         except OverflowError:
             raise ValueError(f"{name} must be a number that a float can hold, got {shown(value)}.") from None
@@ -57,13 +60,13 @@ def as_number(value: Any, name: str, *, finite: bool = True, advice: str = "") -
 
 
 def check_number(value: Any, name: str) -> None:
-    """Raises an error unless a value is one real number, perhaps traced; NaN is none. See `as_number`."""
+    """Raises an error unless a value is one real number. It may be traced or infinite, but not NaN; see `as_number`."""
     if np.ndim(as_number(value, name, finite=False)):
         raise TypeError(f"{name} must be a number, got {shown(value)}.")
 
 
 def as_scalar(value: Any, name: str, *, finite: bool = True) -> float:
-    """Returns one real number, which must be known, as a float; see `as_number`."""
+    """Returns one real number as a float. It must be known, so it cannot be traced; see `as_number`."""
     value = as_number(value, name, finite=finite)
     if np.ndim(value) or (not isinstance(value, float) and _known_array(value) is None):
         raise TypeError(f"{name} must be a number, got {shown(value)}.")
@@ -71,11 +74,11 @@ def as_scalar(value: Any, name: str, *, finite: bool = True) -> float:
 
 
 def as_count(value: Any, name: str, *, at_least: int = 1) -> int:
-    """Returns a whole number, of `at_least` to `MAX_COUNT`.
+    """Returns a whole number from `at_least` to `MAX_COUNT` as an integer.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it is too small or too large.
+        TypeError: If the value is not a whole number.
+        ValueError: If the value is too small or too large.
     """
     value = checked_by_annotation(value, name, int)
     check_bounds(value, name, at_least=at_least)
@@ -86,27 +89,28 @@ def check_bounds(
     value: Any, name: str, *, above: float | None = None, at_least: float | None = None, at_most: float | None = None
 ) -> None:
     """Raises a `ValueError` if a number, or an entry of an array, is out of bounds."""
-    array = np.asarray(value) if isinstance(value, numbers.Real) else _known_array(value)
-    if array is None:
+    known = value if isinstance(value, (float, numbers.Real)) else _known_array(value)
+    if known is None:
         return
     for bound, words, holds in (
-        (above, "greater than", np.greater),
-        (at_least, "at least", np.greater_equal),
-        (at_most, "at most", np.less_equal),
+        (above, "greater than", operator.gt),
+        (at_least, "at least", operator.ge),
+        (at_most, "at most", operator.le),
     ):
         if bound is None:
             continue
-        is_inside = holds(array, bound)
-        if not np.all(is_inside):
+        is_inside = holds(known, bound)
+        if is_inside is not True and not np.all(is_inside):
+            array = np.asarray(known)
             found = shown(array.item()) if array.ndim == 0 else f"{array[~is_inside].flat[0]:g} in an array"
             raise ValueError(f"{name} must be {words} {bound:g}, got {found}.")
 
 
 def as_pairs(options: Any, name: str) -> tuple[tuple[str, Any], ...]:
-    """Returns a mapping, or pairs of names and values, as a tuple of pairs, which can be hashed.
+    """Returns a mapping, or a list of pairs (name, value), as a tuple of pairs, so that it can be hashed.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If `options` is neither.
     """
     pairs = tuple(sorted(options.items())) if isinstance(options, Mapping) else options
     are_pairs = isinstance(pairs, (tuple, list)) and all(
@@ -118,7 +122,7 @@ def as_pairs(options: Any, name: str) -> tuple[tuple[str, Any], ...]:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as it is shown in messages: on one line, not all of an array, nor of a long text or number."""
+    """Returns a value as one line for messages. Arrays are shown by dtype and shape, long values are cut off."""
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"an array {value.dtype}{list(value.shape)}"
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
@@ -128,7 +132,7 @@ def shown(value: Any) -> str:
 
 
 def _known_array(value: Any) -> np.ndarray | None:
-    """Returns an array whose numbers are known in this process; `None` for anything else."""
+    """Returns an array as a NumPy array if its values are known in this process, and `None` for anything else."""
     if isinstance(value, np.ndarray):
         return value
     if not isinstance(value, jax.Array) or isinstance(value, Tracer):
@@ -140,15 +144,15 @@ def _known_array(value: Any) -> np.ndarray | None:
 
 
 def checked_by_annotation(value: Any, name: str, annotation: Any) -> Any:
-    """Returns a value of a setting or an argument, or says what its annotation wants instead.
+    """Returns the value of a setting or an argument if it fits its annotation.
 
-    Of annotations these are understood: `bool`, `int`, `float`, `str`, `Literal`, functions, `None`, the library's own
-    and the user's classes, tuples of whole numbers, numbers or text, and unions of them. Any other lets everything
-    pass. One whole number is a tuple of one whole number.
+    Understands `bool`, `int`, `float`, `str`, `Literal`, functions, mappings, `None`, classes, tuples of whole numbers,
+    numbers or text, and unions of these. Any other annotation accepts every value. Where a tuple of whole numbers is
+    expected, one whole number becomes a tuple of one.
 
     Raises:
-        TypeError: If it is of another type.
-        ValueError: If it is text, and not that of a choice; or a whole number that is too large.
+        TypeError: If the value has another type.
+        ValueError: If the value is a text that is not among the choices, or a whole number that is too large.
     """
     kinds = _alternatives(annotation)
     value = value.item() if isinstance(value, np.bool_) else value
@@ -170,7 +174,10 @@ def checked_by_annotation(value: Any, name: str, annotation: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """Returns pairs of words and a predicate, or `None` for an annotation that is not understood."""
+    """Returns the alternatives that an annotation allows, as pairs: the words for messages, and a predicate of values.
+
+    The list contains `None` if the annotation, or a member of the union, is not understood.
+    """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return [pair for each in arguments for pair in _alternatives(each)]
@@ -204,7 +211,7 @@ def _is_same(choice: Any, value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, and no boolean."""
+    """Whether a value is a whole number and not a boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -213,7 +220,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number, or an array of one, which may be traced."""
+    """Whether a value is a finite number, or an array without axes, which may be traced."""
     is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
     return is_array or (_is_real(value) and bool(abs(value) < float("inf")))
 

@@ -1,4 +1,4 @@
-"""What a problem says of a population, and which members it evaluates together."""
+"""The result of evaluating a population, and the groups of members that a problem evaluates together."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,51 +12,53 @@ from zoo.core.population import Population, population_size
 from zoo.core.sensitivity import Sensitivity
 
 Aux = Mapping[str, jax.Array]
-"""What a problem says of each member beside its fitness, by name; see `Problem.fitness_and_aux`."""
+"""Further values that a problem returns for each member, as arrays by name; see `Problem.fitness_and_aux`."""
 
 
 class Evaluation(NamedTuple):
-    """What evaluating a population returns.
+    """The result of evaluating a population.
 
     Attributes:
-        fitness: `[population_size]`, lower is better. NaN counts as the worst.
-        done: `[population_size]` booleans, true where the member's inner episode ended and was reset; always true for
+        fitness: `[population_size]`. Lower is better. NaN counts as the worst.
+        done: `[population_size]` booleans, true where the member's inner episode ended and was reset. Always true for
             a problem without inner state.
-        steps: Scalar: how many problem steps this evaluation spent.
-        repaired: `[population_size]` booleans, true where a wrapper changed the member after it was drawn, as bounds
-            do, so that it is no sample of the search distribution; `None`: none was.
-        aux: What else the problem says of each member, by name, `[population_size, ...]` each.
-        gradient: An estimate of the derivative of each member's fitness by its solution, `[population_size, ...]` in
-            the structure of a solution, if the strategy's groups named a `Sensitivity`; otherwise `None`.
+        steps: Scalar. How many problem steps this evaluation took.
+        repaired: `[population_size]` booleans, true where a wrapper changed the member after it was drawn, for example
+            to keep it within bounds. Such a member is not a sample of the search distribution. `None` means that no
+            member was changed.
+        aux: Further values of each member by name, each `[population_size, ...]`.
+        gradient: An estimate of the derivative of each member's fitness with respect to its solution, in the structure
+            of a solution with leaves `[population_size, ...]`. `None` unless the strategy's groups name a
+            `Sensitivity`.
     """
 
     fitness: jax.Array
     done: jax.Array
     steps: jax.Array
     repaired: jax.Array | None = None
-    aux: Aux = {}  # noqa: RUF012 - nobody changes it
+    aux: Aux = {}  # noqa: RUF012 - never changed in place
     gradient: Population | None = None
 
     @classmethod
     def of(cls, fitness: Any, size: int) -> "Evaluation":
-        """Returns the evaluation of so many members of which nothing but the fitness is known."""
+        """Returns the evaluation of `size` members that have a fitness and nothing else."""
         return cls(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32))
 
     def map_gradient(self, fn: Callable[[Population], Population]) -> "Evaluation":
-        """Returns the evaluation with its gradients, if it has any, changed by a function."""
+        """Returns the evaluation with `fn` applied to its gradients, if it has any."""
         return self if self.gradient is None else self._replace(gradient=fn(self.gradient))
 
 
 class Groups(NamedTuple):
-    """Which members belong together, and what they ask of a problem with inner episodes; see `Strategy.groups`.
+    """Which members belong together, and what they require of a problem with inner episodes; see `Strategy.groups`.
 
     Attributes:
-        ids: `[population_size]` integers: members with the same id see the same data, inner start and reset.
-        parents: `[population_size]` integers: the member from whose inner state each member starts its next window, one
-            of its own group. `None`: its own.
-        whole_episodes: Whether an evaluation must unroll whole episodes, however long the problem's window is.
-        sensitivity: How the problem is to follow the derivatives of inner states by the solution, for
-            `Evaluation.gradient`. `None`: not at all.
+        ids: `[population_size]` integers. Members with the same id get the same data, initial inner state and reset.
+        parents: `[population_size]` integers. Each member starts its next window from the inner state of this member,
+            which must be in its own group. With `None`, each starts from its own.
+        whole_episodes: Whether an evaluation must unroll whole episodes, whatever the problem's window is.
+        sensitivity: How the problem follows the derivatives of inner states with respect to the solution, for
+            `Evaluation.gradient`. With `None`, it follows none.
     """
 
     ids: np.ndarray
@@ -66,39 +68,49 @@ class Groups(NamedTuple):
 
     @classmethod
     def of(cls, size: int, group_size: int | None = None) -> "Groups":
-        """Returns groups of so many members each: of n groups, members i, i + n, i + 2 n, ... are one.
+        """Returns groups of `group_size` members each. With n groups, members i, i + n, i + 2 n, ... form group i.
 
         Args:
             size: The population size.
-            group_size: Members of a group; 2 for antithetic pairs. `None`: all are one group.
+            group_size: Members per group; 2 for antithetic pairs. With `None`, all members form one group.
         """
         group_size = group_size or size
         return cls(np.tile(np.arange(size // group_size, dtype=np.int32), group_size))
 
 
 MAX_STEPS = 2**30
-"""Problem steps of one generation from which on they are not counted, so that a few generations fit into 32 bits."""
+"""The largest count of problem steps in one generation, chosen so that a few generations fit into 32 bits."""
 
 
 def total_steps(steps: jax.Array) -> jax.Array:
-    """Returns the sum of what the members spent, or `MAX_STEPS` if that is less."""
-    is_small = jnp.sum(steps.astype(float)) < MAX_STEPS  # a sum of whole numbers would wrap
+    """Returns the sum of the members' steps, but at most `MAX_STEPS`."""
+    is_small = jnp.sum(steps.astype(float)) < MAX_STEPS  # a sum of integers would wrap around
     return jnp.where(is_small, jnp.sum(steps, dtype=jnp.int32), MAX_STEPS)
 
 
 def checked_aux(aux: Any) -> Aux:
-    """Returns what a problem says of a member, or of several, as JAX arrays by name.
+    """Returns the further values of one or several members as JAX arrays by name.
 
     Raises:
-        TypeError: If it is no dictionary of arrays by name.
+        TypeError: If `aux` is not a dictionary of arrays by name.
     """
     if not isinstance(aux, Mapping) or not all(isinstance(name, str) for name in aux):
         raise TypeError(f"aux must be a dictionary of arrays by name, got {aux!r:.200}.")
     return {name: jnp.asarray(value, jnp.result_type(value)) for name, value in aux.items()}
 
 
+def zeros_of_aux(fn: Callable[[], Any]) -> Aux:
+    """Returns zeros in the shapes and dtypes of the further arrays that a function returns. The function is traced."""
+    return {name: jnp.zeros(x.shape, x.dtype) for name, x in jax.eval_shape(lambda: checked_aux(fn())).items()}
+
+
 def checked_evaluation(evaluation: Any, population: Population, name: str) -> Evaluation:
-    """Returns what the strategy of that name was told as an `Evaluation`, NaN as the worst fitness.
+    """Returns the argument of `Strategy.tell` as an `Evaluation`, with infinity in place of NaN.
+
+    Args:
+        evaluation: An `Evaluation`, or an array of fitness.
+        population: The population that was evaluated.
+        name: The name of the strategy, for messages.
 
     Raises:
         ValueError: If the fitness does not have one entry per member.

@@ -1,4 +1,4 @@
-"""Fitness in one form, by one rule, wherever it comes in: floating-point numbers in the order that they came in."""
+"""Converts fitness values to floating-point arrays. All code that receives fitness uses these functions."""
 
 import warnings
 from typing import Any
@@ -9,21 +9,21 @@ import numpy as np
 
 from zoo.core.vectors import at_least_float32
 
-_DIGITS = 100  # of a value that is no number, in messages
+_DIGITS = 100  # characters that a message shows of a value
 
 
 def as_fitness(values: Any, source: str) -> jax.Array:
-    """Returns fitness values as a floating-point array.
+    """Returns fitness values as a floating-point array, in the given order.
 
-    Whole numbers and booleans are converted. Values from the host, in double precision or as wide integers, are
-    rounded to JAX's precision. Half precision becomes single: it cannot hold the ranks of a large population.
+    Converts integers and booleans. Rounds values from the host (double precision, wide integers) to JAX's precision.
+    Converts half precision to single, because half precision cannot hold the ranks of a large population.
 
     Args:
         values: An array or a sequence of numbers.
-        source: What gave them, for messages: `"SNES.tell"`.
+        source: The function that received or returned the values, for messages, such as `"SNES.tell"`.
 
     Raises:
-        TypeError: If they are no real numbers.
+        TypeError: If the values are not real numbers.
     """
     if not isinstance(values, jax.Array):
         values = jnp.asarray(on_host(values, source, jax.dtypes.canonicalize_dtype(float)))
@@ -34,10 +34,10 @@ def as_fitness(values: Any, source: str) -> jax.Array:
 
 
 def on_host(values: Any, source: str, dtype: Any) -> np.ndarray:
-    """Returns fitness values as a NumPy array of a floating-point dtype; warns where different ones become equal.
+    """Returns fitness values as a NumPy array of a floating-point dtype. Warns if different values become equal.
 
     Raises:
-        TypeError: If they are no real numbers.
+        TypeError: If the values are not real numbers.
     """
     try:
         values = np.asarray(values)
@@ -46,11 +46,11 @@ def on_host(values: Any, source: str, dtype: Any) -> np.ndarray:
     _check_kind(values.dtype, values, source)
     if jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize <= np.dtype(dtype).itemsize:
         return values
-    with np.errstate(over="ignore"):  # beyond the range is infinite, the worst
+    with np.errstate(over="ignore"):  # a value beyond the range becomes infinite, which is the worst
         rounded = values.astype(dtype)
     num_distinct = len(np.unique(rounded))
     if num_distinct < rounded.size and num_distinct < len(np.unique(values)):
-        warnings.warn(  # the same text every time, so that it is shown once
+        warnings.warn(  # the text is always the same, so Python shows it once
             f"{source}: fitness values that differ are equal in {np.dtype(dtype).name}, which JAX computes in. "
             "Subtract what they have in common, or set jax_enable_x64.",
             RuntimeWarning,

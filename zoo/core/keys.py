@@ -1,4 +1,4 @@
-"""Random keys, as users give them and as JAX has them."""
+"""Converts the keys and seeds that users give into JAX's random keys."""
 
 import operator
 from typing import Any
@@ -11,16 +11,16 @@ from zoo.core.checks import is_whole, shown
 
 
 def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Array:
-    """Returns one random key from a seed, a key, or a key of the older kind.
+    """Returns one random key, given as a seed, a key, or a raw key.
 
     Args:
         key: A whole number, `jax.random.key(seed)`, or `jax.random.PRNGKey(seed)`.
-        name: What it is called, for messages.
-        takes_seeds: Whether a seed will do: not where the same one would be given again and again.
+        name: The name of the argument, for messages.
+        takes_seeds: Whether a seed is valid. It is not where a caller would pass the same seed in every generation.
 
     Raises:
-        TypeError: If it is none of them.
-        ValueError: If the seed is out of range, or there are several keys.
+        TypeError: If `key` is not one of these.
+        ValueError: If the seed is out of range, or `key` is an array of keys.
     """
     if takes_seeds and is_whole(key):
         return jax.random.key(check_seed(key, name))
@@ -36,7 +36,7 @@ def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Arra
         if key.shape != expected:
             raise ValueError(
                 f"{name} must be one random key; raw keys of this generator have shape {expected}, got {key.shape}. "
-                "Pass one key of an array, or say of which generator it is: jax.random.wrap_key_data(key, impl='rbg')."
+                "Pass one key of the array, or name its generator: jax.random.wrap_key_data(key, impl='rbg')."
             )
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise TypeError(
@@ -47,15 +47,15 @@ def as_key(key: Any, name: str = "key", *, takes_seeds: bool = True) -> jax.Arra
 def check_seed(seed: Any, name: str) -> int:
     """Returns a seed as an integer.
 
-    JAX keeps 32 bits of a seed unless it computes in double precision, so that larger ones would silently be the same.
+    JAX keeps only 32 bits of a seed unless double precision is on. Two larger seeds could silently be the same.
 
     Args:
         seed: A whole number.
-        name: What it is called, for messages.
+        name: The name of the argument, for messages.
 
     Raises:
-        TypeError: If it is no whole number.
-        ValueError: If it is out of range.
+        TypeError: If the seed is not a whole number.
+        ValueError: If the seed is out of range.
     """
     if not is_whole(seed):
         raise TypeError(f"{name} must be a seed, a whole number, got {shown(seed)}.")

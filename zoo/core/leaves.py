@@ -1,19 +1,20 @@
-"""Leaves of a solution by their paths, such as `params/Dense_0/kernel`, and settings in the structure of a solution."""
+"""Leaves of a solution by their paths, such as `params/Dense_0/kernel`."""
 
 import re
 from typing import Any
 
 import jax
-import numpy as np
-
-from zoo.core.solution import Solution
 
 
 def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:
-    """Returns regular expressions for paths of leaves, given as one or several under the setting of that name.
+    """Returns a tuple of regular expressions for paths of leaves.
+
+    Args:
+        patterns: One regular expression, or several.
+        name: The name of the setting, for messages.
 
     Raises:
-        ValueError: If they are none.
+        ValueError: If a pattern is not a valid regular expression.
     """
     try:
         patterns = (patterns,) if isinstance(patterns, str) else patterns
@@ -26,17 +27,17 @@ def as_patterns(patterns: Any, name: str) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def find_leaves(patterns: tuple[str, ...], solution: Solution, name: str, *, way_out: str) -> Any:
-    """Returns which leaves have a path in which one of the patterns is found: booleans in the solution's structure.
+def find_leaves(patterns: tuple[str, ...], solution: Any, name: str, *, way_out: str) -> Any:
+    """Returns booleans in the structure of a solution: whether one of the patterns matches within the leaf's path.
 
     Args:
         patterns: Regular expressions.
-        solution: A solution, of which only the structure is used.
-        name: Of the setting, for messages.
-        way_out: What to do if none was to be found, for messages.
+        solution: A solution. Only its structure is used.
+        name: The name of the setting, for messages.
+        way_out: What to do to choose no leaf, for messages.
 
     Raises:
-        ValueError: If there are patterns, and none is found anywhere.
+        ValueError: If there are patterns, but none matches any leaf.
     """
     chosen = jax.tree_util.tree_map_with_path(
         lambda path, _: any(re.search(pattern, leaf_name(path)) for pattern in patterns), solution
@@ -55,33 +56,5 @@ def find_leaves(patterns: tuple[str, ...], solution: Solution, name: str, *, way
 
 
 def leaf_name(path: Any) -> str:
-    """Returns the path of a leaf as text: `params/Dense_0/kernel`; empty for a solution that is a single array."""
+    """Returns the path of a leaf as text, such as `params/Dense_0/kernel`. It is empty if the solution is one array."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def check_structure(name: str, given: Any, solution: Solution, *, broadcasts: bool = True) -> None:
-    """Raises a `ValueError` if a setting of that name does not fit the structure and the shapes of the solution.
-
-    Args:
-        name: Of the setting.
-        given: Its value.
-        solution: A solution, of which only structure and shapes are used.
-        broadcasts: Whether shapes that broadcast to those of the solution will do.
-    """
-    if jax.tree.structure(given) != jax.tree.structure(solution):
-        raise ValueError(
-            f"{name} must have the structure of the solution, {jax.tree.structure(solution)}, got "
-            f"{jax.tree.structure(given)}."
-        )
-    for (path, x), value in zip(jax.tree_util.tree_leaves_with_path(solution), jax.tree.leaves(given), strict=True):
-        shapes = np.shape(value), np.shape(x)
-        try:
-            fits = shapes[0] == shapes[1] or (broadcasts and np.broadcast_shapes(*shapes) == shapes[1])
-        except ValueError:
-            fits = False
-        if not fits:
-            fit = "broadcast to" if broadcasts else "have the shapes of"
-            raise ValueError(
-                f"{name} must {fit} the solution: expected shape {shapes[1]} in {leaf_name(path) or 'the solution'}, "
-                f"got {shapes[0]}."
-            )

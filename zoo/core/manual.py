@@ -1,4 +1,4 @@
-"""What docstrings say of settings: their sections, and those of the base classes put together."""
+"""Reads the sections of docstrings, and merges a class's settings with the settings of its base classes."""
 
 import dataclasses
 import inspect
@@ -38,8 +38,8 @@ class Setting(NamedTuple):
 
 
 def with_inherited(cls: type) -> str | None:
-    """Returns the docstring of a dataclass with its attributes and those of its bases in one section."""
-    if cls.__doc__ is None or cls.__doc__.startswith(f"{cls.__name__}("):  # one that `dataclass` made
+    """Returns the docstring of a dataclass with its own attributes and its bases' attributes in one section."""
+    if cls.__doc__ is None or cls.__doc__.startswith(f"{cls.__name__}("):  # `dataclass` made it
         return cls.__doc__
     parts = _sections(cls.__doc__)
     own = _entries(parts.pop("Attributes", ""))
@@ -163,14 +163,14 @@ def _bounds(bounds: dict[str, Any]) -> str:
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """Returns what the class, or else the nearest of its bases, says of each of its fields that is shown."""
+    """Returns the text about each shown field, from the docstring of the class or of its nearest base."""
     names = [field.name for field in dataclasses.fields(cls) if field.repr]  # pyright: ignore[reportArgumentType]
     said = [_entries(_sections(base.__doc__ or "").get("Attributes", "")) for base in cls.__mro__]
     return {name: next(each[name] for each in said if name in each) for name in names if any(name in x for x in said)}
 
 
 def _sections(doc: str) -> dict[str, str]:
-    """Returns the text of a docstring by the names of its sections, that before the first of them by the empty name."""
+    """Returns the sections of a docstring by name. The text before the first section has the empty name."""
     sections: dict[str, list[str]] = {"": []}
     name = ""
     for line in inspect.cleandoc(doc).splitlines():

@@ -1,4 +1,4 @@
-"""Pruning: masks in the structure of a solution, and the global threshold that decides what they keep."""
+"""Pruning: masks in the structure of a solution, and the global threshold that selects the weights to keep."""
 
 from typing import Any
 
@@ -16,19 +16,19 @@ Mask = Any
 
 
 def prunable_leaves(solution: Solution, exclude: str | tuple[str, ...] = (), *, name: str = "exclude") -> Any:
-    """Returns which leaves are pruned: Python booleans in the structure of a solution.
+    """Returns which leaves are pruned, as Python booleans in the structure of a solution.
 
-    Those with two axes or more are, as the others of a network are its biases and scales; but for those called so, with
-    the last part of their path `bias` or `scale`. Where that leaves none, as in a solution that is a vector, all are.
+    Prunes every leaf with at least two axes, except leaves named `bias` or `scale` (the last part of the path). If the
+    solution has no such leaf, for example because it is a vector, prunes all leaves.
 
     Args:
-        solution: A solution, of which only structure and shapes are used.
-        exclude: Regular expressions; leaves in whose path, such as `params/Dense_0/kernel`, one is found are never
-            pruned.
-        name: What to call `exclude` in messages.
+        solution: A solution. Only its structure and shapes are used.
+        exclude: Regular expressions. A leaf is never pruned if one of them matches within its path, such as
+            `params/Dense_0/kernel`.
+        name: The name of `exclude` in messages.
 
     Raises:
-        ValueError: If an expression is none or is found nowhere, or nothing is left to prune.
+        ValueError: If a pattern is not a valid regular expression or matches no leaf, or if no leaf is left to prune.
     """
     excluded = find_leaves(as_patterns(exclude, name), solution, name, way_out="leave it out")
     is_kernel = jax.tree_util.tree_map_with_path(
@@ -38,7 +38,7 @@ def prunable_leaves(solution: Solution, exclude: str | tuple[str, ...] = (), *, 
     chosen = jax.tree.map(lambda kernel, out: not out and (kernel or not has_kernel), is_kernel, excluded)
     if not any(jax.tree.leaves(chosen)):
         raise ValueError(
-            f"{name} {exclude!r} leaves nothing to prune: biases never are. Let it be found in fewer leaves."
+            f"{name} {exclude!r} matches every prunable leaf (biases are never pruned). Use a narrower pattern."
         )
     return chosen
 
@@ -52,9 +52,9 @@ def apply_mask(mask: Mask | None, values: Any) -> Any:
     """Returns values with zeros where the mask is false.
 
     Args:
-        mask: A mask; `None` keeps everything.
-        values: In the structure of a solution; leaves may have further leading axes, such as one of members. Or a
-            population that is not stored.
+        mask: A mask. `None` keeps everything.
+        values: Arrays in the structure of a solution, which may have further leading axes, such as one for members. Or
+            an `ImplicitPopulation`.
     """
     if mask is None:
         return values
@@ -64,15 +64,15 @@ def apply_mask(mask: Mask | None, values: Any) -> Any:
 
 
 def keep_best(scores: Any, mask: Mask, num_kept: jax.Array | int, prunable: Any) -> Mask:
-    """Returns the mask that keeps of the prunable weights those with the highest scores, over all leaves at once.
+    """Returns the mask that keeps the prunable weights with the highest scores, over all leaves at once.
 
-    Exactly that many are kept: of equal scores the ones that come first go first. NaN is the lowest score.
+    Keeps exactly `num_kept` weights. Among equal scores, earlier weights are pruned first. NaN is the lowest score.
 
     Args:
         scores: Numbers in the structure of a solution.
-        mask: Which weights there are: no others are kept.
-        num_kept: How many to keep, at most as many as there are; may be traced.
-        prunable: `prunable_leaves`; the other leaves stay as they are.
+        mask: The weights that are left. Only these can be kept.
+        num_kept: How many weights to keep, at most the number that `mask` keeps in prunable leaves. May be traced.
+        prunable: The result of `prunable_leaves`. The mask of other leaves does not change.
     """
     leaves, structure = jax.tree.flatten(mask)
     chosen = [i for i, is_chosen in enumerate(jax.tree.leaves(prunable)) if is_chosen]
@@ -80,7 +80,7 @@ def keep_best(scores: Any, mask: Mask, num_kept: jax.Array | int, prunable: Any)
     flat_mask = jnp.concatenate([leaves[i].ravel() for i in chosen])
     flat_scores = jnp.concatenate(promoted(*(all_scores[i].ravel() for i in chosen)))
     flat_scores = jnp.where(jnp.isnan(flat_scores), -jnp.inf, flat_scores)
-    order = jnp.lexsort((flat_scores, flat_mask))  # what is gone first, then the survivors from the lowest score on
+    order = jnp.lexsort((flat_scores, flat_mask))  # pruned weights first, then the others by ascending score
     size = flat_mask.shape[0]
     is_best = jnp.arange(size, dtype=jnp.int32) >= size - jnp.asarray(num_kept, jnp.int32)
     kept = jnp.zeros(size, bool).at[order].set(is_best, unique_indices=True) & flat_mask
@@ -91,17 +91,17 @@ def keep_best(scores: Any, mask: Mask, num_kept: jax.Array | int, prunable: Any)
 
 
 def num_surviving(mask: Mask, prunable: Any) -> jax.Array:
-    """Returns how many of the prunable weights a mask keeps."""
+    """Returns the number of prunable weights that a mask keeps."""
     counts = jax.tree.map(lambda m, is_chosen: jnp.sum(m, dtype=jnp.int32) if is_chosen else 0, mask, prunable)
     return jnp.asarray(sum(jax.tree.leaves(counts)))
 
 
 def num_prunable(solution: Solution, prunable: Any) -> int:
-    """Returns how many weights could be pruned."""
+    """Returns the number of weights in prunable leaves."""
     sizes = jax.tree.map(lambda x, is_chosen: int(np.prod(jnp.shape(x))) if is_chosen else 0, solution, prunable)
     return sum(jax.tree.leaves(sizes))
 
 
 def kept_fraction(mask: Mask, prunable: Any) -> float:
-    """Returns the fraction of the prunable weights that a mask, which is known, keeps."""
+    """Returns the fraction of the prunable weights that a mask keeps. The mask must not be traced."""
     return int(num_surviving(mask, prunable)) / num_prunable(mask, prunable)

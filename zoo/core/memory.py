@@ -1,4 +1,4 @@
-"""What there is room for: said before it is allocated, as an allocation that fails may take the machine with it."""
+"""Sizes of memory. Large allocations are checked beforehand, because a failed one may take the whole machine down."""
 
 import math
 import os
@@ -8,9 +8,9 @@ import jax
 
 
 def total_memory() -> int | None:
-    """Returns the bytes of memory of all devices; `None` if they are not known."""
+    """Returns the memory of all devices in bytes, or `None` if it is not known."""
     try:
-        stats = jax.devices()[0].memory_stats()  # of a CPU there are none
+        stats = jax.devices()[0].memory_stats()  # None on a CPU
     except jax.errors.JaxRuntimeError:
         stats = None
     if stats and "bytes_limit" in stats:
@@ -21,7 +21,7 @@ def total_memory() -> int | None:
 
 
 def num_bytes(tree: Any) -> int:
-    """Returns the bytes of a pytree of arrays, or of their shapes."""
+    """Returns the size in bytes of a pytree of arrays or of `jax.ShapeDtypeStruct`."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -31,6 +31,6 @@ def say_bytes(number: int) -> str:
     >>> say_bytes(4_398_046_511_104)
     '4 TiB'
     """
-    number = min(number, 2**80)  # beyond which nobody minds
+    number = min(number, 2**80)  # the division of a larger integer could overflow
     power = min(int(math.log2(max(number, 1)) / 10), 5)
     return f"{number / 1024**power:.3g} {['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'][power]}"

@@ -24,16 +24,16 @@ def normal_like(key: jax.Array, solution: Any, *, num_samples: int) -> Any:
 
 
 def row_numbers(num_samples: int) -> jax.Array:
-    """Returns the numbers of the rows of a draw."""
+    """Returns the row numbers 0 to `num_samples` - 1 of a draw."""
     return jnp.arange(num_samples, dtype=jnp.uint32)
 
 
 class KeyWords(PytreeDataclass):
-    """A random key as plain numbers, which can be stored, selected and saved.
+    """A random key as plain numbers, so that it can be stored, selected and saved.
 
     Attributes:
-        words: `[..., num_words]`.
-        impl: The generator.
+        words: `[..., num_words]` unsigned integers.
+        impl: The name of the generator.
     """
 
     words: Any = leaf()
@@ -47,10 +47,10 @@ class KeyWords(PytreeDataclass):
 
     @classmethod
     def of_threefry(cls, key: jax.Array) -> "KeyWords":
-        """Returns the words of a key from which rows may be drawn in any order and batch.
+        """Returns the words of a threefry key. With it, rows can be drawn in any order and in any batches.
 
         Raises:
-            ValueError: If it is of another generator, of which `vmap` uses one key for all.
+            ValueError: If the key is of another generator. Under `vmap`, other generators use one key for all rows.
         """
         words = cls.of(key)
         if "threefry" not in words.impl:
@@ -67,13 +67,13 @@ class KeyWords(PytreeDataclass):
 
 
 def renew_rows(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
-    """Returns the noise with some of its rows drawn afresh; where there are many numbers, a held row costs nothing.
+    """Returns the noise with some rows drawn again. In large noise, the rows that are kept cost nothing.
 
-    A new row is the one that `normal_like` draws there with the same key.
+    A new row equals the row that `normal_like` draws at that place with the same key.
 
     Args:
         key: JAX random key.
-        noise: `[num_samples, ...]` in the structure of a solution.
+        noise: In the structure of a solution, leaves `[num_samples, ...]`.
         is_new: `[num_samples]` booleans: which rows to draw.
     """
     solution = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), noise)
@@ -82,7 +82,7 @@ def renew_rows(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
         new = normal_like(key, solution, num_samples=is_new.shape[0])
         return jax.tree.map(lambda n, o: jnp.where(is_new.reshape(-1, *[1] * (o.ndim - 1)), n, o), new, noise)
 
-    @jax.custom_batching.sequential_vmap  # otherwise a batch of loops copies all of the noise in every turn
+    @jax.custom_batching.sequential_vmap  # without it, batched loops copy all noise in each iteration
     def draw_new(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
         order = jnp.argsort(~is_new, stable=True).astype(jnp.uint32)
 
@@ -95,18 +95,18 @@ def renew_rows(key: jax.Array, noise: Any, is_new: jax.Array) -> Any:
     leaves = jax.tree.leaves(noise)
     if sum(x.size for x in leaves) < _MANY_NUMBERS or not all(_counts_rows(key, x.dtype) for x in leaves):
         return draw_all(key, noise, is_new)
-    # An accelerator draws faster than it waits for a loop whose length depends on data.
+    # An accelerator draws all rows faster than it runs a loop whose length depends on data.
     return jax.lax.platform_dependent(key, noise, is_new, cpu=draw_new, default=draw_all)
 
 
 def normal_rows(key: jax.Array, solution: Any, rows: jax.Array) -> Any:
-    """Returns rows of a draw, each leaf `[len(rows), *leaf.shape]`; a row depends on the key and its number alone.
+    """Returns rows of a draw, each leaf `[len(rows), *leaf.shape]`. A row depends only on the key and its row number.
 
-    (Under `vmap`, only for keys of threefry, JAX's default.)
+    Under `vmap` this holds only for keys of threefry, JAX's default generator.
     """
     leaves, structure = jax.tree.flatten(solution)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
-    # Small leaves are drawn together: a draw costs many small kernels, and much time to compile.
+    # Draws small leaves together, because each draw takes many small kernels and much compile time.
     small = [size < _LARGE_LEAF and leaf.dtype == leaves[0].dtype for size, leaf in zip(sizes, leaves, strict=True)]
     key_small, *keys = jax.random.split(key, 1 + small.count(False))
     num_small = sum(size for size, is_small in zip(sizes, small, strict=True) if is_small)
@@ -125,9 +125,9 @@ def normal_rows(key: jax.Array, solution: Any, rows: jax.Array) -> Any:
 def _draw_rows(key: jax.Array, rows: jax.Array, size: int, dtype: Any) -> jax.Array:
     """Returns standard normals `[len(rows), size]`.
 
-    One block of Threefry yields 64 bits from a 64-bit counter (Salmon et al. 2011), of which `jax.random` keeps 32.
-    Here row and column are the counter and all bits are used, which halves the cost. Other generators and precisions go
-    through `jax.random`, with a key for each row.
+    One block of Threefry yields 64 bits from a 64-bit counter (Salmon et al. 2011). `jax.random` keeps 32 of them. This
+    function uses row and column as the counter and keeps all bits, which halves the cost. With other generators and
+    precisions it calls `jax.random` with one key per row.
     """
     if not _counts_rows(key, dtype):
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
@@ -135,18 +135,18 @@ def _draw_rows(key: jax.Array, rows: jax.Array, size: int, dtype: Any) -> jax.Ar
     words = KeyWords.of(key).words
     num_blocks = -(-size // 2)
     columns = jnp.arange(num_blocks, dtype=jnp.uint32)[None]
-    # The primitive wants counters of one shape, also where `vmap` gave only some of this another axis.
+    # The primitive needs counters of equal shape, even if `vmap` added an axis to only some of these arrays.
     same = (rows[:, None] ^ rows[:, None]) ^ (words[0] ^ words[0])
     counter = jnp.broadcast_arrays(rows[:, None] ^ same, columns ^ same)
     bits = jnp.concatenate(threefry2x32_p.bind(words[0], words[1], *counter), axis=1)[:, :size]
-    # 23 random bits as the mantissa of a number in [1, 2), from there to (-1, 1), as `jax.random.normal` does.
+    # Like `jax.random.normal`: 23 random bits are the mantissa of a number in [1, 2), which is mapped to (-1, 1).
     unit = jax.lax.bitcast_convert_type((bits >> 9) | np.uint32(0x3F800000), jnp.float32) - 1
     low = np.nextafter(np.float32(-1), np.float32(0))
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(low, unit * (1 - low) + low))
 
 
 def _counts_rows(key: jax.Array, dtype: Any) -> bool:
-    """Whether rows can be drawn one by one."""
+    """Whether row and column can be the counter of the generator: threefry in single precision."""
     return dtype == jnp.float32 and jax.random.key_impl(key) == "threefry2x32"
 
 
@@ -159,14 +159,15 @@ def uniform_like(key: jax.Array, values: Any) -> Any:
 
 
 def weighted_sum(weights: jax.Array, population: Any, like: Any = None) -> Any:
-    """Returns the sum of the members times their weights, in the structure of one solution.
+    """Returns the weighted sum of the members, in the structure of one solution.
 
-    Of a population that is not stored it is that of the deviations from the mean: the same, where weights sum to zero.
+    For an `ImplicitPopulation` it is the weighted sum of the deviations from the mean. Both are equal if the weights
+    sum to zero.
 
     Args:
         weights: `[population_size]`.
-        population: The population; members in half precision are summed in single.
-        like: A solution in whose dtypes the sum is; default: those of the members.
+        population: The population. Members in half precision are summed in single precision.
+        like: A solution that gives the dtypes of the sum. Defaults to the dtypes of the members.
     """
     if isinstance(population, ImplicitPopulation):
         return population.weighted_sum(weights)
@@ -185,13 +186,13 @@ def _contract(weights: jax.Array, members: jax.Array, like: jax.Array) -> jax.Ar
     rounded = weights.astype(members.dtype)
     if dtype == members.dtype:
         total = jnp.dot(rounded, flat)
-    else:  # what rounding takes off the weights goes in as well, or weights that sum to zero would do so no more
+    else:  # adds the rounding errors of the weights, so that weights that sum to zero still do
         rest = (weights - rounded.astype(weights.dtype)).astype(members.dtype)
         total = jnp.sum(jnp.dot(jnp.stack([rounded, rest]), flat, preferred_element_type=dtype), axis=0)
     return total.reshape(members.shape[1:]).astype(like.dtype)
 
 
 def clip_std(std: jax.Array) -> jax.Array:
-    """Keeps a standard deviation where it can be divided by and squared without under- or overflow."""
+    """Clips a standard deviation to a range in which its square and its reciprocal neither under- nor overflow."""
     limits = jnp.finfo(std.dtype)
     return jnp.clip(std, float(limits.tiny) ** 0.5, float(limits.max) ** 0.5)

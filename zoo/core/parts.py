@@ -1,4 +1,4 @@
-"""A part of a solution: splitting it off, and joining it with the rest."""
+"""Splits a solution into a part and the rest, and joins them again."""
 
 import dataclasses
 import functools
@@ -17,15 +17,15 @@ from zoo.core.solution import Solution
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StaticMask:
-    """Booleans in the structure of a solution that shape the program: immutable, compared by value."""
+    """Booleans in the structure of a solution as a static setting: immutable, hashable and compared by value."""
 
     structure: Any
     leaves: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, mask: Any) -> "StaticMask":
-        """Returns booleans that are known as such a mask."""
-        leaves = tuple(np.array(x, bool) for x in jax.tree.leaves(mask))  # copies, so that nobody changes them
+        """Returns a mask of booleans. They must not be traced."""
+        leaves = tuple(np.array(x, bool) for x in jax.tree.leaves(mask))  # copies, which no caller can change
         for x in leaves:
             x.flags.writeable = False
         return cls(jax.tree.structure(mask), leaves)
@@ -50,21 +50,21 @@ class StaticMask:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some of the entries of a solution.
+    """A part of a solution: some of its entries.
 
-    The part has the solution's structure. A leaf that belongs to it wholly keeps its shape; of one that belongs to it
-    partly there is the vector of those entries, in C order; and one that does not belong to it is None.
+    The part has the solution's structure. A leaf that is wholly in the part keeps its shape. A leaf that is partly in
+    the part becomes the vector of its chosen entries, in C order. Any other leaf becomes `None`.
 
     Attributes:
-        chosen: Which entries these are: in the structure of the solution, a boolean for a whole leaf, and booleans in
-            the shape of one that belongs to it partly.
+        chosen: Which entries are in the part, in the structure of the solution: one boolean for a whole leaf, or
+            booleans of the leaf's shape if the leaf is partly chosen.
     """
 
     chosen: StaticMask
 
     @classmethod
     def of(cls, chosen: Any, solution: Solution) -> "Part":
-        """Returns the part that booleans choose: one for a whole leaf, or arrays that broadcast to it."""
+        """Returns the part that booleans choose, in the structure of the solution. They broadcast to its leaves."""
 
         def compact(chosen: Any, x: jax.Array) -> np.ndarray:
             chosen = np.asarray(chosen)
@@ -75,16 +75,16 @@ class Part:
 
     @property
     def others(self) -> "Part":
-        """The entries that do not belong to it."""
+        """The part that has all other entries."""
         return Part(StaticMask.of(jax.tree.map(np.logical_not, self.chosen.tree)))
 
     @property
     def is_empty(self) -> bool:
-        """Whether no entry belongs to it."""
+        """Whether no entry is chosen."""
         return not any(chosen.any() for chosen in self.chosen.leaves)
 
     def split(self, values: Any) -> Any:
-        """Returns the part of values in the structure of a solution, with leading axes of their own or none."""
+        """Returns the part of values in the structure of a solution, which may have further leading axes."""
 
         def entries(chosen: np.ndarray, x: jax.Array) -> jax.Array | None:
             if chosen.all() or not chosen.any():
@@ -98,8 +98,9 @@ class Part:
         """Returns the rest with the entries of the part put in.
 
         Args:
-            part: What `split` returns, perhaps with leading axes.
-            rest: In the structure of a solution; what of it belongs to the part does not matter, and may be None.
+            part: The result of `split`. It may have leading axes.
+            rest: Values in the structure of a solution. Entries that are in the part are ignored. Their leaves may be
+                `None`.
         """
 
         def put(chosen: np.ndarray, entries: jax.Array | None, x: jax.Array) -> jax.Array:
@@ -111,29 +112,29 @@ class Part:
         return self._map(put, part, rest)
 
     def join_members(self, part: Population, rest: Solution) -> Population:
-        """Returns the population of which `part` has the part of each member, the rest being the same in all."""
+        """Returns the population with the given part of each member. The rest is the same in all members."""
         if isinstance(part, ImplicitPopulation):
             return PartPopulation(part=part, rest=rest, of=self)
         return self.join(part, repeat_solution(rest, population_size(part)))
 
     def split_members(self, population: Population) -> Population:
-        """Returns the part of each member of a population, as `join_members` made it or of stacked arrays."""
+        """Returns the part of each member of a population. It may be a result of `join_members`, or stacked arrays."""
         return population.part if isinstance(population, PartPopulation) else self.split(population)
 
     def _map(self, fn: Callable[..., Any], *values: Any) -> Any:
-        """Applies a function to the leaves of values, of which any may be None."""
+        """Applies a function to `chosen` and the leaves of values. The leaves may be `None`."""
         structure = self.chosen.structure
         columns = [structure.flatten_up_to(x) for x in values]
         return jax.tree.unflatten(structure, [fn(*row) for row in zip(self.chosen.leaves, *columns, strict=True)])
 
 
 class PartPopulation(ImplicitPopulation):
-    """A population of which a part is not stored, and the rest is the same in all members.
+    """A population in which one part of each member is an `ImplicitPopulation` and the rest is the same in all members.
 
     Attributes:
         part: The population of the part.
-        rest: What else there is in a solution.
-        of: Which part it is.
+        rest: The other entries of a solution.
+        of: Which entries are in the part.
     """
 
     part: Any = leaf()

@@ -1,8 +1,8 @@
 """The only module that knows how a population is stored.
 
-A population is a pytree with the structure of one solution and a leading axis of `population_size` members; or an
-`ImplicitPopulation`, whose members are made where they are evaluated: of seeds, of low-rank factors. Everything else -
-problems, `run`, a user's own loop - goes through these functions, and does not see the difference.
+A population is a pytree in the structure of one solution with a leading axis of `population_size` members. Or it is an
+`ImplicitPopulation`, whose members are made during the evaluation, from seeds or low-rank factors. All other code
+(problems, `run`, a user's own loop) uses these functions and need not know which of the two it has.
 """
 
 import abc
@@ -26,10 +26,10 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
     Args:
         fn: `fn(solution, *args_of_the_member)`, traceable by JAX.
         population: A population as returned by `Strategy.ask`.
-        *args: Further pytrees with a leading axis of `population_size`, mapped along with the members. What all
-            members share is closed over by `fn` instead.
-        batch_size: Evaluate at most this many members at a time (on each device), to bound memory. Default: all at
-            once, or of seeded members as many as take little memory.
+        *args: Further pytrees with a leading axis of `population_size`, mapped along with the members. `fn` should
+            close over values that all members share.
+        batch_size: Evaluates at most this many members at a time (on each device), to bound memory. By default it
+            evaluates all at once; seeded populations default to batches of about 64 MB.
 
     Returns:
         The results of `fn`, stacked along a leading axis of `population_size`.
@@ -59,15 +59,15 @@ def map_members(fn: Callable[..., Any], population: Any, *args: Any, batch_size:
 
 
 def map_rows(fn: Callable[..., Any], args: tuple[Any, ...], batch_size: int | None) -> Any:
-    """Applies a function to the rows of stacked arguments, so many at a time; `None`: all at once."""
+    """Maps a function over the rows of stacked arguments in batches of `batch_size`. With `None`, maps all at once."""
     if batch_size is None or batch_size >= jax.tree.leaves(args)[0].shape[0]:
         return jax.vmap(fn)(*args)
-    # One by one there is no batch, of which the random keys of rows, for one, would be dearer than scalars.
+    # A batch of one would still be a batch: its random keys, for example, would cost more than a single key.
     return jax.lax.map(lambda row: fn(*row), args, batch_size=None if batch_size == 1 else batch_size)
 
 
 class ImplicitPopulation(PytreeDataclass, abc.ABC):
-    """A population whose members are not stored as stacked arrays, but made where they are needed."""
+    """A population whose members are not stored as stacked arrays, but made when they are needed."""
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,7 @@
-"""The interface of a problem: an author writes functions of *one* solution, the library does the rest.
+"""The interface of a problem. An author writes functions of *one* solution, and the library does the rest.
 
-`Problem` is for a plain fitness; `UnrolledProblem` (in `unrolled.py`) for a loss that is spread over the steps of an
-inner episode. Both share keys, inner starts and resets among the members of a group.
+`Problem` is for a plain fitness. `UnrolledProblem` (in `unrolled.py`) is for a loss that is spread over the steps of an
+inner episode. In both, the members of a group share keys, initial inner states and resets.
 """
 
 import abc
@@ -10,26 +10,26 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import shown
-from zoo.core.evaluation import Aux, Evaluation, Groups, checked_aux
-from zoo.core.fitness import as_fitness
-from zoo.core.population import map_members, population_size
-from zoo.core.sensitivity import Sensitivity, gradient_of_step
+from zoo.core.evaluation import Aux, Evaluation, Groups, zeros_of_aux
+from zoo.core.grouping import check_groups, number_groups
+from zoo.core.members import evaluate_members, gradient_at_members, score_solution
+from zoo.core.population import map_members
+from zoo.core.sensitivity import Sensitivity
 from zoo.core.settings import PytreeDataclass, leaf, static
-from zoo.core.solution import Solution, check_solution, start_or_initialiser
-from zoo.core.surrogate import Surrogate, SurrogateGradient
+from zoo.core.solution import Solution, start_or_initialiser
+from zoo.core.surrogate import Surrogate
 
 _WANTS_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-"""What JAX raises where a function wants the numbers of what is traced."""
+"""Errors that JAX raises if a function needs the values of a traced array."""
 Statistics = Any
-"""What a problem accumulates over all members of a run, such as observation statistics; `()` if nothing."""
+"""Values that a problem accumulates over all members of a run, such as observation statistics. `()` if none."""
 
 
 class ProblemState(NamedTuple):
@@ -39,7 +39,7 @@ class ProblemState(NamedTuple):
         groups: `[population_size]` group of each member, numbered 0 to num_groups - 1.
         members: `[num_groups]` one member of each group.
         statistics: See `Problem.init_statistics`.
-        sensitivity: How derivatives are followed, if the groups asked for it.
+        sensitivity: The rule that estimates gradients, or `None` if the groups named none.
     """
 
     groups: jax.Array
@@ -52,105 +52,100 @@ class Problem(PytreeDataclass, abc.ABC):
     """A problem given by the fitness of one solution.
 
     A subclass declares its settings as fields (`zoo.leaf` for arrays such as datasets, `zoo.number` for continuous
-    settings, `zoo.static` for the rest) and implements `initial_solution` and `fitness`, and `score` if held-out
+    settings, `zoo.static` for the rest). It implements `initial_solution` and `fitness`, and `score` if held-out
     metrics differ from the fitness.
 
     Attributes:
-        member_batch_size: Evaluate at most this many members at a time, to bound memory. Default: all at once.
+        member_batch_size: Evaluates at most this many members at a time, to bound memory. Default: all at once.
     """
 
     member_batch_size: int | None = static(default=None, at_least=1)
 
     headline: ClassVar[str] = "fitness"
-    """Which entry of `score` is the one to compare methods by."""
+    """The entry of `score` to compare methods by."""
     maximize: ClassVar[bool] = False
-    """Whether a larger headline score is better. (Fitness itself is always minimised.)"""
+    """Whether a larger headline score is better. (The fitness itself is always minimised.)"""
 
     @abc.abstractmethod
     def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns where a search starts: a pytree of floating-point arrays."""
+        """Returns the solution that a search starts from: a pytree of floating-point arrays."""
 
     @abc.abstractmethod
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Returns the scalar to minimise; `key` is shared by the members of a group."""
+        """Returns the scalar to minimise. The members of a group share `key`."""
 
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
-        """Returns the fitness, and what else there is to say of a solution: arrays by name, such as constraints.
+        """Returns the fitness, and further arrays by name, such as constraint violations. By default there are none.
 
-        Override it, beside `fitness`, to say something. Strategies do not use it unless they ask for it
-        (`Evaluation.aux`); a run keeps it, see `RunResult`.
+        To report some, override it in addition to `fitness`. They are in `Evaluation.aux` and in a run's `RunResult`.
         """
         return self.fitness(key, solution), {}
 
     def init_aux(self, solution: Solution) -> Aux:
-        """Returns zeros in the shapes of what there is to say of one member."""
-        if type(self).fitness_and_aux is Problem.fitness_and_aux:  # nothing, and no need to trace the fitness
+        """Returns zeros in the shapes of the further arrays of one member."""
+        if type(self).fitness_and_aux is Problem.fitness_and_aux:  # there are none, which spares tracing the fitness
             return {}
         problem = self.with_statistics(self.init_statistics())
-        aux = jax.eval_shape(lambda: checked_aux(problem.fitness_and_aux(jax.random.key(0), solution)[1]))
-        return {name: jnp.zeros(x.shape, x.dtype) for name, x in aux.items()}
+        return zeros_of_aux(lambda: problem.fitness_and_aux(jax.random.key(0), solution)[1])
 
     def score(self, key: jax.Array, solution: Solution) -> dict[str, jax.Array]:
-        """Returns held-out metrics of a solution, scalars by name; one of them is the `headline`."""
+        """Returns held-out metrics of a solution as scalars by name. One of them is the `headline`."""
         return {"fitness": self.fitness(key, solution)}
 
     def gradient(self, key: jax.Array, solution: Solution) -> Solution:
-        """Returns a surrogate gradient of the fitness; by default autodiff of `fitness`."""
+        """Returns a surrogate gradient of the fitness. By default this is the gradient of `fitness` by autodiff."""
         return jax.grad(lambda x: self.fitness(key, x))(solution)
 
     @property
     def differentiable(self) -> bool:
-        """Whether autodiff gives a useful surrogate gradient; override where it does not."""
+        """Whether autodiff gives a useful surrogate gradient. Override it if not."""
         return True
 
     @property
     def suggestions(self) -> Mapping[str, Any]:
-        """Sensible strategy settings for this problem, used for those the user leaves open.
+        """Strategy settings by name, such as `sigma` (per parameter), for those that the user does not give.
 
-        By name, such as `sigma` (per parameter) and `learning_rate`; a mapping under a strategy's id is for that one.
+        A mapping under a strategy's id is for that strategy only.
         """
         return {}
 
     @property
     def is_expensive(self) -> bool:
-        """Whether an evaluation takes longer than anything else that a run does.
-
-        Then a run is scored at its end only, unless it is told how often.
-        """
+        """Whether evaluations take most of a run's time. If so, a run is scored only at its end by default."""
         return False
 
     @property
     def suggested_num_steps(self) -> int:
-        """A sensible budget, in problem steps."""
+        """A budget that suits this problem, in problem steps."""
         return 100_000
 
     @property
     def runtime_targets(self) -> Sequence[float] | None:
-        """Headline scores to time runs by: a benchmark records the steps that it takes to reach each. `None`: none."""
+        """Headline scores for which a benchmark records the steps needed to reach them. `None` if there are none."""
         return None
 
     @property
     def fitness_is_score(self) -> bool:
-        """Whether the fitness of a member is its headline score, free of noise and of held-out data.
+        """Whether the fitness of a member equals its headline score, without noise and held-out data.
 
-        Then a run has reached a target when a member has; otherwise when the score of its mean has.
+        If so, a run reaches a target as soon as a member does. Otherwise the score of its mean must reach the target.
         """
         return False
 
     def generation_steps(self, population_size: int) -> int | None:
-        """Returns how many problem steps it takes to evaluate a population.
+        """Returns the number of problem steps to evaluate a population, or `None` if only the evaluation tells.
 
-        A run in steps does not begin a generation that its budget has no room for. `None` means that only the
-        evaluation tells. Then a generation that took too many is dropped, and the run ends before it.
+        A run with a budget in steps does not begin a generation that exceeds the budget. With `None`, it drops a
+        generation that exceeded the budget and ends with the one before.
         """
         return population_size if type(self).evaluate is Problem.evaluate else None
 
     def init_statistics(self) -> Statistics:
-        """Returns the initial statistics, a pytree of arrays that the run accumulates over all members."""
+        """Returns the initial statistics: a pytree of arrays that the run accumulates over all members."""
         return ()
 
     def with_statistics(self, statistics: Statistics) -> Self:
-        """Returns the problem using the given statistics in its functions of one solution."""
+        """Returns a problem that uses the given statistics in its functions of one solution."""
         del statistics
         return self
 
@@ -163,96 +158,58 @@ class Problem(PytreeDataclass, abc.ABC):
             solution: The initial solution.
 
         Raises:
-            TypeError: If the groups are not concrete integers, or ask for derivatives that the problem has not.
+            TypeError: If the groups are not known integers, or require derivatives that the problem does not have.
         """
         del key, solution
         check_groups(groups, differentiable=self.differentiable)
         return ProblemState(*number_groups(groups), self.init_statistics(), groups.sensitivity)
 
     def surrogate_gradient(self, key: jax.Array, state: Any) -> Surrogate | None:
-        """Returns a function from a solution to a surrogate gradient, or `None` if there is none.
+        """Returns a function from a solution to a surrogate gradient, or `None` if the problem has none.
 
-        It sees the same data as `evaluate` with the same key, and costs nothing unless it is called.
+        It uses the same data as `evaluate` with the same key. It costs nothing unless it is called.
         """
-        if not self.differentiable and type(self).gradient is Problem.gradient:
-            return None
-        problem = self.with_statistics(state.statistics)
-
-        num_groups = state.members.shape[0]
-
-        def gradient(solution: Solution) -> Solution:
-            keys = group_keys(key, num_groups)
-            gradients = jax.vmap(problem.gradient, in_axes=(0, None))(keys, check_solution(solution))
-            return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
-
-        def members(population: Any) -> Any:
-            return problem._map_members(problem.gradient, group_keys(key, num_groups), population, state.groups)
-
-        return SurrogateGradient(gradient, members)
+        has_gradient = self.differentiable or type(self).gradient is not Problem.gradient
+        return gradient_at_members(self, key, state) if has_gradient else None
 
     def evaluate(self, key: jax.Array, population: Any, state: Any) -> tuple[Evaluation, Any]:
-        """Evaluates a population.
+        """Returns the `Evaluation` of a population, and the new problem state.
 
         Args:
             key: JAX random key.
             population: As returned by `Strategy.ask`.
             state: The problem's state.
 
-        Returns:
-            The `Evaluation` and the new problem state.
-
         Raises:
-            ValueError: If the population does not fit the groups the state was made for, or `fitness` does not
-                return a scalar.
+            ValueError: If the population does not fit the groups of the state, or `fitness` does not return a scalar.
         """
-        size = check_population_size(self, population, state.groups)
-        problem = self.with_statistics(state.statistics)
-        keys = group_keys(key, state.members.shape[0])
-
-        def evaluate_one(key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux, Solution | None]:
-            if state.sensitivity is None:
-                return *problem.fitness_and_aux(key, solution), None
-            return gradient_of_step(state.sensitivity, key, problem.fitness_and_aux, solution)
-
-        fitness, aux, gradient = problem._map_members(evaluate_one, keys, population, state.groups)
-        if getattr(fitness, "shape", None) != (size,):
-            raise ValueError(
-                f"{type(self).__name__}.fitness must return a scalar, got "
-                f"{jax.tree.map(lambda f: f.shape[1:], fitness)} for one solution."
-            )
-        fitness, aux = as_fitness(fitness, f"{type(self).__name__}.evaluate"), checked_aux(aux)
-        return Evaluation(fitness, jnp.ones(size, bool), jnp.asarray(size, jnp.int32), None, aux, gradient), state
+        return evaluate_members(self, key, population, state)
 
     def evaluate_score(self, key: jax.Array, solution: Solution, state: Any) -> dict[str, jax.Array]:
-        """Returns the held-out metrics of a solution under the run's statistics.
+        """Returns the held-out metrics of a solution with the run's statistics.
 
         Raises:
             ValueError: If the headline metric is missing.
         """
-        metrics = self.with_statistics(state.statistics).score(key, solution)
-        if self.headline not in metrics:
-            raise ValueError(
-                f"{type(self).__name__}.score must return its headline metric {self.headline!r}, got {sorted(metrics)}."
-            )
-        return metrics
+        return score_solution(self, key, solution, state)
 
     def _map_members(self, fn: Callable[..., Any], keys: jax.Array, population: Any, groups: jax.Array) -> Any:
         """Applies `fn(key, solution)` to every member with the key of its group."""
-        if len(keys) == 1:  # all members see the same data: draw it once
+        if len(keys) == 1:  # all members use the same data, which is drawn once
             return map_members(lambda x: fn(keys[0], x), population, batch_size=self.member_batch_size)
         return map_members(lambda x, k: fn(k, x), population, keys[groups], batch_size=self.member_batch_size)
 
 
 class FunctionProblem(Problem):
-    """A plain function of one solution; see `from_function`.
+    """A problem made from a plain function of one solution; see `from_function`.
 
     Attributes:
         fn: `fn(solution, *data)`, or `fn(key, solution, *data)` if `takes_key`.
         solution: The initial solution, unless `init_fn` is given.
         init_fn: `init_fn(key)` returns a random initial solution.
-        data: Arrays that `fn` takes as arguments; as such they are not compiled into the program as constants.
+        data: Arrays that `fn` takes as arguments, so that they are not compiled into the program as constants.
         takes_key: Whether `fn` is random.
-        has_aux: Whether `fn` returns a pair, the fitness and a dictionary of what else there is to say.
+        has_aux: Whether `fn` returns a pair: the fitness, and a dictionary of further arrays by name.
     """
 
     fn: Callable[..., Any] = static()
@@ -267,11 +224,11 @@ class FunctionProblem(Problem):
         return self.solution if self.init_fn is None else self.init_fn(key)
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Calls the function."""
+        """Returns the fitness that the function returns."""
         return self.fitness_and_aux(key, solution)[0]
 
     def fitness_and_aux(self, key: jax.Array, solution: Solution) -> tuple[jax.Array, Aux]:
-        """Calls the function."""
+        """Calls the function. Returns its fitness, and its further arrays if it has any."""
         arguments = (key, solution) if self.takes_key else (solution,)
         try:
             result = self.fn(*arguments, *self.data)
@@ -279,7 +236,7 @@ class FunctionProblem(Problem):
             name = getattr(self.fn, "__name__", "The function")
             raise TypeError(
                 f"{name} cannot be traced by JAX: it hands its argument to NumPy, or branches on its values. Write it "
-                "with jax.numpy (and jnp.where); or have it called as it is, by zoo.run(strategy, "
+                "with jax.numpy (and jnp.where). Or run it unchanged in Python, by zoo.run(strategy, "
                 "zoo.from_python(fn, solution)) or zoo.Optimizer."
             ) from error
         if not self.has_aux:
@@ -292,7 +249,7 @@ class FunctionProblem(Problem):
         return jnp.asarray(result[0]), result[1]
 
     def init_aux(self, solution: Solution) -> Aux:
-        """Returns zeros in the shapes of what the function says of one member."""
+        """Returns zeros in the shapes of the further arrays of one member."""
         return super().init_aux(solution) if self.has_aux else {}
 
 
@@ -307,22 +264,22 @@ def from_function(
     has_aux: bool = False,
     member_batch_size: int | None = None,
 ) -> FunctionProblem:
-    """Makes a problem of a plain function.
+    """Makes a problem from a plain function.
 
     Args:
         fn: `fn(solution, *data)` returns the scalar to minimise; `fn(key, solution, *data)` if `takes_key`.
-        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters; or a
-            function from a key to one, so that each seed of a benchmark starts elsewhere.
-        data: Large arrays belong here rather than in the function's closure, where they would be compiled in as
+        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters. Or a
+            function from a key to a solution, so that each seed of a benchmark starts from another solution.
+        data: Arguments of `fn`. Pass large arrays here. In the function's closure they would be compiled in as
             constants.
         takes_key: Whether the function is random. The members of a group get the same key.
-        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of arrays by name that say more of the
-            solution, such as how far it violates a constraint. A run keeps them (`RunResult.aux`).
-        member_batch_size: Evaluate at most this many members at a time.
+        has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of further arrays by name, such as constraint
+            violations. A run keeps them (`RunResult.aux`).
+        member_batch_size: Evaluates at most this many members at a time.
 
     Raises:
-        TypeError: If `fn` is not callable, the solution has leaves that are not floating-point arrays, or it cannot be
-            told from a function.
+        TypeError: If `fn` is not callable, if the solution has leaves that are not floating-point arrays, or if
+            `solution` could be either a solution or a function.
         ValueError: If the solution has no entries, or is not finite.
 
     >>> import jax.numpy as jnp, zoo
@@ -330,7 +287,7 @@ def from_function(
     """
     if not callable(fn):
         raise TypeError(f"from_function expects a function of one solution, got {type(fn).__name__}.")
-    if not isinstance(data, (tuple, list)):  # an array would be taken apart into its rows
+    if not isinstance(data, (tuple, list)):  # an array would be split into its rows
         raise TypeError(f"data must be a tuple of what the function takes, data=(x,), got {shown(data)}.")
     return FunctionProblem(
         fn=fn,
@@ -340,67 +297,3 @@ def from_function(
         member_batch_size=member_batch_size,
         **start_or_initialiser(solution),
     )
-
-
-def check_groups(groups: Any, *, differentiable: bool) -> None:
-    """Raises a `TypeError` if `Problem.init` was given anything but groups, or groups that it cannot serve."""
-    if not isinstance(groups, Groups):
-        raise TypeError(
-            "Problem.init expects Groups, such as `strategy.groups` or `zoo.Groups.of(population_size)` for one group, "
-            f"got {type(groups).__name__}."
-        )
-    if groups.sensitivity is not None and not differentiable:
-        raise TypeError(
-            "The strategy follows the derivative of the inner state by the solution, and this problem has none. Choose "
-            "a strategy that needs none, such as nres, or make the problem differentiable."
-        )
-
-
-def number_groups(groups: Groups) -> tuple[jax.Array, jax.Array]:
-    """Numbers groups consecutively; returns the group of each member and one member of each group.
-
-    The member is one from whose inner state the group goes on, where there are parents.
-    """
-    ids = _concrete_integers(groups.ids, "groups")
-    _, members, numbered = np.unique(ids, return_index=True, return_inverse=True)
-    if groups.parents is not None:
-        parents = _concrete_integers(groups.parents, "parents")
-        in_range = parents.shape == ids.shape and np.all((parents >= 0) & (parents < len(ids)))
-        if not in_range or np.any(ids[parents] != ids):
-            raise ValueError(
-                f"Groups.parents must name for each of the {len(ids)} members one of its own group, got {parents}."
-            )
-        members = parents[members]
-    return jnp.asarray(numbered, jnp.int32), jnp.asarray(members, jnp.int32)
-
-
-def _concrete_integers(values: Any, name: str) -> np.ndarray:
-    try:
-        values = np.asarray(values)
-    except jax.errors.TracerArrayConversionError:
-        raise TypeError(
-            f"Problem.init needs concrete {name} (how many there are shapes the program): pass `strategy.groups`, not "
-            "a traced array."
-        ) from None
-    if (name == "groups" and values.ndim != 1) or not np.issubdtype(values.dtype, np.integer):
-        raise TypeError(
-            f"Problem.init expects {name} of shape [population_size] and integer type, got shape {values.shape} of "
-            f"{values.dtype}."
-        )
-    return values
-
-
-def group_keys(key: jax.Array, num_groups: int) -> jax.Array:
-    """Returns one key per group."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_groups))
-
-
-def check_population_size(problem: Problem, population: Any, groups: jax.Array) -> int:
-    """Returns the population size, or says that it is not the one the problem state was made for."""
-    size = population_size(population)
-    if size != groups.shape[0]:
-        raise ValueError(
-            f"{type(problem).__name__}.evaluate got {size} members, but its state was made for groups of "
-            f"{groups.shape[0]} members. Call problem.init with the groups of the strategy that asks."
-        )
-    return size

@@ -1,4 +1,4 @@
-"""How the derivative of an inner state by the solution is followed, step by step, along an unrolled episode."""
+"""Follows the derivative of an inner state with respect to the solution, step by step along an unrolled episode."""
 
 import abc
 from collections.abc import Callable
@@ -13,24 +13,24 @@ from zoo.core.solution import Solution
 Inner = Any
 """Inner state of one member: a pytree of arrays."""
 Carried = Any
-"""What a `Sensitivity` knows of the derivative of an inner state: a pytree of arrays."""
+"""The derivative of an inner state in the form that a `Sensitivity` stores: a pytree of arrays."""
 Step = Callable[[Solution, Inner], tuple[Inner, jax.Array, Any]]
-"""One step of an episode: from solution and inner state to the next inner state, the loss, and anything else."""
+"""One step of an episode: maps solution and inner state to the next inner state, the loss, and further results."""
 
 T = TypeVar("T")
 
 
 class Sensitivity(PytreeDataclass, abc.ABC):
-    """A rule that carries the derivative of an inner state by the solution, exactly or as an estimate of it.
+    """A rule that carries the derivative of an inner state with respect to the solution, exactly or as an estimate.
 
-    A strategy that descends such derivatives names its rule in `Strategy.groups`. The problem then follows it beside
-    each member's inner state, from the start of the member's episode, and reports `Evaluation.gradient`. A subclass is
-    hashable: all its settings are static.
+    A strategy that descends such derivatives names its rule in `Strategy.groups`. The problem then carries the
+    derivative along with each member's inner state, from the start of the member's episode, and reports
+    `Evaluation.gradient`. A subclass must be hashable, so all its settings are static.
     """
 
     @abc.abstractmethod
     def start(self, key: jax.Array, solution: Solution, inner: Inner) -> Carried:
-        """Returns what is carried at the start of an episode, whose inner state does not depend on the solution."""
+        """Returns the carried derivative at the start of an episode, where `inner` does not depend on the solution."""
 
     @abc.abstractmethod
     def step(
@@ -40,27 +40,27 @@ class Sensitivity(PytreeDataclass, abc.ABC):
 
         Args:
             key: JAX random key of this step.
-            step: The step; a rule may differentiate it.
-            time: Steps of the episode that were taken before.
+            step: The step. A rule may differentiate it.
+            time: The number of earlier steps in the episode.
             solution: The solution.
             inner: The inner state.
-            carried: What is carried.
+            carried: The carried derivative.
 
         Returns:
-            What `step` returned, what is carried further, and this step's share of the gradient: an estimate of the
-            derivative of its loss by the solution, in the structure of the solution.
+            The result of `step`, the new carried derivative, and the gradient of this step: an estimate of the
+            derivative of its loss with respect to the solution, in the structure of the solution.
         """
 
 
 def gradient_of_step(
     rule: Sensitivity, key: jax.Array, fn: Callable[[jax.Array, Solution], tuple[jax.Array, T]], solution: Solution
 ) -> tuple[jax.Array, T, Solution]:
-    """Returns a loss, anything else, and the rule's estimate of its gradient, of an episode that is one step long.
+    """Returns the loss of an episode of one step, the further result of `fn`, and the rule's estimate of the gradient.
 
     Args:
         rule: The rule.
         key: JAX random key.
-        fn: `fn(key, solution)` returns the loss, and anything else.
+        fn: `fn(key, solution)` returns the loss and a further result.
         solution: The solution.
     """
 
@@ -74,12 +74,12 @@ def gradient_of_step(
 
 
 def float_leaves(tree: Any) -> list[jax.Array]:
-    """Returns the floating-point leaves of a pytree: what can be differentiated of an inner state."""
+    """Returns the floating-point leaves of a pytree. Only these leaves of an inner state can be differentiated."""
     return [x for x in jax.tree.leaves(tree) if _is_float(x)]
 
 
 def _with_float_leaves(tree: T, floats: list[jax.Array]) -> T:
-    """Returns the pytree with other floating-point leaves."""
+    """Returns the pytree with its floating-point leaves replaced."""
     replacements = iter(floats)
     return jax.tree.map(lambda x: next(replacements) if _is_float(x) else x, tree)
 
@@ -88,8 +88,8 @@ def of_floats(step: Step, inner: Inner) -> Callable[..., tuple[tuple[list[jax.Ar
     """Returns a step as a function that can be differentiated.
 
     Returns:
-        A function from a solution and the floating-point leaves of the inner state to those of the next inner state and
-        the loss, and as a second result all that `step` returned.
+        A function of a solution and the floating-point leaves of the inner state. Its first result is the
+        floating-point leaves of the next inner state and the loss. Its second result is the full result of `step`.
     """
 
     def differentiable(solution: Solution, floats: list[jax.Array]) -> tuple[tuple[list[jax.Array], jax.Array], Any]:

@@ -1,9 +1,9 @@
-"""Frozen, keyword-only pytree dataclasses: what every strategy and every problem is.
+"""Frozen, keyword-only pytree dataclasses, the base of every strategy and every problem.
 
-Continuous settings are *leaves* (`number`): they can be swept with `vmap`, and changing one never recompiles.
-Everything that shapes the compiled program is *static* (`static`): sizes, booleans, functions.
-Bounds are declared where the field is declared and checked when an instance is made, for values that are known
-then (tracers pass). So are types: numbers are finite, and a static setting is what its annotation says.
+Continuous settings are *leaves* (`number`): `vmap` can sweep them, and changing one never recompiles.
+Settings that shape the compiled program are *static* (`static`): sizes, booleans, functions.
+A field declares its bounds. They are checked when an instance is made, unless the value is traced. Types are checked as
+well: numbers must be finite, and a static setting must have the type of its annotation.
 """
 
 import contextvars
@@ -23,25 +23,25 @@ from zoo.core.short import short_call
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
 IS_FILLED_LATER = "_zoo_is_filled_later"
-"""The attribute of a class that is made before it has its fields, as unpickling does; `register_pytree` follows."""
+"""Marks a class that is created before it has its fields, as unpickling does. `register_pytree` is called later."""
 _is_rebuilt = contextvars.ContextVar("is_rebuilt", default=False)
-"""Whether an instance is made of the leaves of another, which may be anything: derivatives, placeholders."""
+"""Whether an instance is being built from the leaves of another. Leaves may be anything: derivatives, placeholders."""
 
 
 def is_rebuilt() -> bool:
-    """Whether an instance is being made of the leaves of another by a transformation of JAX: they may be anything."""
+    """Whether a transformation of JAX is building an instance from leaves, which may then be anything."""
     return _is_rebuilt.get()
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None) -> Any:
-    """Declares a setting that is part of the compiled program; it must be hashable.
+    """Declares a setting that is part of the compiled program. Its values must be hashable.
 
-    Other values than the default are checked by the annotation of the field: `bool`, `int`, `str`, `Literal["a", "b"]`,
-    `Callable[..., Any]`, `tuple[int, ...]`, and unions of them.
+    Values other than the default are checked by the annotation of the field: `bool`, `int`, `str`,
+    `Literal["a", "b"]`, `Callable[..., Any]`, `tuple[int, ...]`, and unions of these.
 
     Args:
-        default: Default value; without one the setting is required.
-        at_least: Smallest valid value, for a whole number or each of a tuple of them.
+        default: Default value. Without one the setting is required.
+        at_least: Smallest valid value of a whole number, or of each number in a tuple.
     """
     metadata = {_BOUNDS: {"at_least": at_least}} if at_least is not None else {}
     return _field(default, pytree_node=False, metadata=metadata)
@@ -57,20 +57,20 @@ def number(
     per_parameter: bool = False,
     advice: str = "",
 ) -> Any:
-    """Declares a continuous setting: a leaf that `vmap` can sweep and that never recompiles.
+    """Declares a continuous setting: a leaf that `vmap` can sweep. Changing it never recompiles.
 
-    Where the class has a setting of the same name and `_schedule`, a function of the generation that multiplies this
-    one, a function given as this setting is taken for that one; this one is 1 then.
+    If the class also has a setting `<name>_schedule` (a function of the generation that multiplies this setting), this
+    setting accepts a function too. The function then becomes the schedule, and this setting becomes 1.
 
     Args:
-        default: Default value; without one the setting is required.
+        default: Default value. Without one the setting is required.
         above: The value must be greater than this.
         at_least: The value must not be smaller than this.
         at_most: The value must not be greater than this.
-        finite: Whether the value must be finite; NaN is never valid.
-        per_parameter: Whether it may also be a pytree in the structure of the solution, of numbers and arrays that
-            broadcast to its leaves; `spread_over` makes arrays of either.
-        advice: What to do instead where the value is no number, or an array and should be one number: a sentence.
+        finite: Whether the value must be finite. NaN is never valid.
+        per_parameter: Whether the value may also be a pytree in the structure of the solution, with numbers, lists and
+            arrays that broadcast to its leaves. `spread_over` converts both forms to arrays.
+        advice: A sentence that says what to do if the value is not a number, or is an array where one number is needed.
     """
     bounds = {"number": True, "above": above, "at_least": at_least, "at_most": at_most, "finite": finite}
     forms = {"per_parameter": per_parameter, "advice": advice}
@@ -81,14 +81,14 @@ def leaf(default: Any = dataclasses.MISSING, *, internal: bool = False) -> Any:
     """Declares a setting that is a pytree of arrays, for example a dataset.
 
     Args:
-        default: Default value; without one the setting is required.
-        internal: Whether it is set by code around the instance only: no setting to users, and not described as one.
+        default: Default value. Without one the setting is required.
+        internal: Whether only the library sets it. Such a field is not shown to users as a setting.
     """
     return _field(default, pytree_node=True, metadata={_INTERNAL: True} if internal else {}, repr=not internal)
 
 
 def internal_fields(cls: Any) -> set[str]:
-    """Returns the names of a class's internal fields; none for anything else."""
+    """Returns the names of a class's internal fields. Returns an empty set for anything but a dataclass."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return set()
     return {field.name for field in dataclasses.fields(cls) if field.metadata.get(_INTERNAL)}
@@ -99,10 +99,10 @@ def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any], repr: b
 
 
 def register_pytree(cls: Any) -> None:
-    """Registers a dataclass with JAX: its fields are leaves, but for those that are static.
+    """Registers a dataclass with JAX as a pytree. All fields are leaves except the static ones.
 
-    `jax.tree_util.register_dataclass`, which flax uses, will not do: two classes whose fields have equal static values
-    then have equal tree structures (jaxlib 0.10 and 0.11), and `jit` now and then runs the program of the other class.
+    It does not use `jax.tree_util.register_dataclass`, as flax does. With that, two classes with equal static values
+    have equal tree structures (jaxlib 0.10 and 0.11), and `jit` sometimes runs the program of the other class.
     """
     is_leaf = {field.name: field.metadata.get("pytree_node", True) for field in dataclasses.fields(cls)}
     leaves = tuple(name for name in is_leaf if is_leaf[name])
@@ -128,7 +128,7 @@ def register_pytree(cls: Any) -> None:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(static, number, leaf))
 class PytreeDataclass:
-    """Base that turns each subclass into a frozen, keyword-only dataclass registered as a pytree."""
+    """Base class that makes each subclass a frozen, keyword-only dataclass and registers it as a pytree."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -149,7 +149,7 @@ class PytreeDataclass:
             object.__setattr__(self, field.name, value)
 
     def check_shapes(self) -> None:
-        """Raises a `ValueError` if a setting that must be one number is an array: it may be one only within `vmap`."""
+        """Raises a `ValueError` if a setting that must be one number is an array. Inside `vmap` it is one number."""
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             bounds = field.metadata.get(_BOUNDS, {})
             shape = np.shape(getattr(self, field.name)) if bounds.get("number") and not bounds["per_parameter"] else ()
@@ -167,13 +167,13 @@ class PytreeDataclass:
         if callable(value) and hasattr(self, schedule):
             if getattr(self, schedule) is not None:
                 raise ValueError(
-                    f"{name} is a function, and {schedule} is given as well. Give one of them: {field.name} as a "
-                    f"number, which {schedule} multiplies."
+                    f"{name} is a function, but {schedule} is given as well. Give one of them: a function as "
+                    f"{field.name}, or a number as {field.name} that {schedule} multiplies."
                 )
             object.__setattr__(self, schedule, value)
             return 1.0
         if callable(value):
-            advice = advice or "It is no function of the generation: it is set once."
+            advice = advice or "It cannot be a function of the generation, because it is set once."
 
         def checked(path: Any, x: Any) -> Any:
             here = f"{name}{jax.tree_util.keystr(path)}"
@@ -191,16 +191,16 @@ class PytreeDataclass:
 
     def _checked_static(self, field: Any, value: Any, at_least: int | None) -> Any:
         if isinstance(value, list):
-            value = tuple(value)  # static values are hashed
+            value = tuple(value)  # static values must be hashable
         name, annotation = f"{type(self).__name__}.{field.name}", field.type
         if isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value):
             raise TypeError(
                 f"{name} is part of the compiled program and cannot be an array, got one of shape {np.shape(value)}. "
-                "Arrays are settings that are declared by zoo.leaf()."
+                "Declare settings that are arrays by zoo.leaf()."
             )
         if value is field.default:
             return value
-        if at_least is not None and isinstance(annotation, str):  # of a module whose annotations are text
+        if at_least is not None and isinstance(annotation, str):  # from __future__ import annotations
             annotation = int | None if any(word in annotation for word in ("None", "Optional")) else int
         value = checked_by_annotation(value, name, annotation)
         if type(value) is tuple:

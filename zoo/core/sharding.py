@@ -1,8 +1,8 @@
-"""Populations split over devices: each evaluates members of its own, and what is shared stays on all of them.
+"""Splits populations over devices. Each device evaluates its own members and has a copy of all shared arrays.
 
-Inside `with jax.set_mesh(population_mesh()):` - or in `zoo.run(..., mesh=...)`, which does that - `map_members`
-evaluates on every device the members that are its own, and sums over a population are sums of what each device adds up:
-fitness is gathered and the update reduced once in a generation. Everything else is computed on every device alike.
+Use it inside `with jax.set_mesh(population_mesh()):`, or by `zoo.run(..., mesh=...)`. Then `map_members` evaluates on
+each device only the members of that device. A sum over the population adds the partial sums of the devices. So each
+generation gathers the fitness once and reduces the update once. Every device computes all the rest itself.
 """
 
 import functools
@@ -24,25 +24,25 @@ AXIS = "population"
 
 T = TypeVar("T")
 
-# What JAX says of arrays that lie on a mesh of other axes, or types of axes, than that within a shard.
+# Words of JAX's errors about an array whose mesh has other axes, or other types of axes, than the mesh inside a shard.
 _SIGNS_OF_CLOSURE = ("Context mesh", "Closing over inputs to shard_map")
 
 
 def population_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
     """Returns a mesh of devices that populations are split over.
 
-    `zoo.run`, `zoo.minimize` and `zoo.benchmark` take it as `mesh`. A loop of one's own runs, jitted and unchanged,
-    inside `with jax.set_mesh(mesh):`. A population has to be a multiple of the number of devices; of twice that number
-    where antithetic partners share seeds or factors. What the fitness closes over must not have been put on a mesh:
-    data that was is a leaf of the problem, or an argument of the jitted function around.
+    `zoo.run`, `zoo.minimize` and `zoo.benchmark` take it as `mesh`. Your own jitted loop runs unchanged inside
+    `with jax.set_mesh(mesh):`. The population size must be a multiple of the number of devices, or of twice that number
+    if antithetic partners share seeds or factors. A fitness function must not close over arrays that were put on a
+    mesh. Make such arrays a leaf of the problem, or an argument of the jitted function around it.
 
-    Where several processes make up the mesh (`jax.distributed.initialize`), all run the same program.
+    If the mesh has devices of several processes (`jax.distributed.initialize`), all processes run the same program.
 
     Args:
-        devices: Devices, or how many of them; default: all, those of other processes included.
+        devices: Devices, or a number of devices. Defaults to all devices of all processes.
 
     Raises:
-        ValueError: If there are not so many, or they are no devices.
+        ValueError: If there are fewer devices than that, or `devices` contains anything but devices.
 
     >>> import jax, zoo
     >>> mesh = zoo.population_mesh(1)
@@ -57,42 +57,42 @@ def population_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
     devices = list(devices) if isinstance(devices, (Sequence, np.ndarray)) else [devices]
     if not devices or not all(isinstance(device, jax.Device) for device in devices):
         raise ValueError(
-            f"population_mesh expects devices, such as those of jax.devices(), or how many of them, got "
-            f"{shown(devices)}. population_mesh() takes all."
+            f"population_mesh expects devices, such as jax.devices(), or a number of devices, got {shown(devices)}. "
+            "population_mesh() takes all devices."
         )
     return Mesh(np.asarray(devices).reshape(-1), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def check_mesh(mesh: Any) -> Mesh:
-    """Returns a mesh that populations can be split over.
+    """Returns the mesh, with automatic axis types, if populations can be split over it.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it leaves some of the processes out, which would wait for the others.
+        TypeError: If `mesh` is not a mesh with a population axis.
+        ValueError: If the mesh has devices of some processes but not of all. The processes would wait for each other.
     """
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh, such as zoo.population_mesh(), got {mesh!r}.")
     if AXIS not in mesh.axis_names:
         raise TypeError(
-            f"mesh needs an axis {AXIS!r}, which populations are split over, got axes {mesh.axis_names}. "
-            "zoo.population_mesh() makes one."
+            f"mesh needs an axis {AXIS!r} to split populations over, got axes {mesh.axis_names}. "
+            "zoo.population_mesh() makes such a mesh."
         )
     processes = {device.process_index for device in mesh.devices.flat}
     if processes not in ({jax.process_index()}, set(range(jax.process_count()))):
         raise ValueError(
             f"mesh has devices of processes {sorted(processes)}, but this is process {jax.process_index()} of "
-            f"{jax.process_count()}. Use devices of all processes, zoo.population_mesh(), or of this one alone, "
+            f"{jax.process_count()}. Use devices of all processes, zoo.population_mesh(), or of this process only, "
             "zoo.population_mesh(jax.local_devices())."
         )
-    # Of explicit axes the types of all arrays would have to speak.
+    # Explicit mesh axes would require sharding types on every array.
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Returns a pytree that programs on a mesh take, the same on all its devices.
+    """Returns a pytree in the form that programs on a mesh take, with equal values on all devices.
 
-    Where several processes share the mesh, each brings the same, on the host. (Arrays on the mesh would be no better:
-    what a function on shards closes over must not be tied to the mesh around it.)
+    If several processes share the mesh, each passes the same NumPy arrays. Arrays on the mesh would not work, because
+    a function on shards must not close over arrays that are tied to the mesh around it.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -110,9 +110,9 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Returns a pytree whose arrays are whole in this process, as NumPy arrays where other processes had parts of them.
+    """Returns a pytree with whole arrays in this process. Arrays that were split over processes become NumPy arrays.
 
-    Of several processes all have to call it.
+    All processes must call it.
     """
 
     def whole(x: Any) -> Any:
@@ -128,9 +128,9 @@ def gather(tree: Any) -> Any:
 
 
 def from_first_process(mesh: Mesh | None, fn: Callable[[], T]) -> T:
-    """Returns `fn()`; where several processes share the mesh, only the first calls it and tells the others.
+    """Returns `fn()`. If several processes share the mesh, only the first calls it and sends the result to the others.
 
-    So only the first needs the folder that is read. What `fn` raises, all raise: none is left waiting.
+    So only the first process needs the folder that `fn` reads. If `fn` raises, all processes raise the error.
 
     Args:
         mesh: The mesh, or `None`.
@@ -154,32 +154,32 @@ def from_first_process(mesh: Mesh | None, fn: Callable[[], T]) -> T:
 
 
 def is_first_process(mesh: Mesh | None) -> bool:
-    """Whether this process is the one, of those that share the mesh, that writes files and shows progress."""
+    """Whether this process writes files and shows progress. Only one of the processes that share a mesh does."""
     return mesh is None or not mesh.is_multi_process or jax.process_index() == 0
 
 
 def keep_replicated(tree: Any) -> Any:
-    """Returns a pytree whose arrays the compiler has to leave on all devices."""
+    """Returns the pytree with the constraint that the compiler keeps its arrays replicated on all devices."""
     if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
 def num_shards() -> int:
-    """Returns how many devices populations are split over here: those of the mesh in use, or one."""
+    """Returns the number of devices that the current mesh splits populations over, or one without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    if AXIS not in mesh.axis_names or AXIS in mesh.manual_axes:  # within a shard there is nothing more to split
+    if AXIS not in mesh.axis_names or AXIS in mesh.manual_axes:  # inside a shard the axis is split already
         return 1
     return mesh.shape[AXIS]
 
 
 def on_shards(fn: Callable[..., Any], axes: Sequence[int | None], out_axis: int | None) -> Callable[..., Any]:
-    """Returns a function of which each device computes a part.
+    """Returns a function that runs `fn` on each device with that device's part of the arguments.
 
     Args:
         fn: A function of pytrees of arrays.
-        axes: For each argument the axis that is split, or `None` for what all devices have.
-        out_axis: The axis along which results are put together; `None`: they are summed over the devices.
+        axes: For each argument the axis that is split, or `None` for an argument that every device gets whole.
+        out_axis: The axis along which the results are concatenated. With `None`, sums the results over the devices.
     """
 
     def spec(axis: int | None) -> PartitionSpec:
@@ -203,24 +203,24 @@ def on_shards(fn: Callable[..., Any], axes: Sequence[int | None], out_axis: int 
             if not any(sign in str(error) for sign in _SIGNS_OF_CLOSURE):
                 raise
             raise ValueError(
-                "A function of members closes over an array that was put on a mesh, which JAX cannot use within a "
-                "shard. Close over the array as it was before (or np.asarray of it), make it an argument of the "
-                "jitted function around, or a leaf of a problem: `data` of zoo.from_function."
+                "A function of members closes over an array that was put on a mesh. JAX cannot use it within a shard. "
+                "Close over the original array (or np.asarray of it), make it an argument of the jitted function "
+                "around it, or make it a leaf of the problem: `data` of zoo.from_function."
             ) from error
 
     return call
 
 
 def take(members: Any, index: Any) -> Any:
-    """Returns row `index`, which may be traced, of stacked arrays that may be split over the devices.
+    """Returns row `index` of stacked arrays, which may be split over the devices. `index` may be traced.
 
-    (Of split ones the compiler makes each device pick from its own rows, and adds up: one row is sent, not all.)
+    For split arrays the compiler lets each device pick from its own rows and adds the results, so only one row is sent.
     """
     return jax.tree.map(lambda x: jnp.take(x, index, axis=0), members)
 
 
 def check_divides(size: int, what: str) -> None:
-    """Raises a `ValueError` if members cannot be shared out evenly."""
+    """Raises a `ValueError` if the devices cannot get equal numbers of members."""
     if size % num_shards():
         raise ValueError(
             f"{what} of {size} cannot be divided among {num_shards()} devices. Use a multiple of {num_shards()} (of "

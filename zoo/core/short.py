@@ -1,4 +1,4 @@
-"""Short text for values that may hold large arrays: what a `repr` shows."""
+"""Short text for values that may hold large arrays, for the `repr` of settings."""
 
 import dataclasses
 import functools
@@ -14,11 +14,11 @@ from jax.core import Tracer
 
 _WIDTH = 100
 _MAX_LINES = 15
-_FEW = 6  # numbers of an array that are shown
+_FEW = 6  # an array with at most this many numbers is shown in full
 
 
 def short(value: Any) -> str:
-    """Returns a value on one line: a large array as dtype and shape, a function by its name, a long list cut off."""
+    """Returns a value as one line. Shows large arrays by dtype and shape and functions by name. Cuts off long lists."""
     return _Short().repr(value)
 
 
@@ -30,14 +30,14 @@ def short_call(name: str, fields: Iterable[tuple[str, Any]]) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Knows arrays, functions and dataclasses besides Python's own types."""
+    """A `reprlib.Repr` that also shortens arrays, functions and dataclasses."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 4, 80, 80
 
     def repr1(self, x: Any, level: int) -> str:
-        """Returns a value that is `level` levels from where the text is cut off."""
+        """Returns the text of a value, with at most `level` further levels of nesting."""
         if isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
             return _short_array(x)
         if isinstance(x, functools.partial):

@@ -11,20 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from zoo.core.structure import fit_structure
+
 Solution = Any
 """A pytree of floating-point arrays, in the user's own structure."""
 
 
 def check_solution(solution: Solution, name: str = "the solution") -> Solution:
-    """Returns the solution as JAX arrays of fixed dtype, or says what is wrong with it.
+    """Returns the solution as JAX arrays of fixed dtype.
 
     Args:
         solution: The solution.
-        name: What it is called, for messages.
+        name: The name of the solution, for messages.
 
     Raises:
         TypeError: If a leaf is not a floating-point array.
-        ValueError: If there is nothing to optimise.
+        ValueError: If the solution has no leaves or no entries.
     """
     leaves = jax.tree_util.tree_leaves_with_path(solution)
     if not leaves:
@@ -36,38 +38,38 @@ def check_solution(solution: Solution, name: str = "the solution") -> Solution:
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 f"Solutions are pytrees of floating-point arrays, but {_leaf_name(path, name)} is "
-                f"{type(leaf).__name__ if dtype is None else dtype}. Convert it (x.astype(float)), or keep what is "
-                "not optimised out of the solution."
+                f"{type(leaf).__name__ if dtype is None else dtype}. Convert it (x.astype(float)), or leave "
+                "what is not optimised out of the solution."
             )
     if num_dims(solution) == 0:
         raise ValueError(f"Expected numbers, but {name} has no entries: {[x.shape for _, x in leaves]} are the shapes.")
-    # An explicit dtype drops the weak type of Python floats, which would otherwise change under a scan.
+    # An explicit dtype drops the weak type of Python floats. Otherwise their type would change inside a scan.
     return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(jnp.result_type(x))), solution)
 
 
 def check_start(solution: Solution, like: Solution = None, name: str = "solution") -> Solution:
-    """Returns a solution that a user gave, as `check_solution` does, or says what is wrong with its numbers or shapes.
+    """Returns a solution that a user gave, like `check_solution`, and also checks its values, structure and shapes.
 
-    Values are looked at only where they are known, which they are not under `jit`.
+    Values are checked only if they are known. Under `jit` they are not.
 
     Args:
         solution: The solution.
-        like: A solution of the problem, of which only structure and shapes are used; `None`: anything will do.
-        name: What it is called, for messages.
+        like: A solution of the problem. Only its structure and shapes are used. With `None`, any structure is valid.
+        name: The name of the solution, for messages.
 
     Raises:
         TypeError: If a leaf is not a floating-point array.
-        ValueError: If there is nothing to optimise, an entry is NaN or infinite, or it does not fit.
+        ValueError: If the solution has no entries, has an entry that is NaN or infinite, or does not fit `like`.
     """
     checked = check_solution(solution, "the solution" if name == "solution" else name)
     if like is not None:
-        _check_fits(checked, like, name)
+        fit_structure(name, checked, like, exact=True, like="the problem's solution")
     check_finite(checked, name)
     return checked
 
 
 def check_finite(solution: Solution, name: str) -> None:
-    """Raises a `ValueError` that names the first leaf that is not finite, of those whose values are known here."""
+    """Raises a `ValueError` that names the first leaf that is not finite. Skips leaves with unknown values."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(solution):
         if isinstance(leaf, Tracer) or not leaf.is_fully_addressable:
             continue
@@ -80,49 +82,17 @@ def check_finite(solution: Solution, name: str) -> None:
             )
 
 
-def _check_fits(solution: Solution, like: Solution, name: str) -> None:
-    """Raises a `ValueError` that names the first leaf that is not as in `like`."""
-    given, expected = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (solution, like))
-    for path, leaf in expected.items():
-        if path not in given:
-            raise ValueError(
-                f"{name} must have the structure of the problem's solution: expected {_leaf_name(path)} of shape "
-                f"{leaf.shape}, got none; there are {_leaf_names(given)}."
-            )
-        if given[path].shape != leaf.shape:
-            raise ValueError(
-                f"{name} must have the shapes of the problem's solution: expected {leaf.shape} in {_leaf_name(path)}, "
-                f"got {given[path].shape}."
-            )
-    for path, leaf in given.items():
-        if path not in expected:
-            raise ValueError(
-                f"{name} must have the structure of the problem's solution: expected nothing else than "
-                f"{_leaf_names(expected)}, got {_leaf_name(path)} of shape {leaf.shape}."
-            )
-    structures = [jax.tree.structure(tree) for tree in (solution, like)]
-    if structures[0] != structures[1]:
-        raise ValueError(
-            f"{name} must have the structure of the problem's solution: expected {structures[1]}, got {structures[0]}."
-        )
-
-
 def _leaf_name(path: Any, of_array: str = "the array") -> str:
     return jax.tree_util.keystr(path) or of_array
 
 
-def _leaf_names(leaves: dict[Any, Any]) -> str:
-    names = [_leaf_name(path) for path in leaves]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def start_or_initialiser(solution: Solution | Callable[[jax.Array], Solution]) -> dict[str, Any]:
-    """Returns a solution as `solution`, or a function from a random key to one as `init_fn`.
+    """Returns a dictionary with `init_fn` if the argument is a function from a key to a solution, else with `solution`.
 
-    A pytree that holds arrays is a solution, also if it can be called, as modules can.
+    A pytree that holds arrays is a solution even if it is callable, such as a module.
 
     Raises:
-        TypeError: If it is neither, or might be both.
+        TypeError: If the argument is neither, or if it could be both.
         ValueError: If the solution has no entries, or is not finite.
     """
     return {"init_fn": solution} if _is_initialiser(solution) else {"solution": check_start(solution)}
@@ -134,7 +104,7 @@ _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, f
 def _is_initialiser(solution: Any) -> bool:
     if not callable(solution):
         return False
-    # Methods of Equinox's modules are pytrees themselves; compiled functions have what they wrap.
+    # Methods of Equinox modules are pytrees themselves. Jitted functions have `__wrapped__`.
     if isinstance(solution, _FUNCTIONS) or hasattr(solution, "__func__") or hasattr(solution, "__wrapped__"):
         return True
     if any(map(_is_floats, jax.tree.leaves(solution))):
@@ -142,9 +112,9 @@ def _is_initialiser(solution: Any) -> bool:
     attributes = getattr(solution, "__dict__", {})
     if dataclasses.is_dataclass(solution) or any(map(_is_floats, jax.tree.leaves(attributes))):
         raise TypeError(
-            f"A {type(solution).__name__} can be called, so it might be a solution or a function from a random key to "
-            "one. As a solution pass a pytree of arrays, such as the variables of a Flax module, or register the class "
-            "with JAX; as a function pass it within another, lambda key: module(key)."
+            f"A {type(solution).__name__} can be called, so it could be a solution or a function from a random key to "
+            "a solution. For a solution, pass a pytree of arrays, such as the variables of a Flax module, or register "
+            "the class with JAX. For a function, wrap it: lambda key: module(key)."
         )
     return True
 

@@ -1,4 +1,4 @@
-"""What a strategy searches: the whole solution, or the entries that a mask keeps."""
+"""The search space of a strategy: the whole solution, or the entries that a mask keeps."""
 
 from typing import Any
 
@@ -12,24 +12,23 @@ from zoo.core.solution import Solution, num_dims
 
 
 class Space(PytreeDataclass):
-    """The entries of a solution that a strategy searches; `Strategy.space` is set by wrappers such as `masked`.
+    """The entries of a solution that a strategy searches. Wrappers such as `masked` set `Strategy.space`.
 
-    They see to it that the other entries are zero in every member. A strategy asks its space for what depends on them:
-    the number of dimensions that learning rates follow, and what of its own state must not grow or shrink with entries
-    that nothing bounds.
+    The wrapper keeps all other entries at zero in every member. A strategy asks its space for the number of dimensions,
+    which sets its learning rates, and masks its own state where entries that nothing bounds could grow or shrink.
 
     Attributes:
-        mask: Booleans in the structure and the shapes of the solution, true where it is searched; may be traced.
-            `None`: all of it.
+        mask: Booleans in the structure and the shapes of the solution, true where it is searched. May be traced. With
+            `None`, everything is searched.
     """
 
     mask: Mask | None = leaf(default=None)
 
     def num_dims(self, solution: Solution) -> int | jax.Array:
-        """Returns how many entries are searched, at least one.
+        """Returns the number of entries that are searched, at least one.
 
-        A Python integer if there is no mask, so that what follows from it is known when the program is compiled. With a
-        mask a traced number: a float in the precision of the solution, so that what follows from it does not promote.
+        Without a mask it is a Python integer, so that values computed from it are known at compile time. With a mask it
+        is a traced float in the precision of the solution (at least single), so that it causes no dtype promotion.
         """
         if self.mask is None:
             return num_dims(solution)
@@ -54,7 +53,7 @@ class Space(PytreeDataclass):
     def keep_apart(self, covariance: jax.Array) -> jax.Array:
         """Returns a covariance matrix `[d, d]` with the mean variance on the diagonal where nothing is searched.
 
-        So none of its extreme eigenvalues, by which conditions and floors go, belongs to what is not searched.
+        Keeps masked coordinates out of the extreme eigenvalues, which set the condition number and the floor.
         """
         if self.mask is None:
             return covariance

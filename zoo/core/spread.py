@@ -1,33 +1,31 @@
-"""Initial spreads of a search: one number for all parameters, or one for each."""
+"""The initial spread (`sigma`) of a search: one number for all parameters, or one for each."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from zoo.core.leaves import check_structure
 from zoo.core.promotion import ravel
 from zoo.core.solution import Solution
 from zoo.core.space import Space
+from zoo.core.structure import fit_structure
 
 
 def spread_over(sigma: Any, solution: Solution, name: str = "sigma") -> Solution:
-    """Returns an initial spread as arrays in the structure, the shapes and the dtypes of a solution.
+    """Returns an initial spread as arrays with the structure, shapes and dtypes of a solution.
 
     Args:
-        sigma: A number; or numbers and arrays in the structure of the solution, which broadcast to its leaves. For a
-            solution that is a single array a list of numbers will do.
+        sigma: A number, or numbers and arrays in the structure of the solution that broadcast to its leaves. A list of
+            numbers stands for an array.
         solution: A solution.
-        name: Of the setting, for messages.
+        name: The name of the setting, for messages.
 
     Raises:
-        ValueError: If it does not fit the solution.
+        ValueError: If `sigma` does not fit the solution.
     """
     if is_one_number(sigma):
         return jax.tree.map(lambda x: jnp.full_like(x, sigma), solution)
-    if isinstance(sigma, (list, tuple)) and jax.tree_util.treedef_is_leaf(jax.tree.structure(solution)):
-        sigma = jnp.stack([jnp.asarray(s, float) for s in jax.tree.leaves(sigma)])
-    check_structure(name, sigma, solution)
+    sigma = fit_structure(name, sigma, solution)
     return jax.tree.map(lambda x, s: jnp.broadcast_to(jnp.asarray(s, x.dtype), x.shape), solution, sigma)
 
 
@@ -37,18 +35,18 @@ def is_one_number(sigma: Any) -> bool:
 
 
 def step_size_and_units(sigma: Any, solution: Solution, space: Space, name: str) -> tuple[Any, Solution | None]:
-    """Returns a step size, and how far a step of that size goes in each parameter.
+    """Returns a step size, and the unit of each parameter: its spread divided by the step size.
 
-    The step size is the geometric mean of the spreads of what is searched: the product of the units is one.
+    The step size is the geometric mean of the spreads of all searched parameters, so the product of their units is one.
 
     Args:
         sigma: As in `spread_over`.
         solution: A solution.
-        space: What of it is searched.
-        name: Of the setting, for messages.
+        space: The entries of the solution that are searched.
+        name: The name of the setting, for messages.
 
     Returns:
-        The step size, and the units in the structure of the solution; `None` if sigma is one number.
+        The step size, and the units in the structure of the solution. The units are `None` if `sigma` is one number.
     """
     if is_one_number(sigma):
         return sigma, None

@@ -1,6 +1,6 @@
 """The interface of a strategy: `init`, `ask`, `tell`, `mean`, `std`, `groups`.
 
-The public methods check what comes in and put it in one form; a strategy implements the underscored ones.
+The public methods check and convert their arguments. A strategy implements the methods with an underscore.
 """
 
 import abc
@@ -23,24 +23,24 @@ from zoo.core.space import Space
 from zoo.core.surrogate import Surrogate, checked_surrogate
 from zoo.core.vectors import squared_ratio
 
-_MATRICES = 16  # of the size of a covariance: no strategy keeps as many
-_BYTES_OF_MEMBER = 64  # besides its entries: fitness, rank, weight, group
+_MATRICES = 16  # no strategy keeps that many matrices of the size of a covariance
+_BYTES_OF_MEMBER = 64  # in addition to its entries: fitness, rank, weight, group
 
 State = Any
-"""What a strategy carries between calls: a `NamedTuple` of arrays."""
+"""The state of a strategy between calls: a `NamedTuple` of arrays."""
 
 
 class Strategy(PytreeDataclass, abc.ABC):
-    """An evolution strategy: settings in a frozen pytree dataclass, everything that changes in a state.
+    """An evolution strategy. Its settings are the fields of a frozen pytree dataclass; all that changes is in a state.
 
-    A subclass declares its settings as fields (`zoo.number` for what may be swept, `zoo.static` for what shapes the
-    program) and implements `_init`, `_ask`, `_tell`, `mean` and `std`. Nothing is jitted inside; all of it can be
-    jitted, vmapped and scanned.
+    A subclass declares its settings as fields (`zoo.number` for settings that may be swept, `zoo.static` for settings
+    that shape the compiled program) and implements `_init`, `_ask`, `_tell`, `mean` and `std`. No method is jitted
+    inside. All of them can be jitted, vmapped and scanned.
 
     Attributes:
-        population_size: Members per generation. `None` means the strategy's own default for the number of dimensions;
-            `for_solution` fills it in.
-        space: What is searched of the solution; `for_mask` sets it.
+        population_size: Members per generation. With `None`, uses the strategy's own default for the number of
+            dimensions; `for_solution` fills it in.
+        space: The entries of the solution that are searched; `for_mask` sets it.
     """
 
     population_size: int | None = static(default=None, at_least=1)
@@ -54,14 +54,14 @@ class Strategy(PytreeDataclass, abc.ABC):
             solution: The initial solution, a pytree of floating-point arrays of any shapes.
 
         Raises:
-            TypeError: If a leaf of the solution is not a floating-point array, or the key is none.
-            ValueError: If the solution has no leaves or no entries, or is not finite; a setting does not fit it; there
-                are several keys; or there is not the memory for the search.
+            TypeError: If a leaf of the solution is not a floating-point array, or `key` is not a random key.
+            ValueError: If the solution has no leaves or no entries or is not finite, if a setting does not fit it, if
+                `key` is an array of keys, or if the search needs more memory than there is.
         """
         self.check_shapes()
         solution = check_start(solution)
         self._check_memory(key, solution)
-        # Copied, so that a loop may donate its state without taking the caller's arrays with it.
+        # Copies, so that a loop may donate its state without destroying the caller's arrays.
         key = as_key(key, takes_seeds=False)
         return self._sized(solution)._init(key, jax.tree.map(jnp.copy, solution))
 
@@ -77,15 +77,15 @@ class Strategy(PytreeDataclass, abc.ABC):
             The population, each leaf `[population_size, *leaf.shape]`, and the new state.
 
         Raises:
-            TypeError: If the strategy needs a surrogate gradient and there is none, or the key is none.
-            ValueError: If there are several keys.
+            TypeError: If the strategy needs a surrogate gradient and there is none, or `key` is not a random key.
+            ValueError: If `key` is an array of keys.
         """
         name = type(self).__name__ if self.takes_surrogate(state) else None
         strategy = self if self.population_size else self._sized(jax.eval_shape(self.mean, state))
         return strategy._ask(as_key(key, takes_seeds=False), state, checked_surrogate(surrogate, needed_by=name))
 
     def takes_surrogate(self, state: State) -> bool:
-        """Returns whether `ask` takes a surrogate gradient, and cannot do without."""
+        """Returns whether `ask` needs a surrogate gradient."""
         del state
         return False
 
@@ -98,8 +98,9 @@ class Strategy(PytreeDataclass, abc.ABC):
             evaluation: An `Evaluation`, or the bare fitness `[population_size]` (lower is better, NaN is worst).
 
         Raises:
-            ValueError: If the fitness does not have one entry per member, or there are more or fewer members than were
-                asked and the strategy cannot do with that; see `needs_all_members`.
+            ValueError: If the fitness does not have one entry per member, if the strategy needs exactly the members
+                that it asked for and their number differs (see `needs_all_members`), or if there are too few members
+                to compare.
             TypeError: If the fitness is not an array of numbers.
         """
         name = type(self).__name__
@@ -118,44 +119,44 @@ class Strategy(PytreeDataclass, abc.ABC):
 
     @property
     def follows_population(self) -> bool:
-        """Whether `tell` goes by the members that it is given, and not by the noise that `ask` drew.
+        """Whether `tell` uses the members that it is given, and not the noise that `ask` drew.
 
-        Only then may a wrapper change members before they are evaluated, as bounds do.
+        Only then may a wrapper change members before they are evaluated, as `bounded` does.
         """
         return True
 
     @property
     def needs_all_members(self) -> str | None:
-        """Why `tell` needs the members that were asked, no more and no fewer.
+        """The reason why `tell` needs exactly the members that `ask` returned, as words for an error.
 
-        `None`: it takes any number of them, two at least, and members of one's own among them. Those should be marked
-        in `Evaluation.repaired`.
+        With `None`, `tell` takes any number of members from two on, and the user's own members among them. Those should
+        be marked in `Evaluation.repaired`.
         """
         return "its update is made for that number"
 
     @property
     def subtracts_pairs(self) -> bool:
-        """Whether all that it learns is how fitness differs within antithetic pairs, mean + x and mean - x."""
+        """Whether it learns only from the fitness differences within antithetic pairs, mean + x and mean - x."""
         return False
 
     @property
     def cannot_restart(self) -> str | None:
-        """Why a wrapper must not start it over, nor ask a generation in blocks; `None`: it may."""
+        """The reason why a wrapper must not restart it or ask a generation in blocks. With `None`, a wrapper may."""
         return None
 
     @property
     def restarts(self) -> bool:
-        """Whether it starts over by itself, so that a search that has converged is not at its end."""
+        """Whether it restarts by itself, so that a run must not end because the search has converged."""
         return False
 
     @property
     def groups(self) -> Groups:
-        """Which members share data, inner start and reset, and what they ask of a problem with inner episodes.
+        """Which members share data, initial inner state and reset, and what they require of problems with episodes.
 
-        The default is one group, which is what a strategy that ranks its members needs.
+        The default is one group, because a strategy that ranks its members must compare them on the same data.
 
         Raises:
-            ValueError: If the population size is still open.
+            ValueError: If the population size is not set.
         """
         return Groups.of(self._fixed_size)
 
@@ -168,26 +169,26 @@ class Strategy(PytreeDataclass, abc.ABC):
         """Returns the standard deviation of the search distribution per parameter, in the solution's structure."""
 
     def map_mean(self, state: State, fn: Callable[[Solution], Solution]) -> State:
-        """Returns the state with the mean of the search distribution changed by a function of a solution.
+        """Returns the state with `fn` applied to the mean of the search distribution.
 
-        By default the field `mean` of the state, if it has one: a strategy that keeps members has no mean to change.
+        By default this changes the field `mean` of the state, if there is one. A strategy that keeps members has none.
         """
         return state._replace(mean=fn(state.mean)) if "mean" in getattr(state, "_fields", ()) else state
 
     def condition_number(self, state: State) -> jax.Array:
-        """Returns the condition number of the search distribution's covariance; by default that of its diagonal."""
+        """Returns the condition number of the search distribution's covariance, by default of its diagonal only."""
         return squared_ratio(self.std(state))
 
     @classmethod
     def with_suggestions(
         cls, settings: Mapping[str, Any], suggestions: Mapping[str, Any], solution: Solution
     ) -> dict[str, Any]:
-        """Returns settings, completed by those of a problem's suggestions that this strategy has.
+        """Returns the settings, completed by the problem's suggestions for settings that this strategy has.
 
         Args:
-            settings: The settings given.
-            suggestions: The problem's, for strategies whose `sigma` is per parameter.
-            solution: A solution of the problem, of which only shapes are used.
+            settings: The settings that the user gave. They have precedence.
+            suggestions: The problem's suggestions, for strategies whose `sigma` is per parameter.
+            solution: A solution of the problem. Only its shapes are used.
         """
         names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         return {**{name: value for name, value in suggestions.items() if name in names}, **settings}
@@ -197,7 +198,7 @@ class Strategy(PytreeDataclass, abc.ABC):
         return self.replace(population_size=self._num_members(solution))
 
     def for_mask(self, mask: Mask) -> Self:
-        """Returns the strategy as it searches some entries of the solution, the others being zero in every member.
+        """Returns a strategy that searches only the entries that a mask keeps. The others are zero in every member.
 
         Args:
             mask: Booleans in the structure and the shapes of the solution; may be traced.
@@ -205,9 +206,9 @@ class Strategy(PytreeDataclass, abc.ABC):
         return self.replace(space=Space(mask=mask))
 
     def _check_memory(self, key: jax.Array, solution: Solution) -> None:
-        """Raises a `ValueError` if the state and a population take more memory than there is."""
+        """Raises a `ValueError` if the state and a population need more memory than there is."""
         dims, size, total = num_dims(solution), self._num_members(solution), total_memory()
-        if total is None or 8 * max(_MATRICES * dims**2, size * dims) <= total:  # without a look at the state
+        if total is None or 8 * max(_MATRICES * dims**2, size * dims) <= total:  # a bound, which spares tracing
             return
         state = population = 0
         if size * _BYTES_OF_MEMBER > total:
@@ -231,7 +232,7 @@ class Strategy(PytreeDataclass, abc.ABC):
     def _fixed_size(self) -> int:
         if self.population_size is None:
             raise ValueError(
-                f"{type(self).__name__}.population_size is open, so its groups are not known yet. Pass "
+                f"{type(self).__name__}.population_size is not set, so its groups are not known yet. Pass "
                 "population_size=..., or call strategy.for_solution(solution) for its default at that dimension."
             )
         return self.population_size
@@ -244,7 +245,7 @@ class Strategy(PytreeDataclass, abc.ABC):
         return self.population_size or self._default_population_size(num_dims(solution))
 
     def _default_population_size(self, num_dims: int) -> int:
-        """Population size for `num_dims` dimensions: that of CMA-ES (Hansen 2016, eq. 48)."""
+        """Returns the default population size of CMA-ES for `num_dims` dimensions (Hansen 2016, eq. 48)."""
         return 4 + int(3 * np.log(num_dims))
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Surrogate gradients: directions that a problem gives beside fitness, and that may be biased or cheap."""
+"""Surrogate gradients: directions that a problem gives in addition to fitness. They may be biased or cheap."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,19 +9,20 @@ import jax.numpy as jnp
 
 from zoo.core.population import Population, map_members, materialize
 from zoo.core.solution import Solution
+from zoo.core.structure import fit_structure
 
 Surrogate = Callable[[Solution], Solution]
-"""Maps a solution to a surrogate gradient of the same structure; a `SurrogateGradient` can do more."""
+"""Maps a solution to a surrogate gradient of the same structure. A `SurrogateGradient` also maps populations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SurrogateGradient:
-    """A surrogate gradient as a problem gives it: a function of one solution, or of each member of a population.
+    """A problem's surrogate gradient: a function of one solution, and a function of a population.
 
     Attributes:
-        gradient: From a solution to its gradient, averaged over the data of all groups.
-        members: From a population to the gradient of each member, `[population_size, ...]`, on the data that `evaluate`
-            evaluates it on.
+        gradient: Maps a solution to its gradient, averaged over the data of all groups.
+        members: Maps a population to the gradient of each member, `[population_size, ...]`, on the data on which
+            `evaluate` evaluates that member.
     """
 
     gradient: Surrogate
@@ -33,38 +34,36 @@ class SurrogateGradient:
 
 
 def gradient_of_members(surrogate: Surrogate, population: Population) -> Any:
-    """Returns the surrogate gradient of each member, `[population_size, ...]`, each on its own data if it has any."""
+    """Returns the surrogate gradient of each member, `[population_size, ...]`.
+
+    A `SurrogateGradient` takes each member's gradient on the member's own data.
+    """
     if isinstance(surrogate, SurrogateGradient):
         return surrogate.members(population)
     return map_members(surrogate, population)
 
 
 def checked_surrogate(surrogate: Surrogate | None, *, needed_by: str | None) -> SurrogateGradient | None:
-    """Returns the surrogate with gradients in the dtypes of the solution, or an error if they do not fit it.
+    """Returns the surrogate with its gradients checked and converted to the dtypes of the solution.
 
     Args:
-        surrogate: The surrogate, or `None`: there is none.
-        needed_by: The name of a strategy that cannot do without, or `None`.
+        surrogate: The surrogate, or `None` if there is none.
+        needed_by: The name of the strategy if it needs a surrogate, otherwise `None`.
 
     Raises:
-        TypeError: If there is none, and it is needed.
+        TypeError: If a surrogate is needed and there is none.
     """
     if surrogate is None:
         if needed_by is None:
             return None
         raise TypeError(
             f"{needed_by} needs a surrogate gradient, and this problem has none. Give the problem a "
-            "`gradient` method (or `differentiable = True` where autodiff of `fitness` will do), or choose a "
-            "strategy that needs none, such as open_es."
+            "`gradient` method (or `differentiable = True` if autodiff of `fitness` gives it), or choose a strategy "
+            "that needs no surrogate gradient, such as open_es."
         )
 
     def fit(gradient: Any, solution: Any) -> Any:
-        shapes = [[jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (gradient, solution)]
-        if jax.tree.structure(gradient) != jax.tree.structure(solution) or shapes[0] != shapes[1]:
-            raise ValueError(
-                "A surrogate gradient must have the structure and the shapes of the solution, "
-                f"{jax.tree.structure(solution)} with {shapes[1]}, got {jax.tree.structure(gradient)} with {shapes[0]}."
-            )
+        gradient = fit_structure("A surrogate gradient", gradient, solution, exact=True)
         return jax.tree.map(lambda g, x: jnp.asarray(g, x.dtype), gradient, solution)
 
     return SurrogateGradient(

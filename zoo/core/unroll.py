@@ -11,7 +11,7 @@ from zoo.core.solution import Solution
 
 
 class Episode(Protocol):
-    """What can be unrolled: what is asked of an `UnrolledProblem` here."""
+    """The part of the interface of `UnrolledProblem` that this module needs."""
 
     @property
     def horizon(self) -> int | None: ...  # noqa: D102
@@ -23,13 +23,13 @@ class Episode(Protocol):
 
 
 class Place(NamedTuple):
-    """Where in its episode a member is.
+    """The place of a member in its episode.
 
     Attributes:
-        inner: Its inner state.
-        time: The inner step it is at.
+        inner: The inner state.
+        time: The current inner step.
         terminated: Whether the episode terminated before its horizon.
-        carried: What is carried of the inner state's derivative by the solution; `()` without a `Sensitivity`.
+        carried: The carried derivative of the inner state with respect to the solution; `()` without a `Sensitivity`.
     """
 
     inner: Inner
@@ -39,13 +39,13 @@ class Place(NamedTuple):
 
 
 class Unroll(NamedTuple):
-    """Where an unroll of one member ended.
+    """The end of an unroll of one member.
 
     Attributes:
-        place: Where in its episode it is.
-        loss: The sum of the losses of the steps taken.
-        steps: Problem steps spent.
-        gradient: The sum of the steps' shares of the gradient; `()` without a `Sensitivity`.
+        place: The member's place in its episode.
+        loss: The sum of the losses of all steps taken.
+        steps: The number of problem steps taken.
+        gradient: The sum of the gradients of all steps; `()` without a `Sensitivity`.
     """
 
     place: Place
@@ -70,7 +70,7 @@ class Unroll(NamedTuple):
 
 
 def start(problem: Episode, key: jax.Array, solution: Solution, rule: Sensitivity | None) -> Place:
-    """Returns the start of an episode."""
+    """Returns the place at the start of an episode."""
     inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), problem.reset(key))
     carried = () if rule is None else rule.start(jax.random.fold_in(key, 1), solution, inner)
     return Place(inner, jnp.zeros((), jnp.int32), jnp.zeros((), bool), carried)
@@ -86,16 +86,16 @@ def unroll(
     pauses: bool,
     rule: Sensitivity | None = None,
 ) -> Unroll:
-    """Unrolls one member by `length` steps; it pauses once it terminated or reached the horizon.
+    """Unrolls one member by `length` steps. The member pauses after it has terminated or reached the horizon.
 
     Args:
         problem: The problem.
         key: JAX random key.
         solution: The member's solution.
-        place: Where it is.
-        length: How many steps.
-        pauses: Whether it may reach the horizon before the last step.
-        rule: How the derivative of the inner state is followed; `None`: it is not.
+        place: The member's place in its episode.
+        length: The number of steps.
+        pauses: Whether the member may reach the horizon before the last step.
+        rule: How to follow the derivative of the inner state. With `None`, follows no derivative.
     """
     loss_dtype, terminates = _probe_step(problem, key, solution, place.inner)
     pauses = terminates or pauses
@@ -129,24 +129,24 @@ def unroll(
     if not pauses:
         end = jax.lax.fori_loop(0, length, advance, begin)
         end = end._replace(place=end.place._replace(time=place.time + length))
-    elif problem.differentiable and isinstance(length, int):  # reverse mode needs a fixed number of steps
+    elif problem.differentiable and isinstance(length, int):  # reverse-mode autodiff needs a fixed number of steps
         end = jax.lax.fori_loop(0, length, advance, begin)
-    else:  # stop as soon as nobody is active
+    else:  # stops as soon as no member is active
         _, end = jax.lax.while_loop(
             lambda loop: (loop[0] < length) & is_active(loop[1]),
             lambda loop: (loop[0] + 1, advance(*loop)),
             (jnp.zeros((), jnp.int32), begin),
         )
     cost = problem.step_cost(place.inner)
-    # A constant cost need not be counted in the loop: the clock says how many steps were taken.
+    # A constant cost is not counted in the loop, because the time already tells how many steps were taken.
     return end._replace(steps=(end.place.time - place.time) * cost) if isinstance(cost, int) else end
 
 
 def check_step(problem: Episode, solution: Solution, inner: Inner) -> None:
-    """Says at trace time what is wrong with `step`.
+    """Checks the result of `step` at trace time.
 
     Raises:
-        TypeError: If it does not return a triple of the right structure, shapes and dtypes.
+        TypeError: If `step` does not return a triple of the right structure, shapes and dtypes.
     """
     result = jax.eval_shape(problem.step, jax.random.key(0), solution, inner)
     name = f"{type(problem).__name__}.step"
@@ -160,7 +160,7 @@ def check_step(problem: Episode, solution: Solution, inner: Inner) -> None:
 
     if signature(new_inner) != signature(inner):
         raise TypeError(
-            f"{name} must return an inner state of the structure, shapes and dtypes that `reset` returns: expected "
+            f"{name} must return an inner state with the structure, shapes and dtypes that `reset` returns: expected "
             f"{signature(inner)}, got {signature(new_inner)}."
         )
     if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
@@ -172,7 +172,7 @@ def check_step(problem: Episode, solution: Solution, inner: Inner) -> None:
 
 
 def select(predicate: jax.Array, on_true: Any, on_false: Any) -> Any:
-    """Returns one of two pytrees."""
+    """Returns `on_true` where the predicate holds, and `on_false` elsewhere."""
     return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), on_true, on_false)
 
 

@@ -1,4 +1,4 @@
-"""Functions of the host - NumPy, a solver, a game engine, any Python - as functions that JAX can call."""
+"""Wraps functions of the host (NumPy, a solver, a game engine, any Python) so that JAX programs can call them."""
 
 import dataclasses
 import math
@@ -14,32 +14,34 @@ from zoo.core.arguments import checks_arguments
 from zoo.host.interrupts import remembered_errors
 
 _Spec = tuple[Any, list[tuple[tuple[int, ...], Any]]]
-"""Structure of a result, and shape and dtype of each of its leaves."""
+"""The structure of a result, and the shape and dtype of each leaf."""
 
 
 @checks_arguments
 def from_numpy(fn: Callable[..., Any], *, result: Any = None, vectorized: bool = False) -> "HostFunction":
     """Wraps a function of NumPy arrays so that it can be called under `jit`, `vmap` and `scan`.
 
-    It has no derivative: `zoo.smooth` gives it one, and autodiff of it is an error that says so. It should be a
-    function of its arguments alone, since JAX may call it more or less often than the program says.
+    The wrapped function has no derivative, and autodiff of it raises an error. `zoo.smooth` gives it a gradient. The
+    result of `fn` should depend only on its arguments, since JAX may call it more or less often than the program does.
 
     Args:
-        fn: `fn(*args)` of pytrees of NumPy arrays (copies: they may be written to) to a pytree of arrays or numbers.
-        result: Shapes and dtypes of what `fn` returns, a pytree of `jax.ShapeDtypeStruct` (or of arrays); or a function
-            from those of the arguments to it. Default: found by one call of `fn` on zeros for every set of shapes.
-        vectorized: Whether `fn` takes one leading batch axis on every argument and returns it on every result. `vmap`,
-            nested or not, is then one call. Otherwise it is one call per example. `result` and the shapes it is given
-            are those of one example, without the batch axis.
+        fn: `fn(*args)` takes pytrees of NumPy arrays and returns a pytree of arrays or numbers. The arrays are copies,
+            so `fn` may write to them.
+        result: The shapes and dtypes that `fn` returns: a pytree of `jax.ShapeDtypeStruct` or of arrays, or a function
+            from the shapes and dtypes of the arguments to such a pytree. By default they are found by one call of `fn`
+            on zeros for each set of argument shapes.
+        vectorized: Whether all arguments and results of `fn` have one leading batch axis. If so, `vmap` makes one call,
+            even if it is nested. Otherwise it makes one call per example. `result` always describes one example,
+            without the batch axis.
 
     Returns:
-        A function of arrays. What `fn` raises is raised by `run`, `minimize` and `benchmark`; and by a JAX program of
-        your own, with the traceback as text where JAX cannot pass on the exception itself. Results are cast where their
-        kind allows (double to single precision, booleans and integers to floating point).
+        A function of arrays. `run`, `minimize` and `benchmark` raise the errors of `fn`. Your own JAX programs raise
+        them too, with the traceback as text where JAX cannot pass on the exception itself. Results are cast if that is
+        safe (double to single precision, booleans and integers to floating point).
 
     Raises:
-        TypeError: If `fn` is not callable; when differentiated.
-        ValueError: When called, if what `fn` returns is not of the declared structure, shapes or dtypes.
+        TypeError: If `fn` is not callable, or if the wrapped function is differentiated.
+        ValueError: When called, if the result of `fn` does not have the declared structure, shapes or dtypes.
 
     >>> import jax, numpy as np, zoo
     >>> sort = zoo.from_numpy(np.sort)
@@ -54,11 +56,11 @@ def from_numpy(fn: Callable[..., Any], *, result: Any = None, vectorized: bool =
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HostFunction:
-    """A function of the host that JAX can call; made by `from_numpy`.
+    """A host function that JAX can call, made by `from_numpy`.
 
     Attributes:
         fn: The function of NumPy arrays.
-        result: What it returns, as given to `from_numpy`.
+        result: The shapes and dtypes that it returns, as given to `from_numpy`.
         vectorized: Whether it takes a batch axis.
     """
 
@@ -69,11 +71,11 @@ class HostFunction:
 
     @property
     def name(self) -> str:
-        """Name of the function, for messages."""
+        """The name of the function, for messages."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
     def __reduce__(self) -> Any:
-        return HostFunction, (self.fn, self.result, self.vectorized)  # without what was found out by calls
+        return HostFunction, (self.fn, self.result, self.vectorized)  # without the shapes that calls inferred
 
     def __call__(self, *args: Any) -> Any:
         """Returns `fn(*args)` as JAX arrays."""
@@ -91,7 +93,7 @@ class HostFunction:
                 return compute(*flat)
 
         def compute(*flat: Any) -> list[np.ndarray]:
-            arrays = [np.array(x) for x in flat]  # copied: those of JAX cannot be written to
+            arrays = [np.array(x) for x in flat]  # copies, because JAX's arrays are read-only
             if not self.vectorized:
                 return self._checked(self.fn(*jax.tree.unflatten(structure, arrays)), out_structure, expected, None)
             batch = arrays[0].shape[: arrays[0].ndim - len(shapes[0].shape)] if arrays else ()
@@ -110,8 +112,8 @@ class HostFunction:
             if any(type(t) is not SymbolicZero for t in tangents):
                 raise TypeError(
                     f"The host function {self.name!r} has no derivative with respect to its arguments. Inside "
-                    "zoo.smooth, put what needs a gradient in x (its first argument) and wrap the rest in "
-                    "jax.lax.stop_gradient; outside, wrap the function: zoo.smooth(fn, sigma=...)."
+                    "zoo.smooth, put the inputs that need a gradient in x (its first argument) and wrap the others in "
+                    "jax.lax.stop_gradient. Elsewhere, wrap the function: zoo.smooth(fn, sigma=...)."
                 )
             out = call(*primals)
             return out, jax.tree.map(_no_tangent, out)
@@ -132,8 +134,8 @@ class HostFunction:
         for leaf in leaves:
             if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
                 raise TypeError(
-                    f"from_numpy expects `result` to be a pytree of jax.ShapeDtypeStruct, or a function to one, got a "
-                    f"leaf {leaf!r}."
+                    "from_numpy expects `result` to be a pytree of jax.ShapeDtypeStruct, or a function that returns "
+                    f"one, got a leaf {leaf!r}."
                 )
         return out_structure, [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves]
 
@@ -145,7 +147,8 @@ class HostFunction:
         except Exception as error:
             error.add_note(
                 f"zoo.from_numpy called {self.name!r} on zeros of shapes {[z.shape for z in zeros]} to learn what "
-                "it returns. If it cannot take zeros, declare that: from_numpy(fn, result=jax.ShapeDtypeStruct(...))."
+                "it returns. If it cannot take zeros, declare its result: from_numpy(fn, "
+                "result=jax.ShapeDtypeStruct(...))."
             )
             raise
         leaves, out_structure = jax.tree.flatten(result)
@@ -159,7 +162,7 @@ class HostFunction:
             if array.shape[: len(batch)] != batch:
                 raise ValueError(
                     f"The host function {self.name!r} is vectorized=True, so every result must have the leading batch "
-                    f"axis of the arguments, here of size 1; got shape {array.shape}."
+                    f"axis of the arguments, here of size 1, got shape {array.shape}."
                 )
         return out_structure, [(array.shape[len(batch) :], array.dtype) for array in arrays]
 
@@ -169,8 +172,8 @@ class HostFunction:
         leaves, got = jax.tree.flatten(result)
         if got != structure:
             raise ValueError(
-                f"The host function {self.name!r} must return the structure {structure}, got {got}. Declare what it "
-                "returns with from_numpy(fn, result=...)."
+                f"The host function {self.name!r} must return the structure {_outline(structure)}, got "
+                f"{_outline(got)}. Declare what it returns with from_numpy(fn, result=...)."
             )
         batch = () if size is None else (size,)
         arrays = []
@@ -186,7 +189,7 @@ class HostFunction:
             if kind is None or wanted is None or kind > wanted:
                 raise ValueError(
                     f"The host function {self.name!r} must return dtype {np.dtype(spec.dtype)}, got {array.dtype}, "
-                    "which cannot be cast to it safely. Cast it there, or declare it with from_numpy(fn, result=...)."
+                    "which cannot be cast safely. Cast it in the function, or declare it: from_numpy(fn, result=...)."
                 )
             cast = array.astype(spec.dtype)
             is_integer = np.issubdtype(array.dtype, np.integer) and np.issubdtype(spec.dtype, np.integer)
@@ -201,9 +204,17 @@ class HostFunction:
 
 
 def _kind(dtype: Any) -> int | None:
-    """Rank of a dtype's kind: a lower one can be cast to a higher one; `None` if it is not a number."""
+    """Returns the rank of a dtype's kind, or `None` if it is not numeric. A kind can be cast to kinds of higher rank.
+
+    The ranks are: boolean, unsigned integer, signed integer, floating point, complex.
+    """
     kinds = (np.bool_, np.unsignedinteger, np.signedinteger, np.floating, np.complexfloating)
     return next((rank for rank, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), None)
+
+
+def _outline(structure: Any) -> str:
+    """Returns a structure as text with a star for each leaf, such as `{'a': *, 'b': (*, *)}`."""
+    return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def _no_tangent(out: jax.Array) -> Any:

@@ -1,7 +1,8 @@
-"""What a function of the host raises inside a JAX program, and Ctrl-C while it runs.
+"""Errors of host functions inside a JAX program, and Ctrl-C while a host function runs.
 
-JAX makes a text of whatever a callback raises, also of a `KeyboardInterrupt`. And where it calls back from a thread of
-its own, Python does not act on Ctrl-C before the program has ended. `native_errors` mends both.
+JAX turns every exception of a callback into the text of another error, even a `KeyboardInterrupt`. If it calls back
+from one of its own threads, Python does not act on Ctrl-C before the program has ended. `native_errors` solves both
+problems.
 """
 
 import _thread
@@ -14,19 +15,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-_raised: collections.deque[BaseException] = collections.deque(maxlen=16)  # by host functions, since `native_errors`
+_raised: collections.deque[BaseException] = collections.deque(maxlen=16)  # errors of host functions
 _interrupted = threading.Event()
-_stops: list[Callable[[], object]] = []  # what ends the work of host functions
-_num_open = 0  # calls of `native_errors`; several threads may each run something
+_stops: list[Callable[[], object]] = []  # functions that end the work of host functions
+_num_open = 0  # open calls of `native_errors`, perhaps in several threads
 _lock = threading.Lock()
-_JAX_LOG = "jax._src.callback"  # a logger that prints what a callback raises; where it has another name, it is printed
+_JAX_LOG = "jax._src.callback"  # the logger that prints errors of callbacks; under another name they are printed
 
 
 @contextlib.contextmanager
 def native_errors() -> Iterator[None]:
-    """Raises what a host function raised, with its type and traceback, in place of the error that JAX makes of it.
+    """Raises the original error of a host function, with its type and traceback, in place of JAX's error.
 
-    In the main thread, Ctrl-C ends also what host functions compute in threads of JAX.
+    In the main thread, Ctrl-C also ends the work of host functions in JAX's threads.
     """
     global _num_open
     with _lock:
@@ -52,15 +53,15 @@ def native_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def remembered_errors() -> Iterator[None]:
-    """Remembers what is raised here, in a callback of JAX, for `native_errors` to raise it."""
+    """Remembers errors that are raised in a JAX callback, so that `native_errors` can raise them."""
     try:
         yield
     except BaseException as error:
         if _num_open:
             _raised.append(error)
         elif isinstance(error, KeyboardInterrupt):
-            # A program of the user's own, of which JAX raises an error that may be caught as any other. So the
-            # interrupt comes again when that is on its way.
+            # This is a program of the user. JAX raises an error that the user may catch like any other. So the
+            # interrupt is sent again shortly after.
             again = threading.Timer(0.1, _thread.interrupt_main)
             again.daemon = True
             again.start()
@@ -69,7 +70,7 @@ def remembered_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_by_interrupt(stop: Callable[[], object]) -> Iterator[None]:
-    """Calls `stop` when Ctrl-C is pressed meanwhile and Python cannot act on it."""
+    """Calls `stop` if Ctrl-C is pressed inside the block while Python cannot act on it."""
     _stops.append(stop)
     try:
         yield
@@ -78,21 +79,21 @@ def stopped_by_interrupt(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def check_interrupt() -> None:
-    """Raises a `KeyboardInterrupt` if there was one; in the main thread Python does so by itself."""
+    """Raises a `KeyboardInterrupt` if Ctrl-C was pressed. In the main thread Python does so by itself."""
     if _interrupted.is_set() and threading.current_thread() is not threading.main_thread():
         raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def _watched_interrupts() -> Iterator[None]:
-    """Sets `_interrupted` at once when Ctrl-C is pressed, unless the user's program handles it in its own way."""
+    """Sets `_interrupted` as soon as Ctrl-C is pressed, unless the user's program has its own signal handler."""
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     there, here = socket.socketpair()
     there.setblocking(False)
-    before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)  # to which signals are written, by number
+    before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)  # Python writes signal numbers there
     watch = threading.Thread(target=_watch, args=(here, before), daemon=True)
     watch.start()
     try:
@@ -116,10 +117,10 @@ def _watch(here: socket.socket, before: int) -> None:
 
 
 def _is_made_of(error: Exception, cause: BaseException) -> bool:
-    """Whether JAX made an error of another one, whose type and message are in its text."""
+    """Whether JAX made `error` from `cause`: the type and the message of `cause` are in its text."""
     return error is not cause and type(cause).__name__ in str(error) and str(cause) in str(error)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether the log has something to say: not of an error that will be raised."""
+    """Whether a log record is shown. Records of errors that will be raised are not."""
     return record.exc_info is None or all(each is not record.exc_info[1] for each in _raised)

@@ -1,8 +1,8 @@
-"""Pickling of what the other process cannot import: the functions and classes of a script, or of a function.
+"""Pickles functions and classes that the other process cannot import, because a script or a function defines them.
 
-cloudpickle sends such a class along: on arrival it is made empty and then filled. But strategies, problems and the
-dataclasses of flax are registered with JAX when they are made, there without their fields: leaves would be lost, and
-silently where they have defaults. Here they are registered once they are filled.
+cloudpickle sends the definition of such a class. The receiver creates an empty class and then fills it. But strategies,
+problems and flax dataclasses are registered with JAX when they are created, so the receiver would register them without
+their fields. Leaves would be lost, silently if they have defaults. This module registers the class once it is filled.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from zoo.core.settings import IS_FILLED_LATER, PytreeDataclass, register_pytree
 
 
 def dumps(value: Any) -> bytes:
-    """Returns a pickle of a value, which `pickle.loads` reads.
+    """Returns a pickle of a value. `pickle.loads` reads it.
 
     Raises:
-        TypeError: If something in it cannot be pickled, such as a lock or an open file.
+        TypeError: If a part of the value cannot be pickled, such as a lock or an open file.
     """
     return _dumps(value, _Pickler)
 
 
 def dumps_function(value: Any) -> bytes:
-    """Returns a pickle for a process that need not import the zoo, in which classes of the zoo's are as any others."""
+    """Returns a pickle for a process that need not import the zoo. Classes of the zoo get no special treatment."""
     return _dumps(value, _CodePickler)
 
 
@@ -39,7 +39,7 @@ def _dumps(value: Any, pickler: type[cloudpickle.Pickler]) -> bytes:
 
 
 class _CodePickler(cloudpickle.Pickler):
-    """Keeps the name of its file with a function, which cloudpickle drops: a traceback should say where it failed."""
+    """Keeps the file name of a function, so that tracebacks show where it failed. cloudpickle drops the file name."""
 
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, types.CodeType):
@@ -52,17 +52,17 @@ class _CodePickler(cloudpickle.Pickler):
 class _Pickler(_CodePickler):
     def reducer_override(self, obj: Any) -> Any:
         reduced: Any = super().reducer_override(obj)
-        if not isinstance(obj, type) or not isinstance(reduced, tuple):  # no class, or one that can be imported
+        if not isinstance(obj, type) or not isinstance(reduced, tuple):  # not a class, or a class that can be imported
             return reduced
         if type(obj).__module__.startswith("equinox."):
             raise TypeError(
-                f"The Equinox module {obj.__qualname__} is defined in a script or a function, from where it cannot be "
-                "sent to another process. Define it in a module that the other process can import."
+                f"The Equinox module {obj.__qualname__} is defined in a script or a function, so it cannot be sent to "
+                "another process. Define it in a module that the other process can import."
             )
         if issubclass(obj, PytreeDataclass):
             flag = IS_FILLED_LATER
         elif "_flax_dataclass" in vars(obj):
-            flag = "_flax_dataclass"  # flax takes such a class for done, and leaves it alone
+            flag = "_flax_dataclass"  # flax skips a class that has this attribute
         else:
             return reduced
         make, (metaclass, name, bases, namespace, *rest), *middle, fill = reduced
@@ -71,7 +71,7 @@ class _Pickler(_CodePickler):
 
 
 def _fill_and_register(fill: Callable[[type, Any], type], cls: Any, state: Any) -> Any:
-    is_new = "__dataclass_fields__" not in vars(cls)  # cloudpickle makes a class once, and fills it each time it comes
+    is_new = "__dataclass_fields__" not in vars(cls)  # cloudpickle creates a class once, but fills it every time
     fill(cls, state)
     if is_new and issubclass(cls, PytreeDataclass):
         register_pytree(cls)

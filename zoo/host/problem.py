@@ -1,4 +1,4 @@
-"""Problems whose fitness is no JAX program - NumPy, a simulator, any Python - in this process or in several."""
+"""Problems whose fitness is computed by Python code (NumPy, a simulator), in this process or in worker processes."""
 
 import abc
 import functools
@@ -15,8 +15,9 @@ import numpy as np
 from zoo.core.arguments import checks_arguments
 from zoo.core.evaluation import Evaluation, total_steps
 from zoo.core.fitness import on_host
+from zoo.core.grouping import check_population_size, group_keys
 from zoo.core.population import materialize
-from zoo.core.problem import Problem, check_population_size, group_keys
+from zoo.core.problem import Problem
 from zoo.core.settings import leaf, static
 from zoo.core.solution import Solution, start_or_initialiser
 from zoo.host.callback import from_numpy
@@ -26,13 +27,13 @@ from zoo.host.worker import Answer, Task, evaluate
 
 
 class HostFunction(NamedTuple):
-    """A function of NumPy arrays and how it is called.
+    """A function of NumPy arrays, and how to call it.
 
     Attributes:
         fn: `fn(solution)`, or `fn(seed, solution)` if `takes_seed`.
-        batched: Whether it takes several members, stacked.
-        takes_seed: Whether it takes a seed first.
-        returns_steps: Whether it returns steps besides fitness.
+        batched: Whether it takes several stacked members.
+        takes_seed: Whether its first argument is a seed.
+        returns_steps: Whether it returns a number of steps in addition to fitness.
     """
 
     fn: Callable[..., Any]
@@ -42,21 +43,21 @@ class HostFunction(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the function, for messages."""
+        """The name of the function, for messages."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
 
 class HostProblem(Problem):
-    """A problem whose fitness the host computes; a subclass says by which function, `host_function`.
+    """A problem whose fitness a Python function on the host computes. A subclass implements `host_function`.
 
-    A member that raises, kills its process, takes too long or returns no number has the fitness NaN and one step; the
-    others are not affected. The first time it happens there is a warning. Where nothing has ever succeeded and a whole
-    population fails, there is an error, as that is no hard problem but a mistake.
+    A member whose call raises, kills its process, takes too long or does not return a number gets fitness NaN and one
+    step. Other members are not affected. The first failure causes a warning. If no call has ever succeeded and all
+    members of a population fail, there is an error, because that almost always means a bug in the function.
 
     Attributes:
-        num_processes: Worker processes that share the work. They start when they are first needed, are kept, and see
-            no accelerator. `None` or 0: none, it is done in this process.
-        timeout: Seconds that one call of the function may take in a worker process, which is killed and replaced then.
+        num_processes: Worker processes that share the work. They start when first needed, stay alive, and see no
+            accelerator. With `None` or 0, this process calls the function.
+        timeout: Seconds that one call of the function may take. Then its worker process is killed and replaced.
     """
 
     num_processes: int | None = static(default=None, at_least=0)
@@ -74,8 +75,8 @@ class HostProblem(Problem):
             )
         if not self._num_workers:
             raise ValueError(
-                f"{type(self).__name__}.timeout={self.timeout:g} needs worker processes, of which one can be killed "
-                "while it evaluates: pass num_processes=1 or more."
+                f"{type(self).__name__}.timeout={self.timeout:g} needs worker processes, because only those can be "
+                "killed while they evaluate. Pass num_processes=1 or more."
             )
 
     @property
@@ -85,32 +86,32 @@ class HostProblem(Problem):
 
     @property
     def differentiable(self) -> bool:
-        """False: the host has no derivatives."""
+        """False, because host functions have no derivative."""
         return False
 
     @property
     def is_expensive(self) -> bool:
-        """True: the host computes one member after the other."""
+        """True, because the host evaluates one member after another."""
         return True
 
     def generation_steps(self, population_size: int) -> int | None:
-        """Returns one step for each member, unless the function says how many it took."""
+        """Returns one step for each member, or `None` if the function itself returns its steps."""
         own = type(self).evaluate is HostProblem.evaluate and not self.host_function.returns_steps
         return population_size if own else None
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:
-        """Calls the function."""
+        """Returns the fitness that the function returns."""
         return self.evaluate_on_host(key, solution)[0]
 
     def evaluate_on_host(
         self, key: jax.Array, solution: Solution, *, in_population: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns fitness and steps of one solution; under `vmap`, of all of them in one batch.
+        """Returns fitness and steps of one solution. Under `vmap`, evaluates all solutions in one batch.
 
         Args:
-            key: JAX random key, of which the seed is made.
+            key: JAX random key. The seed is made from it.
             solution: The solution.
-            in_population: Whether it is a member of a population, so that it is an error if all fail.
+            in_population: Whether the solution is a member of a population. Then there is an error if all members fail.
         """
         function = self.host_function
         evaluator = _evaluator(function, self._num_workers, self.timeout)
@@ -140,15 +141,15 @@ class HostProblem(Problem):
 
 
 class PythonProblem(HostProblem):
-    """A plain Python function of one solution; see `from_python`.
+    """A problem made from a plain Python function of one solution; see `from_python`.
 
     Attributes:
         fn: The function.
         solution: The initial solution, unless `init_fn` is given.
         init_fn: `init_fn(key)` returns a random initial solution.
-        batched: Whether `fn` takes several members, stacked.
-        takes_seed: Whether `fn` takes a seed first.
-        returns_steps: Whether `fn` returns steps besides fitness.
+        batched: Whether `fn` takes several stacked members.
+        takes_seed: Whether the first argument of `fn` is a seed.
+        returns_steps: Whether `fn` returns a number of steps in addition to fitness.
     """
 
     fn: Callable[..., Any] = static()
@@ -160,7 +161,7 @@ class PythonProblem(HostProblem):
 
     @property
     def host_function(self) -> HostFunction:
-        """The function, and how it is called."""
+        """The function, and how to call it."""
         return HostFunction(self.fn, self.batched, self.takes_seed, self.returns_steps)
 
     def initial_solution(self, key: jax.Array) -> Solution:
@@ -181,33 +182,33 @@ def from_python(
     timeout: float | None = None,
     member_batch_size: int | None = None,
 ) -> PythonProblem:
-    """Makes a problem of a Python function that is no JAX program: NumPy, a simulator, a call into other software.
+    """Makes a problem from a Python function that JAX cannot trace: NumPy, a simulator, a call into other software.
 
-    It runs wherever other problems do, a whole population - in a benchmark, that of all seeds - at a time. A member
-    that raises, kills its process, takes longer than `timeout` or does not return a number has the fitness NaN, which
-    ranks last.
+    It runs wherever other problems run. A whole population is evaluated in one batch; in a benchmark, the populations
+    of all seeds are. A member whose call raises, kills its process, takes longer than `timeout` or does not return a
+    number gets fitness NaN, which ranks last.
 
     Args:
-        fn: `fn(solution)` returns the number to minimise; it gets the solution as NumPy arrays in the structure of the
-            initial one. `fn(seed, solution)` if `takes_seed`.
-        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters; or a
-            function from a key to one, so that each seed of a benchmark starts elsewhere.
+        fn: `fn(solution)` returns the number to minimise. With `takes_seed` it is `fn(seed, solution)`. The solution is
+            given as NumPy arrays in the structure of the initial solution.
+        solution: The initial solution, a pytree of floating-point arrays, such as a module with parameters. Or a
+            function from a key to a solution, so that each seed of a benchmark starts from another solution.
         batched: Whether `fn` takes several members at once, as arrays stacked along a leading axis `[k, ...]` (and
-            seeds `[k]`), and returns `[k]`. Each process gets an equal part of the population; if it fails, its
+            seeds `[k]`), and returns `[k]`. Each process gets an equal part of the population. If a call fails, its
             members are evaluated one by one.
-        takes_seed: Whether `fn` is random: it gets a whole number from 0 to 2^32 - 1, the same for all members of a
-            group (common random numbers), another one in each generation.
-        returns_steps: Whether `fn` returns `(fitness, num_steps)`, the problem steps it spent, in which budgets are
-            counted; otherwise one per member.
-        num_processes: Worker processes that share the work; functions, lambdas and closures are sent by cloudpickle.
-            They start when first needed and serve all problems that are equal. `None` or 0: `fn` is called in this
-            process.
-        timeout: Seconds per call of `fn`; needs worker processes.
-        member_batch_size: Evaluate at most this many members at a time.
+        takes_seed: Whether `fn` is random. If so, it gets a whole number from 0 to 2^32 - 1, which is the same for all
+            members of a group (common random numbers) and another one in each generation.
+        returns_steps: Whether `fn` returns `(fitness, num_steps)`. Budgets count these problem steps. Otherwise each
+            member counts as one step.
+        num_processes: Worker processes that share the work. cloudpickle sends them the function, which may be a lambda
+            or a closure. They start when first needed and serve all problems that are equal. With `None` or 0, this
+            process calls `fn`.
+        timeout: Seconds per call of `fn`. It needs worker processes.
+        member_batch_size: Evaluates at most this many members at a time.
 
     Raises:
-        TypeError: If `fn` is not callable or cannot be hashed, the solution has leaves that are not floating-point
-            arrays, or it cannot be told from a function.
+        TypeError: If `fn` is not callable or cannot be hashed, if the solution has leaves that are not floating-point
+            arrays, or if `solution` could be either a solution or a function.
         ValueError: If there is a timeout without worker processes, or the solution has no entries or is not finite.
 
     >>> import numpy as np, zoo
@@ -221,7 +222,7 @@ def from_python(
         hash(fn)
     except TypeError:
         raise TypeError(
-            f"from_python needs a function that can be hashed, by which problems are told apart, got an unhashable "
+            "from_python needs a function that can be hashed, to tell problems apart, got an unhashable "
             f"{type(fn).__name__}. Pass a plain function, or give the class a __hash__."
         ) from None
     return PythonProblem(
@@ -237,7 +238,7 @@ def from_python(
 
 
 class _Evaluator:
-    """Evaluates batches of members with a host function, and remembers whether that ever worked."""
+    """Evaluates batches of members with a host function, and remembers whether any evaluation has succeeded."""
 
     def __init__(self, function: HostFunction, num_processes: int, timeout: float | None):
         self._function = function
@@ -248,16 +249,16 @@ class _Evaluator:
         self._succeeded = self._warned = False
 
     def __reduce__(self) -> Any:
-        return _Evaluator, (self._function, self._num_processes, self._timeout)  # without processes and what they did
+        return _Evaluator, (self._function, self._num_processes, self._timeout)  # without processes and history
 
     def __call__(self, solutions: Any, seeds: np.ndarray, *, in_population: bool) -> tuple[np.ndarray, np.ndarray]:
         """Returns fitness and steps, `[num_members]` each, of solutions stacked along a leading axis."""
         size = len(seeds)
-        # Chunks are alike, but for the last, for functions that are compiled for a shape.
+        # All chunks but the last have one size, for functions that compile for each shape.
         length = -(-size // self._num_chunks) if self._function.batched else 1
         chunks = [slice(start, min(start + length, size)) for start in range(0, size, length)]
         answers = [[answer] for answer in self._map(solutions, seeds, chunks)]
-        if length > 1:  # which members of a chunk are to blame?
+        if length > 1:  # finds the members that made a chunk fail
             failed = [i for i, (answer,) in enumerate(answers) if answer.error is not None]
             members = [slice(k, k + 1) for i in failed for k in range(chunks[i].start, chunks[i].stop)]
             alone = iter(self._map(solutions, seeds, members))
@@ -282,7 +283,7 @@ class _Evaluator:
 
     def _task(self, solutions: Any, seeds: np.ndarray, part: slice) -> Task:
         batched, takes_seed, returns_steps = self._function[1:]
-        index = part if batched else (part.start, ...)  # with the dots a number stays an array
+        index = part if batched else (part.start, ...)  # the ellipsis keeps a scalar an array
         solution = jax.tree.map(lambda x: x[index], solutions)
         seed = seeds[part].astype(np.int64) if batched else int(seeds[part.start])
         arguments = (seed, solution) if takes_seed else (solution,)
@@ -291,11 +292,11 @@ class _Evaluator:
     def _report(self, num_failed: int, size: int, errors: Sequence[str], in_population: bool) -> None:
         first = errors[0] if errors else "It returned NaN."
         if num_failed == size and in_population and not self._succeeded:
-            lines = first.splitlines()  # the user's own error is the last one of a traceback
+            lines = first.splitlines()  # the user's error is the last line of a traceback
             what = lines[-1] if lines[0].startswith("Traceback") else " ".join(dict.fromkeys((lines[0], lines[-1])))
             error = ValueError(
                 f"{what} - this is the first error of {self._function.name!r}: all {size} evaluations in the first "
-                "generation failed, so this looks like a mistake in it."
+                "generation failed, so it probably has a bug."
             )
             if errors:
                 error.add_note(f"The first error:\n{first}")
@@ -305,7 +306,7 @@ class _Evaluator:
             self._warned = True
             warnings.warn(
                 f"{num_failed} of {size} evaluations of {self._function.name!r} failed; their fitness is NaN, which "
-                f"ranks last. There is no warning of further ones. The first error:\n{first}",
+                f"ranks last. Further failures are not reported. The first error:\n{first}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,8 +1,7 @@
-"""Worker processes that evaluate tasks, and may die of them.
+"""Worker processes that evaluate tasks. A task may kill its worker.
 
-Pools that share queues among their workers break, or hang, when one of them dies at the wrong moment. Here a thread
-waits for each worker's answer on a stream of its own: the end of the stream is the end of the worker, and nothing is
-polled or shared.
+Pools whose workers share queues break or hang if a worker dies at the wrong moment. This pool shares nothing. One
+thread per worker waits for answers on that worker's own stream. If the worker dies, the stream ends.
 """
 
 import concurrent.futures
@@ -23,17 +22,17 @@ from zoo.host import worker
 from zoo.host.interrupts import check_interrupt, stopped_by_interrupt
 from zoo.host.worker import Answer, Task, failure
 
-_MAX_OPEN = 4  # pools that keep their workers; a sweep over many problems would end with all of theirs
-_open: list["ProcessPool"] = []  # the one used last comes last
+_MAX_OPEN = 4  # pools that keep their workers, so that a sweep over many problems does not keep all of theirs
+_open: list["ProcessPool"] = []  # in the order of their last use
 _open_lock = threading.Lock()
 
 
 class ProcessPool:
-    """A function in worker processes, which start when they are needed and end with the pool or the program.
+    """Worker processes that call one function. They start when needed and end with the pool or the program.
 
     Args:
-        fn: The function; it is sent with cloudpickle, so that lambdas and closures will do.
-        num_processes: How many.
+        fn: The function. cloudpickle sends it, so it may be a lambda or a closure.
+        num_processes: The number of workers.
 
     Raises:
         TypeError: If the function cannot be pickled.
@@ -42,13 +41,13 @@ class ProcessPool:
     def __init__(self, fn: Any, num_processes: int):
         path = [entry for entry in sys.path if isinstance(entry, str)]
         self._hello = pickle.dumps((path, _pickled(fn, f"The function {fn!r}")))
-        self._lock = threading.Lock()  # one batch of tasks at a time: two would share the cores anyway
+        self._lock = threading.Lock()  # one batch of tasks at a time, as two would share the cores
         self._workers = [_Worker(self._hello) for _ in range(num_processes)]
         for process in self._workers:
             weakref.finalize(self, process.stop)  # also runs at exit
 
     def map(self, tasks: Sequence[Task], timeout: float | None) -> list[Answer]:
-        """Returns the answers of tasks; one that kills its worker or takes too long is an answer with an error.
+        """Returns the answers of tasks. A task that kills its worker or takes too long has an answer with an error.
 
         Args:
             tasks: The tasks.
@@ -76,19 +75,19 @@ class ProcessPool:
                     answers = list(threads.map(call, tasks))
                     check_interrupt()
                     return answers
-                except BaseException:  # an interrupt: nobody waits for what is still being computed
+                except BaseException:  # an interrupt: the running tasks are abandoned
                     threads.shutdown(wait=False, cancel_futures=True)
                     self._stop()
                     raise
 
     def _opened(self) -> None:
-        """Makes this the pool used last, and ends the workers of pools that have not been used for long."""
+        """Marks this pool as the last one used, and ends the workers of all but the last `_MAX_OPEN` pools."""
         with _open_lock:
             if self in _open:
                 _open.remove(self)
             _open.append(self)
             for pool in _open[:-_MAX_OPEN]:
-                if pool._lock.acquire(blocking=False):  # not one that another thread is using
+                if pool._lock.acquire(blocking=False):  # skips a pool that another thread uses
                     pool._stop()
                     pool._lock.release()
                     _open.remove(pool)
@@ -131,7 +130,7 @@ class _Worker:
             return
         _kill(process)
         for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # the rest of a task that nobody reads
+            with contextlib.suppress(OSError):  # unsent data of a task
                 stream.close()  # pyright: ignore[reportOptionalMemberAccess]
         process.wait()
 
@@ -144,7 +143,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_environment(),
-                start_new_session=True,  # so that what the function starts can be ended with it
+                start_new_session=True,  # so that processes that the function starts end with it
             )
             try:
                 worker.send(process.stdin, self._hello)  # pyright: ignore[reportArgumentType]
@@ -169,7 +168,7 @@ class _Timer:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer.join()  # from here on `fired` stays as it is
+            self._timer.join()  # from here on `fired` does not change
 
     def _fire(self) -> None:
         self.fired = True
@@ -177,7 +176,7 @@ class _Timer:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process and those that it started, which would keep its streams open."""
+    """Ends a process and the processes that it started, which would keep its streams open."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -185,7 +184,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Returns the workers' environment: one thread each, and accelerators left to the parent."""
+    """Returns the environment of workers: one thread each and no accelerator."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     return {**threads, **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip()}
@@ -196,10 +195,10 @@ def _pickled(value: Any, what: str) -> bytes:
 
     try:
         return dumps_function(value)
-    except Exception as error:  # whatever a __reduce__ or __getstate__ raises
+    except Exception as error:  # __reduce__ and __getstate__ may raise anything
         raise TypeError(
-            f"{what} cannot be sent to worker processes: {type(error).__name__}: {error}. Make what cannot be pickled "
-            "inside the function (once, in a functools.cache), or leave out num_processes."
+            f"{what} cannot be sent to worker processes: {type(error).__name__}: {error}. Create what cannot be "
+            "pickled inside the function (once, by functools.cache), or leave out num_processes."
         ) from error
 
 

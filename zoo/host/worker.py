@@ -1,11 +1,12 @@
-"""Evaluates members of a population; also the script that worker processes run.
+"""Evaluates members of a population. Worker processes run this file as a script.
 
-As a script it imports neither JAX nor the rest of the zoo, which most functions do not need, nor the user's own script,
-which need not be guarded by `if __name__ == "__main__"`. Frames on its standard streams are pickles: first the search
-path and the function, answered by "ready"; then tasks, each answered by an `Answer`, or by the text of an error.
+The script does not import JAX or the rest of the zoo, because most functions do not need them. It does not import the
+user's script either, so that script needs no `if __name__ == "__main__"`. It exchanges pickled frames on its standard
+streams: first the search path and the function, answered by "ready", then tasks, each answered by an `Answer` or by the
+text of an error.
 
-However the parent ends, its end of standard input closes. The thread that reads there then ends this process and those
-that it started, also in the middle of a task.
+When the parent ends in any way, its end of standard input closes. The thread that reads there then ends this process
+and the processes that it started, even in the middle of a task.
 """
 
 import contextlib
@@ -22,12 +23,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 
 class Task(NamedTuple):
-    """What to call the function with; crosses to a worker as a plain tuple.
+    """One call of the function. It is sent to a worker as a plain tuple.
 
     Attributes:
-        arguments: Of the function.
-        size: How many members they hold, stacked along their leading axis; `None`: one, and no such axis.
-        returns_steps: Whether the function returns steps besides fitness.
+        arguments: The arguments of the function.
+        size: The number of members, which are stacked along the leading axis of the arguments. With `None`, there is
+            one member and no such axis.
+        returns_steps: Whether the function returns a number of steps in addition to fitness.
     """
 
     arguments: tuple[Any, ...]
@@ -36,12 +38,12 @@ class Task(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What became of a task.
+    """The result of a task.
 
     Attributes:
-        fitness: `[size or 1]`; NaN where there is an error.
+        fitness: `[size or 1]`. NaN if there is an error.
         steps: `[size or 1]` problem steps.
-        error: What went wrong with all of it, with a traceback; `None`: nothing.
+        error: The error that made the whole task fail, with its traceback. `None` if it did not fail.
     """
 
     fitness: Any
@@ -50,17 +52,17 @@ class Answer(NamedTuple):
 
 
 def evaluate(fn: Callable[..., Any], task: Task) -> Answer:
-    """Calls the function and checks what it returns; whatever it raises, but an interrupt, is put into the answer."""
+    """Calls the function and checks its result. An error of the function, except an interrupt, becomes the answer."""
     try:
         return _checked(fn(*task.arguments), task)
-    except (Exception, SystemExit) as error:  # an interrupt is the user's, to be passed on
-        # Without the frame of this function.
+    except (Exception, SystemExit) as error:  # a KeyboardInterrupt passes
+        # The traceback begins after the frame of this function.
         lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
         return failure(task, "".join(lines).strip())
 
 
 def failure(task: Task, error: str) -> Answer:
-    """Returns the answer of a task that failed as a whole; each of its members counts as one step."""
+    """Returns the answer of a task that failed as a whole. Each of its members counts as one step."""
     import numpy as np
 
     size = task.size or 1
@@ -68,14 +70,14 @@ def failure(task: Task, error: str) -> Answer:
 
 
 def _checked(result: Any, task: Task) -> Answer:
-    import numpy as np  # after the environment is set, and here: who sends tasks does not need it
+    import numpy as np  # late: the environment is set by now, and senders of tasks do not need it
 
     batch = () if task.size is None else (task.size,)
     steps: Any = np.ones(batch, np.int64)
     if task.returns_steps:
         if not (isinstance(result, (tuple, list)) and len(result) == 2):
             raise TypeError(
-                f"The function must return (fitness, num_steps), as returns_steps=True says; got {result!r}."
+                f"The function must return (fitness, num_steps), because returns_steps=True, got {result!r}."
             )
         result, steps = result
     fitness, steps = np.asarray(result), np.asarray(steps)
@@ -98,7 +100,7 @@ def receive(stream: BinaryIO) -> bytes:
     """Reads one frame.
 
     Raises:
-        EOFError: If the other side has ended.
+        EOFError: If the other process has ended.
     """
     size = stream.read(8)
     data = stream.read(int.from_bytes(size, "little")) if len(size) == 8 else b""
@@ -109,8 +111,8 @@ def receive(stream: BinaryIO) -> bytes:
 
 def main() -> None:
     """Serves tasks until the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
-    # The streams are for frames alone: what the function prints goes to standard error, and there is nothing to read.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends this one
+    # The streams carry only frames. The function prints to standard error and reads from an empty input.
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -128,7 +130,7 @@ def main() -> None:
         data = frames.get()
         try:
             answer = unusable if fn is None else tuple(evaluate(fn, Task(*pickle.loads(data))))
-        except BaseException:  # arguments that cannot be loaded here, or something no `except Exception` catches
+        except BaseException:  # arguments that cannot be loaded, or an error that is not an Exception
             answer = traceback.format_exc()
         send(sink, pickle.dumps(answer))
 
@@ -142,20 +144,20 @@ def _read(source: BinaryIO, frames: queue.SimpleQueue[bytes]) -> None:
 
 
 def _watch(parent: int) -> None:
-    """Waits for the end of a parent of which a fork lives on, with the other end of the stream."""
+    """Waits for the end of the parent. A fork of the parent may live on and keep the other end of the stream open."""
     while os.getppid() == parent:
         time.sleep(1)
     _end()
 
 
 def _end() -> None:
-    """Ends this process and those that it started."""
+    """Ends this process and the processes that it started."""
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():  # this process leads the group
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # an answer was under way
+    with contextlib.suppress(BrokenPipeError):  # the parent ended while an answer was sent
         main()
     _end()

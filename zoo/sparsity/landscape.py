@@ -17,12 +17,12 @@ import pandas as pd
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count, as_scalar, shown
 from zoo.core.keys import as_key
-from zoo.core.leaves import check_structure
 from zoo.core.masks import Mask, apply_mask, full_mask
 from zoo.core.population import map_members
 from zoo.core.problem import Problem, Statistics
 from zoo.core.promotion import promoted
 from zoo.core.solution import Solution, check_start
+from zoo.core.structure import fit_structure
 from zoo.loop.compiled import run_keys
 from zoo.registry import ProblemLike, as_problem
 
@@ -230,7 +230,7 @@ def _score_around(
 
 
 def _checked_mask(mask: Mask, solution: Solution) -> Mask:
-    check_structure("mask", mask, solution)
+    mask = fit_structure("mask", mask, solution)
     dtypes = {str(getattr(m, "dtype", type(m).__name__)) for m in jax.tree.leaves(mask)}
     if dtypes != {"bool"}:
         raise TypeError(f"mask must hold booleans, true where a weight is kept, got {sorted(dtypes)}.")

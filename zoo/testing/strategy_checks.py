@@ -41,7 +41,9 @@ def runs_in_the_unchanged_loop(case: StrategyCase) -> None:
     for family, problem in case.problems.items():
         solution = case.initial_solution(family)
         if case.strategy.groups.sensitivity is not None and not problem.differentiable:
-            with refuses(TypeError, words="follows the derivative of the inner state by the solution", what=family):
+            with refuses(
+                TypeError, words="follows the derivative of the inner state with respect to the solution", what=family
+            ):
                 jax.eval_shape(start, case.strategy, problem, case.key, solution)
             continue
         loop = jax.eval_shape(start, case.strategy, problem, case.key, solution)
@@ -375,7 +377,7 @@ def has_a_default_size(case: StrategyCase) -> None:
     sizes = {len(leaf) for leaf in jax.tree.leaves(population)}
     require(sizes == {size}, f"The population has {sorted(sizes)} members, and for_solution says {size}.")
     require(len(filled.groups.ids) == size, f"groups has {len(filled.groups.ids)} ids for {size} members.")
-    with refuses(ValueError, words="population_size is open", what="The groups of a strategy without a size"):
+    with refuses(ValueError, words="population_size is not set", what="The groups of a strategy without a size"):
         _ = strategy.groups
 
 
