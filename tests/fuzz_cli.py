@@ -65,6 +65,11 @@ def _command(*parts: Any) -> Any:
     return st.tuples(*parts).map(lambda lists: [x for each in lists for x in each])
 
 
+_spaces = st.builds(
+    "sigma={}({})".format, st.sampled_from(["uniform", "log_uniform", "integers", "choice"]), _texts
+) | (
+    st.sampled_from(["sigma=log_uniform(0.1, 1)", "sigma=0.1,0.2", "population_size=integers(2, 8, step=2)", "sigma=,"])
+)
 _NUMBERS = ("key", "steps", "generations", "seeds", "devices", "rounds")
 _numbers_of = {name: _option(f"--{name}", _numbers) for name in _NUMBERS}
 _common = (_numbers_of["key"], _flag("--no-cache"), _flag("--accept-versions"), _flag("-h", "--help", "--nope"))
@@ -96,6 +101,20 @@ COMMANDS = {
         _option("--executor", st.sampled_from(["local", "", "x"])),
         _flag("--fresh"),
     ),
+    "sweep": _command(
+        st.just(["sweep"]),
+        st.lists(_strategies, max_size=1),
+        st.lists(_problems, max_size=1),
+        *_common,
+        *(_numbers_of[name] for name in ("steps", "generations", "seeds")),
+        *(_option(name, _numbers) for name in ("--settings", "--test-seeds", "--halving")),
+        _option("--space", _settings | _spaces),
+        _option("--sampler", st.sampled_from(["random", "grid", "", "x"])),
+        _option("--set", _settings),
+        _option("--set-problem", _settings),
+        _option("--out", _folders),
+        _flag("--fresh"),
+    ),
     "report": _command(st.just(["report"]), st.lists(_folders, max_size=2)),
     "tickets": _command(
         st.just(["tickets"]),
@@ -121,7 +140,7 @@ def without_runs() -> Iterator[None]:
     def enough(*_: Any, **__: Any) -> None:
         raise typer.Exit(0)
 
-    places = ("zoo.loop.run", "zoo.benchmarking.pair", "zoo.sparsity.ladder")
+    places = ("zoo.loop.run", "zoo.benchmarking.pair", "zoo.benchmarking.sweep_blocks", "zoo.sparsity.ladder")
     with contextlib.ExitStack() as stack:
         for place in places:
             stack.enter_context(mock.patch(f"{place}.drive", enough))

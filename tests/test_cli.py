@@ -518,3 +518,32 @@ def test_keys_are_seeds():
     # `--key` of the command line gives the same numbers as `key` of the library.
     one = zoo.run(search(), ball(), jax.random.key(3), num_generations=4)
     assert f"{one.score:.6g}" in call(*RUN, "--generations", 4, "--key", 3).stdout
+
+
+SWEEP = ["sweep", "snes", "blackbox/sphere", "--settings", 4, "--seeds", 2, "--test-seeds", 2, "--generations", 3]
+
+
+def test_sweep(tmp_path):
+    space = ["--space", "sigma=log_uniform(0.01, 1)", "--space", "population_size=integers(4, 8, step=4)"]
+    result = call(*SWEEP, *space, "--sampler", "grid", "--out", tmp_path / "found")
+    assert result.exit_code == 0
+    assert "fitness (lower is better) on 2 tuning seeds" in result.stdout
+    assert "Sweep of snes on blackbox/sphere: 4 settings x 2 seeds" in result.stdout
+    assert (tmp_path / "found" / "sweep.png").stat().st_size > 10_000
+    again = call("report", tmp_path / "found")
+    assert again.exit_code == 0
+    assert again.stdout.partition("rank")[2] == result.stdout.partition("rank")[2]  # progress bars come before
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (None, "zoo sweep needs a setting to sweep"),
+        ("sigma", "--space takes name=values"),
+        ("sigma=log_uniform(0, 1)", "log_uniform needs a positive low"),
+        ("sigma=uniform(1)", "missing"),
+        ("sigma=normal(0, 1)", "must be a number"),
+    ],
+)
+def test_bad_spaces(space, words):
+    assert_error(call(*SWEEP, *(() if space is None else ("--space", space))), words)

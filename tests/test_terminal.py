@@ -124,6 +124,8 @@ def test_words_stay_whole(monkeypatch, capsys):
     path = "/a/folder/with-a-long/name"
     terminal.say(("error:", "bold"), f" not in {path}, which is a-file")
     assert capsys.readouterr().out.splitlines() == ["error: not in", f"  {path},", "  which is a-file"]
+    terminal.say("saved in a\tfolder  with odd\nwhitespace")
+    assert capsys.readouterr().out.split() == ["saved", "in", "a", "folder", "with", "odd", "whitespace"]
 
 
 def test_list_without_a_terminal_has_a_row_for_each_id():

@@ -1,4 +1,4 @@
-"""The command line: `zoo list`, `zoo describe`, `zoo run`, `zoo benchmark`, `zoo report`, `zoo tickets`."""
+"""The command line: `zoo list`, `describe`, `run`, `benchmark`, `sweep`, `report`, `tickets`."""
 
 import ast
 import contextlib
@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,6 +93,10 @@ _BENCHMARK_EXAMPLE = """\b
 Example:
   zoo benchmark -s cma_es -s snes -p blackbox/sphere -p blackbox/rastrigin \\
     --seeds 3 --steps 10000 --set snes:sigma=1 --out my_results"""
+_SWEEP_EXAMPLE = """\b
+Example:
+  zoo sweep open_es supervised/digits --generations 200 \\
+    --space "sigma=log_uniform(0.01, 1)" --space optimizer=adam,sgd"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -397,6 +402,68 @@ def benchmark_command(
         raise typer.Exit(1)
 
 
+@app.command("sweep", epilog=_SWEEP_EXAMPLE)
+def sweep_command(
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="Id of a strategy, such as open_es, or JSON.")],
+    problem: Annotated[
+        str, typer.Argument(metavar="PROBLEM", help="Id of a problem, such as supervised/digits, or JSON.")
+    ],
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="Values of a setting: a list a,b,c, uniform(LOW, HIGH), log_uniform(LOW, HIGH) or integers(LOW, HIGH, "
+            "step=1, log=False). May be repeated.",
+        ),
+    ] = None,
+    num_settings: Annotated[str, typer.Option("--settings", metavar="N", help="How many settings are tried.")] = "32",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Seeds per setting, by which one is chosen.")] = "3",
+    test_seeds: Annotated[str, typer.Option(metavar="N", help="Further seeds, on which it is reported.")] = "10",
+    steps: Steps = None,
+    generations: Annotated[str | None, typer.Option(metavar="N", help="Budget of a run in generations.")] = None,
+    sampler: Annotated[str, typer.Option(metavar="NAME", help="sobol, random or grid.")] = "sobol",
+    halving: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Keep the best 1/N of the settings in two rounds of a shorter budget.  [default: all]"
+        ),
+    ] = None,
+    key: Key = None,
+    settings: Set = None,
+    problem_settings: SetProblem = None,
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(metavar="FOLDER", help="Folder for results and figure. What is finished there is reused."),
+    ] = pathlib.Path("sweep"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute all runs, also those that are finished.")] = False,
+    accept_versions: Versions = False,
+    cache: Cache = True,
+) -> None:
+    """Search for good settings of a strategy.
+
+    Prints the best settings, and the score of the best one on seeds that played no part in the choice.
+    """
+    _keep_programs(cache)
+    _check_kind(out, "a sweep")
+    found = zoo.sweep(
+        _with_settings(_parse_spec(strategy, "strategy"), _parse_settings(settings)),
+        _with_settings(_parse_spec(problem, "problem"), _parse_settings(problem_settings)),
+        _parse_space(space),
+        num_settings=_whole("--settings", num_settings, most=_MAX_SEEDS),
+        num_seeds=_whole("--seeds", seeds, most=_MAX_SEEDS),
+        num_test_seeds=_whole("--test-seeds", test_seeds, most=_MAX_SEEDS),
+        num_steps=_whole("--steps", steps),
+        num_generations=_whole("--generations", generations),
+        sampler=sampler,
+        halving=_whole("--halving", halving, least=2),
+        key=_whole("--key", key, least=-_MAX) or 0,
+        out=out,
+        fresh=fresh,
+        accept_versions=accept_versions,
+    )
+    _show_sweep(found, out)
+
+
 @app.command("report")
 def report_command(
     folder: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="Folder of a benchmark.")],
@@ -406,7 +473,10 @@ def report_command(
     Also writes its report and its figures again.
     """
     with _naming(folder), _pointing_to(folder, "a benchmark"):
-        _show(zoo.Results.load(folder), folder)
+        if "a sweep" in _kinds(folder):
+            _show_sweep(zoo.Sweep.load(folder), folder)
+        else:
+            _show(zoo.Results.load(folder), folder)
 
 
 @app.command("tickets")
@@ -504,9 +574,9 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
 
     summary = results.summary()
     table = format_summary(summary)
-    narrower = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
+    frames = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
     headings = [f"{problem} ({metric})" for problem, metric in zip(table.problem, table.metric, strict=True)]
-    left_out = show_table(narrower, sections=headings, label="strategy")
+    left_out = show_table(frames, sections=headings, label="strategy")
     if overshoot := describe_overshoot(summary):
         say("")
         say(overshoot)
@@ -539,6 +609,31 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
         say("runtimes runtime_ecdf.png, data_profile.png")
 
 
+def _show_sweep(found: "zoo.Sweep", folder: pathlib.Path) -> None:
+    """Prints the best settings of a sweep, and writes its figure."""
+    facts, names = found.metadata, list(found.settings[0])
+    table = found.frame.head(10)
+    intervals = [
+        f"{row['score']:.4g}" + (f" ({row['low']:.3g} to {row['high']:.3g})" if math.isfinite(row["low"]) else "")
+        for row in table.to_dict("records")
+    ]
+    columns = {
+        name: [f"{value:.4g}" if isinstance(value, float) else str(value) for value in table[name]] for name in names
+    }
+    frame = table[[]].assign(rank=table["rank"].astype(str), **columns, tuning=intervals)
+    direction = "higher" if facts["maximize"] else "lower"
+    title = f"{facts['headline']} ({direction} is better) on {facts['num_seeds']} tuning seeds"
+    shorter = [frame.drop(columns=names[: -1 - number]) for number in range(len(names))][::-1]
+    show_table([frame, *shorter], title=title)
+    say("")
+    for line in repr(found).strip("<>").splitlines():
+        say(line.strip())
+    with _unless_read_only():
+        write_file(folder / "sweep.png", functools.partial(found.plot().savefig, format="png", dpi=150))
+    say("")
+    say(f"sweep in {folder}, figure {folder / 'sweep.png'}")
+
+
 def _keep_programs(cache: bool) -> None:
     if not cache:
         return
@@ -557,6 +652,7 @@ _KINDS = {
     f"{CHECKPOINTS}/call.json": ("a run", "`zoo run --resume {folder}` finishes it and prints its result"),
     "call.json": ("a run", "`zoo run --resume {folder}` finishes it and prints its result"),
     "benchmark.json": ("a benchmark", "`zoo report {folder}` prints its table"),
+    "sweep.json": ("a sweep", "`zoo report {folder}` shows it"),
     "tickets.json": ("lottery tickets", "`zoo tickets STRATEGY PROBLEM --out {folder}` goes on with them"),
 }
 """Files by which a folder is recognised: what the folder holds, and which command to use for that."""
@@ -653,7 +749,7 @@ def _label(spec: Any, settings: dict[str, Any]) -> str:
 
 
 def _with_settings(spec: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns a strategy as a dictionary of its id and settings."""
+    """Returns a strategy or a problem as a dictionary of its id and settings."""
     return {**(spec if isinstance(spec, dict) else {"id": spec}), **settings}
 
 
@@ -675,6 +771,34 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     if name.strip() in ("id", "problem"):
         raise ValueError(f"{setting}: {name.strip()!r} is not a setting, but an argument of its own.")
     return name.strip(), value
+
+
+def _parse_space(space: list[str] | None) -> dict[str, Any]:
+    """Parses `name=a,b,c` and `name=log_uniform(0.01, 1)`."""
+    if not space:
+        raise ValueError('zoo sweep needs a setting to sweep, such as --space "sigma=log_uniform(0.01, 1)".')
+    return {entry.partition("=")[0].strip(): _parse_values(entry) for entry in space}
+
+
+def _parse_values(entry: str) -> Any:
+    name, equals, text = entry.partition("=")
+    if not equals or not name.strip() or not text.strip():
+        raise ValueError(f"--space takes name=values, for example optimizer=adam,sgd, got {shown(entry)}.")
+    call = re.fullmatch(r"\s*(uniform|log_uniform|integers)\((.*)\)\s*", text)
+    if call is None:
+        return [_parse_setting(f"{name}={each.strip()}")[1] for each in text.split(",")]
+    arguments, options = [], {}
+    for part in call[2].split(","):
+        option, is_named, value = part.rpartition("=")
+        parsed = _parse_setting(f"{name}={value.strip()}")[1]
+        if is_named:
+            options[option.strip()] = parsed
+        else:
+            arguments.append(parsed)
+    try:
+        return getattr(zoo.space, call[1])(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--space {entry}: {error}") from None
 
 
 def _by_label(settings: list[str] | None, labels: dict[str, Any], option: str, kind: str) -> dict[Any, dict[str, Any]]:

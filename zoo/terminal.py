@@ -25,7 +25,7 @@ _MAX_NAME = 30  # characters of a name; a longer one has its explanation below
 
 
 def width() -> int | None:
-    """Returns the number of columns of the terminal, or `None` where the output is not a terminal."""
+    """Returns the number of columns of the terminal, or `None` if the output is not a terminal."""
     return OUT.width if OUT.is_terminal else None
 
 
@@ -54,7 +54,14 @@ def say(*parts: str | tuple[str, str], to: rich.console.Console | None = None, s
 def _wrap(text: str, columns: int, *, begin: str = "", indent: str = "") -> list[str]:
     """Returns the lines of a text. No word is broken, not even one that is longer than a line."""
     return textwrap.wrap(
-        text, columns, initial_indent=begin, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text,
+        columns,
+        initial_indent=begin,
+        subsequent_indent=indent,
+        expand_tabs=False,
+        replace_whitespace=False,  # `say` looks for the lines in the text
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -114,7 +121,7 @@ def show_table(
         label: Name of the column whose cells may get lines of their own.
 
     Returns:
-        The names of the columns that were left out for want of room.
+        The names of the columns that were left out because there was no room.
     """
     if title:
         say("")
@@ -149,7 +156,7 @@ def _lay_out(
 def _lines(
     frame: "pd.DataFrame", sections: Sequence[str] | None = None, stacked: str | None = None
 ) -> tuple[list[tuple[str, str]], int]:
-    """Returns the lines of a frame, and the columns that they take without headings and stacked labels."""
+    """Returns the lines of a frame, and their width without headings and stacked labels."""
     labels = None if stacked is None else frame[stacked]
     hidden = [*(() if sections is None else ("problem", "metric")), *(() if stacked is None else (stacked,))]
     frame = frame.drop(columns=hidden, errors="ignore")

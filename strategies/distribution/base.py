@@ -137,30 +137,22 @@ def weights_by_rank(weights: np.ndarray | jax.Array, fitness: jax.Array, dtype: 
     return jnp.zeros(fitness.shape, dtype).at[order].set(jnp.asarray(weights, dtype), unique_indices=True)
 
 
-def pull_in(
-    population: Population, mean: Solution, repaired: jax.Array, squared_norm: jax.Array, d: Number
-) -> Population:
-    """Returns a population in which members that were not drawn are no farther from the mean than samples are.
+def pull_in(steps: Population, repaired: jax.Array, squared_norm: jax.Array, d: Number) -> Population:
+    """Returns the steps from the mean to members; members that were not drawn are pulled in if they are far away.
 
     A sample hardly ever has a Mahalanobis norm above sqrt(d) + 2 d / (d + 2). A member that has one, and was not drawn,
     is pulled towards the mean (Hansen 2011, "Injecting External Solutions Into CMA-ES", arXiv 1110.4181, eq. 2 to 4).
 
     Args:
-        population: Stacked members.
-        mean: The mean of the search distribution.
+        steps: Members minus mean, stacked; in any units.
         repaired: `[population_size]`, true for members that were not drawn; see `Evaluation.repaired`.
-        squared_norm: `[population_size]` squared Mahalanobis norms of members minus mean.
+        squared_norm: `[population_size]` squared Mahalanobis norms of the steps.
         d: Number of dimensions.
     """
     longest = scalars.sqrt(d) + 2 * d / (d + 2)
     is_far = repaired & (squared_norm > longest**2)
-    factor = longest / jnp.sqrt(jnp.where(is_far, squared_norm, 1))
-
-    def pull(x: jax.Array, m: jax.Array) -> jax.Array:
-        shape = (-1, *(1 for _ in m.shape))
-        return jnp.where(is_far.reshape(shape), m[None] + factor.astype(x.dtype).reshape(shape) * (x - m[None]), x)
-
-    return jax.tree.map(pull, population, mean)
+    factor = jnp.where(is_far, longest / jnp.sqrt(jnp.where(is_far, squared_norm, 1)), 1)
+    return jax.tree.map(lambda x: factor.astype(x.dtype).reshape(-1, *(1 for _ in x.shape[1:])) * x, steps)
 
 
 def squared_norms(steps: Population, std: Solution) -> jax.Array:

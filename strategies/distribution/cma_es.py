@@ -108,11 +108,10 @@ class CMAES(DistributionStrategy):
         p = default_parameters(d, x.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, x.dtype)
 
-        if evaluation.repaired is not None:
-            y = in_units(x - mean[None], state.units) / state.sigma
-            norms = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
-            x = pull_in(x, mean, evaluation.repaired, norms, d)
         y = in_units(x - mean[None], state.units) / state.sigma
+        if evaluation.repaired is not None:
+            norms = jnp.sum(jnp.square(self._whiten(state, y)), axis=1)
+            y = pull_in(y, evaluation.repaired, norms, d)
         y_mean = jnp.maximum(weights, 0) @ y  # (41)
         new_mean = mean + state.sigma * times_units(y_mean, state.units)  # (42), c_m = 1
 

@@ -92,11 +92,9 @@ class SepCMAES(DistributionStrategy):
         p = _separable_parameters(d, evaluation.fitness.shape[0])
         weights = weights_by_rank(p.weights, evaluation.fitness, state.sigma.dtype)
 
-        members, center = in_single(population), in_single(state.mean)
+        deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
         if evaluation.repaired is not None:
-            norms = squared_norms(jax.tree.map(lambda x, m: x - m[None], members, center), self._std(state))
-            members = pull_in(members, center, evaluation.repaired, norms, d)
-        deviations = jax.tree.map(lambda x, m: x - m[None], members, center)
+            deviations = pull_in(deviations, evaluation.repaired, squared_norms(deviations, self._std(state)), d)
         y = jax.tree.map(lambda x: x / state.sigma.astype(x.dtype), deviations)
         y_mean = weighted_sum(weights, y)  # (41)
         y_squares = weighted_sum(weights, jax.tree.map(jnp.square, y))

@@ -66,14 +66,12 @@ class SNES(DistributionStrategy):
 
     def _tell(self, state: SNESState, population: Population, evaluation: Evaluation) -> SNESState:
         std_learning_rate, d = self.std_learning_rate, self.space.num_dims(state.mean)
-        if evaluation.repaired is not None:
-            population, center = in_single(population), in_single(state.mean)
-            norms = squared_norms(jax.tree.map(lambda x, m: x - m[None], population, center), state.std)
-            population = pull_in(population, center, evaluation.repaired, norms, d)
         if std_learning_rate is None:
             std_learning_rate = (3 + scalars.log(d)) / (5 * scalars.sqrt(d))
         utility = utilities(evaluation.fitness)
         deviations = jax.tree.map(lambda x, m: x - m[None], in_single(population), in_single(state.mean))
+        if evaluation.repaired is not None:
+            deviations = pull_in(deviations, evaluation.repaired, squared_norms(deviations, state.std), d)
         # std * (gradient of the mean). Not a sum over the members: the utilities sum to zero only up to rounding, and
         # the mean may be far from zero.
         step = weighted_sum(utility * self.mean_learning_rate, deviations)

@@ -103,8 +103,8 @@ class XNES(DistributionStrategy):
         of_shape = utility
         if evaluation.repaired is not None:
             norms = jnp.sum(jnp.square(s), axis=0)
-            s = pull_in(s.T, jnp.zeros_like(flat), evaluation.repaired, norms, d).T
-            deviations = pull_in(deviations, jnp.zeros_like(flat), evaluation.repaired, norms, d)
+            s = pull_in(s.T, evaluation.repaired, norms, d).T
+            deviations = pull_in(deviations, evaluation.repaired, norms, d)
             # A member that bounds moved says nothing bad about the direction it was sampled in.
             of_shape = jnp.where(evaluation.repaired, jnp.maximum(utility, 0), utility)
         # G_M = sum_k u_k (s_k s_k^T - I). The utilities sum to zero unless bounds moved a member.

@@ -95,9 +95,10 @@ class Sweep:
 
     def __repr__(self) -> str:
         facts, top = self.metadata, self.frame.iloc[0].to_dict()
+        best = ", ".join(f"{name}={_shown_value(value)}" for name, value in self.best.items())
         what = f"{facts['strategy']} on {facts['problem']}"
         count = f"{len(self.settings)} settings x {facts['num_seeds']} seeds"
-        lines = [f"<Sweep of {what}: {count}", f"best: {short(self.best)}"]
+        lines = [f"<Sweep of {what}: {count}", f"best: {best}"]
         lines.append(f"{facts['headline']} on {facts['num_test_seeds']} test seeds: {_shown(top, 'test_')}")
         lines.append(f"on the tuning seeds, chosen for it: {_shown(top, '')}")
         lines.append(f"chosen again in {100 * self.certainty:.0f} % of resamples of the seeds")
@@ -178,6 +179,10 @@ def _middle(scores: np.ndarray, prefix: str) -> dict[str, float]:
 def _shown(row: Mapping[str, Any], prefix: str) -> str:
     score, low, high = (row.get(f"{prefix}{name}", np.nan) for name in ("score", "low", "high"))
     return f"{score:.4g}" + (f" ({low:.4g} to {high:.4g})" if np.isfinite(low) else "")
+
+
+def _shown_value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else short(value)
 
 
 def _writer(frame: pd.DataFrame) -> Write:
