@@ -64,7 +64,7 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
     parts = _sections(inspect.getdoc(factory) or "")
     lines = [title, "=" * len(title), ""]
     for paragraph in parts[""].split("\n\n"):
-        is_code = any(line.startswith((">>>", " ")) for line in paragraph.splitlines())
+        is_code = any(line.startswith((">>>", "    ")) for line in paragraph.splitlines())
         lines += [paragraph if is_code else _fill(_joined(paragraph.splitlines()), width), ""]
     lines += ["Settings", "--------"]
     settings = [each for each in _settings(factory) if each.name not in hidden]
