@@ -220,7 +220,7 @@ def test_mistakes():
         zoo.Optimizer("snes", X0, population_size=6, max_evaluations=5)
     with pytest.raises(TypeError, match="GuidedES needs a surrogate gradient, which only a problem can give"):
         zoo.Optimizer("guided_es", X0)
-    with pytest.raises(TypeError, match=r"already made and settings \['sigma'\]"):
+    with pytest.raises(TypeError, match=r"already made, and settings \['sigma'\]"):
         zoo.Optimizer(zoo.make_strategy("snes"), X0, sigma=0.1)
     with pytest.raises(
         TypeError, match=r"has no setting .max_evals.* Settings of the Optimizer itself: seed, max_eval"

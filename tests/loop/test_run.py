@@ -304,7 +304,7 @@ def test_minimize_with_settings():
 def test_minimize_with_a_strategy():
     result = zoo.minimize(bowl, jnp.zeros(3), SNES, key=2, **BUDGET)
     assert_same_run(result, zoo.run(SNES, BOWL, 2, **BUDGET))
-    with pytest.raises(TypeError, match=r"already made and settings \['sigma'\]"):
+    with pytest.raises(TypeError, match=r"already made, and settings \['sigma'\]"):
         zoo.minimize(bowl, jnp.zeros(3), SNES, sigma=0.1)
 
 

@@ -1,36 +1,37 @@
 """The figure of a sweep: the score against each setting, and over the two settings that matter most."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from zoo.benchmarking.sweep_result import Sweep
-
 _COLUMNS = 3
 _DECADES = 20  # a setting whose largest value is this many times the smallest gets a log axis
 
 
-def plot_sweep(sweep: "Sweep") -> Figure:
-    """Draws a sweep; see `Sweep.plot`."""
-    frame, maximize = sweep.frame, sweep.metadata["maximize"]
-    names = sorted(sweep.settings[0], key=lambda name: -_importance(frame, name))
+def plot_sweep(frame: Any, names: Sequence[str], facts: Mapping[str, Any]) -> Figure:
+    """Draws a sweep; see `Sweep.plot`.
+
+    Args:
+        frame: `Sweep.frame`.
+        names: Names of the settings that were swept.
+        facts: `Sweep.metadata`.
+    """
+    maximize = facts["maximize"]
+    names = sorted(names, key=lambda name: -_importance(frame, name))
     num_panels = len(names) + (len(names) > 1)
     rows = -(-num_panels // _COLUMNS)
     figure = Figure(figsize=(4 * min(num_panels, _COLUMNS), 0.6 + 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, min(num_panels, _COLUMNS), squeeze=False).ravel()
     for axis, name in zip(axes, names, strict=False):
         _plot_marginal(axis, frame, name)
-        axis.set_ylabel(
-            f"{sweep.metadata['headline']} ({'higher' if maximize else 'lower'} is better)", fontsize="small"
-        )
+        axis.set_ylabel(f"{facts['headline']} ({'higher' if maximize else 'lower'} is better)", fontsize="small")
     if len(names) > 1:
-        _plot_pair(figure, axes[len(names)], frame, names[:2], maximize=maximize, label=sweep.metadata["headline"])
+        _plot_pair(figure, axes[len(names)], frame, names[:2], maximize=maximize, label=facts["headline"])
     for axis in axes[num_panels:]:
         axis.set_axis_off()
-    facts = sweep.metadata
     title = f"{facts['strategy']} on {facts['problem']}: {len(frame)} settings x {facts['num_seeds']} tuning seeds"
     figure.suptitle(f"{title}; star: the choice", fontsize="medium", parse_math=False)
     return figure

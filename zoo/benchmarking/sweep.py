@@ -190,7 +190,7 @@ class _Search:
                 title = f"{what}: program {number + 1} of {len(self._groups)}, block {count + 1} of {len(blocks)}"
                 frames.append(self._block(name, group, block, keys, budget, title))
         frame = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"], ignore_index=True)
-        return frame.sort_values(["setting", "seed"], ignore_index=True)
+        return frame.iloc[np.lexsort((frame["seed"], frame["setting"]))].reset_index(drop=True)
 
     def _block(
         self, name: str, group: Group, runs: Sequence[Run], keys: jax.Array, budget: Budget, title: str

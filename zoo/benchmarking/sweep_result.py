@@ -115,7 +115,7 @@ class Sweep:
         """
         from zoo.benchmarking.plot_sweep import plot_sweep
 
-        return plot_sweep(self)
+        return plot_sweep(self.frame, list(self.settings[0]), self.metadata)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves everything to a folder.
