@@ -189,8 +189,8 @@ class _Search:
                 name = f"{what}-{parts}-{number}-{count}"
                 title = f"{what}: program {number + 1} of {len(self._groups)}, block {count + 1} of {len(blocks)}"
                 frames.append(self._block(name, group, block, keys, budget, title))
-        frame = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"], ignore_index=True)
-        return frame.iloc[np.lexsort((frame["seed"], frame["setting"]))].reset_index(drop=True)
+        found: Any = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"])
+        return found.sort_values(["setting", "seed"], ignore_index=True)
 
     def _block(
         self, name: str, group: Group, runs: Sequence[Run], keys: jax.Array, budget: Budget, title: str
