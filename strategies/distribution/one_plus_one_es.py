@@ -51,7 +51,7 @@ class OnePlusOneES(Strategy):
     Attributes:
         population_size: Number of offspring per generation, at least 1.
         sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
-            solution (numbers, or arrays that broadcast to its leaves).
+            solution (numbers, lists, or arrays that broadcast to its leaves).
 
     References:
         Kern et al. 2004, doi 10.1023/B:NACO.0000023416.59689.4e.
