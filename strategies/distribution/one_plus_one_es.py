@@ -43,7 +43,7 @@ class OnePlusOneESState(NamedTuple):
 
 
 class OnePlusOneES(Strategy):
-    """(1+1)-ES; with a larger population a (1+lambda)-ES, whose success rate is the one of the offspring.
+    """(1+1)-ES; with a larger population a (1+lambda)-ES, where the offspring give the success rate.
 
     The first member of the first generation is the initial solution, so that the parent has a fitness to beat. The
     parent is not evaluated again. On noisy fitness a lucky parent stays.
