@@ -200,10 +200,11 @@ class _Search:
             return saved
         seeds = keys[frame.seed.to_numpy()]
         try:
-            scores, steps = run_block(group, self._problem, runs, seeds, budget, title if self._show else None)
-            frame = frame.assign(score=scores, steps=steps, budget=budget.limits[-1], error="")
-        except ValueError as error:  # such as a budget that has no room for a generation of this size
-            frame = frame.assign(score=np.nan, steps=0, budget=budget.limits[-1], error=f"{error}")
+            found = run_block(group, self._problem, runs, seeds, budget, title if self._show else None)
+            error = ""
+        except ValueError as failure:  # such as a budget that has no room for a generation of this size
+            found, error = {"score": np.nan, "steps": 0, "seconds": 0.0, "compile_seconds": 0.0}, str(failure)
+        frame = frame.assign(**found, budget=budget.limits[-1], error=error)[list(RUN_COLUMNS)]
         if self._blocks is not None:
             self._blocks.save(name, frame)
         return frame

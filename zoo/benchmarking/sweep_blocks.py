@@ -83,7 +83,7 @@ def max_block_size(strategy: Strategy, problem: Problem) -> int:
 
 def run_block(
     group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Array, budget: Budget, progress: str | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> dict[str, Any]:
     """Runs a block in one program.
 
     Args:
@@ -95,16 +95,20 @@ def run_block(
         progress: The title of a progress bar. With `None`, there is none.
 
     Returns:
-        The final headline scores and the steps spent, `[num_runs]` each.
+        By name: the final headline `score` and the `steps` of each run, `[num_runs]`, and each run's share of the
+        `seconds` and the `compile_seconds` of the block.
     """
     strategy, differs = _stack([group.strategies[group.settings.index(run.setting)] for run in runs])
     with warnings.catch_warnings():
         # Some settings of a sweep are bad on purpose.
         warnings.filterwarnings("ignore", message="All members have had the same fitness", category=RuntimeWarning)
         outcome = drive(strategy, problem, keys, Options(budget=budget, progress=progress), differs)
-    scores = np.array([scores[problem.headline][-1] for scores in outcome.scores], float)
-    steps = np.array([scores["steps"][-1] for scores in outcome.scores], np.int64)
-    return scores, steps
+    return {
+        "score": np.array([scores[problem.headline][-1] for scores in outcome.scores], float),
+        "steps": np.array([scores["steps"][-1] for scores in outcome.scores], np.int64),
+        "seconds": outcome.seconds / len(runs),
+        "compile_seconds": outcome.compile_seconds / len(runs),
+    }
 
 
 def _stack(strategies: Sequence[Strategy]) -> tuple[Strategy, tuple[bool, ...]]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from zoo.benchmarking.sweep_result import KINDS
 from zoo.loop.csv_file import read_csv
 from zoo.loop.files import DamagedError, Write, below, make_below, named_once, opened, read_parts, write_parts
 from zoo.loop.identity import Identity
-
-_KINDS = {"setting": int, "seed": int, "score": float, "steps": int, "budget": int, "error": str}
 
 
 class BlockFolder:
@@ -43,8 +42,8 @@ class BlockFolder:
                 self._differences["; ".join(found)] = None
                 return None
             with opened(place / "runs.csv", digests.get("runs.csv", "")) as file:
-                frame = read_csv(file, lambda column: _KINDS.get(column, float))
-                if list(frame.columns) != list(_KINDS):
+                frame = read_csv(file, lambda column: KINDS.get(column, float))
+                if list(frame.columns) != list(KINDS):
                     raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
             return frame
 

@@ -19,8 +19,9 @@ from zoo.loop.provenance import describe_value
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUN_COLUMNS = ("setting", "seed", "score", "steps", "budget", "error")
-_KINDS = {"setting": int, "seed": int, "score": float, "steps": int, "budget": int, "error": str}
+KINDS = {"setting": int, "seed": int, "score": float, "steps": int}
+KINDS |= {"seconds": float, "compile_seconds": float, "budget": int, "error": str}
+RUN_COLUMNS = tuple(KINDS)
 _NUM_RESAMPLES = 2000
 
 
@@ -31,7 +32,9 @@ class Sweep:
     Attributes:
         settings: The values of each setting that was tried, by name.
         runs: The tuning runs, tidy: `setting` (its number), `seed`, `score` (the final headline score), `steps`,
-            `budget` and `error` (empty unless the run failed). With `halving`, a setting has runs of several budgets.
+            `seconds` and `compile_seconds` (the run's share of those of its block, and so dependent on what else the
+            machine did), `budget`, and `error` (empty unless the run failed). With `halving`, a setting has runs of
+            several budgets.
         test: The runs on test seeds, with the same columns: of the winner, and of the next best as far as there was
             room in its block.
         metadata: Strategy, problem, space, budget, versions, device, date and key.
@@ -146,7 +149,7 @@ class Sweep:
             tables = []
             for name in ("runs.csv", "test.csv"):
                 with opened(folder / name, digests.get(name, "")) as file:
-                    table = read_csv(file, lambda column: _KINDS.get(column, float))
+                    table = read_csv(file, lambda column: KINDS.get(column, float))
                     if (
                         list(table.columns) != list(RUN_COLUMNS)
                         or not table.setting.between(0, len(settings) - 1).all()

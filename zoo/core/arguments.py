@@ -39,7 +39,7 @@ def checks_arguments(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def _hint(unknown: str, known: tuple[str, ...]) -> str:
-    """Returns what may have been meant by an argument that a function does not have."""
+    """Returns a hint about an unknown argument, to be appended to the error."""
     takes_strategy = "strategy" in known or "strategies" in known
     if takes_strategy and unknown in BOUNDS_NAMES:
         return f" {bounds_advice('cma_es')}"

@@ -1,6 +1,6 @@
-"""What a setting may be in a search: a range, a range of logarithms, whole numbers, or one of several values.
+"""The values of a setting in a search: a range, a logarithmic range, whole numbers, or one of several values.
 
-Each maps a number u from 0 to 1 to a value, so that grids, random draws and Sobol points are made in the same way.
+Each distribution maps a number u in [0, 1] to a value. Grids, random draws and Sobol points all use this map.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Range:
         low: The smallest value.
         high: The largest value.
         is_log: Whether the logarithms are uniform, rather than the numbers.
-        step: Values are `low`, `low + step`, and so on, whole numbers. With `None`, all numbers are values.
+        step: The values are the whole numbers `low`, `low + step`, and so on. With `None`, all numbers are values.
     """
 
     low: float
@@ -40,7 +40,7 @@ class Range:
         return value if self.step is None else int(self.low + self.step * round((value - self.low) / self.step))
 
     def grid(self, num: int) -> list[Any]:
-        """Returns `num` values, evenly spaced with both ends (the middle if `num` is 1); equal ones only once."""
+        """Returns `num` evenly spaced values that include both ends, without duplicates. With 1, returns the middle."""
         if num == 1:
             return [self.at(0.5)]
         return list(dict.fromkeys(self.at(k / (num - 1)) for k in range(num)))
@@ -54,7 +54,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of several values, each as likely as the others.
+    """One of several values, all equally likely.
 
     Attributes:
         values: The values.
@@ -89,7 +89,7 @@ def uniform(low: float, high: float) -> Range:
 
 
 def log_uniform(low: float, high: float) -> Range:
-    """Returns the range of numbers from `low` to `high` whose logarithms are uniform, as for step sizes and rates.
+    """Returns the range from `low` to `high` with uniform logarithms, for example for step sizes and learning rates.
 
     Raises:
         TypeError: If a bound is not a number.
@@ -99,13 +99,13 @@ def log_uniform(low: float, high: float) -> Range:
 
 
 def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
-    """Returns the whole numbers from `low` to `high`, both among them.
+    """Returns the whole numbers from `low` to `high`, including both.
 
     Args:
-        low: The smallest.
-        high: The largest. It is rounded down to a value that `step` reaches.
-        step: The distance of two values, such as 2 for population sizes of antithetic pairs.
-        log: Whether their logarithms are uniform, as for population sizes.
+        low: The smallest value.
+        high: The largest value. It is rounded down to a value that `step` reaches.
+        step: The distance between two values, such as 2 for population sizes of antithetic pairs.
+        log: Whether the logarithms are uniform, for example for population sizes.
 
     Raises:
         TypeError: If a number is not whole.
@@ -118,11 +118,11 @@ def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
 
 
 def choice(values: Sequence[Any]) -> Choice:
-    """Returns a choice among values. In a search space, a list of them means the same.
+    """Returns a choice among values. In a search space, a plain list of values means the same.
 
     Raises:
         TypeError: If `values` is not a list or a tuple.
-        ValueError: If there are none.
+        ValueError: If `values` is empty.
     """
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"choice expects a list of values, got {shown(values)}.")
@@ -132,10 +132,10 @@ def choice(values: Sequence[Any]) -> Choice:
 
 
 def as_distribution(value: Any, name: str) -> Distribution:
-    """Returns a distribution that was given as such, or as a list of values.
+    """Returns a distribution, given as a distribution or as a list of values.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If `value` is neither.
     """
     if isinstance(value, (Range, Choice)):
         return value

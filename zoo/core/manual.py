@@ -14,20 +14,20 @@ from zoo.core.short import short
 _SECTION = re.compile(r"^(Args|Attributes|Raises|References|Returns|Yields):$")
 _ENTRY = re.compile(r"^(\w+): ")
 _KEPT_WHOLE = re.compile(r"`[^`\n]{1,40}`|\b(?:arXiv|doi) | - ")
-"""What is not broken across lines: short pieces of code, references, and a minus from what is before it."""
+"""Text that no line break may split: short pieces of code, references, and a minus and the word before it."""
 _GLUE = "\N{NO-BREAK SPACE}"
-_DIGITS = 6  # of the numbers among the defaults
+_DIGITS = 6  # that are shown of a default
 
 
 class Setting(NamedTuple):
     """A setting as the manual shows it.
 
     Attributes:
-        name: Its name.
-        default: Its default as text; `None` if it has none.
-        bounds: Its bounds as text; empty if it has none.
-        choices: The values it may have, as text; empty if it may have others.
-        meaning: What the docstring says of it.
+        name: The name of the setting.
+        default: The default as text, or `None` if the setting is required.
+        bounds: The bounds of its values as text. Empty if there are none.
+        choices: The only valid values, as text. Empty if other values are valid.
+        meaning: The text of the docstring about the setting.
     """
 
     name: str
@@ -53,18 +53,18 @@ def with_inherited(cls: type) -> str | None:
 
 
 def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), width: int = 80) -> str:
-    """Returns what there is to know of a strategy or a problem: what it is, its settings, and its references.
+    """Returns the manual of a strategy or a problem: its description, its settings, and its references.
 
     Args:
         title: The first line.
         factory: A class or a function, with a docstring of sections.
-        hidden: Parameters that are no settings.
-        width: Characters of a line.
+        hidden: Parameters that are not settings.
+        width: Characters per line.
     """
     parts = _sections(inspect.getdoc(factory) or "")
     lines = [title, "=" * len(title), ""]
     for paragraph in parts[""].split("\n\n"):
-        is_code = any(line.startswith((">>>", " ")) for line in paragraph.splitlines())
+        is_code = any(line.startswith((">>>", "    ")) for line in paragraph.splitlines())
         lines += [paragraph if is_code else _fill(_joined(paragraph.splitlines()), width), ""]
     lines += ["Settings", "--------"]
     settings = [each for each in _settings(factory) if each.name not in hidden]
@@ -82,11 +82,11 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
 
 
 def _fill(text: str, width: int, first: str = "", rest: str = "") -> str:
-    """Returns a text as lines of a width. Lines of it that begin with "- " are items of a list, and stay apart.
+    """Returns a text wrapped to a width. Lines that begin with "- " are list items and are not joined with others.
 
     Args:
         text: The text.
-        width: Characters of a line, with its indent.
+        width: Characters per line, including the indent.
         first: Indent of the first line.
         rest: Indent of all other lines.
     """
@@ -109,7 +109,7 @@ def _glue(match: re.Match[str]) -> str:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """Returns lines as one, but for items of a list: each of them begins a line."""
+    """Returns lines joined to one line. Each list item begins a new line."""
     text = " ".join(("\n" if line.lstrip().startswith("- ") else "") + line.strip() for line in lines)
     return re.sub(r" +", " ", text.replace(" \n", "\n")).strip()
 
@@ -133,7 +133,7 @@ def _settings(factory: Callable[..., Any]) -> list[Setting]:
 
 
 def _rounded(value: Any) -> Any:
-    """Returns numbers with as many digits as a reader wants."""
+    """Returns a number, or a tuple of numbers, rounded to the digits that are shown."""
     if type(value) is tuple:
         return tuple(map(_rounded, value))
     if type(value) is not float or len(repr(value)) <= _DIGITS + 2:
@@ -149,7 +149,7 @@ class _Text(str):
 
 
 def _choices(annotation: Any) -> str:
-    """Returns the texts that an annotation allows, as text; empty if it allows others."""
+    """Returns the choices of a `Literal` annotation as text. Returns an empty text if other values are valid."""
     parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     literals = [part for part in parts if typing.get_origin(part) is Literal]
     if not literals or len(literals) < len([part for part in parts if part is not types.NoneType]):

@@ -238,7 +238,7 @@ class Strategy(PytreeDataclass, abc.ABC):
         return self.population_size
 
     def _sized(self, solution: Solution) -> Self:
-        """Returns the strategy with a population size, so that `_init`, `_ask` and `_tell` find a number there."""
+        """Returns the strategy with a population size. So `_init`, `_ask` and `_tell` never see `None`."""
         return self if self.population_size else self.for_solution(solution)
 
     def _num_members(self, solution: Solution) -> int:
