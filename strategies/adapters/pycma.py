@@ -52,7 +52,8 @@ class PyCMA(Strategy):
 
     Attributes:
         sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
-            solution (numbers, or arrays that broadcast to its leaves). Several numbers become pycma's `CMA_stds`.
+            solution (numbers, lists, or arrays that broadcast to its leaves). Several numbers become pycma's
+            `CMA_stds`.
         options: pycma's options, a mapping or pairs, for example `{"CMA_diagonal": True}`. pycma never stops by itself
             here, so options of termination have no effect. Bounds belong to the `bounded` wrapper.
     """

@@ -35,7 +35,7 @@ class DistributionStrategy(Strategy):
     Attributes:
         sigma: Initial step size, the standard deviation of each parameter, in the units of the solution, above 0; about
             a third of the distance to where the optimum may be. One number, or a pytree in the structure of the
-            solution (numbers, or arrays that broadcast to its leaves).
+            solution (numbers, lists, or arrays that broadcast to its leaves).
     """
 
     population_size: int | None = static(default=None, at_least=2)

@@ -9,7 +9,7 @@ stagnating or converging, which sets the learning rate of sigma. While it moves,
 more.
 
 Reference: Nomura, Ono 2022, "Fast Moving Natural Evolution Strategy for High-Dimensional Problems", arXiv 2201.11422,
-with the settings of the authors' code, github.com/nomuramasahir0/crfmnes. The natural gradient in v and D is the one of
+with the settings of the authors' code, github.com/nomuramasahir0/crfmnes. The natural gradient in v and D is as in
 VD-CMA: Akimoto, Auger, Hansen 2014, "Comparison-Based Natural Gradient Optimization in High Dimension", doi
 10.1145/2576768.2598258.
 

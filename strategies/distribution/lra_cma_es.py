@@ -5,7 +5,7 @@ population then does what otherwise takes a large one. Moving averages of the up
 from noise, and each update is multiplied by its own learning rate.
 
 Reference: Nomura, Akimoto, Ono 2023, "CMA-ES with Learning Rate Adaptation: Can CMA-ES with Default Population Size
-Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1. The update itself is the one of `cma_es`.
+Solve Multimodal and Noisy Problems?", GECCO, arXiv 2304.03473, Algorithm 1. The update itself is as in `cma_es`.
 """
 
 from collections.abc import Callable

@@ -43,7 +43,7 @@ class OnePlusOneESState(NamedTuple):
 
 
 class OnePlusOneES(Strategy):
-    """(1+1)-ES; with a larger population a (1+lambda)-ES, whose success rate is the one of the offspring.
+    """(1+1)-ES; with a larger population a (1+lambda)-ES, where the offspring give the success rate.
 
     The first member of the first generation is the initial solution, so that the parent has a fitness to beat. The
     parent is not evaluated again. On noisy fitness a lucky parent stays.
@@ -51,7 +51,7 @@ class OnePlusOneES(Strategy):
     Attributes:
         population_size: Number of offspring per generation, at least 1.
         sigma: Initial step size, in the units of the solution, above 0: one number, or a pytree in the structure of the
-            solution (numbers, or arrays that broadcast to its leaves).
+            solution (numbers, lists, or arrays that broadcast to its leaves).
 
     References:
         Kern et al. 2004, doi 10.1023/B:NACO.0000023416.59689.4e.

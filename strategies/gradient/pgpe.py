@@ -51,7 +51,7 @@ class PGPE(DescentStrategy):
     Attributes:
         population_size: Members per generation, an even number.
         sigma: Initial standard deviation, in the units of the solution, above 0: one number, or a pytree in the
-            structure of the solution (numbers, or arrays that broadcast to its leaves).
+            structure of the solution (numbers, lists, or arrays that broadcast to its leaves).
         shaping: Fitness shaping as in `open_es`.
         optimizer: The optimizer of the mean, as in `open_es`. `"clip_up"` is made for PGPE.
         std_learning_rate: Learning rate of the standard deviations, at least 0.

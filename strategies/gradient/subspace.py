@@ -117,7 +117,7 @@ def combine(noise: Any, weights: jax.Array, basis: Basis, coordinates: jax.Array
 
 
 def store(directions: Solution, direction: Solution, index: jax.Array) -> Solution:
-    """Returns the directions with the one of number `index` modulo k replaced."""
+    """Returns the directions with number `index` modulo k replaced by another one."""
 
     def put(all: jax.Array, one: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(all, one.astype(all.dtype), index % all.shape[0], 0)
@@ -133,7 +133,7 @@ def no_directions(solution: Solution, num_directions: int) -> Solution:
 class SubspaceStrategy(GradientStrategy):
     """Base of strategies that sample antithetic pairs with regard to a subspace, and subtract the fitness within pairs.
 
-    The estimate is the one of OpenAI-ES, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
+    The estimate is as in OpenAI-ES, sum_i eps_i (f(m + eps_i) - f(m - eps_i)) / (2 sigma^2 num_pairs).
 
     Attributes:
         subspace_dims: Number of directions that are kept, at least 1: the largest rank of the subspace.

@@ -25,8 +25,8 @@ class PopulationStrategy(Strategy):
 
     Attributes:
         sigma: Standard deviation of the initial population around the initial solution, which is its first member; in
-            the units of the solution, above 0. One number, or a pytree in the structure of the solution (numbers, or
-            arrays that broadcast to its leaves).
+            the units of the solution, above 0. One number, or a pytree in the structure of the solution (numbers,
+            lists, or arrays that broadcast to its leaves).
     """
 
     sigma: Any = number(default=0.3, above=0, per_parameter=True)

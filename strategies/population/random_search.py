@@ -35,7 +35,7 @@ class RandomSearch(Strategy):
 
     Attributes:
         sigma: Standard deviation of the samples, in the units of the solution, above 0: one number, or a pytree in the
-            structure of the solution (numbers, or arrays that broadcast to its leaves).
+            structure of the solution (numbers, lists, or arrays that broadcast to its leaves).
     """
 
     sigma: Any = number(default=1.0, above=0, per_parameter=True)

@@ -47,7 +47,7 @@ class SimpleGA(Strategy):
 
     Attributes:
         sigma: Initial standard deviation of the mutation, in the units of the solution, above 0: one number, or a
-            pytree in the structure of the solution (numbers, or arrays that broadcast to its leaves).
+            pytree in the structure of the solution (numbers, lists, or arrays that broadcast to its leaves).
         sigma_decay: Factor of sigma per generation, above 0, at most 1. A constant sigma comes no closer to an optimum
             than its own size.
         sigma_floor: Where the decay ends, as a fraction of `sigma` between 0 and 1.
