@@ -117,7 +117,7 @@ def test_blocks_have_equal_sizes():
 
 
 def test_runs_are_those_of_single_runs(found, problem):
-    tuning = jax.random.fold_in(jax.random.key(0), module._TUNING)
+    tuning = jax.random.fold_in(jax.random.key(0), module.TUNING)
     assert len(found.runs) == 4 * 2
     for row in (found.runs.iloc[0], found.runs.iloc[-1]):
         strategy = {"id": "open_es", "population_size": 6, **found.settings[row.setting]}

@@ -26,7 +26,7 @@ from zoo.loop.progress import say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
 
-_TUNING = 2**31 - 1
+TUNING = 2**31 - 1
 """What the keys of tuning seeds are folded in with, so that none is a seed of `benchmark` or of the test."""
 
 
@@ -153,7 +153,7 @@ class _Search:
 
     def tune(self, budget: Budget, num_seeds: int, halving: int | None) -> pd.DataFrame:
         """Returns the runs of all settings on the tuning seeds, those of shorter budgets among them."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(self._key, _TUNING), np.arange(num_seeds))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(self._key, TUNING), np.arange(num_seeds))
         left = sorted(number for group in self._groups for number in group.settings)
         frames = []
         for share in (1,) if halving is None else (halving**2, halving, 1):
@@ -187,7 +187,7 @@ class _Search:
             self._sizes[number] = len(blocks[0])
             for count, block in enumerate(blocks):
                 name = f"{what}-{parts}-{number}-{count}"
-                title = f"{what}: program {number + 1} of {len(self._groups)}, block {count + 1} of {len(blocks)}"
+                title = f"{what}: program {number + 1} of {len(self._groups)}, {count + 1} of {len(blocks)}"
                 frames.append(self._block(name, group, block, keys, budget, title))
         found: Any = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"])
         return found.sort_values(["setting", "seed"], ignore_index=True)
@@ -204,7 +204,7 @@ class _Search:
             error = ""
         except ValueError as failure:  # such as a budget that has no room for a generation of this size
             found, error = {"score": np.nan, "steps": 0, "seconds": 0.0, "compile_seconds": 0.0}, str(failure)
-        frame = frame.assign(**found, budget=budget.limits[-1], error=error)[list(RUN_COLUMNS)]
+        frame = frame.assign(**found, budget=budget.limits[-1], error=error).reindex(columns=list(RUN_COLUMNS))
         if self._blocks is not None:
             self._blocks.save(name, frame)
         return frame

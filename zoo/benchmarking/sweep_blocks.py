@@ -20,8 +20,9 @@ from zoo.loop import compiled
 from zoo.loop.budget import Budget
 from zoo.loop.drive import Options, drive
 
-_MAX_RUNS = 64  # of a block on a CPU, where more at once are no faster
-_SHARE = 8  # a block takes at most this part of the memory
+_MAX_RUNS = 16  # of a block on a CPU, where more at once are no faster and take longer to compile
+_MAX_POPULATIONS = 6 * 2**20  # bytes of the populations of a block on a CPU: larger ones do not stay in its cache
+_SHARE = 8  # elsewhere a block takes at most this part of the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +71,23 @@ def cut_into_blocks(runs: Sequence[Run], size: int, *, is_fixed: bool) -> list[l
 
 
 def max_block_size(strategy: Strategy, problem: Problem) -> int:
-    """Returns how many runs of a strategy a block may have, so that it fits into memory."""
+    """Returns the largest number of runs in a block: as many as are faster at once than one after the other.
+
+    On a CPU it is 1 if only an evaluation tells how many steps it takes, as in episodes that end early. Otherwise all
+    runs would wait for the longest episode of any.
+    """
+    size = len(strategy.groups.ids)
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and problem.generation_steps(size) is None:
+        return 1
     key = jax.random.key(0)
     _, carry = jax.eval_shape(lambda: compiled.start.fn(strategy, problem, key, None, batched=False))
-    members = carry.best_solution
-    size = num_bytes(carry) + 3 * num_bytes(members) * len(strategy.groups.ids)
+    population = num_bytes(carry.best_solution) * size
+    if on_cpu:
+        return max(1, min(_MAX_RUNS, _MAX_POPULATIONS // population))
     memory = total_memory()
-    fits = math.inf if memory is None else memory // _SHARE // max(size, 1)
-    most = _MAX_RUNS if jax.default_backend() == "cpu" else 16 * _MAX_RUNS
-    return int(max(1, min(most, fits)))
+    fits = math.inf if memory is None else memory // _SHARE // (num_bytes(carry) + 3 * population)
+    return int(max(1, min(64 * _MAX_RUNS, fits)))
 
 
 def run_block(
@@ -98,7 +107,11 @@ def run_block(
         By name: the final headline `score` and the `steps` of each run, `[num_runs]`, and each run's share of the
         `seconds` and the `compile_seconds` of the block.
     """
-    strategy, differs = _stack([group.strategies[group.settings.index(run.setting)] for run in runs])
+    strategies = [group.strategies[group.settings.index(run.setting)] for run in runs]
+    if len(runs) == 1:  # the program of a single run, which compiles sooner
+        keys, (strategy,), differs = keys[0], strategies, None
+    else:
+        strategy, differs = _stack(strategies)
     with warnings.catch_warnings():
         # Some settings of a sweep are bad on purpose.
         warnings.filterwarnings("ignore", message="All members have had the same fitness", category=RuntimeWarning)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib.version
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -45,6 +46,7 @@ class Program:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self._repeats = repeats
+        self._chosen: dict[Any, Any] = {}  # by the kind of the arguments
         self._plain = jax.jit(fn, **settings)
         self._loop, self._once = (
             jax.jit(fn, compiler_options=options, **settings) if options else self._plain
@@ -63,9 +65,12 @@ class Program:
             return self._plain
         if self._repeats:
             return self._loop
-        # JAX reuses this trace when it compiles.
-        traced: Any = self._plain.trace(*args, **kwargs)
-        return self._once if _largest_array(traced.jaxpr) <= _SMALL else self._loop
+        kind = _kind((args, kwargs))
+        if kind not in self._chosen:
+            # JAX reuses this trace when it compiles.
+            traced: Any = self._plain.trace(*args, **kwargs)
+            self._chosen[kind] = self._once if _largest_array(traced.jaxpr) <= _SMALL else self._loop
+        return self._chosen[kind]
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the compiled function for arguments like these. Call it without the static arguments."""
@@ -78,6 +83,7 @@ class Program:
 
     def forget(self) -> None:
         """Drops the compiled programs."""
+        self._chosen.clear()
         for jitted in self._variants:
             jitted.clear_cache()
 
@@ -89,6 +95,12 @@ class Program:
 def _unless_set(options: dict[str, Any]) -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags}
+
+
+def _kind(arguments: Any) -> Any:
+    """Returns what a program depends on: the structure of its arguments, shapes and dtypes, and the values of flags."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple(x if isinstance(x, bool) else (jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
 
 def _largest_array(jaxpr: Any) -> int:
