@@ -88,7 +88,7 @@ def test_what_jax_puts_in_the_place_of_a_leaf_is_let_through():
         (lambda: lorenz(start=(1, "2", 3)), TypeError, r"Lorenz.start must be 3 numbers, got \(1, '2', 3\)"),
         (lambda: zoo.from_function(sum, 1.0, data=jnp.ones(2)), TypeError, r"data=\(x,\), got an array"),
         (lambda: zoo.run("snes", "blackbox/sphere", progress="no"), TypeError, "run: progress must be True or False"),
-        (lambda: zoo.load_run(""), ValueError, r"load_run\(folder\) must be a folder, got an empty text"),
+        (lambda: zoo.load_run(""), ValueError, r"load_run\(folder\) must be the path of a folder, got an empty text"),
     ],
 )
 def test_errors_say_what_is_wrong(check, error, message):

@@ -262,7 +262,8 @@ def _spaces(pickled_spec: bytes) -> Spaces:
     ):
         if not isinstance(space, (gymnasium.spaces.Box, gymnasium.spaces.Discrete)):
             raise ValueError(
-                f"rl/gymnasium/{spec.id} has the {kind} space {space}, which is not supported; expected {expected}."
+                f"rl/gymnasium/{spec.id} is not supported: its {kind} space is {space}, and it must be {expected}. "
+                "Choose another environment, or register this one with a wrapper that converts the space."
             )
         sizes.append(int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else math.prod(space.shape))
     if isinstance(action, gymnasium.spaces.Box) and not action.is_bounded():

@@ -14,7 +14,7 @@ from zoo.core import Solution, UnrolledProblem, leaf, static
 
 
 class ToyInner(NamedTuple):
-    """Inner state."""
+    """The point that the inner optimization is at, and its step."""
 
     x: jax.Array  # [2]
     time: jax.Array  # []

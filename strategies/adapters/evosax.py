@@ -45,20 +45,21 @@ class EvosaxState(NamedTuple):
 
 
 class EvosaxStrategy(Strategy):
-    """An algorithm of evosax (all 37 of version 0.3.2; extra `peers`).
+    """An algorithm of evosax (all 37 of version 0.3.2). `pip install es-zoo[peers]` installs it.
 
-    `mean` is evosax's mean. An algorithm that keeps a population has none: then it is the best member seen. `std` is
-    the standard deviation of the members of a population. Otherwise it is evosax's step size, times the roots of the
-    diagonal of C for the CMA-ES that have one. Scales and correlations in other forms (MA_ES, xNES, ...) are left out.
+    `mean` is evosax's mean, or the best member seen if the algorithm keeps a population instead. `std` is the standard
+    deviation of the members of a population. Otherwise it is evosax's step size, times the square roots of the diagonal
+    of the covariance matrix if the algorithm has one. It leaves out scales and correlations in other forms (MA_ES,
+    xNES, ...).
 
     Attributes:
         algorithm: evosax's name of the algorithm.
         sigma: Initial standard deviation, in the units of the solution, above 0: evosax's `std_init`, `radius_max`, or
-            the constant of `std_schedule`, whichever the algorithm has. An algorithm that keeps a population starts
-            with it around the initial solution.
-        learning_rate: Learning rate of Adam, which becomes the optimizer (of SGD for natural gradients), at least 0.
-            Defaults to evosax's default optimizer.
-        params: Values that override evosax's `Params`, by name. They are leaves.
+            the constant of `std_schedule`, whichever the algorithm has. An algorithm that keeps a population draws the
+            first one around the initial solution with this deviation.
+        learning_rate: Learning rate, at least 0. Adam with this rate replaces evosax's default optimizer; for natural
+            gradients, SGD does. With `None`, evosax's default optimizer stays.
+        params: Values that override evosax's `Params`, by name. They are leaves, so `jax.vmap` can sweep them.
         options: Arguments of evosax's constructor, a mapping or pairs, for example `{"num_groups": 2}`.
     """
 

@@ -70,9 +70,9 @@ def numbers_for(d: int | jax.Array, values: np.ndarray) -> np.ndarray | jax.Arra
 
 
 def default_parameters(d: int | jax.Array, size: int) -> Parameters:
-    """Returns the default strategy parameters for `d` dimensions and a population of `size` (at least 2).
+    """Returns the default weights and rates (Hansen 2016, Table 1) for `d` dimensions and `size` members, at least 2.
 
-    If `d` is an array, they are arrays too.
+    If `d` is a traced number, as under pruning, those that depend on it are traced too.
     """
     raw = math.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # (49)
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)

@@ -48,8 +48,8 @@ def check_optimizer(optimizer: Any, name: str) -> None:
         )
     if fault:
         raise ValueError(
-            f"{name} {getattr(optimizer, '__name__', optimizer)!r} needs more than a gradient ({fault}), which is all "
-            "that an evolution strategy has. Choose another optimizer, such as 'adam' or 'sgd'."
+            f"{name} {getattr(optimizer, '__name__', optimizer)!r} cannot be used: an evolution strategy has only a "
+            f"gradient, and this optimizer needs more ({fault}). Choose another one, such as 'adam' or 'sgd'."
         )
 
 
@@ -158,5 +158,8 @@ def step(
 
 
 def has_finite_square(x: jax.Array) -> jax.Array:
-    """Returns for each entry whether it is finite, and small enough for a finite sum of all squares."""
+    """Returns for each entry whether it is finite, and so small that the squares of all such entries of `x` add up.
+
+    Their sum cannot overflow.
+    """
     return jnp.abs(x) < (float(jnp.finfo(x.dtype).max) / max(x.size, 1)) ** 0.5

@@ -21,7 +21,10 @@ from zoo.strategies.gradient.forward import ForwardStrategy
 
 
 class Jacobian(Sensitivity):
-    """Carries the Jacobian of the inner state with respect to the solution: a tangent for each parameter."""
+    """Carries the whole Jacobian of the inner state with respect to the solution from step to step.
+
+    It is stored as one tangent, the derivative of the whole inner state, for each number in the solution.
+    """
 
     def start(self, key: jax.Array, solution: Solution, inner: Inner) -> list[jax.Array]:
         """Returns zeros, `[num_dims, ...]` for each floating-point leaf of the inner state."""

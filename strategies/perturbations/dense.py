@@ -16,7 +16,7 @@ class Dense(Perturbation):
     """Gaussian perturbations, as stacked arrays `[population_size, ...]`."""
 
     def draw(self, key: jax.Array, solution: Solution, num_samples: int) -> Any:
-        """Returns standard normal noise, `[num_samples, ...]`."""
+        """Returns standard normal noise in the structure of the solution, `[num_samples, ...]` for each leaf."""
         if sharding.num_shards() > 1:  # each device draws the noise of its own members
             return Seeded(dtype=self.dtype).draw(key, solution, num_samples)
         return normal_like(key, solution, num_samples=num_samples)

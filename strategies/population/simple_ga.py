@@ -48,13 +48,14 @@ class SimpleGA(Strategy):
     Attributes:
         sigma: Initial standard deviation of the mutation, in the units of the solution, above 0: one number, or a
             pytree in the structure of the solution (numbers, lists, or arrays that broadcast to its leaves).
-        sigma_decay: Factor of sigma per generation, above 0, at most 1. A constant sigma comes no closer to an optimum
-            than its own size.
-        sigma_floor: Where the decay ends, as a fraction of `sigma` between 0 and 1.
+        sigma_decay: Factor that multiplies sigma after each generation, above 0, at most 1. With 1, sigma is constant,
+            and the search comes no closer to an optimum than about sigma.
+        sigma_floor: The smallest sigma that the decay leads to, as a fraction of `sigma` between 0 and 1.
         num_parents: Number of members that have children, at least 1. Defaults to a fifth of the population.
-        num_elites: Number of members that pass on unchanged, at most `num_parents`. Without any, the best can be lost.
-        crossover_rate: Probability that a parameter comes from a second parent, between 0 and 1. By default there is no
-            second parent.
+        num_elites: Number of the best members that pass on unchanged, at most `num_parents`. They count towards
+            `population_size`. With 0, the best member can be lost.
+        crossover_rate: Probability that an entry of a child comes from a second parent, between 0 and 1. With `None`,
+            there is no second parent.
 
     References:
         Such et al. 2017, arXiv 1712.06567.

@@ -129,7 +129,7 @@ def test_benchmark_splits_the_populations_of_all_seeds(on_devices):
         ("cma_es", "ValueError.* population of 9 cannot be divided among 8 devices"),
         ("pairs, seeded", "ValueError.* of 4 cannot be divided among 8 devices.*of 16 where antithetic"),
         ("pairs, low_rank", "ValueError.* of 4 cannot be divided among 8 devices.*of 16 where antithetic"),
-        ("axis", r"TypeError: mesh needs an axis 'population'.*got axes \('x',\)"),
+        ("axis", r"TypeError: mesh must have an axis 'population'.*got axes \('x',\)"),
         ("no mesh", "TypeError: mesh must be a jax.sharding.Mesh, such as zoo.population_mesh.*got 8"),
         ("too many", "ValueError: population_mesh got 9 devices to use, but there are 8"),
         ("closure", "ValueError: A function of members closes over an array that was put on a mesh"),

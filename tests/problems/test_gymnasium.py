@@ -172,15 +172,18 @@ def test_without_gymnasium(monkeypatch):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"observation_space": spaces.Tuple([spaces.Discrete(2)])}, r"observation space Tuple\(.*expected Box or Disc"),
-        ({"action_space": spaces.MultiBinary(2)}, r"action space MultiBinary\(2\).*expected Discrete or Box"),
+        (
+            {"observation_space": spaces.Tuple([spaces.Discrete(2)])},
+            r"observation space is Tuple\(.*must be Box or Disc",
+        ),
+        ({"action_space": spaces.MultiBinary(2)}, r"action space is MultiBinary\(2\).*must be Discrete or Box"),
         ({"action_space": spaces.Box(-np.inf, 1, (2,))}, r"unbounded action space Box\(-inf.*expected finite bounds"),
     ],
 )
 def test_unsupported_spaces(kwargs, message):
     gymnasium.register("ZooTest/Unsupported-v0", lambda: Clock(**kwargs))
     try:
-        with pytest.raises(ValueError, match=r"rl/gymnasium/ZooTest/Unsupported-v0 has the " + message):
+        with pytest.raises(ValueError, match=r"rl/gymnasium/ZooTest/Unsupported-v0 is not supported: its " + message):
             zoo.make_problem("rl/gymnasium/ZooTest/Unsupported-v0")
     finally:
         del gymnasium.registry["ZooTest/Unsupported-v0"]

@@ -158,7 +158,8 @@ class Problem(PytreeDataclass, abc.ABC):
             solution: The initial solution.
 
         Raises:
-            TypeError: If the groups are not known integers, or require derivatives that the problem does not have.
+            TypeError: If the ids of the groups are traced or not integers, or the strategy asks through its groups for
+                derivatives that the problem does not have.
         """
         del key, solution
         check_groups(groups, differentiable=self.differentiable)
@@ -220,7 +221,7 @@ class FunctionProblem(Problem):
     has_aux: bool = static(default=False)
 
     def initial_solution(self, key: jax.Array) -> Solution:
-        """Returns the given initial solution, or draws one with `init_fn`."""
+        """Returns the solution that the problem was made with, or draws one with its `init_fn`."""
         return self.solution if self.init_fn is None else self.init_fn(key)
 
     def fitness(self, key: jax.Array, solution: Solution) -> jax.Array:

@@ -74,7 +74,7 @@ def check_mesh(mesh: Any) -> Mesh:
         raise TypeError(f"mesh must be a jax.sharding.Mesh, such as zoo.population_mesh(), got {mesh!r}.")
     if AXIS not in mesh.axis_names:
         raise TypeError(
-            f"mesh needs an axis {AXIS!r} to split populations over, got axes {mesh.axis_names}. "
+            f"mesh must have an axis {AXIS!r}, along which populations are split, got axes {mesh.axis_names}. "
             "zoo.population_mesh() makes such a mesh."
         )
     processes = {device.process_index for device in mesh.devices.flat}

@@ -36,7 +36,7 @@ class Space(PytreeDataclass):
         return jnp.maximum(sum(jnp.sum(m, dtype=dtype) for m in jax.tree.leaves(self.mask)), 1)
 
     def restrict(self, values: Any) -> Any:
-        """Returns values, such as a solution or a population, with zeros where nothing is searched."""
+        """Returns a solution or a population with zeros in all entries that are not searched."""
         return apply_mask(self.mask, values)
 
     def restrict_flat(self, x: jax.Array, fill: float = 0) -> jax.Array:

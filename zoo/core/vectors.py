@@ -18,7 +18,10 @@ def unit(vector: Solution) -> Solution:
 
 
 def norm(vector: Solution) -> jax.Array:
-    """Returns the Euclidean norm of a vector in the structure of a solution. Squares of entries cannot overflow."""
+    """Returns the Euclidean norm of all entries of a solution together, a scalar.
+
+    Entries are scaled before they are squared, so that large ones do not overflow.
+    """
     scaled, largest = scale_down(vector)
     return largest * _root_of_squares(scaled, largest.dtype)
 

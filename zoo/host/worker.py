@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 
 class Task(NamedTuple):
-    """One call of the function. It is sent to a worker as a plain tuple.
+    """One call of the user's function. A worker is sent the fields as a plain tuple.
 
     Attributes:
         arguments: The arguments of the function.

@@ -56,7 +56,7 @@ def as_folder(folder: Any, name: str) -> pathlib.Path:
     if not isinstance(folder, str | os.PathLike) or isinstance(folder, bytes):
         raise TypeError(f"{name} must be a folder, as text or as a path, got {shown(folder)}.")
     if not os.fspath(folder):
-        raise ValueError(f"{name} must be a folder, got an empty text. The current folder is '.'.")
+        raise ValueError(f"{name} must be the path of a folder, got an empty text. Give '.' for the current folder.")
     return pathlib.Path(folder)
 
 
@@ -113,7 +113,10 @@ def opened(path: pathlib.Path, digest: str | None = None) -> Iterator[io.Buffere
 
 @contextlib.contextmanager
 def damage_of(path: pathlib.Path) -> Iterator[None]:
-    """Turns any error in the block into damage of a file, because a reader may raise anything on untrusted bytes."""
+    """Raises a `DamagedError` of the file in place of any other error in the block, except for a missing file.
+
+    Nothing is known about what a reader may raise on bytes that cannot be trusted.
+    """
     try:
         yield
     except (DamagedError, FileNotFoundError):

@@ -23,7 +23,10 @@ _ONLY_SHOWS = {
 
 @functools.cache
 def library_of_file(filename: str) -> str | None:
-    """Returns the library and version of a source file: "zoo" for the zoo, and `None` for the user's code."""
+    """Returns the library that a source file belongs to: its name and version, such as "optax 0.2.8".
+
+    Returns "zoo" and "python" for these two, and `None` for the user's code.
+    """
     if filename.startswith("<frozen"):
         return "python"
     path = pathlib.PurePath(filename)

@@ -123,7 +123,7 @@ class Block:
         return map_members(one, noise, batch_size=self.settings.batch_size)
 
     def floats(self, results: list[Any]) -> list[Any]:
-        """Returns the floating-point results."""
+        """Returns those results of the block that are floating-point arrays, in their order."""
         return [r for r, is_float in zip(results, self.is_float, strict=True) if is_float]
 
     def trailing(self, leaf: jax.Array) -> tuple[int, ...]:

@@ -175,7 +175,9 @@ def metric_rows(frame: pd.DataFrame, metric: str, columns: Sequence[str]) -> pd.
         TypeError: If `metric` is not a string, or the frame is not a `pandas.DataFrame`.
     """
     if not isinstance(metric, str):
-        raise TypeError(f"metric must be the name of a metric, got {shown(metric)}.")
+        raise TypeError(
+            f"metric must be the name of a metric in the frame, such as 'test_accuracy', got {shown(metric)}."
+        )
     check_columns(frame, (*columns, "metric", "value"))
     rows = frame.loc[frame.metric == metric]
     if not len(rows):

@@ -579,9 +579,9 @@ def _fit(path: pathlib.Path, stored: Any, like: dict[str, Any], *, num_axes: int
         kinds = [[_kind(x.dtype) for x in each] for each in (expected, leaves)]
         if shapes != there or kinds[0] != kinds[1]:
             raise ValueError(
-                f"The tickets in {path.parent} belong to another network: the problem's {name} has shapes {shapes} and "
-                f"kinds {kinds[0]}, but {path.name} has {there} and {kinds[1]}. Load them with the problem that they "
-                "were trained on."
+                f"The tickets in {path.parent} belong to another network: {path.name} has arrays of shapes {there} and "
+                f"kinds {kinds[1]}, but the {name} of this problem has shapes {shapes} and kinds {kinds[0]}. Load them "
+                "with the problem that they were trained on."
             )
         trees[name] = jax.tree.unflatten(structure, leaves)
     return trees
