@@ -267,7 +267,10 @@ def _spaces(pickled_spec: bytes) -> Spaces:
             )
         sizes.append(int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else math.prod(space.shape))
     if isinstance(action, gymnasium.spaces.Box) and not action.is_bounded():
-        raise ValueError(f"rl/gymnasium/{spec.id} has the unbounded action space {action}; expected finite bounds.")
+        raise ValueError(
+            f"rl/gymnasium/{spec.id} is not supported: its action space is {action}, and it must have finite bounds. "
+            "Choose another environment, or register this one with a wrapper that bounds the actions."
+        )
     return Spaces(observation, action, *sizes)
 
 
