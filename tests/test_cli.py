@@ -541,8 +541,8 @@ def test_sweep(tmp_path):
         (None, "zoo sweep needs a setting to sweep"),
         ("sigma", "--space takes name=values"),
         ("sigma=log_uniform(0, 1)", "log_uniform needs a positive low"),
-        ("sigma=uniform(1)", "missing"),
-        ("sigma=normal(0, 1)", "must be a number"),
+        ("sigma=uniform(1)", "uniform takes LOW and HIGH"),
+        ("sigma=normal(0, 1)", "there is no distribution 'normal'"),
     ],
 )
 def test_bad_spaces(space, words):

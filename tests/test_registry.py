@@ -332,8 +332,12 @@ def test_entry_points_add_rows(monkeypatch):
     assert isinstance(registry.make("open_es", {}), OpenES)
     with pytest.raises(ValueError, match="Did you mean 'their_search'"):
         registry.make("their_saerch", {})
-    with pytest.raises(ModuleNotFoundError):  # only making this strategy fails
+    words = r"'their_broken' of the installed package 'unknown' cannot be loaded from .*No module named 'no_such_module"
+    with pytest.raises(ImportError, match=words):  # only making this strategy fails
         registry.make("their_broken", {})
+    monkeypatch.setattr("zoo.registry._strategies", registry)
+    with pytest.warns(UserWarning, match=words):
+        assert [row for row, _, _ in catalogue("strategy")] == ["open_es", "their_search"]
     assert calls == ["zoo.strategies"]  # they are read only once
 
 

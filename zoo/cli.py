@@ -425,7 +425,7 @@ def sweep_command(
     halving: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="Keep the best 1/N of the settings in two rounds of a shorter budget.  [default: all]"
+            metavar="N", help="Keep the best 1/N of the settings in each of two shorter rounds.  [default: no rounds]"
         ),
     ] = None,
     key: Key = None,
@@ -622,7 +622,8 @@ def _show_sweep(found: "zoo.Sweep", folder: pathlib.Path) -> None:
     }
     frame = table[[]].assign(rank=table["rank"].astype(str), **columns, tuning=intervals)
     direction = "higher" if facts["maximize"] else "lower"
-    title = f"{facts['headline']} ({direction} is better) on {facts['num_seeds']} tuning seeds"
+    best = f", the best {len(table)} of {len(found.settings)} settings" if len(table) < len(found.settings) else ""
+    title = f"{facts['headline']} ({direction} is better) on {facts['num_seeds']} tuning seeds{best}"
     shorter = [frame.drop(columns=names[: -1 - number]) for number in range(len(names))][::-1]
     show_table([frame, *shorter], title=title)
     say("")
@@ -777,7 +778,10 @@ def _parse_space(space: list[str] | None) -> dict[str, Any]:
     """Parses `name=a,b,c` and `name=log_uniform(0.01, 1)`."""
     if not space:
         raise ValueError('zoo sweep needs a setting to sweep, such as --space "sigma=log_uniform(0.01, 1)".')
-    return {entry.partition("=")[0].strip(): _parse_values(entry) for entry in space}
+    names = [entry.partition("=")[0].strip() for entry in space]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"--space gives {min(twice)} twice. Give all its values at once, as in {min(twice)}=a,b.")
+    return {name: _parse_values(entry) for name, entry in zip(names, space, strict=True)}
 
 
 def _parse_values(entry: str) -> Any:
@@ -785,6 +789,11 @@ def _parse_values(entry: str) -> Any:
     if not equals or not name.strip() or not text.strip():
         raise ValueError(f"--space takes name=values, for example optimizer=adam,sgd, got {shown(entry)}.")
     call = re.fullmatch(r"\s*(uniform|log_uniform|integers)\((.*)\)\s*", text)
+    if call is None and (other := re.match(r"\s*([A-Za-z_]\w*)\(", text)):
+        raise ValueError(
+            f"--space {entry}: there is no distribution {other[1]!r}. There are uniform(LOW, HIGH), "
+            "log_uniform(LOW, HIGH) and integers(LOW, HIGH)."
+        )
     if call is None:
         return [_parse_setting(f"{name}={each.strip()}")[1] for each in text.split(",")]
     arguments, options = [], {}
@@ -797,7 +806,9 @@ def _parse_values(entry: str) -> Any:
             arguments.append(parsed)
     try:
         return getattr(zoo.space, call[1])(*arguments, **options)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        raise ValueError(f"--space {entry}: {call[1]} takes LOW and HIGH, two numbers. ({error})") from None
+    except ValueError as error:
         raise ValueError(f"--space {entry}: {error}") from None
 
 

@@ -93,6 +93,10 @@ ProblemLike = str | Mapping[str, Any] | Problem
 """A problem, its id, or a dictionary of its id and settings."""
 
 
+class BrokenPluginError(ImportError):
+    """What another package added cannot be loaded."""
+
+
 class Registry:
     """The rows of one kind.
 
@@ -109,6 +113,7 @@ class Registry:
         self.rows: dict[str, str | Callable[..., Any]] = dict(rows)
         self.entry_point_group = entry_point_group
         self._entry_points_loaded = False
+        self._distributions: dict[str, str] = {}  # of the rows that are entry points
 
     def register(self, id: str, factory: str | Callable[..., Any] | None = None) -> Any:
         """Adds a row. Without a factory, returns a decorator for a class or function.
@@ -207,17 +212,34 @@ class Registry:
         """
         self._load_entry_points()
         if id in self.rows and not id.endswith("/*"):
-            return load(self.rows[id]), None
+            return self.load(id), None
         parts = id.split("/")
         for num in range(len(parts) - 1, 0, -1):  # the innermost namespace first
             row, name = "/".join([*parts[:num], "*"]), "/".join(parts[num:])
             if row in self.rows:
-                factory = load(self.rows[row])
+                factory = self.load(row)
                 if name in factory.names() or name in getattr(factory, "aliases", ()):
                     return factory, name
                 if hasattr(factory, "check_installed"):
                     factory.check_installed()
         raise ValueError(self._unknown_id(id))
+
+    def load(self, row: str) -> Any:
+        """Returns the factory of a row.
+
+        Raises:
+            ImportError: If it cannot be imported.
+            BrokenPluginError: If another package added it and it cannot be loaded.
+        """
+        if row not in self._distributions:
+            return load(self.rows[row])
+        try:
+            return load(self.rows[row])
+        except Exception as error:  # code of somebody else
+            raise BrokenPluginError(
+                f"The {self.kind} {row!r} of the installed package {self._distributions[row]!r} cannot be loaded from "
+                f"{self.rows[row]!r}: {type(error).__name__}: {error}. Mend the package, or uninstall it."
+            ) from error
 
     def nearest(self, id: str) -> list[str]:
         """Returns up to three ids that look like the one given, with or without their namespaces."""
@@ -283,6 +305,7 @@ class Registry:
                     )
                 else:
                     self.rows[entry_point.name] = entry_point.value
+                    self._distributions[entry_point.name] = getattr(entry_point.dist, "name", "unknown")
 
 
 def load(spec: str | Callable[..., Any]) -> Any:
@@ -573,14 +596,20 @@ def describe(id: str, width: int = 80) -> str:
 def catalogue(kind: str) -> list[tuple[str, str, list[str]]]:
     """Returns the rows of a registry: the id, the first line of the docstring, and the names if it is a namespace.
 
+    A row that another package added and that cannot be imported is left out, with a warning that names the package.
+
     Args:
         kind: `"strategy"` or `"problem"`.
     """
     registry = _registry(kind)
     registry.ids()  # adds the rows of other distributions
     rows = []
-    for id, spec in sorted(registry.rows.items()):
-        factory = load(spec)
+    for id in sorted(registry.rows):
+        try:
+            factory = registry.load(id)
+        except BrokenPluginError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
         summary = (inspect.getdoc(factory) or "").partition("\n")[0]
         rows.append((id, summary, factory.names() if id.endswith("/*") else []))
     return rows

@@ -70,6 +70,7 @@ def test_whole_numbers_have_equal_shares():
         (lambda: zoo.space.choice("ab"), TypeError, "choice expects a list of values"),
         (lambda: as_space({}), ValueError, "space has no settings to sweep"),
         (lambda: as_space(["sigma"]), TypeError, "space must be a dictionary from settings"),
+        (lambda: as_space({"sigma": (0.1, 1)}), TypeError, r"is a pair, \(0.1, 1\), .*zoo.space.uniform\(0.1, 1\)"),
         (lambda: as_space({"sigma": 0.1}), TypeError, r"space\['sigma'\] must be a list of values or a distribution"),
     ],
 )
@@ -147,6 +148,9 @@ def test_settings_of_a_base(problem):
     settings = {**SMALL, "num_settings": 2, "num_generations": 2}
     found = zoo.sweep(strategy, problem, {"base.sigma": [0.1, 2.0]}, **settings)
     assert found.best == {"base.sigma": 2.0}
+    assert found.strategy["base"] == {"id": "snes", "population_size": 4, "sigma": 2.0}
+    assert strategy["base"] == {"id": "snes", "population_size": 4}
+    zoo.run(found.strategy, problem, num_generations=1)
     made = zoo.make_strategy(strategy)
     again = zoo.sweep(made, problem, {"base.sigma": [0.1, 2.0]}, **settings)
     np.testing.assert_allclose(again.runs.score, found.runs.score, rtol=1e-5)
@@ -189,15 +193,23 @@ def make(scores, *, maximize=False):
     rows = [(i, s, scores[i, s], 10, 0.1, 0.1, 10, "") for i in range(len(scores)) for s in range(scores.shape[1])]
     runs = pd.DataFrame(rows, columns=list(module.RUN_COLUMNS))
     facts = {"maximize": maximize, "headline": "h", "num_seeds": scores.shape[1], "num_test_seeds": 1}
+    facts |= {"spec": None, "budget": {"generations": 10}, "space": {"sigma": "uniform(0, 9)"}}
     settings = [{"sigma": float(i)} for i in range(len(scores))]
     return zoo.Sweep(settings, runs, runs[:0], {**facts, "strategy": "s", "problem": "p"})
 
 
 def test_the_choice_and_how_sure_it_is():
     scores = [[1, 2, 3], [1.1, 2.1, 3.1], [np.nan, 0, 0], [9, 9, 9]]
-    assert make(scores).ranking == [0, 1, 3]  # without a score there is no rank
+    assert make(scores).ranking == [0, 1, 3, 2]  # those that fail on fewer seeds come first
+    assert make([[np.nan, np.nan], [5, 6]]).ranking == [1]  # without a score there is no rank
+    assert "1 of 4 settings have no finite score on some seeds" in repr(make(scores))
+    assert make(scores).frame.score.tolist() == [2, pytest.approx(2.1), 9, 0]
     assert make(scores, maximize=True).best == {"sigma": 3.0}
     assert make([[1, 1, 1], [2, 2, 2]]).certainty == 1
+    assert make([[1, 1, 1], [1, 1, 1]]).certainty == 0.5  # a tie
+    assert len(make(scores).plot().axes) == 1
+    with pytest.raises(ValueError, match=r"with strategy\.replace\(\*\*found\.best\)"):
+        _ = make(scores).strategy
     assert 0.2 < make([[1, 2, 3, 1.5], [3, 1, 2, 1.6]]).certainty < 0.8
 
 
@@ -212,6 +224,11 @@ def test_halving_drops_settings_after_shorter_budgets(problem):
     same = whole.runs.merge(kept, on=["setting", "seed"])
     np.testing.assert_allclose(same.score_x, same.score_y, rtol=1e-4)
     assert len(same) == 4
+
+
+def test_halving_needs_a_budget_to_halve(problem):
+    with pytest.raises(ValueError, match=r"halving=3 needs a budget of at least 9 generations.*got 6"):
+        zoo.sweep("open_es", problem, {"sigma": [0.1, 0.2]}, **SMALL, halving=3)
 
 
 def test_a_setting_that_fails_does_not_lose_the_others(problem):
@@ -267,7 +284,9 @@ def test_an_interrupted_sweep_goes_on(problem, tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(got.drop(columns=times), expected.drop(columns=times))
     zoo.sweep(*arguments, **SMALL, out=tmp_path)
     assert len(calls) == 4
-    zoo.sweep(*arguments, **{**SMALL, "num_generations": 7}, out=tmp_path)  # another budget
+    with pytest.raises(ValueError, match=r"holds another sweep: budget: .*fresh=True"):
+        zoo.sweep(*arguments, **{**SMALL, "num_generations": 7}, out=tmp_path)
+    zoo.sweep(*arguments, **{**SMALL, "num_generations": 7}, out=tmp_path, fresh=True)
     assert len(calls) == 7
 
 
@@ -288,9 +307,7 @@ def test_save_and_load(found, tmp_path):
 
 def test_what_a_sweep_says_and_shows(found):
     lines = repr(found).splitlines()
-    assert lines[0] == "<Sweep of open_es(population_size=6) on Sphere: 4 settings x 2 seeds".replace(
-        "Sphere", found.metadata["problem"]
-    )
+    assert lines[0] == "<Sweep of open_es(population_size=6) on BBOB: 4 settings x 2 seeds, 6 generations each"
     assert lines[2].startswith("  fitness on 4 test seeds: ")
     assert len(lines) == 5
     titles = [axis.get_xlabel() for axis in found.plot().axes]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from zoo.benchmarking.sweep_blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
 from zoo.benchmarking.sweep_folder import BlockFolder
-from zoo.benchmarking.sweep_result import RUN_COLUMNS, Sweep
+from zoo.benchmarking.sweep_result import RUN_COLUMNS, Sweep, with_values
 from zoo.benchmarking.sweep_space import as_space, draw_settings
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
@@ -22,8 +22,8 @@ from zoo.loop.budget import Budget
 from zoo.loop.files import as_folder
 from zoo.loop.identity import identify
 from zoo.loop.lock import FolderLock
-from zoo.loop.progress import say
-from zoo.loop.provenance import describe_key, describe_settings, make_metadata
+from zoo.loop.progress import Compiling, progress_bar, say
+from zoo.loop.provenance import describe_key, describe_settings, describe_value, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
 
 TUNING = 2**31 - 1
@@ -69,21 +69,22 @@ def sweep(
         num_steps: Budget of a run in problem steps. Without either budget, it is what the problem suggests.
         sampler: `"sobol"` (evenly spread points), `"random"`, or `"grid"` (all combinations of lists, and as many
             points per range as `num_settings` has room for).
-        halving: Keeps the best 1/halving of the settings in each of two rounds of a shorter budget (successive
-            halving). With `None`, every setting gets the whole budget. Each round starts over.
+        halving: Two shorter rounds come first, of 1/halving**2 and 1/halving of the budget (successive halving). Each
+            of them keeps the best 1/halving of the settings, which start over in the next round. With `None`, every
+            setting gets the whole budget.
         key: JAX random key, or a seed. The same key gives the same numbers.
-        out: A folder that each block of runs is saved to as soon as it is finished, and the sweep at the end. Blocks
-            that are there are used again if the same program made them.
-        fresh: Whether to compute all blocks, also those that are in `out`.
+        out: A folder that each block of runs (up to 16 on a CPU) is saved to as soon as it is finished, and the sweep
+            at the end. The same call goes on with the blocks that are there. A folder with another sweep is refused.
+        fresh: Whether to compute all blocks, also those that are in `out`, and to replace another sweep there.
         accept_versions: Whether to use blocks that other versions of the zoo or of JAX computed.
         progress: Whether to show progress bars.
 
     Returns:
-        A `Sweep`: the winner, its score on test seeds, all settings and runs, figures.
+        A `Sweep`: the winner, its score on test seeds, all settings and runs, figures. `zoo.Sweep.load(out)` reads it.
 
     Raises:
-        ValueError: If the space is empty, a value in it is invalid for the strategy, a number is invalid, or the folder
-            cannot be written.
+        ValueError: If the space is empty, a value in it is invalid for the strategy, a number is invalid, no setting
+            has a score, or the folder cannot be written or holds another sweep.
         TypeError: If a setting is unknown, or the space is not a mapping of distributions or lists.
 
     >>> import zoo
@@ -101,12 +102,18 @@ def sweep(
     labels = {"strategy": label_of(strategy), "problem": label_of(problem)}
     key, problem = as_key(key), given_problem(problem)
     budget = Budget.make(problem, num_generations, num_steps, 1)
+    if halving is not None and budget.limits[-1] < halving**2:
+        raise ValueError(
+            f"halving={halving} needs a budget of at least {halving**2} {budget.unit}, since the first round has "
+            f"1/{halving**2} of it; got {budget.limits[-1]}."
+        )
     folder = None if out is None else as_folder(out, "sweep(out=...)").absolute()
     settings = draw_settings(distributions, num_settings, sampler, seed=_seed_of(key))
     strategies = [_make_named(strategy, values, problem) for values in settings]
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
     metadata |= {
         **labels,
+        "spec": None if isinstance(strategy, Strategy) else describe_value(strategy),
         "headline": problem.headline,
         "maximize": problem.maximize,
         "budget": {budget.unit: budget.limits[-1]},
@@ -116,7 +123,7 @@ def sweep(
         "space": {name: repr(each) for name, each in distributions.items()},
     }
     facts = {
-        "budget": [budget.unit, *budget.limits],
+        "budget": f"{budget.limits[-1]} {budget.unit}",
         "key": describe_key(key),
         "settings": [describe_settings(each) for each in strategies],
     }
@@ -175,7 +182,7 @@ class _Search:
         return self._run(chosen, keys, budget, "test", parts=1)
 
     def _run(self, settings: Sequence[int], keys: jax.Array, budget: Budget, what: str, *, parts: int) -> pd.DataFrame:
-        frames = []
+        tasks, frames, done = [], [], 0
         for number, group in enumerate(self._groups):
             runs = [Run(i, seed) for i in settings if i in group.settings for seed in range(len(keys))]
             if not runs:
@@ -185,22 +192,24 @@ class _Search:
             size = self._sizes[number] or max_block_size(group.strategies[0], self._problem)
             blocks = cut_into_blocks(runs, size, is_fixed=self._sizes[number] > 0)
             self._sizes[number] = len(blocks[0])
-            for count, block in enumerate(blocks):
-                name = f"{what}-{parts}-{number}-{count}"
-                title = f"{what}: program {number + 1} of {len(self._groups)}, {count + 1} of {len(blocks)}"
-                frames.append(self._block(name, group, block, keys, budget, title))
+            tasks += [(f"{what}-{parts}-{number}-{count}", group, block) for count, block in enumerate(blocks)]
+        total = sum(len(block) for _, _, block in tasks)
+        with progress_bar(f"{what} runs" if self._show else None, total, status=Compiling(), is_count=True) as show:
+            for name, group, block in tasks:
+                frames.append(self._block(name, group, block, keys, budget))
+                done += len(block)
+                scores = pd.concat(frames).score
+                show(done, f"best {scores.max() if self._problem.maximize else scores.min():.4g}")
         found: Any = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"])
         return found.sort_values(["setting", "seed"], ignore_index=True)
 
-    def _block(
-        self, name: str, group: Group, runs: Sequence[Run], keys: jax.Array, budget: Budget, title: str
-    ) -> pd.DataFrame:
+    def _block(self, name: str, group: Group, runs: Sequence[Run], keys: jax.Array, budget: Budget) -> pd.DataFrame:
         frame = pd.DataFrame({"setting": [run.setting for run in runs], "seed": [run.seed for run in runs]})
         if self._blocks is not None and (saved := self._blocks.load(name, frame)) is not None:
             return saved
         seeds = keys[frame.seed.to_numpy()]
         try:
-            found = run_block(group, self._problem, runs, seeds, budget, title if self._show else None)
+            found = run_block(group, self._problem, runs, seeds, budget)
             error = ""
         except ValueError as failure:  # such as a budget that has no room for a generation of this size
             found, error = {"score": np.nan, "steps": 0, "seconds": 0.0, "compile_seconds": 0.0}, str(failure)
@@ -225,10 +234,7 @@ def _make(strategy: Any, values: Mapping[str, Any], problem: Problem) -> Strateg
         for name, value in values.items():
             made = _replaced(made, name.split("."), value)
     else:
-        settings: dict[str, Any] = {}
-        for name, value in values.items():
-            _set(settings, name.split("."), value, strategy)
-        made = given_strategy(strategy, settings, "sweep", problem)
+        made = given_strategy(with_values(strategy, values), {}, "sweep", problem)
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return made.for_solution(solution)
 
@@ -238,24 +244,6 @@ def _replaced(strategy: Any, path: list[str], value: Any) -> Any:
     if not hasattr(strategy, name):
         raise TypeError(f"{type(strategy).__name__} has no setting {name!r}, which the space sweeps.")
     return strategy.replace(**{name: _replaced(getattr(strategy, name), rest, value) if rest else value})
-
-
-def _set(settings: dict[str, Any], path: list[str], value: Any, given: Any) -> None:
-    """Sets a value in the settings of a strategy, or in those of its base."""
-    name, *rest = path
-    if not rest:
-        settings[name] = value
-        return
-    own = settings.get(name, given.get(name) if isinstance(given, Mapping) else None)
-    if isinstance(own, str):
-        own = {"id": own}
-    if not isinstance(own, Mapping):
-        raise ValueError(
-            f"The space sweeps {'.'.join(path)!r}, and the strategy does not say what its {name} is. Give it as a "
-            f'dictionary, such as {{"id": "bounded", "{name}": "cma_es"}}.'
-        )
-    settings[name] = dict(own)
-    _set(settings[name], rest, value, own)
 
 
 def _seed_of(key: jax.Array) -> int:

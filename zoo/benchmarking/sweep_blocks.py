@@ -90,9 +90,7 @@ def max_block_size(strategy: Strategy, problem: Problem) -> int:
     return int(max(1, min(64 * _MAX_RUNS, fits)))
 
 
-def run_block(
-    group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Array, budget: Budget, progress: str | None
-) -> dict[str, Any]:
+def run_block(group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Array, budget: Budget) -> dict[str, Any]:
     """Runs a block in one program.
 
     Args:
@@ -101,7 +99,6 @@ def run_block(
         runs: The runs.
         keys: `[num_runs]` keys, one for each run.
         budget: The budget of each run.
-        progress: The title of a progress bar. With `None`, there is none.
 
     Returns:
         By name: the final headline `score` and the `steps` of each run, `[num_runs]`, and each run's share of the
@@ -113,9 +110,9 @@ def run_block(
     else:
         strategy, differs = _stack(strategies)
     with warnings.catch_warnings():
-        # Some settings of a sweep are bad on purpose.
-        warnings.filterwarnings("ignore", message="All members have had the same fitness", category=RuntimeWarning)
-        outcome = drive(strategy, problem, keys, Options(budget=budget, progress=progress), differs)
+        # Some settings of a sweep are bad on purpose, and the sweep says which have no score.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        outcome = drive(strategy, problem, keys, Options(budget=budget), differs)
     return {
         "score": np.array([scores[problem.headline][-1] for scores in outcome.scores], float),
         "steps": np.array([scores["steps"][-1] for scores in outcome.scores], np.int64),

@@ -12,6 +12,16 @@ from zoo.loop.csv_file import read_csv
 from zoo.loop.files import DamagedError, Write, below, make_below, named_once, opened, read_parts, write_parts
 from zoo.loop.identity import Identity
 
+_MAX_SHOWN = 2  # differences that a message names
+
+
+class AnotherSweepError(Exception):
+    """The blocks in a folder are those of another sweep."""
+
+    def __init__(self, differences: list[str]):
+        super().__init__()
+        self.differences = differences
+
 
 class BlockFolder:
     """Saves blocks of runs, and finds those that the same program made.
@@ -27,7 +37,6 @@ class BlockFolder:
         self._folder, self._identity, self._fresh = folder, identity, fresh
         self._accept_versions = accept_versions
         self._num_found = 0
-        self._differences: dict[str, None] = {}
         self._damaged: list[DamagedError] = []
 
     def load(self, name: str, runs: pd.DataFrame) -> pd.DataFrame | None:
@@ -39,8 +48,7 @@ class BlockFolder:
         def read(info: dict[str, Any], digests: Mapping[str, str]) -> pd.DataFrame | None:
             found = self._identity.differences(info.get("identity"), accept_versions=self._accept_versions)
             if found:
-                self._differences["; ".join(found)] = None
-                return None
+                raise AnotherSweepError(found)
             with opened(place / "runs.csv", digests.get("runs.csv", "")) as file:
                 frame = read_csv(file, lambda column: KINDS.get(column, float))
                 if list(frame.columns) != list(KINDS):
@@ -51,6 +59,12 @@ class BlockFolder:
             frame = read_parts(place, "block.json", read)
         except FileNotFoundError:
             return None
+        except AnotherSweepError as error:
+            more = f"; and {len(error.differences) - _MAX_SHOWN} more" if len(error.differences) > _MAX_SHOWN else ""
+            raise ValueError(
+                f"{self._folder} holds another sweep: {'; '.join(error.differences[:_MAX_SHOWN])}{more}. Choose "
+                "another folder, or replace it with fresh=True (in a terminal --fresh)."
+            ) from None
         except DamagedError as error:
             self._damaged.append(error)
             return None
@@ -69,8 +83,7 @@ class BlockFolder:
         """Returns what is said of blocks that were there; warns of damaged ones."""
         if self._damaged:
             warnings.warn(f"Computed again: {named_once(self._damaged)}", stacklevel=3)
-        lines = [f"{self._num_found} blocks reused from {self._folder}/"] if self._num_found else []
-        return lines + [f"Blocks in {self._folder}/ computed again: {each}" for each in self._differences]
+        return [f"{self._num_found} blocks reused from {self._folder}/"] if self._num_found else []
 
 
 def _writer(text: str) -> Write:

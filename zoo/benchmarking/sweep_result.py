@@ -27,7 +27,7 @@ _NUM_RESAMPLES = 2000
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
-    """The results of `zoo.sweep`.
+    """The results of `zoo.sweep`. `zoo.Sweep.load(folder)` reads what `save`, or `sweep(out=folder)`, wrote.
 
     Attributes:
         settings: The values of each setting that was tried, by name.
@@ -37,7 +37,7 @@ class Sweep:
             several budgets.
         test: The runs on test seeds, with the same columns: of the winner, and of the next best as far as there was
             room in its block.
-        metadata: Strategy, problem, space, budget, versions, device, date and key.
+        metadata: Strategy (`spec`: its id and settings), problem, space, budget, versions, device, date and key.
     """
 
     settings: list[dict[str, Any]]
@@ -59,52 +59,72 @@ class Sweep:
     def frame(self) -> pd.DataFrame:
         """A row per setting, best first.
 
-        Its values, `score` (interquartile mean over the tuning seeds), `low` and `high` (its bootstrap 95 % interval),
-        `rank` (1 is the choice; none for a setting that halving dropped), `test_score`, `test_low` and `test_high` on
-        the test seeds (of the winner and of the next best), and `error`.
+        `rank` (1 is the choice; none for a setting that halving dropped, or that failed on every seed), `score`
+        (interquartile mean over the tuning seeds), `low` and `high` (its bootstrap 95 % interval), `failed` (seeds
+        without a finite score, which the mean leaves out; a setting with fewer of them ranks before one with more), the
+        values of the setting, the same four for the test seeds (`test_score`, ..., of the winner and of the next best),
+        `budget`, and `error`.
         """
-        last = self.runs.budget.max()
         rows = []
         for number, values in enumerate(self.settings):
             runs = _longest(self.runs, number)
-            tested = self.test[self.test.setting == number].score.to_numpy()
-            scores = runs.score.to_numpy()
-            row = {"setting": number, **values, **_middle(scores, "")}
-            row |= _middle(tested, "test_") if len(tested) else {"test_score": np.nan}
-            row |= {
-                "is_whole": bool((runs.budget == last).all()),
-                "error": next(iter(runs.error[runs.error != ""]), ""),
+            tested = self.test[self.test.setting == number].score.to_numpy(float)
+            errors = [error for error in runs["error"] if error]
+            row = {
+                "setting": number,
+                **_middle(runs["score"].to_numpy(float), ""),
+                **values,
+                **_middle(tested, "test_"),
             }
-            rows.append(row)
+            rows.append({**row, "budget": runs["budget"].max(), "error": errors[0] if errors else ""})
         frame = pd.DataFrame(rows).set_index("setting")
         signed = frame.score * (-1 if self.metadata["maximize"] else 1)
-        rank = signed[frame.is_whole & signed.notna()].rank(method="first")
-        frame.insert(len(self.settings[0]), "rank", rank.reindex(frame.index).astype("Int64"))
-        order = pd.DataFrame({"rank": frame["rank"].astype(float), "score": signed}).sort_values(
-            ["rank", "score"], na_position="last", kind="stable"
-        )
-        return frame.loc[order.index].drop(columns="is_whole")
+        is_ranked = (frame.budget == frame.budget.max()) & signed.notna()
+        order = np.lexsort((signed, frame.failed, -frame.budget, ~is_ranked))
+        rank = pd.Series(np.arange(1, len(frame) + 1), frame.index[order]).where(is_ranked).astype("Int64")
+        frame.insert(0, "rank", rank)
+        return frame.iloc[order]
 
     @functools.cached_property
     def certainty(self) -> float:
-        """How often the same setting is chosen when the tuning seeds are drawn again, from 0 to 1 (bootstrap)."""
+        """How often the same setting is chosen when the tuning seeds are drawn again, from 0 to 1 (bootstrap).
+
+        Settings that tie share a choice.
+        """
         runs = self.runs[self.runs.setting.isin(self.ranking) & (self.runs.budget == self.runs.budget.max())]
         scores = runs.pivot(index="seed", columns="setting", values="score")[self.ranking].to_numpy()
         signed = np.where(np.isfinite(scores), scores * (-1 if self.metadata["maximize"] else 1), np.inf)
         rng = np.random.default_rng(0)
         seeds = rng.integers(0, len(signed), (_NUM_RESAMPLES, len(signed)))
-        winners = np.argmin(interquartile_mean(signed[seeds], axis=1), axis=1)
-        return float(np.mean(winners == 0))
+        drawn = interquartile_mean(signed[seeds], axis=1)
+        is_best = drawn == drawn.min(axis=1, keepdims=True)
+        return float(np.mean(is_best[:, 0] / is_best.sum(axis=1)))
+
+    @property
+    def strategy(self) -> dict[str, Any]:
+        """The strategy with the settings that were chosen, as a dictionary for `zoo.run` and all other calls.
+
+        Raises:
+            ValueError: If the sweep was given a strategy that was made already. Use its `replace` with `best`.
+        """
+        if self.metadata["spec"] is None:
+            raise ValueError(
+                "This sweep was given a strategy that was made already, so its id is not known. Apply found.best to it "
+                "with strategy.replace(**found.best)."
+            )
+        return with_values(self.metadata["spec"], self.best)
 
     def __repr__(self) -> str:
         facts, top = self.metadata, self.frame.iloc[0].to_dict()
         best = ", ".join(f"{name}={_shown_value(value)}" for name, value in self.best.items())
-        what = f"{facts['strategy']} on {facts['problem']}"
-        count = f"{len(self.settings)} settings x {facts['num_seeds']} seeds"
-        lines = [f"<Sweep of {what}: {count}", f"best: {best}"]
+        ((unit, total),) = facts["budget"].items()
+        count = f"{len(self.settings)} settings x {facts['num_seeds']} seeds, {total} {unit} each"
+        lines = [f"<Sweep of {facts['strategy']} on {facts['problem']}: {count}", f"best: {best}"]
         lines.append(f"{facts['headline']} on {facts['num_test_seeds']} test seeds: {_shown(top, 'test_')}")
         lines.append(f"on the tuning seeds, chosen for it: {_shown(top, '')}")
         lines.append(f"chosen again in {100 * self.certainty:.0f} % of resamples of the seeds")
+        if num_failed := int((self.frame.failed > 0).sum()):
+            lines.append(f"{num_failed} of {len(self.settings)} settings have no finite score on some seeds")
         return "\n  ".join(lines) + ">"
 
     def plot(self) -> "Figure":
@@ -145,7 +165,7 @@ class Sweep:
         folder = as_folder(folder, "Sweep.load(folder)")
 
         def read(info: dict[str, Any], digests: Any) -> "Sweep":
-            settings, _, _ = checked(info, settings=list, maximize=bool, headline=str)
+            settings, _, _, _ = checked(info, settings=list, maximize=bool, headline=str, budget=dict)
             tables = []
             for name in ("runs.csv", "test.csv"):
                 with opened(folder / name, digests.get(name, "")) as file:
@@ -171,17 +191,39 @@ def _longest(runs: pd.DataFrame, setting: int) -> pd.DataFrame:
 
 
 def _middle(scores: np.ndarray, prefix: str) -> dict[str, float]:
-    low, high = confidence_interval(scores)
-    return {
-        f"{prefix}score": float(interquartile_mean(scores)),
-        f"{prefix}low": float(low),
-        f"{prefix}high": float(high),
-    }
+    """Returns the interquartile mean of the finite scores, its interval, and how many scores are not finite."""
+    finite = scores[np.isfinite(scores)]
+    low, high = confidence_interval(finite)
+    middle = float(interquartile_mean(finite)) if len(finite) else np.nan
+    numbers = {"score": middle, "low": float(low), "high": float(high), "failed": len(scores) - len(finite)}
+    return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 
 def _shown(row: Mapping[str, Any], prefix: str) -> str:
-    score, low, high = (row.get(f"{prefix}{name}", np.nan) for name in ("score", "low", "high"))
-    return f"{score:.4g}" + (f" ({low:.4g} to {high:.4g})" if np.isfinite(low) else "")
+    score, low, high, failed = (row[f"{prefix}{name}"] for name in ("score", "low", "high", "failed"))
+    interval = f" ({low:.4g} to {high:.4g})" if np.isfinite(low) else ""
+    return f"{score:.4g}{interval}" + (f", without {failed} seeds that have no finite score" if failed else "")
+
+
+def with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a strategy, given by its id or as a dictionary, with values of settings; "base.sigma" is one of its base.
+
+    Raises:
+        ValueError: If the strategy does not say what the base is.
+    """
+    made: dict[str, Any] = {"id": spec} if isinstance(spec, str) else dict(spec)
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        if not rest:
+            made[name] = value
+        elif isinstance(made.get(name), (str, Mapping)):
+            made[name] = with_values(made[name], {rest: value})
+        else:
+            raise ValueError(
+                f"The space sweeps {path!r}, and the strategy does not say what its {name} is. Give it as a "
+                f'dictionary, such as {{"id": "bounded", "{name}": "cma_es"}}.'
+            )
+    return made
 
 
 def _shown_value(value: Any) -> str:

@@ -141,6 +141,11 @@ def as_distribution(value: Any, name: str) -> Distribution:
         return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, tuple) and len(value) == 2:
+        raise TypeError(
+            f"{name} is a pair, {shown(value)}, which may be a range or two values. Write zoo.space.uniform{value} or "
+            f"zoo.space.log_uniform{value} for a range, and a list for two values."
+        )
     if isinstance(value, (list, tuple)):
         return choice(value)
     raise TypeError(
