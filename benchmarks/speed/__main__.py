@@ -10,6 +10,7 @@ from benchmarks.speed import (
     loop_overhead,
     online,
     scale,
+    sweep,
     tickets,
 )
 
@@ -23,6 +24,7 @@ for benchmark in (
     guided,
     hybrid,
     tickets,
+    sweep,
     scale,
 ):
     benchmark.main()

@@ -1,8 +1,9 @@
 """Searches for good settings of a strategy on a problem, and reports the choice on seeds that played no part in it."""
 
 import contextlib
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ def sweep(
     halving = None if halving is None else as_count(halving, "halving", at_least=2)
     labels = {"strategy": label_of(strategy), "problem": label_of(problem)}
     key, problem = as_key(key), given_problem(problem)
-    budget = Budget.make(problem, num_generations, num_steps, 1)
+    budget = _scored_at_end(Budget.make(problem, num_generations, num_steps, None))
     if halving is not None and budget.limits[-1] < halving**2:
         raise ValueError(
             f"halving={halving} needs a budget of at least {halving**2} {budget.unit}, since the first round has "
@@ -164,8 +165,10 @@ class _Search:
         left = sorted(number for group in self._groups for number in group.settings)
         frames = []
         for share in (1,) if halving is None else (halving**2, halving, 1):
-            total = max(1, budget.limits[-1] // share)
-            frame = self._run(left, keys, Budget(budget.unit, (total,), (True,)), "tuning", parts=share)
+            part = budget
+            if share > 1:
+                part = Budget(budget.unit, (budget.limits[-1] // share,), (True,))
+            frame = self._run(left, keys, part, "tuning", parts=share)
             frames.append(frame)
             if share > 1 and halving is not None:
                 scores = frame.groupby("setting").score.mean() * (-1 if self._problem.maximize else 1)
@@ -195,21 +198,35 @@ class _Search:
             tasks += [(f"{what}-{parts}-{number}-{count}", group, block) for count, block in enumerate(blocks)]
         total = sum(len(block) for _, _, block in tasks)
         with progress_bar(f"{what} runs" if self._show else None, total, status=Compiling(), is_count=True) as show:
+            best = "the first runs"
             for name, group, block in tasks:
-                frames.append(self._block(name, group, block, keys, budget))
+
+                def report(share: float, before: int = done, size: int = len(block), best: str = best) -> None:
+                    show(before + int(share * size), best)
+
+                frames.append(self._block(name, group, block, keys, budget, report))
                 done += len(block)
                 scores = pd.concat(frames).score
-                show(done, f"best {scores.max() if self._problem.maximize else scores.min():.4g}")
+                best = f"best {scores.max() if self._problem.maximize else scores.min():.4g}"
+                show(done, best)
         found: Any = pd.concat(frames, ignore_index=True).drop_duplicates(["setting", "seed"])
         return found.sort_values(["setting", "seed"], ignore_index=True)
 
-    def _block(self, name: str, group: Group, runs: Sequence[Run], keys: jax.Array, budget: Budget) -> pd.DataFrame:
+    def _block(
+        self,
+        name: str,
+        group: Group,
+        runs: Sequence[Run],
+        keys: jax.Array,
+        budget: Budget,
+        report: Callable[[float], None],
+    ) -> pd.DataFrame:
         frame = pd.DataFrame({"setting": [run.setting for run in runs], "seed": [run.seed for run in runs]})
         if self._blocks is not None and (saved := self._blocks.load(name, frame)) is not None:
             return saved
         seeds = keys[frame.seed.to_numpy()]
         try:
-            found = run_block(group, self._problem, runs, seeds, budget)
+            found = run_block(group, self._problem, runs, seeds, budget, report)
             error = ""
         except ValueError as failure:  # such as a budget that has no room for a generation of this size
             found, error = {"score": np.nan, "steps": 0, "seconds": 0.0, "compile_seconds": 0.0}, str(failure)
@@ -217,6 +234,12 @@ class _Search:
         if self._blocks is not None:
             self._blocks.save(name, frame)
         return frame
+
+
+def _scored_at_end(budget: Budget) -> Budget:
+    """Returns a budget with the same pauses, for the progress bar, and one score."""
+    num = len(budget.limits)
+    return dataclasses.replace(budget, is_scored=tuple(number == num - 1 for number in range(num)))
 
 
 def _make_named(strategy: Any, values: Mapping[str, Any], problem: Problem) -> Strategy:

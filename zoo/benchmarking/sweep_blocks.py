@@ -7,7 +7,7 @@ leaves of the strategy differ between the runs of a block.
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -90,7 +90,14 @@ def max_block_size(strategy: Strategy, problem: Problem) -> int:
     return int(max(1, min(64 * _MAX_RUNS, fits)))
 
 
-def run_block(group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Array, budget: Budget) -> dict[str, Any]:
+def run_block(
+    group: Group,
+    problem: Problem,
+    runs: Sequence[Run],
+    keys: jax.Array,
+    budget: Budget,
+    report: Callable[[float], None],
+) -> dict[str, Any]:
     """Runs a block in one program.
 
     Args:
@@ -99,6 +106,7 @@ def run_block(group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Arr
         runs: The runs.
         keys: `[num_runs]` keys, one for each run.
         budget: The budget of each run.
+        report: Called now and then with the share of the budget that is done.
 
     Returns:
         By name: the final headline `score` and the `steps` of each run, `[num_runs]`, and each run's share of the
@@ -112,7 +120,7 @@ def run_block(group: Group, problem: Problem, runs: Sequence[Run], keys: jax.Arr
     with warnings.catch_warnings():
         # Some settings of a sweep are bad on purpose, and the sweep says which have no score.
         warnings.simplefilter("ignore", RuntimeWarning)
-        outcome = drive(strategy, problem, keys, Options(budget=budget), differs)
+        outcome = drive(strategy, problem, keys, Options(budget=budget, report=report), differs)
     return {
         "score": np.array([scores[problem.headline][-1] for scores in outcome.scores], float),
         "steps": np.array([scores["steps"][-1] for scores in outcome.scores], np.int64),

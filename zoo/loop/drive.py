@@ -86,6 +86,7 @@ class Options:
         accept_versions: Whether to go on from a checkpoint of another version of the zoo or of JAX.
         may_be_longer: Whether to accept a checkpoint that has done more than the budget, and return it as it is.
         progress: The title of a progress bar. With `None`, there is no bar.
+        report: Called at each limit of the budget with the share of the budget that is done.
         mesh: The devices that populations are split over. If several processes share it, all of them drive the same run
             and get its result, and the first process writes checkpoints and shows progress.
     """
@@ -102,6 +103,7 @@ class Options:
     accept_versions: bool = False
     may_be_longer: bool = False
     progress: str | None = None
+    report: Callable[[float], None] | None = None
     mesh: Mesh | None = None
 
 
@@ -296,7 +298,10 @@ class _Drive:
             return
         if options.budget.is_scored[number] or self._is_done.all():
             self._score_if_advanced()
-        self._show(int(options.budget.done(log).min()), _status(log, self._problem.headline))
+        done = int(options.budget.done(log).min())
+        self._show(done, _status(log, self._problem.headline))
+        if options.report is not None:
+            options.report(done / options.budget.limits[-1])
         self._warn_if_failing()
         self._warn_if_flat()
         if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
