@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from zoo.benchmarking.statistics import interquartile_mean
 from zoo.benchmarking.sweep_blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
 from zoo.benchmarking.sweep_folder import BlockFolder
 from zoo.benchmarking.sweep_result import RUN_COLUMNS, Sweep, with_values
@@ -24,7 +25,7 @@ from zoo.loop.files import as_folder
 from zoo.loop.identity import identify
 from zoo.loop.lock import FolderLock
 from zoo.loop.progress import Compiling, progress_bar, say
-from zoo.loop.provenance import describe_key, describe_settings, describe_value, make_metadata
+from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
 
 TUNING = 2**31 - 1
@@ -114,7 +115,7 @@ def sweep(
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
     metadata |= {
         **labels,
-        "spec": None if isinstance(strategy, Strategy) else describe_value(strategy),
+        "spec": None if isinstance(strategy, Strategy) else strategy,
         "headline": problem.headline,
         "maximize": problem.maximize,
         "budget": {budget.unit: budget.limits[-1]},
@@ -171,7 +172,8 @@ class _Search:
             frame = self._run(left, keys, part, "tuning", parts=share)
             frames.append(frame)
             if share > 1 and halving is not None:
-                scores = frame.groupby("setting").score.mean() * (-1 if self._problem.maximize else 1)
+                middle = frame.groupby("setting").score.agg(lambda scores: interquartile_mean(scores.to_numpy()))
+                scores = middle * (-1 if self._problem.maximize else 1)  # NaN, the last, if a seed failed
                 keep = max(1, -(-len(left) // halving))
                 left = sorted(scores.sort_values(na_position="last", kind="stable").index[:keep].tolist())
         return pd.concat(frames, ignore_index=True)

@@ -152,7 +152,8 @@ class Sweep:
         """Writes the sweep into a folder that is there and locked."""
         settings = [{name: describe_value(value) for name, value in each.items()} for each in self.settings]
         parts = {"runs.csv": _writer(self.runs), "test.csv": _writer(self.test)}
-        write_parts(folder, "sweep.json", {**self.metadata, "settings": settings}, parts)
+        facts = {**self.metadata, "spec": describe_value(self.metadata["spec"]), "settings": settings}
+        write_parts(folder, "sweep.json", facts, parts)
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> "Sweep":
