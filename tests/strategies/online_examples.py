@@ -1,4 +1,4 @@
-"""What the tests of online strategies share: a small problem, its gradients in NumPy, the strategies, their loop."""
+"""Shared parts of the tests of online strategies: a problem, its gradients in NumPy, the strategies and their loop."""
 
 from typing import Any, NamedTuple
 
@@ -32,7 +32,10 @@ NEVER = 1e9
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly():
-    """Most of the time goes into compiling. And without fusion, what is equal op by op is so under jit, to the bit."""
+    """Turns most optimizations off, because the tests spend most of their time compiling.
+
+    Without fusion, a computation under `jit` also equals the same computation operation by operation, bit for bit.
+    """
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, True)
@@ -56,7 +59,7 @@ class Line(zoo.UnrolledProblem):
     spread: float = zoo.number(0.5)
     short: float = zoo.number(NEVER)
     limit: float = zoo.number(NEVER)
-    terminates: bool = zoo.static(True)  # if not, `step` says so, and the library unrolls it in another way
+    terminates: bool = zoo.static(True)  # `False`: `step` says so itself, and the library unrolls in another way
 
     def initial_solution(self, key):
         return jnp.asarray(THETA)
@@ -82,9 +85,9 @@ def loss_of(problem, x):
 
 
 def unroll(problem, thetas, x, time=0, terminated=False, length=NEVER):
-    """Unrolls by a step per solution in `thetas`; returns x, terminated, the losses of the steps and their number.
+    """Runs one step for each solution in `thetas`. Returns x, terminated, the losses of the steps and their number.
 
-    Everything may have leading axes. Time is the clock's, which runs on where an episode has terminated.
+    All arguments may have leading axes. `time` keeps counting after an episode has terminated.
     """
     losses, num_steps = [], 0
     for theta in thetas:
@@ -98,7 +101,7 @@ def unroll(problem, thetas, x, time=0, terminated=False, length=NEVER):
 
 
 def window_losses(problem, thetas, x, length=NEVER):
-    """Returns the fitness of each window of an episode, window w run with `thetas[w]`, and the number of steps."""
+    """Returns the fitness of each window of an episode, and the number of steps. Window w uses `thetas[w]`."""
     windows = [t // problem.window for t in range(problem.horizon)]
     _, _, losses, num_steps = unroll(problem, [thetas[w] for w in windows], x, length=length)
     scale = len(thetas) / problem.horizon
@@ -112,7 +115,7 @@ def mean_window_losses(problem, thetas):
 
 
 def differentiate(fn, point):
-    """Returns the gradient of a polynomial of degree four at most, for which central differences are exact."""
+    """Returns the gradient of a polynomial of degree at most four, for which these central differences are exact."""
     return np.array(
         [(8 * (fn(point + e) - fn(point - e)) - (fn(point + 2 * e) - fn(point - 2 * e))) / 12 for e in np.eye(3)]
     )
@@ -122,19 +125,19 @@ def smoothed_gradient(fn, num_blocks, sigma):
     """Returns the gradient at THETA of the mean of fn(thetas) over thetas[b] = theta + sigma * noise[b].
 
     Args:
-        fn: Maps `[num_blocks, n, 3]` to `[n]`: a polynomial of degree three at most.
-        num_blocks: How many solutions it takes.
+        fn: Maps `[num_blocks, n, 3]` to `[n]`. Must be a polynomial of degree at most three.
+        num_blocks: Number of solutions that `fn` takes.
         sigma: Standard deviation of the noise.
     """
     size = 3 * num_blocks
-    # Up to degree three the mean over these points is that over the noise.
+    # Up to degree three, the mean over these points equals the mean over the noise.
     points = sigma * np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
     points = points.reshape(2 * size, num_blocks, 3).swapaxes(0, 1)
     return differentiate(lambda theta: np.mean(fn(theta + points)), THETA.astype(float))
 
 
 def target(problem, blocks, sigma=SIGMA):
-    """Returns the gradient of the objective, smoothed by independent noise per block; window w is in `blocks[w]`."""
+    """Returns the gradient of the objective, smoothed by independent noise per block. Window w is in `blocks[w]`."""
     return smoothed_gradient(
         lambda thetas: np.mean(mean_window_losses(problem, [thetas[b] for b in blocks]), 0), max(blocks) + 1, sigma
     )
@@ -145,7 +148,7 @@ def mean_and_error(samples):
 
 
 def assert_unbiased(samples, expected, resolution, error=0.0):
-    """5-sigma test of the mean; it has to tell apart what is further away than `resolution`."""
+    """Tests the mean at 5 sigma, and checks that the test would notice a difference of `resolution`."""
     mean, own = mean_and_error(samples.mean(1))
     tolerance = 5 * np.hypot(own, error)
     assert np.all(np.abs(mean - expected) < tolerance)
@@ -153,7 +156,7 @@ def assert_unbiased(samples, expected, resolution, error=0.0):
 
 
 def reset_by_hand(problem, inner, members):
-    """Returns the fresh start that members of one group were given, which is one of an episode's."""
+    """Returns the fresh start of the members of one group, and checks that it is a start of an episode."""
     x, length = np.asarray(inner["x"])[members], np.asarray(inner["length"])[members]
     assert np.all(x == x[0])
     assert np.all(length == length[0])
@@ -163,7 +166,7 @@ def reset_by_hand(problem, inner, members):
 
 
 def check_start(problem, state, groups):
-    """Checks that each group is at a phase, and in the state to which the initial solution leads from a reset."""
+    """Checks that each group is at one phase, and that its state is what the initial solution reaches after a reset."""
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         phase = int(state.time[members[0]])

@@ -1,4 +1,4 @@
-"""The peers behind the zoo's interface: the same arithmetic as without it, and one benchmark with the zoo's own."""
+"""Adapters to other libraries do the same arithmetic as the libraries, and run in a benchmark beside es-zoo."""
 
 import importlib
 import sys
@@ -21,7 +21,8 @@ from zoo.strategies.adapters.pycma import PyCMA
 SOLUTION = {"w": np.linspace(-1, 1, 3, dtype=np.float32), "b": np.float32(0.5)}
 SHAPES = {name: (leaf.shape, np.dtype(np.float32)) for name, leaf in SOLUTION.items()}
 SIZE = 8
-# Compiled and run: one for each thing that the adapter does. The others are traced, which is what most mistakes take.
+# One algorithm for each thing that the adapter does is compiled and run. The others are only traced, which finds most
+# mistakes.
 RUN = ("CMA_ES", "GuidedES", "PersistentES", "RandomSearch", "SNES", "SV_Open_ES", "MR15_GA", "PSO", "SimpleGA")
 
 
@@ -31,7 +32,7 @@ def quadratic(x):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Makes a package look as if it was not installed."""
+    """Makes a package look as if it were not installed."""
 
     def remove(package):
         for name in [name for name in sys.modules if name.partition(".")[0] == package]:
@@ -49,7 +50,7 @@ def without(monkeypatch):
 
 
 def train(strategy, key, num_generations=3):
-    """The unchanged loop; one member of the second generation cannot be evaluated, and none of the third."""
+    """Runs the usual loop. One member of the second generation and every member of the third cannot be evaluated."""
 
     def generation(state, inputs):
         k, invalid = inputs
@@ -76,7 +77,7 @@ def test_every_evosax_algorithm_runs_in_the_unchanged_loop(name, key):
         assert is_finite((populations, mean, std))
         assert all(np.all(x > 0) for x in jax.tree.leaves(std))
         assert quadratic(mean) < 1.1 * quadratic(SOLUTION)
-        spread = np.std(np.asarray(populations["w"][0]) - SOLUTION["w"])  # of 24 numbers
+        spread = np.std(np.asarray(populations["w"][0]) - SOLUTION["w"])  # standard deviation of 24 numbers
         assert 0.1 < spread < 0.6
     for tree in (mean, std):
         assert {name: (leaf.shape, leaf.dtype) for name, leaf in tree.items()} == SHAPES
@@ -84,7 +85,7 @@ def test_every_evosax_algorithm_runs_in_the_unchanged_loop(name, key):
 
 
 def test_evosax_distribution_is_evosaxs_own(key):
-    """PGPE by hand, with another optimizer, sigma, and parameter of its own."""
+    """PGPE equals evosax called by hand, with another optimizer, sigma and parameter."""
     settings = {"population_size": SIZE, "sigma": 0.4, "learning_rate": 0.05, "params": {"std_lr": 0.2}}
     strategy = EvosaxStrategy(algorithm="PGPE", **settings)
     solution, keys = np.linspace(-1, 1, 4, dtype=np.float32), jax.random.split(key, 4)
@@ -106,7 +107,7 @@ def test_evosax_distribution_is_evosaxs_own(key):
 
 
 def test_evosax_population_is_evosaxs_own(key):
-    """Differential evolution by hand, from the adapter's initial population."""
+    """Differential evolution equals evosax called by hand from the adapter's initial population."""
     strategy = EvosaxStrategy(algorithm="DifferentialEvolution", population_size=SIZE, sigma=0.4)
     solution, (first, *keys) = np.linspace(-1, 1, 4, dtype=np.float32), jax.random.split(key, 4)
     direct = evosax.algorithms.DifferentialEvolution(population_size=SIZE, solution=solution)
@@ -138,7 +139,7 @@ def test_evosax_settings(key):
     suggest = {"sigma": 0.7, "learning_rate": 0.3}
     complete = zoo.registry.complete_settings
     assert complete("evosax/Open_ES", {}, suggest, SOLUTION) == suggest
-    assert complete("evosax/SNES", {}, suggest, SOLUTION) == {"sigma": 0.7}  # a natural step, of which 0.3 is little
+    assert complete("evosax/SNES", {}, suggest, SOLUTION) == {"sigma": 0.7}  # 0.3 is small for a natural step
     assert complete("evosax/CMA_ES", {}, suggest, SOLUTION) == {"sigma": 0.7}
     options = {"optimizer": optax.sgd(1.0)}
     assert "learning_rate" not in complete("evosax/Open_ES", {"options": options}, suggest, SOLUTION)
@@ -167,7 +168,10 @@ def test_a_peer_that_is_not_installed(package, id, without, key):
 
 
 def test_pycma_is_pycmas_own(x64):
-    """A run by hand with the same seeds: equal to the last bit, and the global generator is left as it was."""
+    """A run equals pycma called by hand with the same seeds, to the last bit.
+
+    NumPy's global generator does not change.
+    """
     key, start, size = jax.random.key(3), np.linspace(-1, 1, 4), 7
     strategy = PyCMA(population_size=size, sigma=0.4, options={"CMA_active": False})
     state, ask, tell = jax.jit(strategy.init)(key, start), jax.jit(strategy.ask), jax.jit(strategy.tell)
@@ -195,7 +199,7 @@ def test_pycma_is_pycmas_own(x64):
 
 
 def test_pycma_in_single_precision_takes_its_own_samples(key):
-    """A sample that was merely rounded is told as it was drawn, one that was changed as it is."""
+    """Samples that were only rounded are told to pycma as drawn. Samples that were changed are told as changed."""
     strategy = PyCMA(population_size=6)
     asked, state = strategy.ask(key, strategy.init(key, SOLUTION))
     fitness = np.array([1.0, np.nan, 3.0, np.inf, -np.inf, 2.0])
@@ -210,7 +214,7 @@ def test_pycma_in_single_precision_takes_its_own_samples(key):
 
 @pytest.mark.parametrize("id", ["pycma", "evosax/SNES"])
 def test_a_member_that_could_not_be_evaluated_ranks_behind_all_others(id, key):
-    """Both go by ranks, so that NaN and infinite fitness are told like any numbers of the same order."""
+    """NaN and infinite fitness count like finite numbers of the same order, because both strategies use ranks."""
     strategy = zoo.make_strategy(id, population_size=6)
 
     @jax.jit
@@ -271,7 +275,7 @@ def test_one_benchmark_of_the_zoo_and_its_peers(tmp_path):
     assert set(curves.strategy) == set(ids)
     end = curves[curves.steps > 0]
     assert len(end) == 6
-    assert np.all(end.value < 5)  # it starts at some 20
+    assert np.all(end.value < 5)  # it starts at about 20
 
 
 def test_pycma_resumes_from_a_checkpoint(tmp_path):

@@ -1,4 +1,4 @@
-"""Backpropagation through windows (tbptt) and through whole episodes (bptt), which full_es sees too."""
+"""Backpropagation through windows (tbptt) and through whole episodes (bptt)."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,10 @@ def test_whole_episodes_whatever_the_window(id, key):
 
 @pytest.mark.parametrize("id", ["bptt", "tbptt"])
 def test_backpropagation_is_the_gradient_of_what_the_workers_go_through(id, key):
-    """Of whole episodes from the workers' starts, or of a window from where they are: differences in NumPy."""
+    """The estimate is the gradient of the losses on the workers' own paths, checked by differences in NumPy.
+
+    The paths of bptt are whole episodes. The paths of tbptt are one window from the workers' current states.
+    """
     problem = Line(cubic=0.5, short=5.0)
     played = jax.device_get(play(STRATEGIES[id](4), problem, key, num_generations=4))
     num_steps, scale = (7, 1 / 7) if id == "bptt" else (3, 3 / 7)

@@ -1,4 +1,4 @@
-"""Bounds: never violated, folded as by hand, the base without them, and what the base and the fitness see of them."""
+"""Bounds: never violated, repaired as by hand, equal to the base if infinite, and visible to base and fitness."""
 
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ def bounded(base, **settings):
 
 
 def fold(x, lower, upper):
-    """Mirrors at whichever bound is passed, one at a time, until it lies within."""
+    """Mirrors at the bound that is passed, one reflection at a time, until the number lies within the bounds."""
     while not lower <= x <= upper:
         x = 2 * lower - x if x < lower else 2 * upper - x
     return x
@@ -66,7 +66,7 @@ def repaired(strategy, solution):
     return strategy.ask(key, strategy.init(key, solution))[0]
 
 
-# Without subnormal numbers, which XLA takes for zero.
+# No subnormal numbers, because XLA treats them as zero.
 number = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False) | st.floats(
     -8, 8, width=32, allow_subnormal=False
 )
@@ -104,7 +104,7 @@ def test_no_bound_is_ever_violated(bounds, samples, repair, dtype):
     samples=st.lists(st.floats(-50, 50), min_size=SIZE, max_size=SIZE),
 )
 def test_reflection_is_that_by_hand(lower, width, samples):
-    upper = 2.0 if lower == -np.inf else lower + width  # one-sided bounds, too
+    upper = 2.0 if lower == -np.inf else lower + width  # one-sided bounds as well
     with jax.enable_x64(True):
         base = Spy(samples={"x": np.asarray(samples)})
         inside = np.clip(0.0, lower, upper)
@@ -114,7 +114,7 @@ def test_reflection_is_that_by_hand(lower, width, samples):
 
 @jax.jit
 def run(strategy, solution, target, keys):
-    """Generations on a shifted sphere; returns the state, and the least and the largest entry of all members."""
+    """Runs generations on a shifted sphere. Returns the state, and the smallest and largest entry of all members."""
 
     def generation(state, key):
         population, state = strategy.ask(key, state)
@@ -156,19 +156,22 @@ def test_members_and_mean_stay_within(base, repair, center, width, sigma, seed):
     ],
 )
 def test_finds_the_optimum_on_the_boundary(base, repair):
-    """On a sphere that is the projection of its centre; some of the bounds are idle."""
+    """On a sphere, the search finds the projection of the centre onto the box. Some of the bounds are inactive."""
     strategy = bounded(base, lower={"w": np.array([-1.0, -np.inf, -1.0]), "b": -1.0}, upper=1.0, repair=repair)
     target = {"w": jnp.array([3.0, -3.0, 0.4]), "b": jnp.asarray(-1.5)}
     keys = jax.random.split(jax.random.key(0), (3, 300))
     states, _, means = jax.vmap(run, in_axes=(None, None, None, 0))(strategy, SOLUTION, target, keys)
     for name, expected in {"w": [1.0, -3.0, 0.4], "b": -1.0}.items():
         np.testing.assert_allclose(means[name][:, -20:].mean(axis=1), [expected] * 3, atol=0.05)
-        np.testing.assert_allclose(states.base.mean[name], [expected] * 3, atol=0.1)  # it has not drifted off
+        np.testing.assert_allclose(states.base.mean[name], [expected] * 3, atol=0.1)  # it has not drifted away
 
 
 @pytest.mark.parametrize("id", ["open_es", "pgpe"])
 def test_repaired_pairs_count_by_where_they_lie(id, x64):
-    """The estimate is the covariance of shaped fitness and members; of symmetric pairs that is their difference."""
+    """The estimate is the covariance of shaped fitness and members.
+
+    For symmetric pairs this equals their difference.
+    """
     strategy = zoo.make_strategy(id, population_size=6, shaping="centered_ranks", sigma=0.5)
     mean, fitness = np.array([0.1, -0.4]), np.array([3.0, 1.0, 2.0, 0.0, 5.0, 4.0])
     state = strategy.init(jax.random.key(0), mean)
@@ -183,7 +186,7 @@ def test_repaired_pairs_count_by_where_they_lie(id, x64):
 
 @pytest.mark.parametrize("base", ["open_es", "pgpe"])
 def test_pairs_around_a_start_on_a_bound_differ(base):
-    """They would be reflected into one point, and the search would stay where it is."""
+    """A start on a bound is moved inside, because a reflected pair would be one point and the search would not move."""
     base = {"id": base, "sigma": 0.2, "learning_rate": 0.05}
     strategy = bounded(base, lower={"w": np.array([0.0, 0.0, -2.0]), "b": 0.0}, upper=1.0, population_size=SIZE)
     solution = {"w": jnp.array([0.0, 1.0, -0.5]), "b": jnp.asarray(0.0)}
@@ -203,7 +206,10 @@ def test_pairs_around_a_start_on_a_bound_differ(base):
 @pytest.mark.parametrize("repair", ["reflect", "clip"])
 @pytest.mark.parametrize("base", ["open_es", "snes", "cma_es", "random_search"])
 def test_without_bounds_it_is_the_base(base, repair):
-    """Bit for bit, operation by operation (compiled whole, a multiplication and an addition may become one)."""
+    """Without bounds, results equal the base bit for bit when run operation by operation.
+
+    (In a compiled program, a multiplication and an addition may become one operation.)
+    """
     alone = zoo.make_strategy(base, population_size=SIZE)
     wrapped = bounded(alone, repair=repair)
     states = [strategy.init(jax.random.key(0), SOLUTION) for strategy in (alone, wrapped)]
@@ -232,7 +238,7 @@ def test_the_evaluated_point_enters_the_update(key):
         assert np.max(np.abs(population["w"])) <= 1
         told = strategy.tell(state, population, np.arange(SIZE))
         assert all(map(np.array_equal, jax.tree.leaves(told.base.population), jax.tree.leaves(population)))
-        # Its mean is repaired, too, and the surrogate gradient is that of the repaired point.
+        # The mean is repaired as well, and the surrogate gradient is taken at the repaired point.
         assert np.array_equal(told.base.mean["w"], mean)
         _, asked = strategy.ask(
             key,
@@ -243,7 +249,7 @@ def test_the_evaluated_point_enters_the_update(key):
 
 
 def penalised(fitness, samples, penalty):
-    """As documented, in NumPy; the box is [-1, 1], the standard deviation 0.5, the parameters are 4."""
+    """Computes the documented penalty in NumPy, for the box [-1, 1], standard deviation 0.5 and 4 parameters."""
     distance = [np.sum(((x - np.clip(x, -1, 1)) / 0.5) ** 2) / 4 for x in samples]
     finite = np.where(np.isnan(fitness), np.inf, fitness)
     finite = np.clip(finite, None, np.max(finite[np.isfinite(finite)]))
@@ -253,7 +259,7 @@ def penalised(fitness, samples, penalty):
 
 def test_penalty_is_the_documented_one(key):
     samples = np.random.default_rng(0).normal(size=(SIZE, 4)).astype(np.float32) * 2
-    samples[1] /= 10  # inside
+    samples[1] /= 10  # inside the box
     base = Spy(samples={"w": samples[:, :3], "b": samples[:, 3]})
 
     @jax.jit
@@ -301,7 +307,7 @@ def test_sweeps_over_bounds_in_one_program(key):
     def swept(width):
         return bounded("snes", lower=-width, upper={"w": width, "b": np.float32(width)}, population_size=SIZE)
 
-    for widths in ((0.5, 1), (2, 3.0)):  # whole numbers are numbers
+    for widths in ((0.5, 1), (2, 3.0)):  # whole numbers are allowed
         stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y, float) for y in x]), *map(swept, widths))
         largest = np.max(
             np.abs(population(stacked.replace(base=stacked.base.replace(sigma=jnp.full(2, 9.0))))["w"]), (1, 2)
@@ -360,7 +366,7 @@ def test_traced_solution_outside_is_clipped(key):
 
 @pytest.mark.parametrize("upper", [1.0, np.inf])
 def test_nothing_is_computed_that_is_no_number(upper):
-    """Also not where it is not used: with `jax_debug_nans`, a loop that is not compiled would end."""
+    """No NaN is computed, even where it would not be used: `jax_debug_nans` would end a loop that is not compiled."""
     strategy = bounded("snes", upper=upper)
     with jax.debug_nans(True):
         jax.block_until_ready(strategy._repair(jax.tree.map(lambda x: 3 * x, SOLUTION)))

@@ -31,7 +31,7 @@ def train(strategy, fn, solution, key, num_generations):
 
 
 def test_parameters_are_pycmas():
-    """Values of pycma 4.5 (`cma.CMAEvolutionStrategy(10 * [0], 1).sp`) at 10 dimensions, population 10."""
+    """The default parameters equal pycma 4.5 (`cma.CMAEvolutionStrategy(10 * [0], 1).sp`) at d = 10, population 10."""
     p = default_parameters(10, 10)
     assert p.mu_eff == pytest.approx(3.1672992814107017, rel=1e-12)
     assert p.c_c == pytest.approx(0.29499038303562225, rel=1e-12)
@@ -76,10 +76,10 @@ def reference_generation(state, x, fitness, size):
 
 @pytest.mark.parametrize(("d", "injects"), [(3, False), (12, False), (12, True)])
 def test_generations_are_pycmas(d, injects, x64):
-    """Given pycma's samples, and the tutorial's step-size constants on its side, the states stay equal in float64.
+    """With pycma's samples and the tutorial's step-size constants in pycma, the states stay equal in float64.
 
-    At 12 dimensions and this population the decomposition is not due in every generation, on either side. With
-    solutions from elsewhere in the population, by turns the best of it and the worst, both far away.
+    At 12 dimensions and this population size, neither library decomposes C in every generation. With `injects`, one
+    member comes from elsewhere: far away, and in turn the best and the worst of the population.
     """
     size = 7
     strategy = CMAES(population_size=size, sigma=0.7)
@@ -87,7 +87,7 @@ def test_generations_are_pycmas(d, injects, x64):
     peer = cma.CMAEvolutionStrategy(np.linspace(-1, 1, d), 0.7, {"verbose": -9, "popsize": size, "seed": 3})
     p = default_parameters(d, size)
     peer.adapt_sigma.initialize(peer)
-    peer.adapt_sigma.cs, peer.adapt_sigma.damps = p.c_sigma, p.d_sigma  # pycma 4 has others
+    peer.adapt_sigma.cs, peer.adapt_sigma.damps = p.c_sigma, p.d_sigma  # pycma 4 uses other constants
     state = state._replace(
         covariance=jnp.asarray(peer.sm.C), basis=jnp.asarray(peer.sm.B), scales=jnp.asarray(peer.sm.D)
     )
@@ -103,7 +103,7 @@ def test_generations_are_pycmas(d, injects, x64):
         peer.tell(list(population), list(fitness))
         evaluation = zoo.Evaluation.of(fitness, size)
         state = tell(state, population, evaluation._replace(repaired=is_injected if injects else None))
-        peer.sm.update_now()  # pycma would do so when it samples next
+        peer.sm.update_now()  # pycma would do this only when it samples next
         np.testing.assert_allclose(state.mean, peer.mean, rtol=1e-9)
         np.testing.assert_allclose(state.sigma, peer.sigma, rtol=1e-9)
         np.testing.assert_allclose(state.path_c, peer.pc, rtol=1e-8, atol=1e-12)
@@ -126,14 +126,14 @@ def test_generations_against_numpy(size, x64):
         np.testing.assert_allclose(state.path_sigma, path_sigma, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(state.path_c, path_c, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(state.covariance, covariance, rtol=1e-8, atol=1e-10)
-        # The factors are those of C: the decomposition is due in every generation at this size.
+        # The factors belong to the current C, because it is decomposed in every generation at this size.
         np.testing.assert_allclose(
             (state.basis * state.scales[None] ** 2) @ state.basis.T, covariance, rtol=1e-7, atol=1e-10
         )
 
 
 def test_samples_have_the_covariance_of_the_state(key):
-    """Every entry of the sample covariance of 20 000 within 6 of its standard errors."""
+    """Every entry of the covariance of 20 000 samples is within 6 standard errors."""
     strategy = CMAES(population_size=20_000, sigma=0.5)
     root = np.tril(np.arange(1.0, 10).reshape(3, 3)) / 5
     covariance = (root @ root.T).astype(np.float32)
@@ -149,7 +149,7 @@ def test_samples_have_the_covariance_of_the_state(key):
 
 
 def test_reaches_high_precision_on_an_ill_conditioned_ellipsoid(key):
-    """10 dimensions, condition 1e6, float32: 1e-8 within 5 000 evaluations."""
+    """The best fitness reaches 1e-8 within 5 000 evaluations, in 10 dimensions, at condition 1e6, in float32."""
     curvature = 10 ** (6 * jnp.arange(10) / 9)
     strategy = CMAES(population_size=10, sigma=0.5)
     _, best = train(strategy, lambda x: jnp.sum(curvature * x**2), jax.random.normal(key, (10,)), key, 500)
@@ -157,7 +157,7 @@ def test_reaches_high_precision_on_an_ill_conditioned_ellipsoid(key):
 
 
 def test_rotation_invariance(x64):
-    """With the samples rotated alike, a run on the rotated function is the rotated run, to rounding."""
+    """With rotated samples, a run on the rotated function is the rotated run, up to rounding."""
     key = jax.random.key(3)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0]
     curvature = jnp.array([1.0, 10.0, 100.0, 1000.0])
@@ -168,7 +168,7 @@ def test_rotation_invariance(x64):
 
     state = strategy.init(key, np.ones(D))
     rotated = strategy.init(key, rotation @ np.ones(D))
-    rotated = rotated._replace(basis=jnp.asarray(rotation))  # the identity covariance, sampled along rotated axes
+    rotated = rotated._replace(basis=jnp.asarray(rotation))  # identity covariance, sampled along rotated axes
     for k in jax.random.split(key, 8):
         population, state = strategy.ask(k, state)
         turned = population @ rotation.T
@@ -189,7 +189,7 @@ def test_invariance_to_monotone_transforms_of_fitness(key):
 
 
 def test_decomposition_is_lazy_alone_and_in_a_batch(key):
-    """At 100 dimensions it is due every few generations; batched over seeds, nothing is decomposed in between."""
+    """At 100 dimensions, C is decomposed every few generations only, also in a batch of seeds."""
     strategy = CMAES(population_size=4)
     interval = cma_es._eigen_interval(100, default_parameters(100, 4))
     assert interval > 2
@@ -211,7 +211,7 @@ def test_decomposition_is_lazy_alone_and_in_a_batch(key):
         for i in range(2):
             np.testing.assert_allclose(together.scales[i], alone[i].scales, rtol=1e-5)
             np.testing.assert_allclose(together.sigma[i], alone[i].sigma, rtol=1e-5)
-    # The conditional survived batching: the decomposition is still inside it, not beside a select.
+    # After batching, the decomposition is still inside a conditional and not computed on both sides of a select.
     jaxpr = jax.make_jaxpr(jax.vmap(jax.vmap(step)))(jax.tree.map(lambda x: x[None], together), keys[:1])
     enclosing = list(primitives_around("eigh", jaxpr.jaxpr))
     assert enclosing
@@ -223,7 +223,7 @@ def test_degenerate_covariance_is_floored(key):
     covariance, basis, scales = decompose_if(jnp.asarray(True), covariance, jnp.eye(4), jnp.ones(4))
     assert jnp.all(scales > 0)
     assert scales.max() / scales.min() < 3000  # the square root of 1 / the precision of float32
-    # What the distribution samples is what C says, also after the repair.
-    rounding = 4 * np.finfo(np.float32).eps  # of four products each, of which the largest is one
+    # Basis and scales still multiply to C after the repair.
+    rounding = 4 * np.finfo(np.float32).eps  # sums of four products, the largest product is one
     np.testing.assert_allclose((basis * scales[None] ** 2) @ basis.T, covariance, atol=rounding)
     np.testing.assert_array_equal(covariance, covariance.T)

@@ -23,7 +23,7 @@ START = np.linspace(-1, 1, D)
 
 
 def generations(strategy, num_generations, *, d=D, **start):
-    """Yields state, population, fitness and the state told, generation by generation, on an ellipsoid."""
+    """Yields state, population, fitness and the state after `tell` for each generation on an ellipsoid."""
     key = jax.random.key(0)
     state = init(strategy, key, np.linspace(-1, 1, d))._replace(**start)
     for k in jax.random.split(key, num_generations):
@@ -34,13 +34,13 @@ def generations(strategy, num_generations, *, d=D, **start):
 
 
 def recombination(size, d):
-    """Positive weights best first, their selection mass, and c_sigma, d_sigma, E||N(0, I)|| of CMA-ES."""
+    """Returns the positive weights (best first), their selection mass, and c_sigma, d_sigma, E||N(0, I)|| of CMA-ES."""
     w = np.log((size + 1) / 2) - np.log(np.arange(1, size // 2 + 1))
     w /= w.sum()
     mu_eff = 1 / (w**2).sum()
     c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
     d_sigma = 1 + c_sigma + 2 * max(0, np.sqrt((mu_eff - 1) / (d + 1)) - 1)
-    # By quadrature of the chi distribution.
+    # The expected norm, by quadrature of the chi distribution.
     r = np.linspace(0, 40, 400_001)
     density = r ** (d - 1) * np.exp(-(r**2) / 2)
     return w, mu_eff, c_sigma, d_sigma, (r * density).sum() / density.sum()
@@ -59,7 +59,7 @@ def test_sep_cma_es_calls_nothing_deprecated():
 
 
 def test_sep_cma_es_is_the_papers(x64):
-    """Ros, Hansen 2008, algorithm 1 without its rotations: the diagonal of the update, rates times (d + 2) / 3."""
+    """One update equals Ros, Hansen 2008, algorithm 1 without rotations: a diagonal C, rates times (d + 2) / 3."""
     w, mu_eff, c_sigma, d_sigma, chi = recombination(SIZE, D)
     mu = len(w)
     c_c = (4 + mu_eff / D) / (D + 4 + 2 * mu_eff / D)
@@ -87,7 +87,10 @@ def test_sep_cma_es_is_the_papers(x64):
 
 @pytest.mark.parametrize(("d", "size"), [(5, 8), (20, 12), (200, 40)])
 def test_sep_cma_es_learns_about_as_fast_as_pycmas_diagonal_option(d, size):
-    """pycma's rates follow other formulas (Akimoto, Hansen 2020); the sums agree within a factor of two."""
+    """The sums of the rates agree with pycma within a factor of two.
+
+    pycma uses other formulas (Akimoto, Hansen 2020).
+    """
     ours = sep_cma_es._separable_parameters(d, size)
     theirs: Any = cma.CMAEvolutionStrategy(d * [0], 1, {"popsize": size, "CMA_diagonal": True, "verbose": -9}).sp
     assert ours.mu_eff == pytest.approx(theirs.weights.mueff)
@@ -95,7 +98,7 @@ def test_sep_cma_es_learns_about_as_fast_as_pycmas_diagonal_option(d, size):
 
 
 def test_sep_cma_es_on_leaves_is_that_on_the_vector():
-    """Leaf by leaf, with the members of a run on the vector: the same run."""
+    """A run on separate leaves equals the run on one vector with the same members."""
     strategy = SepCMAES(population_size=SIZE)
     tree = init(strategy, jax.random.key(0), {"a": START[:5].reshape(5, 1), "b": START[5]})
     for _, x, fitness, told in generations(strategy, 5):
@@ -105,7 +108,7 @@ def test_sep_cma_es_on_leaves_is_that_on_the_vector():
 
 
 def test_ma_es_is_the_papers(x64):
-    """Beyer, Sendhoff 2017, figure 3, with the product of the matrices as it stands there."""
+    """One update equals Beyer, Sendhoff 2017, figure 3, with the product of the matrices as in the paper."""
     w, mu_eff, c_sigma, d_sigma, chi = recombination(SIZE, D)
     mu = len(w)
     c_1 = 2 / ((D + 1.3) ** 2 + mu_eff)
@@ -126,7 +129,7 @@ def test_ma_es_is_the_papers(x64):
 
 
 def test_ma_es_moves_as_cma_es_in_the_first_generation(x64):
-    """From C = M = I, mean and step size agree exactly, and M M^T is C to first order in the learning rates."""
+    """From C = M = I, mean and step size agree exactly, and M M^T equals C to first order in the learning rates."""
     d = 60
     key = jax.random.key(1)
     ma, full = MAES(population_size=6), CMAES(population_size=6)
@@ -147,7 +150,7 @@ def test_ma_es_moves_as_cma_es_in_the_first_generation(x64):
 
 
 def test_lm_ma_es_is_the_papers(x64):
-    """Loshchilov et al. 2019, algorithm 1, one direction vector after the other."""
+    """One update equals Loshchilov et al. 2019, algorithm 1, computed one direction vector at a time."""
     d, size = 30, 14
     w, mu_eff, *_ = recombination(size, d)
     m = 4 + int(3 * np.log(d))
@@ -159,7 +162,7 @@ def test_lm_ma_es_is_the_papers(x64):
     transform, inverse = (jax.jit(f, static_argnums=2) for f in (lm_ma_es.transform, lm_ma_es._inverse_transform))
     std = jax.jit(strategy.std)
     for t, (asked, x, fitness, told) in enumerate(generations(strategy, m + 5, d=d)):
-        basis = np.eye(d)  # its columns, sent through the paper's loop, are those of P
+        basis = np.eye(d)  # the paper's loop turns these columns into the columns of P
         for j in range(min(t, m)):
             basis = (1 - c_d[j]) * basis + c_d[j] * np.outer(vectors[j], vectors[j] @ basis)
         np.testing.assert_allclose(transform(asked, np.eye(d), d), basis.T, rtol=1e-9, atol=1e-11)
@@ -178,7 +181,7 @@ def test_lm_ma_es_is_the_papers(x64):
 
 
 def reference_cr_fm_nes(state, x, fitness):
-    """One update in float64, member by member, columns as in the authors' notation."""
+    """Computes one update in float64, member by member, with columns as in the authors' notation."""
     m, p_sigma, p_c, scales, v = (
         np.asarray(a, float) for a in (state.mean, state.path_sigma, state.path_c, state.scales, state.v)
     )
@@ -187,7 +190,7 @@ def reference_cr_fm_nes(state, x, fitness):
     u = v / norm
     root = np.eye(d) + (np.sqrt(1 + norm**2) - 1) * np.outer(u, u)
     z = np.linalg.solve(sigma * scales[:, None] * root, (x - m).T)
-    near = np.linalg.norm(z, axis=0).reshape(2, -1)  # the same for partners, but for rounding
+    near = np.linalg.norm(z, axis=0).reshape(2, -1)  # the same for both partners, except for rounding
     near = np.where(np.ptp(near, axis=0) < 1e-10 * near.max(axis=0), near.mean(axis=0), near).ravel()
     order = np.lexsort((np.where(np.isinf(fitness), near, 0), fitness))
     z, x = z[:, order], x[order].T
@@ -231,7 +234,7 @@ def reference_cr_fm_nes(state, x, fitness):
 
 
 def test_cr_fm_nes_is_the_authors(x64):
-    """Moving and stagnating; the third generation has infeasible members, the fourth only such."""
+    """Updates equal the NumPy reference, moving and stagnating, with some or all members infeasible."""
     strategy = CRFMNES(population_size=10, sigma=0.1)
     lengths = []
     for g, (state, x, fitness, _) in enumerate(generations(strategy, 14, d=8), 1):
@@ -245,14 +248,14 @@ def test_cr_fm_nes_is_the_authors(x64):
 
 @pytest.mark.parametrize("center", [0, 1, 1000])
 def test_cr_fm_nes_ranks_infeasible_partners_by_their_index(center, key):
-    """The last bits of a member differ between processors; they do not say which of two partners is nearer."""
+    """Infeasible partners are ranked by index, because the last bits of a member differ between processors."""
     strategy = CRFMNES(population_size=10, sigma=0.1)
     x, state = ask(strategy, key, init(strategy, key, center + np.linspace(-1, 1, 8, dtype=np.float32)))
     x, mean = jax.device_get((x, strategy.mean(state)))
     sign = np.where(x > mean, 1, -1).astype(np.float32)
 
     def moved(change):
-        """How far the mean goes if each member is a little farther out, or farther in, than it was."""
+        """Returns how far the mean moves if each member is moved by `change`."""
         told = tell(strategy, state, np.float32(x + change), np.full(10, np.inf, np.float32))
         return np.asarray(strategy.mean(told)) - mean
 
@@ -262,12 +265,12 @@ def test_cr_fm_nes_ranks_infeasible_partners_by_their_index(center, key):
     assert np.linalg.norm(expected) > 0.01
     for change in (first * last_bits, second * last_bits):
         np.testing.assert_allclose(moved(change), expected, rtol=0.02, atol=20 * np.spacing(np.float32(center + 1)))
-    # What bounds moved is another matter: each of the second five is nearer than its partner, and goes before it.
+    # A larger change counts: each of the second five is now nearer than its partner and ranks before it.
     assert moved(-0.005 * second * sign) @ expected < 0
 
 
 def test_cr_fm_nes_without_v_is_separable(x64):
-    """v = 0 stays zero, and D takes a step of separable NES with the path as one more member, then is normalised."""
+    """v = 0 stays zero. D takes a step of separable NES with the path as one more member, and is then normalised."""
     strategy = CRFMNES(population_size=10, sigma=0.5)
     ((state, x, *_),) = generations(strategy, 1, v=np.zeros(D), scales=np.ones(D))
     z = (x - START) / 0.5
@@ -287,7 +290,7 @@ def test_cr_fm_nes_without_v_is_separable(x64):
 
 
 def test_cr_fm_nes_samples_have_the_covariance_of_the_state(key):
-    """Every entry of the sample covariance of 20 000 pairs within 6 of its standard errors."""
+    """Every entry of the covariance of 20 000 pairs is within 6 standard errors."""
     strategy = CRFMNES(population_size=40_000, sigma=0.5)
     v, scales = np.array([2.0, -1.0, 0.5], np.float32), np.array([1.0, 3.0, 0.2], np.float32)
     state = init(strategy, key, np.zeros(3))._replace(v=v, scales=scales)
@@ -311,7 +314,7 @@ def test_cr_fm_nes_needs_pairs():
 
 @pytest.mark.parametrize("strategy", [SepCMAES, MAES, LMMAES, CRFMNES])
 def test_nothing_vanishes_or_overflows_on_a_plane(strategy, key):
-    """600 generations down a slope in float32, where the spread may only grow, and in one direction."""
+    """The state stays finite in 600 generations down a slope in float32, where the spread grows in one direction."""
     strategy = strategy(population_size=20)
 
     def generation(state, k):
@@ -330,7 +333,7 @@ def test_nothing_vanishes_or_overflows_on_a_plane(strategy, key):
 
 
 def test_cr_fm_nes_learns_nothing_from_rounding(key):
-    """The mean is 1 in most dimensions, where float32 rounds steps of 1e-8 to 0 or 6e-8, and 0 in two."""
+    """Dimensions with mean 1 learn nothing, because float32 rounds their steps of 1e-8 to 0 or 6e-8."""
     strategy = CRFMNES(population_size=8, sigma=1e-8)
     start = np.array([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
     population, state = ask(strategy, key, init(strategy, key, start))
@@ -343,7 +346,7 @@ def test_cr_fm_nes_learns_nothing_from_rounding(key):
 
 
 def test_cr_fm_nes_survives_a_member_that_is_far_and_bad(key):
-    """While it moves, members gain with distance; exp of this one's overflows, and its gain is zero."""
+    """The state stays finite if exp of a distant, bad member's distance overflows, because its gain is zero."""
     strategy = CRFMNES(population_size=8)
     population, state = ask(strategy, key, init(strategy, key, np.zeros(4)))
     state = state._replace(path_sigma=np.full(4, 10, np.float32))

@@ -1,7 +1,7 @@
-"""What every strategy promises, checked for all that are registered: a new one is covered by its registry row.
+"""Checks the promises of every registered strategy. A new strategy is covered by its registry row.
 
-The promises are the checks of `zoo.testing`, which authors outside use as well. What depends on JAX and on problems
-more than on the strategy is run for one strategy of each kind, and traced for the others.
+The promises are the checks of `zoo.testing`, which outside authors use as well. Checks that depend more on JAX and on
+the problem than on the strategy run for one strategy of each kind. For the others they are only traced.
 """
 
 import numpy as np
@@ -10,19 +10,19 @@ import pytest
 import zoo.testing
 from tests.the_loop import IDS
 
-# One of each kind: a gradient, online, a distribution, members, an inner strategy with a surrogate, a mask; restarts
-# only under `vmap`, where each seed has its own.
+# One strategy of each kind: a gradient, online, a distribution, members, an inner strategy with a surrogate, a mask.
+# Restarts run only under `vmap`, where each seed restarts at its own time.
 OF_EACH_KIND = ("open_es", "nres", "cma_es", "de", "hybrid", "lottery")
-# What is left of the start on a quadratic, for strategies that sample with a fixed spread.
+# The fraction of the initial fitness that is left on a quadratic, for strategies with a fixed spread.
 REACHES = {"random_search": 0.5}
 PROBLEMS = zoo.testing.example_problems()
 
 
-@pytest.fixture(params=IDS, scope="module")  # so that all checks of one strategy follow each other
+@pytest.fixture(params=IDS, scope="module")  # groups all checks of one strategy
 def case(request):
     id = request.param
     strategy = zoo.make_strategy(id)
-    # The sigma of guided ES and its kin is the length of a perturbation.
+    # In guided ES and similar strategies, sigma is the length of a perturbation.
     is_length = hasattr(strategy, "subspace_dims") and id != "self_guided_es"
     return zoo.testing.StrategyCase(
         id,

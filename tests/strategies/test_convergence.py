@@ -1,4 +1,4 @@
-"""How many evaluations each strategy needs on four functions, against ceilings: a worse search shows here.
+"""Ceilings on the evaluations that each strategy needs on four functions. A worse search fails here.
 
 A new strategy of `strategies/distribution/` or `strategies/population/` needs a row in `CEILINGS`. This prints it:
 
@@ -21,11 +21,11 @@ NUM_DIMS = 5
 NUM_SEEDS = 5
 BUDGET = 15_000
 FUNCTIONS = ("sphere", "ellipsoid", "rotated ellipsoid", "rosenbrock")
-CURVATURE = 10.0 ** (6 * np.arange(NUM_DIMS) / (NUM_DIMS - 1))  # condition 1e6
+CURVATURE = 10.0 ** (6 * np.arange(NUM_DIMS) / (NUM_DIMS - 1))  # condition number 1e6
 ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(NUM_DIMS, NUM_DIMS)))[0]
 
-# Target fitness, then for each of the functions 1.5 times the evaluations until the best member is below the target,
-# median of the seeds; None: it is not reached within the budget, or by chance only.
+# Target fitness, then one ceiling for each function: 1.5 times the evaluations (median over the seeds) until the best
+# member is below the target. `None`: the target is not reached within the budget, or only by chance.
 CEILINGS = {
     "cma_es": (1e-8, 984, 2_160, 2_232, 1_776),
     "cr_fm_nes": (1e-8, 732, 1_716, None, 2_892),
@@ -44,7 +44,7 @@ CEILINGS = {
 
 
 def fitness(function, x):
-    """The function of that number; all have their optimum, 0, at the origin."""
+    """Returns the value of function number `function` at x. All functions have their minimum, 0, at the origin."""
     turned = jnp.where(function == 2, ROTATION @ x, x)
     ellipsoid = jnp.sum(jnp.where(function == 0, 1.0, CURVATURE) * turned**2)
     z = x + 1
@@ -53,7 +53,7 @@ def fitness(function, x):
 
 
 def num_evaluations(id, target):
-    """Median evaluations on each function until a member is below the target, infinite beyond the budget.
+    """Returns the median evaluations on each function until a member is below the target, or infinity.
 
     The function is chosen at run time, so that each strategy is compiled once, in double precision.
     """
@@ -84,7 +84,7 @@ def num_evaluations(id, target):
 
 
 def needs_row(id):
-    """Strategies that estimate a gradient, and wrappers, have no budget of their own: settings decide."""
+    """Returns whether a strategy needs a ceiling. Gradient estimators and wrappers do not: their settings decide."""
     family = type(zoo.make_strategy(id)).__module__.split(".")[-2]
     return family in ("distribution", "population")
 

@@ -36,7 +36,7 @@ class Spring(zoo.UnrolledProblem):
 
 
 def evaluation_of(strategy, problem, num_generations=1):
-    """Evaluates the strategy's population at a solution that stands still; returns the last evaluation."""
+    """Evaluates the strategy's population with learning rate 0, and returns the last evaluation."""
     strategy = strategy.replace(learning_rate=0.0)
 
     @jax.jit
@@ -76,7 +76,7 @@ def test_estimates_are_unbiased(id, settings):
     samples = flat(evaluation_of(strategy, problem).gradient)
     expected = jax.jit(jax.grad(problem.fitness, argnums=1))(jax.random.key(0), SOLUTION)
     expected = flat(jax.tree.map(lambda x: x[None], expected))[0]
-    # The phases are stratified, so that this is more than the standard error.
+    # The phases are stratified, so the true error is smaller than this value.
     error = samples.std(axis=0) / np.sqrt(size)
     assert np.all(np.abs(samples.mean(axis=0) - expected) < 4 * error)
     assert np.all(error < 0.1)
@@ -96,7 +96,7 @@ def rnn(theta, x):
 
 
 def by_hand(x):
-    """Returns the next state, its Jacobians by state and solution, and those of the loss."""
+    """Returns the next state, its Jacobians by state and by solution, and the two gradients of the loss."""
     new = np.tanh(W @ x + U @ THETA)
     slope = (1 - new**2)[:, None]
     by_x, by_theta = slope * W, slope * U
@@ -105,7 +105,7 @@ def by_hand(x):
 
 
 def follow(rule, num_steps=5):
-    """Yields key, carried before, carried after and gradient of each step."""
+    """Yields key, state before, state after and gradient of each step."""
     theta, x = jnp.asarray(THETA, jnp.float32), jnp.asarray(START, jnp.float32)
     carried = rule.start(jax.random.key(0), theta, x)
     step = jax.jit(lambda key, time, x, carried: rule.step(key, rnn, time, theta, x, carried))

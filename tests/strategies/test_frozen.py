@@ -1,4 +1,4 @@
-"""What is frozen stays, and the base searches the rest as if it were all there is."""
+"""Frozen entries never change, and the base searches the free entries as if there were no others."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def frozen(frozen, base="open_es", **settings):
 
 
 def free_part(solution, num_axes=0):
-    """What MASK leaves to search, by hand."""
+    """Returns the entries that MASK leaves free, computed by hand."""
     w = np.asarray(solution["w"]).reshape(*np.shape(solution["w"])[:num_axes], 6)
     return {"b": solution["b"], "v": None, "w": jnp.asarray(w[..., [1, 2, 3, 4]])}
 
@@ -37,7 +37,7 @@ def assert_equal(one, two):
 
 @pytest.mark.parametrize("base", ["open_es", "snes", "cma_es", "guided_es"])
 def test_base_searches_the_free_part_alone(base):
-    """Operation by operation the run of the base on that part, with the same fitness and the same gradients."""
+    """The run equals the base's own run on the free entries, with the same fitness and gradients."""
     alone = zoo.make_strategy(base, population_size=SIZE)
     strategy = frozen(MASK, alone)
     state, expected = strategy.init(jax.random.key(0), SOLUTION), alone.init(jax.random.key(0), free_part(SOLUTION))
@@ -78,7 +78,7 @@ def test_with_nothing_frozen_it_is_the_base(base, nothing):
 
 
 def test_seeds_with_solutions_of_their_own():
-    """The frozen values are in the state: one program for all of them, and under a scan."""
+    """Each seed keeps its own frozen values in the state, in one program for all seeds and under a scan."""
     strategy = frozen(("^v$", "b"), "snes", population_size=16)
 
     @jax.jit
@@ -101,7 +101,7 @@ def test_seeds_with_solutions_of_their_own():
 
 
 def test_members_gradients_are_handed_on(key):
-    """As a problem gives them: each on its own data, here its number."""
+    """The base gets the gradient at each member on the member's own data (here its number)."""
 
     class Reads(type(zoo.make_strategy("guided_es"))):
         def _ask(self, key, state, surrogate):
@@ -123,9 +123,9 @@ def test_settings_by_dimension_are_those_of_the_free_entries():
     problem = zoo.make_problem("supervised/digits", hidden=(2,))
     suggested = {
         d: zoo.make_strategy("frozen", problem=problem, base="guided_es", frozen=pattern).base.sigma
-        for d, pattern in {136: (), 6: "Dense_0"}.items()  # of 64 x 2 + 2 and 2 x 10 + 10 parameters
+        for d, pattern in {136: (), 6: "Dense_0"}.items()  # 64 x 2 + 2 and 2 x 10 + 10 parameters
     }
-    # The length of a perturbation, from what the problem suggests per parameter.
+    # Sigma is the length of a perturbation, computed from the problem's suggestion per parameter.
     solution = problem.initial_solution(jax.random.key(0))
     sizes = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in solution["params"].items()}
     np.testing.assert_allclose(suggested[6] / suggested[136], np.sqrt(sizes["Dense_1"] / sum(sizes.values())))
@@ -176,7 +176,7 @@ def test_masks_are_compared_by_value_and_never_change(key):
 
     for strategy in (one, two, one.replace(population_size=64)):
         ask(strategy, strategy.init(key, SOLUTION))
-    assert len(traces) == 2  # as the population size differs
+    assert len(traces) == 2  # one more, because the population size differs
     assert isinstance(one.frozen, StaticMask)
     assert one.frozen == two.frozen
     assert one.frozen != frozen({**MASK, "w": ~CORNER}).frozen

@@ -16,7 +16,7 @@ NUM_DIMS = 6
 
 
 def flat(tree, size=None):
-    """The leaves side by side, [n] or [size, n]."""
+    """Concatenates the leaves to `[n]`, or to `[size, n]`."""
     leaves = jax.tree.leaves(tree)
     return np.concatenate([np.asarray(x, np.float64).reshape(*([size] if size else []), -1) for x in leaves], axis=-1)
 
@@ -28,7 +28,7 @@ def draw(seed):
 
 
 def direction(seed):
-    """In NumPy, where no operation costs a compilation."""
+    """Draws a direction in NumPy, where no operation has to be compiled."""
     return jax.device_get(draw(seed))
 
 
@@ -37,7 +37,7 @@ def unit_direction(seed):
 
 
 def always(gradient):
-    """The surrogate that is this everywhere."""
+    """Returns a surrogate that gives this gradient everywhere."""
     return jax.tree_util.Partial(_always, gradient)
 
 
@@ -50,7 +50,7 @@ def at_generation(state, number):
 
 
 def ask_with(strategy, surrogates, key):
-    """The population drawn after some surrogates were seen, and the state."""
+    """Returns the population drawn after some surrogates were seen, and the state."""
     state = init(strategy, key, SOLUTION)
     for i, surrogate in enumerate(surrogates):
         population, state = ask(strategy, key, at_generation(state, i), always(surrogate))
@@ -73,7 +73,7 @@ def perturbations(population):
 
 
 def check_covariance(samples, expected):
-    """Every entry of the sample covariance within 5 standard deviations: var = (c_ii c_jj + c_ij^2) / n."""
+    """Checks every entry of the covariance within 5 standard deviations: var = (c_ii c_jj + c_ij^2) / n."""
     covariance = samples.T @ samples / len(samples)
     variance = (np.outer(np.diag(expected), np.diag(expected)) + expected**2) / len(samples)
     assert np.all(np.abs(covariance - expected) < 5 * np.sqrt(variance) + 1e-12)
@@ -106,7 +106,7 @@ def test_search_covariance_is_that_of_the_paper(alpha, key):
     ],
 )
 def test_surrogates_that_add_nothing(surrogates, span, key):
-    """Zero, not finite, repeated: no direction of their own, no NaN, and the trace stays sigma^2."""
+    """Zero, non-finite and repeated surrogates add no direction and no NaN, and the trace stays sigma^2."""
     strategy = zoo.make_strategy("guided_es", population_size=20_000, subspace_dims=4, alpha=0.3, sigma=1.0)
     population, state = ask_with(strategy, surrogates, key)
     alpha = 0.3 if span else 1.0
@@ -118,7 +118,7 @@ def test_surrogates_that_add_nothing(surrogates, span, key):
 
 
 def test_alpha_one_is_open_es(key):
-    """With the same noise: the same members, and the estimate of open_es over n."""
+    """With the same noise, the members equal those drawn by open_es, and the estimate is its estimate over n."""
     guided = zoo.make_strategy("guided_es", population_size=8, alpha=1.0, beta=1.0, sigma=0.3)
     plain = zoo.make_strategy("open_es", population_size=8, sigma=0.3 / np.sqrt(NUM_DIMS), shaping="none")
     population, state = ask_with(guided, [direction(1)], key)
@@ -130,7 +130,7 @@ def test_alpha_one_is_open_es(key):
 
 
 def estimates(strategy, surrogate, gradient, *, num_samples):
-    """Estimates of a linear function's gradient, [num_samples, n]."""
+    """Returns estimates of a linear function's gradient, `[num_samples, n]`."""
     keys = jax.random.split(jax.random.key(7), num_samples)
     return flat(estimates_with(strategy, surrogate, gradient, keys), num_samples)
 
@@ -166,7 +166,7 @@ def test_expected_estimate_is_beta_sigma_gradient():
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("num_pairs", [1, 3])
 def test_mean_squared_error_of_the_estimate(alpha, num_pairs):
-    """Bias and variance of the estimate, and the best beta, against simulation."""
+    """The formulas for bias, variance and the best beta agree with simulation."""
     gradient, surrogate = unit_direction(3), direction(4)
     rho2 = float(flat(gradient) @ projection(surrogate) @ flat(gradient))
     a = alpha / NUM_DIMS + (1 - alpha) * rho2
@@ -228,7 +228,7 @@ def test_adaptive_coefficients_find_how_good_the_surrogate_is(cosine):
     state, squares = jax.device_get(train(strategy, gradient, surrogate, jax.random.split(jax.random.key(1), 3000)))
     rho2 = cosine**2
     total, inside = np.mean(squares[500:], axis=0)
-    # Batch means over 250 generations, longer than the running average remembers: 4 of their standard errors.
+    # 4 standard errors, from means over batches of 250 generations, which is longer than the running average remembers.
     spread = np.std(np.reshape(squares[500:], (10, 250, 2)).mean(axis=1), axis=0) / np.sqrt(10)
     assert np.all(spread < 0.5)
     assert abs(total - 9) < 4 * spread[0]
@@ -281,7 +281,7 @@ def test_control_variate_is_unbiased_for_any_hint():
 
 
 def test_control_variate_limits(key):
-    """A perfect hint leaves nothing to chance; without one it is open_es."""
+    """A perfect hint removes all randomness. Without a hint, the strategy is open_es."""
     gradient = direction(3)
     strategy = zoo.make_strategy("cv_zod", population_size=4, sigma=0.1)
     samples = estimates(strategy, gradient, gradient, num_samples=10)
@@ -298,7 +298,7 @@ def test_control_variate_wants_the_fitness_as_it_is():
 
 
 def with_history(strategy, directions):
-    """A state that remembers these estimates."""
+    """Returns a state that remembers these estimates."""
     state = init(strategy, jax.random.key(0), SOLUTION)
     return at_generation(state, len(directions))._replace(directions=stack(*directions))
 
@@ -351,7 +351,10 @@ def test_self_guided_probability_follows_the_better_group(key):
 
 
 def test_self_guided_on_a_plateau_does_not_compare_rounding(key):
-    """The mean of equal values depends on their number, by rounding; neither group found lower fitness: alpha falls."""
+    """With equal fitness in both groups, alpha falls.
+
+    Rounding makes the mean of equal values depend on their number.
+    """
     strategy = zoo.make_strategy("self_guided_es", population_size=40, subspace_dims=2, alpha=0.5)
     state = with_history(strategy, [unit_direction(i) for i in (1, 2)])
     population, asked = ask(strategy, key, state)
@@ -388,7 +391,7 @@ def test_asebo_uses_the_principal_directions_of_the_decayed_covariance(key):
     expected = vectors[:, :rank] @ vectors[:, :rank].T
     rows = flat(combine(found, np.eye(6, dtype=np.float32)), 6)
     np.testing.assert_allclose(rows.T @ rows, expected, atol=1e-4)
-    # The weight of the whole space after the next estimate: its norm outside over its norm inside.
+    # After the next estimate, the weight of the whole space is the norm outside the subspace over the norm inside.
     population, asked = ask(strategy, key, state)
     fitness = np.sum(population["a"], axis=1)
     evaluation = zoo.Evaluation(fitness, np.ones(20, bool), np.asarray(20))
@@ -435,7 +438,7 @@ def test_control_variate_leaves_out_pairs_without_finite_fitness(key):
     told = tell(strategy, asked, population, np.full(4, np.nan, np.float32))
     np.testing.assert_array_equal(strategy.mean(told), np.ones(4))
     fitness = np.asarray(population) @ hint
-    fitness[1] = np.nan  # one of the second pair
+    fitness[1] = np.nan  # one member of the second pair
     told = tell(strategy, asked, population, fitness)
     np.testing.assert_allclose(strategy.mean(told), [1, 1, 1, -4], atol=1e-3)
 
@@ -450,7 +453,7 @@ def test_control_variate_ignores_a_hint_that_has_exploded(size, key):
 
 
 def test_self_guided_when_the_history_spans_the_whole_space(key):
-    """There is no complement then, and no pair is wasted on it."""
+    """No pair is spent on the complement if the history spans the whole space."""
     strategy = zoo.make_strategy("self_guided_es", population_size=40, subspace_dims=8, sigma=0.5)
     state = with_history(strategy, [unit_direction(i) for i in range(8)])
     population, asked = ask(strategy, key, state)
@@ -468,7 +471,7 @@ def test_adaptive_keeps_its_coefficients_until_something_is_known(key):
 
 
 def test_suggested_sigma_is_converted_to_a_length():
-    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # suggests one per parameter
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # it suggests a sigma per parameter
     each = zoo.make_strategy("open_es", problem=problem).sigma
     for id in ("guided_es", "asebo"):
         strategy = zoo.make_strategy(id, problem=problem)

@@ -1,4 +1,4 @@
-"""Solutions in float16 and bfloat16: every strategy searches in them, and computes in single precision."""
+"""Every strategy searches solutions in float16 and bfloat16, and computes in single precision."""
 
 import functools
 
@@ -15,18 +15,18 @@ from zoo.testing.loop import told
 
 SIZE = 6
 KEY = jax.random.key(0)
-# What may fail in another precision fails before it is compiled, which takes long. The program of bipop is that of
-# ipop.
+# Errors of precision show when lowering. Compiling takes long, so `LARGE` is only lowered. bipop is left
+# out, because its program is the same as the program of ipop.
 LARGE = ("ipop",)
-IN_BFLOAT16 = ("cma_es", "snes", "open_es")  # some: it has the range of single precision
+IN_BFLOAT16 = ("cma_es", "snes", "open_es")  # a few suffice: bfloat16 has the range of single precision
 
 
 def sphere(solution):
-    return sum(jnp.sum((x - 1) ** 2) for x in jax.tree.leaves(solution))  # in half precision itself
+    return sum(jnp.sum((x - 1) ** 2) for x in jax.tree.leaves(solution))  # computed in half precision
 
 
 def search(strategy, key, solution):
-    """Returns the fitness of the mean in each of a dozen generations, and the last population, mean and deviations."""
+    """Returns the fitness of the mean in each of 12 generations, and one member, mean and deviations at the end."""
 
     def generation(carry, key):
         population, state = strategy.ask(key, carry[0], jax.grad(sphere))
@@ -54,7 +54,7 @@ def test_every_strategy_searches(id, dtype):
     fitness, handed_out = lowered.compile()(KEY, {"x": jnp.zeros(3, dtype)})
     assert {str(x.dtype) for x in handed_out} == {dtype}
     assert all(np.isfinite(np.float32(x)).all() for x in (fitness, *handed_out))
-    assert np.float32(fitness).min() < 3 - 0.1, fitness  # what the start has
+    assert np.float32(fitness).min() < 3 - 0.1, fitness  # 3 is the fitness of the start
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -1,4 +1,4 @@
-"""Hybrid of gradient descent and ES: its two limits, the gradient at the members, what it says when misused."""
+"""Hybrid of gradient descent and ES: both limits, the gradient at the members, and errors when misused."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ SOLUTION = {"scores": np.linspace(-1, 1, 5, dtype=np.float32), "w": np.ones((2, 
 
 
 def loss(key, x):
-    """Differentiable in w and b; the scores enter through a comparison."""
+    """A loss that is differentiable in w and b. The scores enter only through a comparison."""
     target = jax.random.normal(key, (2, 3))
     kept = jnp.where(x["scores"] > 0, x["b"] ** 2, 0)
     return jnp.sum((x["w"] - target) ** 2) + jnp.sum(kept) + jnp.sum(x["scores"] ** 2)
@@ -56,7 +56,10 @@ def test_without_gradient_leaves_it_is_the_base(base, problem):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
-    """Bit for bit, operation by operation (compiled whole, a multiplication and an addition may become one)."""
+    """Without ES leaves, results equal optax bit for bit when run operation by operation.
+
+    (In a compiled program, a multiplication and an addition may become one operation.)
+    """
     hybrid = zoo.make_strategy("hybrid", es_leaves=(), population_size=6, optimizer=optimizer, learning_rate=0.02)
     transformation = getattr(optax, optimizer)(0.02)
     loop = jitted_start(hybrid, problem)
@@ -74,7 +77,7 @@ def test_without_es_leaves_it_is_plain_optax(optimizer, problem):
 
 
 def ask_and_evaluate(strategy, problem, loop):
-    """Population, state and evaluation, with the data of one key."""
+    """Returns population, state and evaluation, all computed with the data of one key."""
 
     @jax.jit
     def run(loop, key):
@@ -102,8 +105,8 @@ def test_gradient_is_taken_at_each_member_on_its_own_data(shaping, problem):
         assert np.array_equal(population[name], np.broadcast_to(SOLUTION[name], (6, *SOLUTION[name].shape)))
     assert asked.gradient["scores"] is None
     spread = {float(g["b"]) for g in gradients}
-    assert len(spread) > 1  # the members' masks differ, and their gradients with them
-    # The fitness is that of the same data: the gradient of `evaluate` at a member is the one taken.
+    assert len(spread) > 1  # the members' masks differ, and so do their gradients
+    # `evaluate` uses the same data, so the gradient belongs to this fitness.
     np.testing.assert_allclose(evaluation.fitness, losses, rtol=1e-6)
 
 
@@ -114,7 +117,7 @@ def test_weights_and_scores_both_learn():
     target = {"scores": np.linspace(-2, 2, 5), "w": np.full((2, 3), 3.0), "b": -1.0}
 
     def fitness(x):
-        # The scores' gradient is cut, as that of a mask: only ES can move them.
+        # The gradient of the scores is cut, like the gradient of a mask: only ES can move them.
         x = {**x, "scores": jax.lax.stop_gradient(x["scores"])}
         return sum(jnp.sum(d**2) for d in jax.tree.leaves(jax.tree.map(jnp.subtract, x, target)))
 
@@ -129,7 +132,7 @@ def test_a_member_without_a_finite_gradient_is_left_out(problem):
     state = init(strategy, jax.random.key(0), SOLUTION)
 
     def surrogate(x):
-        bad = x["scores"][0] > SOLUTION["scores"][0]  # one of each pair
+        bad = x["scores"][0] > SOLUTION["scores"][0]  # one member of each pair
         return jax.tree.map(lambda leaf: jnp.where(bad, jnp.nan, jnp.full_like(leaf, 2.0)), x)
 
     _, asked = ask(strategy, jax.random.key(1), state, jax.tree_util.Partial(surrogate))
@@ -211,7 +214,7 @@ def test_needs_a_surrogate_if_there_are_leaves_for_it(key):
 
 @pytest.mark.parametrize("window", [2, 6])
 def test_members_gradient_of_an_unrolled_problem(window, key):
-    """From each member's own inner state, through its window; their mean at one solution is the surrogate."""
+    """Each member's gradient starts from its own inner state and goes through its window."""
     problem = Decay(window=window)
     strategy = zoo.make_strategy("open_es", population_size=6, shaping="none")
 
@@ -224,7 +227,7 @@ def test_members_gradient_of_an_unrolled_problem(window, key):
         def fitness(population):
             return problem.evaluate(key, population, loop.problem_state)[0].fitness
 
-        # The fitness of a member depends on that member alone.
+        # Each fitness depends on one member only, so the gradient of the sum gives all gradients.
         expected = jax.grad(lambda population: jnp.sum(fitness(population)))(population)
         return gradient_of_members(surrogate, population), expected
 
@@ -257,7 +260,7 @@ def test_runs_with_checkpoints_and_resumes(tmp_path):
 
 
 def test_hybrid_in_hybrid_keeps_the_members_data(problem):
-    """The inner one's gradient is taken at each member on its own data, as the outer one's is."""
+    """Inner and outer hybrid both take the gradient at each member on the member's own data."""
     base = zoo.make_strategy("open_es", shaping="none", sigma=1.0)
     inner = zoo.make_strategy("hybrid", base=base, es_leaves="scores")
     nested = zoo.make_strategy("hybrid", base=inner, es_leaves="scores|w", population_size=6)
@@ -290,7 +293,7 @@ def test_gradients_in_another_precision(dtype):
 
 
 def test_base_given_by_id_gets_the_problems_suggestions():
-    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # suggests sigma 0.05
+    problem = zoo.make_problem("supervised/digits", hidden=(2,))  # it suggests sigma 0.05
     assert zoo.make_strategy("hybrid", problem=problem, base="snes").base.sigma == 0.05
     assert zoo.make_strategy("hybrid", problem=problem, base={"id": "snes", "sigma": 0.2}).base.sigma == 0.2
     guided = zoo.make_strategy("hybrid", problem=problem, base="guided_es").base

@@ -1,4 +1,4 @@
-"""What moving the problem, or transforming its fitness, leaves as it was, for all registered strategies."""
+"""For all registered strategies: what does not change when the problem is moved or its fitness is transformed."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ NUM_GENERATIONS = 5
 SHIFT = 8.0
 CURVATURE = jnp.array([1.0, 4.0, 0.5])
 
-# Strategies that use more of the fitness than its order, with the reason. A strategy that is not named here must not.
+# Strategies that use more than the order of the fitness, with the reason. A strategy that is not named here must not.
 ESTIMATES = "an unbiased estimate of the gradient weighs the members by their fitness itself"
 NOT_RANK_BASED = {
     "asebo": ESTIMATES,
@@ -32,7 +32,7 @@ NOT_RANK_BASED = {
 
 
 def valley(x):
-    """A quadratic, not centred where a run starts."""
+    """A quadratic with its minimum away from the start."""
     return jnp.sum(CURVATURE.astype(x["a"].dtype) * (x["a"] - 0.5) ** 2) + (x["b"] + 1) ** 2 / 2
 
 
@@ -47,7 +47,7 @@ def id(request):
 
 @pytest.fixture(scope="module")
 def runs(id):
-    """Fitness of all generations and the final mean of a plain run, a moved one, and one of transformed fitness."""
+    """Returns all fitness and the final mean of three runs: plain, moved, and with transformed fitness."""
     strategy = zoo.make_strategy(id, population_size=SIZE)
 
     def run(shift, transforms):
@@ -73,16 +73,19 @@ def runs(id):
 
 
 def test_translation(runs):
-    """A run on f(x - c) from x_0 + c is the run on f(x) from x_0, moved by c; to rounding in double precision."""
+    """A run on f(x - c) from x_0 + c is the run on f(x) from x_0, moved by c, up to rounding in float64."""
     (fitness, mean), (moved_fitness, moved_mean), _ = runs
     np.testing.assert_allclose(moved_fitness, fitness, rtol=1e-9)
     for name in mean:
         np.testing.assert_allclose(moved_mean[name] - SHIFT, mean[name], rtol=1e-9, atol=1e-9)
-        assert np.all(mean[name] != 0)  # it did move, in every parameter
+        assert np.all(mean[name] != 0)  # every parameter did move
 
 
 def test_monotone_transform_of_the_fitness(id, runs):
-    """It changes nothing, bit for bit, where only the order of the fitness counts; and something everywhere else."""
+    """A monotone transform changes nothing, bit for bit, in strategies that use only the order of the fitness.
+
+    In the strategies of `NOT_RANK_BASED` it changes something.
+    """
     (fitness, mean), _, (transformed_fitness, transformed_mean) = runs
     is_same = np.array_equal(fitness, transformed_fitness) and all(
         np.array_equal(mean[name], transformed_mean[name]) for name in mean

@@ -1,4 +1,4 @@
-"""Lottery tickets: what is pruned when, by which score, and where training starts again."""
+"""Lottery tickets: which weights are pruned when, by which score, and where training starts again."""
 
 import functools
 
@@ -30,7 +30,7 @@ def make(base="snes", **settings):
 
 
 def counts(fraction, num_rounds, start=NUM_PRUNABLE):
-    """How many weights are left in each round, in the precision of the strategy."""
+    """Returns the number of weights left in each round, in the precision of the strategy."""
     left = [start]
     for _ in range(num_rounds - 1):
         left.append(max(left[-1] - int(np.round(np.float32(fraction) * np.float32(left[-1]))), 1))
@@ -39,7 +39,7 @@ def counts(fraction, num_rounds, start=NUM_PRUNABLE):
 
 @functools.partial(jax.jit, static_argnames="num_generations")
 def train(strategy, key, num_generations, solution=SOLUTION):
-    """Returns the final state, and of each generation: population, state after `ask` and mean after `tell`."""
+    """Returns the final state, and the stacked results of `generation`."""
 
     def generation(state, key):
         population, asked = strategy.ask(key, state, jax.grad(quadratic))
@@ -53,7 +53,7 @@ evaluate = jax.jit(functools.partial(zoo.map_members, quadratic))
 
 
 def at(generation, tree):
-    """That generation's values, in NumPy, where no shape costs a compilation."""
+    """Returns the values of one generation in NumPy, where a new shape is not compiled."""
     return jax.tree.map(lambda x: np.asarray(x)[generation], tree)
 
 
@@ -65,11 +65,11 @@ def prunable(tree):
     return np.concatenate([np.ravel(tree["last"]["kernel"]), np.ravel(tree["w"])])
 
 
-# A gradient, a full and a diagonal distribution, members, restarts, a surrogate. `masked`, which lottery wraps around
-# its base, is tested with every strategy.
+# A gradient, a full and a diagonal distribution, members, restarts, a surrogate. The wrapper `masked`, which lottery
+# uses, is tested with every strategy.
 @pytest.mark.parametrize("id", ["open_es", "cma_es", "snes", "de", "ipop", "hybrid"])
 def test_what_is_pruned_is_zero_in_every_member(id, key):
-    """Under `scan`; the counts are exact, and biases stay."""
+    """Pruned weights are zero in every member under `scan`, the counts are exact, and biases are never pruned."""
     num_rounds = 4
     strategy = make(zoo.make_strategy(id), population_size=6, prune_fraction=0.3)
     state, (populations, masks, _, means, _) = train(strategy, key, num_rounds * GENERATIONS)
@@ -87,7 +87,7 @@ def test_what_is_pruned_is_zero_in_every_member(id, key):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.2, 0.5, 1.0])
 def test_counts_of_twenty_rounds(fraction, key):
-    """Down to the last weight; masks are nested."""
+    """The counts are right down to the last weight, and each mask is inside the mask before."""
     strategy = make(population_size=4, generations_per_round=1, prune_fraction=fraction)
     _, (_, masks, *_) = train(strategy, key, 20)
     flat = np.stack([prunable(at(r, masks)) for r in range(20)])
@@ -95,7 +95,7 @@ def test_counts_of_twenty_rounds(fraction, key):
     assert np.all(flat[1:] <= flat[:-1])
 
 
-@pytest.mark.parametrize("base", ["open_es", "pgpe", "de"])  # whose arithmetic does not depend on the dimension
+@pytest.mark.parametrize("base", ["open_es", "pgpe", "de"])  # the arithmetic of these does not depend on the dimension
 def test_first_round_is_the_base(base, key):
     alone = zoo.make_strategy(base, population_size=8)
     runs = []
@@ -112,7 +112,10 @@ def test_first_round_is_the_base(base, key):
 
 @pytest.mark.parametrize("base", ["snes", "sep_cma_es", "pgpe", "open_es"])
 def test_rewind_is_exact(base, key):
-    """A round is that of a fresh `masked` base: mean, spread, optimizer and paths; nothing of the round before."""
+    """A new round equals a fresh `masked` base in mean, spread, optimizer and paths.
+
+    It keeps nothing of the round before.
+    """
     strategy = make(base, population_size=8)
     _, (_, masks, asked, means, stds) = train(strategy, key, 2 * GENERATIONS)
     mask = at(GENERATIONS, masks)
@@ -132,7 +135,7 @@ def test_rewind_is_exact(base, key):
 
 @pytest.mark.parametrize("score", ["snr", "magnitude"])
 def test_score_by_hand(score, key):
-    """Four of twelve weights go, over all leaves: those of the lowest |mean| / std, or of the lowest |mean|."""
+    """Four of twelve weights are pruned over all leaves: the lowest |mean| / std, or the lowest |mean|."""
     mean = {"bias": np.zeros(2), "u": np.array([[0.9, -0.1, 0.5], [0.2, -0.3, 0.7]]), "v": np.full((2, 3), -0.4)}
     std = {"bias": np.full(2, 9.0), "u": np.array([[9.0, 0.1, 0.1], [0.1, 0.1, 9.0]]), "v": np.ones((2, 3))}
     std["v"][1] = 0.1
@@ -149,14 +152,14 @@ def test_score_by_hand(score, key):
 
 @pytest.mark.parametrize("base", [{"id": "frozen", "frozen": "w"}, {"id": "hybrid", "es_leaves": "bias|last"}])
 def test_what_the_base_does_not_sample_goes_last(base, key):
-    """By SNR: frozen leaves, and those trained by the gradient."""
+    """By SNR, frozen leaves and leaves trained by the gradient are pruned last."""
     state, _ = train(make({"base": "snes", **base}, population_size=6, prune_fraction=0.1), key, 9)
     assert np.all(state.mask["w"])
     assert state.mask["last"]["kernel"].sum() == max(counts(0.1, 3)[-1] - 20, 0) > 0
 
 
 def test_a_ticket_of_a_state(key):
-    """What a loop of one's own came to."""
+    """`Ticket.of` makes a ticket from the state of a user's own loop."""
     strategy = make(population_size=6)
     state, _ = train(strategy, key, 2 * GENERATIONS)
     ticket = zoo.Ticket.of(strategy, state)
@@ -174,7 +177,7 @@ def test_restarts_go_inside():
 
 
 def test_random_scores_prune_every_weight_alike(key):
-    """Over 2 000 keys, one round at a half: each weight is kept in half of them, 5 sigma."""
+    """With random scores, each weight is kept for half of 2 000 keys, in one round at fraction 1/2 (5 sigma)."""
     strategy = make(score="random", prune_fraction=0.5, population_size=2)
     state = jax.jit(strategy.init)(key, SOLUTION)._replace(generation=jnp.int32(GENERATIONS))
     masks = jax.jit(jax.vmap(lambda k: strategy.ask(k, state)[1].mask))(jax.random.split(key, 2000))
@@ -183,7 +186,7 @@ def test_random_scores_prune_every_weight_alike(key):
 
 
 def test_zero_weights_are_no_pruned_weights(key):
-    """A solution that starts at zero keeps what its mask keeps."""
+    """A weight that starts at zero does not count as pruned."""
     strategy = make(score="random", population_size=4)
     _, (_, masks, *_) = train(strategy, key, 9, jax.tree.map(np.zeros_like, SOLUTION))
     assert [prunable(at(g, masks)).sum() for g in (0, 3, 6)] == counts(0.2, 3)
@@ -237,7 +240,7 @@ def test_what_is_prunable():
 
 
 def test_weight_decay(key):
-    """The mean loses its share after each generation; the base knows nothing of it."""
+    """The mean shrinks by the decay after each generation, and the base does not see it."""
     plain, decayed = (make(SNES(population_size=6), weight_decay=w) for w in (0.0, 0.1))
     population, state = jax.jit(lambda k: plain.ask(k, plain.init(k, SOLUTION)))(key)
     fitness = np.arange(6, dtype=np.float32)
@@ -251,9 +254,9 @@ def test_keep_best_with_ties_infinities_and_nan():
     scores = jnp.asarray([np.nan, np.inf, 1.0, 1.0, 1.0, np.inf, -np.inf, 2.0])
     mask = jnp.asarray([True, True, True, True, True, False, True, True])
     keep = jax.jit(lambda n: keep_best([scores], [mask], n, [True])[0])
-    best_first = [7, 1]  # infinity is the highest; nobody who is gone comes back
+    best_first = [7, 1]  # infinity is the highest score; a pruned weight never comes back
     assert np.flatnonzero(keep(2)).tolist() == sorted(best_first)
-    assert np.flatnonzero(keep(4)).tolist() == [1, 3, 4, 7]  # of the equal ones the first goes first
+    assert np.flatnonzero(keep(4)).tolist() == [1, 3, 4, 7]  # of equal scores, the first is pruned first
     assert [int(keep(n).sum()) for n in range(8)] == list(range(8))
 
 
@@ -269,10 +272,10 @@ def test_settings_are_checked():
 
 
 def test_run_resumes_exactly_within_a_round(tmp_path):
-    """By its id, on a problem; interrupted in the second round."""
+    """A run given by id on a problem, interrupted in the second round, resumes exactly."""
     problem = zoo.make_problem("supervised/digits", hidden=(4,), batch_size=16)
     make_one = lambda: zoo.make_strategy("lottery", problem=problem, population_size=6, generations_per_round=4)  # noqa: E731
-    assert make_one().base.sigma == 0.05  # as the problem suggests
+    assert make_one().base.sigma == 0.05  # the problem suggests it
     expected = zoo.run(make_one(), problem, 0, num_generations=12, num_scores=4)
     stop = lambda progress: progress.generation >= 6  # noqa: E731
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The rules of `LowRankArray` against the array itself, and models of four libraries, which know nothing of either."""
+"""The rules of `LowRankArray` against the dense array, and models of four libraries that do not know `LowRankArray`."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from zoo.core.promotion import promotion_of_others
 from zoo.strategies.perturbations import LowRank
 from zoo.strategies.perturbations.low_rank_array import LowRankArray, array
 
-# What an array has besides base and factors.
+# Optional parts of an array besides base and factors.
 EXTRAS = {
     "plain": {},
     "directions": {"num_directions": 2},
@@ -30,7 +30,7 @@ EACH_EXTRA = pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
 
 @pytest.fixture(autouse=True)
 def no_fall_back(monkeypatch):
-    """Every fallback warns, as if it were the first, and every warning is an error."""
+    """Makes every fallback warn as if it were the first, and turns every warning into an error."""
     monkeypatch.setattr(array, "_warned", set())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -38,7 +38,7 @@ def no_fall_back(monkeypatch):
 
 
 def make(shape, num_columns=1, *, rank=2, num_directions=0, masked=False):
-    """An array of low rank, all parts of it random."""
+    """Returns a low-rank array with random parts."""
     rng = np.random.default_rng(len(shape))
     num_rows = len(shape) - num_columns
 
@@ -57,7 +57,7 @@ def make(shape, num_columns=1, *, rank=2, num_directions=0, masked=False):
 
 
 def by_hand(w):
-    """The array, in NumPy."""
+    """Returns the dense array, in NumPy."""
     num_rows = w.base.ndim - w.num_columns
     left, right = (np.asarray(x, float).reshape(-1, x.shape[-1]) for x in (w.left, w.right))
     assert w.left.shape[:-1] == w.base.shape[:num_rows]
@@ -77,12 +77,12 @@ def as_arrays(tree):
 
 
 def check(fn, *args, stays_low=None):
-    """Checks that a function of arrays of low rank returns what it does of the arrays.
+    """Checks that a function returns the same for low-rank arrays as for the dense arrays.
 
     Args:
         fn: The function.
         *args: Its arguments.
-        stays_low: Whether what it returns is of low rank; `None`: either.
+        stays_low: Whether the result must be of low rank. With `None`, both are fine.
     """
     expected = jax.jit(fn)(*as_arrays(args))
     got = jax.jit(quax.quaxify(fn))(*args)
@@ -93,7 +93,7 @@ def check(fn, *args, stays_low=None):
 
 @contextlib.contextmanager
 def falls_back(*operations):
-    """Expects one warning for each of the operations, and no other."""
+    """Expects one warning for each of the operations, and no other warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -111,10 +111,10 @@ def normal(*shape, seed=0):
 
 
 def products(w):
-    """Yields every product of an array of three axes with another: each axis contracted, of a batch, or neither."""
+    """Yields every product of a three-axis array with another: each axis is contracted, a batch axis, or neither."""
     for roles in itertools.product("cbf", repeat=3):
         own, batch = ([axis for axis in range(3) if roles[axis] == role] for role in "cb")
-        # The other array has those axes in reverse, around one of its own.
+        # The other array has the shared axes in reverse order, around one axis of its own.
         shared = [w.base.shape[axis] for axis in (*own, *batch)][::-1]
         place = len(shared) // 2
         x = normal(*shared[:place], 3, *shared[place:])
@@ -128,7 +128,7 @@ def products(w):
 @pytest.mark.parametrize(("shape", "rank"), [((2, 4, 5), 2), ((3, 3, 3), 3)], ids=["distinct", "equal"])
 @pytest.mark.parametrize("num_columns", [1, 2])
 def test_products(shape, rank, num_columns, extra):
-    """Along any axes. Where all sizes are equal no shape tells what was mixed up, only the numbers do."""
+    """Products along any axes are right. If all sizes are equal, only the numbers can show a mix-up, not the shapes."""
     pairs, numbers = zip(*products(make(shape, num_columns, rank=rank, **extra)), strict=True)
 
     def all_products(pairs):
@@ -149,7 +149,7 @@ def test_product_of_two():
 @EACH_EXTRA
 @pytest.mark.parametrize(("shape", "rank"), [((2, 4, 5), 2), ((3, 3, 3), 3)], ids=["distinct", "equal"])
 def test_stays_of_low_rank(shape, rank, extra):
-    """What is done to a kernel before it is used; also of a scale along rows or columns."""
+    """Operations that a model may apply to a kernel keep it of low rank, scaling along rows or columns included."""
     w, i = make(shape, 2, rank=rank, **extra), jnp.asarray(1)
     rows, *columns = shape
 
@@ -180,7 +180,7 @@ def test_stays_of_low_rank(shape, rank, extra):
 
 @EACH_EXTRA
 def test_lookup(extra):
-    """The rows of an embedding, which become an array: not the table. Also columns, entries, and out of bounds."""
+    """A lookup returns an array, not a low-rank table: rows of an embedding, columns, entries, and out of bounds."""
     table = make((7, 3), **extra)
     indices = jnp.array([[0, 6, -1], [3, 3, 9]])
 
@@ -202,7 +202,7 @@ def test_lookup(extra):
 
 
 def test_row_of_a_matrix_is_an_array():
-    """A vector has no factors to gain from."""
+    """A row of a matrix becomes a plain array, because a vector gains nothing from factors."""
     w, i = make((6, 7)), jnp.asarray(2)
     check(
         lambda w, i: (w[3], w[:, 2], w[i], jax.lax.dynamic_index_in_dim(w, i, 1, keepdims=False)), w, i, stays_low=False
@@ -210,16 +210,16 @@ def test_row_of_a_matrix_is_an_array():
 
 
 def test_bias_and_scale():
-    """Of several axes, as those of attention's heads: next to an activation that is no smaller."""
+    """Biases and scales with several axes (as in attention heads) work, and broadcast against a larger activation."""
     bias, x = make((3, 4), num_directions=1), normal(2, 5, 3, 4)
-    with jax.numpy_rank_promotion("allow"):  # as models add biases
+    with jax.numpy_rank_promotion("allow"):  # models add biases this way
         check(
             lambda b, x: (x + b, b + x, x - b, b - x, x * b, b * x[0, 0] + x, b / (1 + x**2)), bias, x, stays_low=False
         )
 
 
 def test_half_precision():
-    """All parts are converted, and the product keeps its dtype."""
+    """`astype` converts all parts, and the product keeps its dtype."""
     low = quax.quaxify(lambda w: w.astype(jnp.bfloat16))(make((6, 7), num_directions=2, masked=True))
     assert {x.dtype for x in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
     assert quax.quaxify(jnp.matmul)(jnp.ones((2, 6), jnp.bfloat16), low).dtype == jnp.bfloat16
@@ -231,18 +231,18 @@ def test_half_precision():
 @EACH_EXTRA
 @pytest.mark.parametrize("shape", [(4, 6, 6), (3, 3, 3)], ids=["distinct", "equal"])
 def test_scan_over_stacked_kernels(shape, extra):
-    """If rank, stack, rows and columns are one number, no shape tells which part should have lost its first axis."""
+    """A scan over stacked kernels is right, also if rank, stack, rows and columns are equal and shapes cannot tell."""
     x = normal(3, shape[1])
 
     def layers(w, x):
         return jax.lax.scan(lambda x, layer: (jnp.tanh(x @ layer), layer @ x[0]), x, w, reverse=True)
 
     check(layers, make(shape, 1, rank=3, **extra), x)
-    check(layers, make(shape, 2, rank=3, **extra), x)  # of which a layer is a vector of rows for one of columns
+    check(layers, make(shape, 2, rank=3, **extra), x)  # with one row axis, each layer is a vector
 
 
 def test_control_flow():
-    """A kernel that is closed over, that is carried, and that comes out."""
+    """A kernel may be closed over, carried, and returned."""
     w, x = make((6, 6), num_directions=1), normal(5, 6)
 
     def everything(w, x):
@@ -259,7 +259,7 @@ def test_control_flow():
 
 
 def test_transformations_within():
-    """Derivatives with regard to a kernel, functions with derivatives of their own, remat, jit and vmap."""
+    """Kernels work in derivatives with respect to them, functions with custom derivatives, remat, jit and vmap."""
     w, x = make((6, 7)), normal(5, 6)
 
     @jax.custom_vjp
@@ -355,7 +355,7 @@ WITHOUT_RULE = {
 
 @pytest.mark.parametrize("name", WITHOUT_RULE)
 def test_falls_back(name):
-    """Right, with one warning that names the operation, however often it comes."""
+    """The result is right, and each operation warns only once, by name."""
     fn, w, operation = WITHOUT_RULE[name]
     with falls_back(operation):
         check(fn, w)
@@ -366,7 +366,7 @@ def test_falls_back(name):
 
 
 def check_members(fn, solution, *, rank, batch_size=None):
-    """Checks each member's result against that of the same function on the materialised member."""
+    """Checks each member's result against the same function on the materialised member."""
     form = LowRank(rank=rank)
     noise = form.draw(jax.random.key(1), solution, 3)
     population = form.perturb(solution, jnp.asarray(0.5), noise)
@@ -416,7 +416,7 @@ def test_linen(rank):
 
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_linen_convolutions(num_groups):
-    """In two dimensions and with a transposed one; one in groups has no rule."""
+    """Convolutions in two dimensions and transposed are right. A convolution in groups has no rule."""
     avg_pool = promotion_of_others()(linen.avg_pool)  # it divides by an integer array
     images = normal(2, 7, 7, 4)
     model = linen.Sequential(
@@ -488,7 +488,7 @@ def test_equinox(rank):
 @EACH_RANK
 @pytest.mark.parametrize("batch_size", [None, 1, 4])
 def test_plain_function(rank, batch_size):
-    """Lists of layers; inner steps of gradient descent from the member; a convolution; a kernel used twice."""
+    """A plain function works: lists of layers, inner gradient steps, a convolution, and a kernel used twice."""
     solution = {
         "layers": [(normal(6, 8), jnp.zeros(8)), (normal(8, 6), jnp.zeros(6))],
         "window": normal(3, 3, 2, 4),

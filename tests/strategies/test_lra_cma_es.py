@@ -18,12 +18,12 @@ def rastrigin(x):
 
 @pytest.mark.parametrize("size", [6, 9])
 def test_generations_against_cmaes(size, x64, monkeypatch):
-    """40 generations on the same samples: mean, Sigma = sigma^2 C, paths and learning rates."""
+    """In 40 generations on the same samples, mean, Sigma = sigma^2 C, paths and learning rates agree with cmaes."""
     d = 3
     strategy = LRACMAES(population_size=size, sigma=1.3)
     state = strategy.init(jax.random.key(0), np.linspace(-2, 3, d))
     peer = cmaes.CMA(np.linspace(-2, 3, d), 1.3, population_size=size, lr_adapt=True)
-    # It has the settings of the tutorial's older versions, counts generations from one, and adds 1e-8 to norms.
+    # cmaes uses settings of older versions of the tutorial, counts generations from one, and adds 1e-8 to norms.
     p = default_parameters(d, size)
     peer._c1, peer._cmu, peer._weights, peer._chi_n, peer._g = p.c_1, p.c_mu, p.weights, p.expected_norm, -1
     monkeypatch.setattr("cmaes._cma._EPS", 0.0)
@@ -43,7 +43,7 @@ def test_generations_against_cmaes(size, x64, monkeypatch):
         np.testing.assert_allclose(state.mean_rate.rate, peer._eta_mean, rtol=1e-8)
         np.testing.assert_allclose(state.covariance_rate.rate, peer._eta_Sigma, rtol=1e-8)
         np.testing.assert_allclose(state.covariance_rate.average.ravel(), peer._ESigma[:, 0], rtol=1e-7, atol=1e-9)
-    assert state.mean_rate.rate < 0.9  # both have adapted
+    assert state.mean_rate.rate < 0.9  # both learning rates have adapted
     assert state.covariance_rate.rate < 0.9
     np.testing.assert_allclose(strategy.std(state), peer._sigma * np.sqrt(np.diag(peer._C)), rtol=1e-8)
 
@@ -62,7 +62,7 @@ def test_first_generation_without_adaptation_is_cma_es(x64):
 
 
 def test_learning_rates_follow_the_signal(key):
-    """They end an order of magnitude lower on fitness that is nothing but noise than on a slope."""
+    """The learning rates end an order of magnitude lower on pure noise than on a slope."""
     strategy = LRACMAES(population_size=8)
 
     @jax.jit
@@ -84,7 +84,7 @@ def test_learning_rates_follow_the_signal(key):
 
 
 def test_a_search_that_takes_no_steps_any_more_stays_finite():
-    """What is left of its averages is hardly above zero, and products of it are zero."""
+    """The state stays finite if the averages are hardly above zero, so that their products are zero."""
     strategy = LRACMAES(population_size=6)
     state = strategy.init(jax.random.key(0), np.zeros(3, np.float32))
     members, fitness = np.zeros((6, 3), np.float32), np.zeros(6, np.float32)

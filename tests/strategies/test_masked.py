@@ -1,4 +1,4 @@
-"""Searching the weights that a mask keeps: as the base would on those alone."""
+"""Searches of the weights that a mask keeps: the base moves as if there were no other weights."""
 
 import inspect
 
@@ -24,12 +24,12 @@ KEPT = {name: np.flatnonzero(mask) for name, mask in MASK.items()}
 
 
 def part(values, num_axes=0):
-    """What MASK keeps, a vector per leaf, of values with leading axes of their own."""
+    """Returns the entries that MASK keeps, as one vector per leaf. `values` may have leading axes."""
     return {k: x.reshape(*x.shape[:num_axes], -1)[..., KEPT[k]] for k, x in values.items()}
 
 
 def whole(values, num_axes=0):
-    """The inverse of `part`, with zeros for the rest."""
+    """Computes the inverse of `part`, with zeros for the rest."""
     return {
         k: jnp.zeros((*np.shape(x)[:num_axes], MASK[k].size))
         .at[..., KEPT[k]]
@@ -52,8 +52,11 @@ def make(base, **settings):
     ["open_es", "snes", "cma_es", "pes", "nres", "guided_es", "ars", "de", "simple_ga", "bipop", "bounded", "hybrid"],
 )
 def test_what_is_pruned_is_zero_and_the_rest_converges(id, key):
-    """One of each kind, the mask traced; `test_lottery` has every strategy. The optimum is not zero, as pruned is."""
-    few_rungs = {"max_doublings": 1} if id == "bipop" else {}  # each is one more branch to compile
+    """With a traced mask, pruned weights are zero and the kept weights converge to an optimum that is not zero.
+
+    One strategy of each kind runs here. `test_lottery` has every strategy.
+    """
+    few_rungs = {"max_doublings": 1} if id == "bipop" else {}  # each rung is one more branch to compile
     strategy = zoo.make_strategy("masked", base=zoo.make_strategy(id, **few_rungs), population_size=18)
 
     @jax.jit
@@ -83,7 +86,7 @@ def test_what_is_pruned_is_zero_and_the_rest_converges(id, key):
     ["snes", "sep_cma_es", "cma_es", "xnes", "ma_es", "lm_ma_es", "lra_cma_es", "cr_fm_nes", "one_plus_one_es", "pgpe"],
 )
 def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
-    """Given the same samples, generation by generation: rates, paths, volumes are those of the kept weights."""
+    """Given the same samples, rates, paths and volumes equal those of the base on the kept weights alone."""
     key = jax.random.key(0)
     settings = {"num_directions": 7} if base == "lm_ma_es" else {}
     alone = zoo.make_strategy(base, population_size=SIZE, **settings)
@@ -94,7 +97,7 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
     def generation(carry, k):
         state, expected = carry
         population, state = strategy.ask(k, state)
-        if base == "ma_es":  # which goes by the noise that it drew
+        if base == "ma_es":  # it uses the noise that it drew
             noise = jax.vmap(unravel)(state.base.noise)
             expected = expected._replace(noise=jnp.concatenate([*part(noise, 1).values()], axis=1))
         fitness = zoo.map_members(quadratic, population)
@@ -106,7 +109,7 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
     @jax.jit
     def train(keys):
         state, expected = strategy.init(key, solution), alone.init(key, part(solution))
-        if base == "cr_fm_nes":  # whose first direction is drawn
+        if base == "cr_fm_nes":  # its first direction is drawn
             v = jax.flatten_util.ravel_pytree(part(unravel(state.base.v)))[0]
             expected = expected._replace(v=v, scales=1 / jnp.sqrt(1 + v**2))
         return jax.lax.scan(generation, (state, expected), keys)
@@ -114,7 +117,7 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
     (state, expected), results = jax.device_get(train(jax.random.split(key, 12)))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9), *results)
     gone = ~np.concatenate([np.ravel(mask) for mask in MASK.values()])
-    if base == "xnes":  # what is not searched neither fades nor grows
+    if base == "xnes":  # the shape stays the identity outside the kept weights
         np.testing.assert_allclose(state.base.shape[gone], np.eye(len(gone))[gone], atol=1e-12)
     if base == "cma_es":
         variance = np.mean(np.diagonal(expected.covariance))
@@ -124,7 +127,7 @@ def test_base_moves_as_it_would_on_what_is_kept_alone(base, x64):
 
 
 def test_strategies_whose_rates_depend_on_the_dimension_are_all_there():
-    """Those above are all that ask what space they search, but for the subspace strategies below."""
+    """The strategies above are all that use `self.space`, except the subspace strategies below."""
 
     def asks(cls):
         return cls is not zoo.Strategy and "self.space" in inspect.getsource(cls)
@@ -137,7 +140,7 @@ def test_strategies_whose_rates_depend_on_the_dimension_are_all_there():
 
 @pytest.mark.parametrize("base", ["guided_es", "asebo"])
 def test_perturbations_are_as_long_as_they_are_in_what_is_kept(base, key):
-    """The trace of the search covariance is sigma^2 times the fraction that is kept: the same for each weight."""
+    """The trace of the search covariance is sigma^2 times the kept fraction, so each weight gets the same variance."""
     strategy = make({"id": base, "sigma": 0.5})
     state = init(strategy, key, SOLUTION)
     if base == "guided_es":
@@ -148,7 +151,7 @@ def test_perturbations_are_as_long_as_they_are_in_what_is_kept(base, key):
 
 
 def test_surrogate_is_that_of_what_is_kept(key):
-    """Taken at the masked solution, and zero elsewhere: gradient descent is that on the kept weights alone."""
+    """The surrogate is taken at the masked solution and is zero elsewhere, so descent moves the kept weights alone."""
     alone = zoo.make_strategy("bptt", population_size=1, learning_rate=0.1)
     strategy = zoo.make_strategy("masked", base=alone, mask=MASK)
     curved = lambda x: jnp.prod(jnp.stack([jnp.sum(jnp.cos(y)) for y in jax.tree.leaves(x)])) + quadratic(x)  # noqa: E731
@@ -185,7 +188,7 @@ def test_parameters_of_a_traced_dimension_are_those_of_a_known_one():
 
 
 def test_what_is_pruned_sets_no_floor_under_the_eigenvalues_of_what_is_kept():
-    """In single precision, once C has become small there: the variances kept are 1e-9 and 1e-4."""
+    """Pruned coordinates set no floor, also if the kept variances of C are as small as 1e-9 and 1e-4 in float32."""
     searched = np.array([True, False, True, False])
     covariance = np.diag(np.array([1e-9, 1.0, 1e-4, 1.0], np.float32))
     covariance, _, scales = jax.device_get(jax.jit(lambda c: decompose(Space(mask=searched).keep_apart(c)))(covariance))
@@ -194,7 +197,7 @@ def test_what_is_pruned_sets_no_floor_under_the_eigenvalues_of_what_is_kept():
 
 
 def test_restarts_search_what_is_kept_alone(key):
-    """A restart starts at zero where pruned, and its rules look at what is kept."""
+    """A restart starts at zero in pruned coordinates, and its criteria use the kept weights only."""
     base = zoo.make_strategy("ipop", base={"id": "cma_es", "sigma": 0.3}, max_doublings=1, tol_fun=1e-3)
     mask = np.arange(40) < 5
     strategy = zoo.make_strategy("masked", base=base, mask=mask, population_size=8)
@@ -216,12 +219,12 @@ def test_restarts_search_what_is_kept_alone(key):
 
 
 def test_bounds_move_what_is_kept_alone(key):
-    """Members whose pruned weights were sampled out of bounds are as asked."""
+    """Bounds do not count a member as repaired if only its pruned weights were sampled out of bounds."""
     base = {"id": "bounded", "base": {"id": "snes", "sigma": 0.1}, "lower": -0.2, "upper": 0.2, "repair": "clip"}
     mask = np.arange(100) < 2
     strategy = zoo.make_strategy("masked", base=base, mask=mask, population_size=500)
     _, state = ask(strategy, key, init(strategy, key, np.zeros(100, np.float32)))
-    share = 1 - (1 - 2 * 0.02275) ** 2  # of two normals, one beyond two standard deviations
+    share = 1 - (1 - 2 * 0.02275) ** 2  # probability that one of two normal numbers is beyond two standard deviations
     np.testing.assert_allclose(np.asarray(state.base.repaired).mean(), share, atol=5 * np.sqrt(share / 500))
     alone = zoo.make_strategy(**base, population_size=500)
     _, expected = ask(alone, key, init(alone, key, np.zeros(2, np.float32)))
@@ -231,7 +234,7 @@ def test_bounds_move_what_is_kept_alone(key):
 
 @pytest.mark.parametrize("id", ["snes", "sep_cma_es", "cma_es", "xnes", "ma_es", "lm_ma_es", "lra_cma_es", "cr_fm_nes"])
 def test_single_precision_solutions_where_double_is_enabled(id, x64):
-    """Numbers known at trace time do not promote the state, nor do traced ones."""
+    """Double precision does not promote the state, whether numbers are known at trace time or traced."""
     key = jax.random.key(0)
     solution = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), SOLUTION)
     for strategy in (zoo.make_strategy(id, population_size=SIZE), make(id)):
@@ -293,7 +296,7 @@ def test_wrong_masks(mask, error, message, key):
 
 
 def test_a_mask_that_a_jitted_function_closes_over(key):
-    """An array of JAX, with known values."""
+    """A JAX array as mask may be closed over, since its values are known."""
     mask = jax.random.bernoulli(key, 0.5, (8,))
     strategy = zoo.make_strategy("masked", base="open_es", mask=mask)
     mean = jax.jit(lambda x: strategy.mean(strategy.init(key, x)))(jnp.ones(8))

@@ -1,4 +1,4 @@
-"""Exponential natural evolution strategy against a NumPy transcription of its paper's algorithm."""
+"""Exponential natural evolution strategy (xNES) against a NumPy transcription of its paper's algorithm."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from zoo.strategies.distribution.xnes import XNES, XNESState
 
 
 def reference_generation(mean, root, x, fitness, eta_mean, eta_sigma, eta_shape):
-    """Glasmachers et al. 2010, Algorithm 1, for the covariance A A^T, with A = sigma B in one matrix."""
+    """Computes Glasmachers et al. 2010, Algorithm 1, for the covariance A A^T, with A = sigma B in one matrix."""
     d, size = len(mean), len(x)
     s = [np.linalg.inv(root) @ (xi - mean) for xi in x[np.argsort(fitness)]]
     raw = [max(0, np.log(size / 2 + 1) - np.log(i)) for i in range(1, size + 1)]
@@ -51,7 +51,7 @@ def test_generations_against_numpy(rates, x64):
 
 
 def test_members_that_bounds_moved_have_no_negative_utility_for_the_shape(x64):
-    """Against the sum of eq. G_M written out; the mean takes all of them, and with none moved nothing changes."""
+    """Repaired members get no negative utility in eq. G_M. The mean uses all members, and no repair changes nothing."""
     d, size = 3, 6
     strategy = XNES(population_size=size, sigma=1.0)
     state = init(strategy, jax.random.key(0), np.zeros(d))
@@ -67,7 +67,7 @@ def test_members_that_bounds_moved_have_no_negative_utility_for_the_shape(x64):
 
     raw = np.maximum(0, np.log(size / 2 + 1) - np.log(np.arange(1, size + 1)))
     u = raw / raw.sum() - 1 / size
-    u[5] = 0  # the first was moved, too, but its utility is positive
+    u[5] = 0  # the first member was moved as well, but its utility is positive
     s = np.asarray(population)
     g_m = sum(ui * (np.outer(si, si) - np.eye(d)) for ui, si in zip(u, s, strict=True))
     eta = (9 + 3 * np.log(d)) / (5 * d**1.5)
@@ -76,7 +76,7 @@ def test_members_that_bounds_moved_have_no_negative_utility_for_the_shape(x64):
 
 
 def test_samples_have_the_covariance_of_the_state(key):
-    """Every entry of the sample covariance of 20 000 within 6 of its standard errors, of an unsymmetric root."""
+    """For an unsymmetric root, every entry of the covariance of 20 000 samples is within 6 standard errors."""
     shape = np.array([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.4, 2.0]], np.float32)
     state = XNESState(np.ones(3, np.float32), np.float32(0.5), shape)
     population, _ = ask(XNES(population_size=20_000), key, state)
@@ -101,7 +101,7 @@ def test_in_one_dimension_it_is_snes(key):
 
 @pytest.mark.parametrize("name", ["ellipsoid", "linear"])
 def test_float32(name, key):
-    """A rotated ellipsoid of condition 1e6 to 1e-8; and a slope, down which everything grows, without end."""
+    """Float32 reaches 1e-8 on a rotated ellipsoid of condition 1e6, and stays finite on a slope without end."""
     d = 6
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(d, d)))[0]
     curvature = 10 ** (6 * np.arange(d) / (d - 1))
@@ -127,7 +127,7 @@ def test_float32(name, key):
 
 @pytest.mark.parametrize("shape", [np.ones((2, 2)), [[1, 0], [0, 1e-30]], [[3e4, 4e4], [-4e-4, 3e-4]]])
 def test_shape_that_is_singular_to_rounding_is_kept(shape, key):
-    """To recover the samples through a matrix of condition 1e8, in single precision, is to recover rounding."""
+    """A numerically singular shape is not updated, because recovering samples through it gives only rounding."""
     strategy = XNES(population_size=4, shape_learning_rate=1e6)
     state = init(strategy, key, np.zeros(2))._replace(shape=np.asarray(shape, np.float32))
     population = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)

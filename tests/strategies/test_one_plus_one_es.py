@@ -10,7 +10,7 @@ from zoo.strategies.distribution.one_plus_one_es import OnePlusOneES
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_generations_against_numpy(size, x64):
-    """The parent is evaluated first; afterwards sigma *= exp((success rate - 1 / 5) / sqrt(d + 1)), ties a success."""
+    """Updates equal NumPy: the parent first, then sigma *= exp((success rate - 1 / 5) / sqrt(d + 1)), ties succeed."""
     strategy = OnePlusOneES(population_size=size, sigma=0.5)
     parent, parent_fitness, sigma = np.array([1.0, -2.0, 0.5]), np.inf, 0.5
     state = strategy.init(jax.random.key(0), parent)
@@ -37,7 +37,10 @@ def test_generations_against_numpy(size, x64):
 
 
 def test_rate_of_convergence_on_the_sphere(key):
-    """Log-linear at 0.2 / d per evaluation, the best there is for a (1+1)-ES (Rechenberg 1973), less the adaptation."""
+    """On the sphere, the rate is near 0.2 / d per evaluation, the best for a (1+1)-ES (Rechenberg 1973).
+
+    Adapting the step size costs a part of this rate.
+    """
     d, evaluations = 10, 1000
     strategy = OnePlusOneES(sigma=0.3)
 
@@ -55,7 +58,7 @@ def test_rate_of_convergence_on_the_sphere(key):
 
 
 def test_plateau_and_infeasible_start(key):
-    """Where nothing is better than the parent, or feasible, the parent moves and the steps grow."""
+    """If no member is better than the parent, or none is feasible, the parent moves and the steps grow."""
     strategy = OnePlusOneES(population_size=2, sigma=0.3)
     for value in (1.0, np.inf, np.nan):
         state = strategy.init(key, jnp.zeros(3))

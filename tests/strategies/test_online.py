@@ -1,6 +1,6 @@
 """Online strategies (nres, pes, gpes, es_single): perturbations and their sums, the loop by hand, settings, runs.
 
-Bias and variance are in `test_online_estimates.py`. `tests/mutations` has the mistakes that these tests notice.
+`test_online_estimates.py` tests bias and variance. `tests/mutations` has the mistakes that these tests notice.
 """
 
 import functools
@@ -42,13 +42,13 @@ from zoo.strategies.gradient.tes import TES
 from zoo.testing.examples import Decay
 from zoo.testing.loop import generation, start
 
-# Perturbations and their sums, from a script of fitness and resets
+# Perturbations and their sums, from given fitness and resets
 
 
 class Script(NamedTuple):
     """What `run_script` returns: arrays with a leading axis of generations."""
 
-    mean: Any  # before
+    mean: Any  # before the update
     asked: Any
     population: Any
     estimate: Any
@@ -73,15 +73,15 @@ def run_script(strategy, mean, keys, fitness, done, sigmas):
 run_script_jit = jax.jit(run_script)
 PERIODS = {"pes": 1, "gpes": 2, "nres": None}
 DONE = np.zeros((NUM_GENERATIONS, 2 * NUM_PAIRS), bool)
-DONE[[2, 5, 8, 11], 0] = True  # pair 0, told by the plus member alone
-DONE[[0, 5, 6], NUM_PAIRS + 1] = True  # pair 1, by the minus member alone, once after a single window
-DONE[4, [2, NUM_PAIRS + 2]] = True  # pair 2, by both; pair 3 never
+DONE[[2, 5, 8, 11], 0] = True  # pair 0 ends by the plus member alone
+DONE[[0, 5, 6], NUM_PAIRS + 1] = True  # pair 1 ends by the minus member alone, once after one window
+DONE[4, [2, NUM_PAIRS + 2]] = True  # pair 2 ends by both; pair 3 never ends
 CONSTANT = np.full(NUM_GENERATIONS, SIGMA, np.float32)
 CHANGING = SIGMA * np.float32(0.9) ** np.arange(NUM_GENERATIONS, dtype=np.float32)
 
 
 def script_by_hand(noise_period, sigmas):
-    """Returns each pair's perturbation and the sum of all z / sigma of its episode, `[generation, pair, 3]`."""
+    """Returns each pair's perturbation and its episode's sum of z / sigma, `[generation, pair, 3]`."""
     perturbations, weights = np.zeros_like(DRAWS), np.zeros_like(DRAWS)
     for pair in range(NUM_PAIRS):
         drawn, age = [], 0
@@ -99,7 +99,7 @@ def script_by_hand(noise_period, sigmas):
 @pytest.mark.parametrize("how", ["constant", "schedule", "replace"])
 @pytest.mark.parametrize("id", PERIODS)
 def test_perturbations_and_estimates_are_those_of_a_script_by_hand(id, how):
-    """A perturbation keeps the sigma it was drawn with; sums are of the pair's episode, that either partner ends."""
+    """A perturbation keeps the sigma it was drawn with. Sums restart when either partner ends the pair's episode."""
     strategy = STRATEGIES[id](NUM_PAIRS)
     if how == "schedule":
         strategy = strategy.replace(sigma_schedule=nine_tenths)
@@ -121,7 +121,7 @@ def nine_tenths(generation):
 
 
 def test_limits_of_the_noise_period_are_pes_and_nres():
-    """Exactly, also in the middle of an episode."""
+    """gpes equals pes with period 1 and nres without a period, exactly, also in the middle of an episode."""
     make = functools.partial(GPES, **settings(NUM_PAIRS))
     for id, periods in {"pes": [1], "nres": [None, NUM_GENERATIONS]}.items():
         expected = run_script_jit(STRATEGIES[id](NUM_PAIRS), THETA, KEYS, FITNESS, DONE, CHANGING)
@@ -133,7 +133,7 @@ def test_limits_of_the_noise_period_are_pes_and_nres():
 
 @pytest.mark.parametrize("num_dims", [3, 2**14], ids=["small", "large"])
 def test_a_held_perturbation_is_bit_identical_and_a_new_one_is_the_keys(num_dims):
-    """Also where there are so many numbers that only new rows are drawn."""
+    """Held perturbations do not change, and new ones come from the key, also if only new rows are drawn."""
     mean = {"w": jnp.ones((num_dims - 1, 1)), "b": jnp.asarray(2.0)}
     script = jax.device_get(
         run_script_jit(STRATEGIES["nres"](NUM_PAIRS), mean, KEYS[:7], FITNESS[:7], DONE[:7], CONSTANT[:7])
@@ -148,7 +148,7 @@ def test_a_held_perturbation_is_bit_identical_and_a_new_one_is_the_keys(num_dims
 
 
 def test_state_holds_no_more_than_needed(key):
-    """NRES stores perturbations alone, PES their sum alone."""
+    """NRES stores only perturbations, and PES only their sum."""
     held = {}
     for id in ("nres", "es_single", "pes", "gpes"):
         state = STRATEGIES[id](NUM_PAIRS).init(key, THETA)
@@ -159,7 +159,7 @@ def test_state_holds_no_more_than_needed(key):
 
 @pytest.fixture(params=["nres", "pes", "gpes", "es_single", "full_es", "tes"])
 def midway(request):
-    """A strategy in the middle of an episode: its state after `ask`, its population, and how many pairs it has."""
+    """Returns a strategy in the middle of an episode: state after `ask`, population, and number of pairs."""
     strategy = STRATEGIES[request.param](NUM_PAIRS)
     state = strategy.init(KEYS[0], THETA)
     for k in KEYS[:2]:
@@ -198,7 +198,7 @@ def test_invalid_fitness_counts_as_the_worst_and_poisons_nothing(midway):
         invalid = FITNESS[0].copy()
         invalid[1] = value
         np.testing.assert_array_equal(estimate_of(midway, invalid), estimate_of(midway, worst))
-        if not isinstance(strategy, TES):  # whose unperturbed members are finite here
+        if not isinstance(strategy, TES):  # its unperturbed members are finite here
             np.testing.assert_array_equal(estimate_of(midway, np.full(2 * NUM_PAIRS, value)), np.zeros(3))
 
 
@@ -228,7 +228,10 @@ def quartic(x):
     ids=["small", "large"],
 )
 def test_where_all_is_done_they_are_open_es(ids, num_dims):
-    """Bit by bit, with Adam, also where nres and gpes renew their noise row by row: 8 pairs of 2^13 numbers."""
+    """If every window ends an episode, they equal open_es with Adam bit for bit.
+
+    The large case (8 pairs of 2^13 numbers) makes nres and gpes renew their noise row by row.
+    """
     solution = {"w": jnp.linspace(-1, 1, num_dims - 2).reshape(2, -1), "b": jnp.array([0.5, 2.0])}
     keys = jax.random.split(jax.random.key(1), 4)
 
@@ -244,7 +247,7 @@ def test_where_all_is_done_they_are_open_es(ids, num_dims):
 
 
 def test_they_are_open_es_on_a_plain_problem(key):
-    """Through the loop, whose evaluations say that all is done."""
+    """On a plain problem, where every evaluation ends the episode, they equal open_es in the loop."""
     problem = zoo.from_function(lambda x: jnp.sum((x - 0.3) ** 4), jnp.asarray(THETA))
 
     def train(strategy):
@@ -261,7 +264,7 @@ def test_they_are_open_es_on_a_plain_problem(key):
 
 
 def test_they_are_open_es_where_a_window_is_an_episode(key):
-    """On an unrolled problem; full_es also if the problem's window is shorter, which it ignores."""
+    """On an unrolled problem with one window per episode they equal open_es. full_es ignores a shorter window."""
     problem = Line(window=None, noise=1.0, short=4.0)
     expected = play(STRATEGIES["open_es"](NUM_PAIRS), problem, key, num_generations=4)
     assert expected.evaluation.done.all()
@@ -275,7 +278,7 @@ def test_they_are_open_es_where_a_window_is_an_episode(key):
 
 
 def test_tes_is_open_es_where_a_window_is_an_episode(key):
-    """Its unperturbed members apart."""
+    """Fitness and estimate equal open_es, apart from the unperturbed members of tes."""
     problem = Line(window=None, noise=1.0, short=4.0)
     expected = play(STRATEGIES["open_es"](NUM_PAIRS), problem, key, num_generations=4)
     got = play(STRATEGIES["tes"](NUM_PAIRS), problem, key, num_generations=4)
@@ -287,7 +290,7 @@ def test_tes_is_open_es_where_a_window_is_an_episode(key):
 
 
 def test_trajectory_is_that_of_gpes_by_hand(key):
-    """Seven pairs, reset at different times, some paused: from its definition, in NumPy, a pair at a time."""
+    """The trajectory equals gpes computed pair by pair in NumPy. Its seven pairs reset and pause at different times."""
     problem, num_pairs = Line(limit=1.3, short=5.0), 7
     strategy = STRATEGIES["gpes"](num_pairs)
     played = jax.device_get(play(strategy, problem, key, num_generations=9))
@@ -376,11 +379,11 @@ def test_groups():
 
 
 class InterruptionError(Exception):
-    """Stands for whatever ends a run."""
+    """Stands for any error that ends a run."""
 
 
 def test_an_interrupted_run_resumes_bit_identically(tmp_path):
-    """In the middle of episodes: the state holds perturbations, ages and sums."""
+    """A run interrupted in the middle of episodes resumes with its perturbations, ages and sums."""
 
     def interrupt(progress):
         if progress.generation == 4:
@@ -403,7 +406,7 @@ def test_an_interrupted_run_resumes_bit_identically(tmp_path):
 
 
 def test_benchmark_by_id():
-    """All four lower the score, and the budget is in steps, of which a generation costs them different numbers."""
+    """All four lower the score within a budget of steps, although their generations cost different numbers of steps."""
     ids = ["nres", "tes", "full_es", "tbptt"]
     results = zoo.benchmark(
         ids,

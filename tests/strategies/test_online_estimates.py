@@ -1,4 +1,4 @@
-"""Bias and variance of online strategies, and of their biased and whole-episode counterparts, against NumPy."""
+"""Bias and variance of online, truncated and whole-episode strategies, against NumPy."""
 
 import functools
 
@@ -30,7 +30,7 @@ BLOCKS = {"nres": [0, 0, 0], "es_single": [0, 0, 0], "full_es": [0, 0, 0], "gpes
 def sample(id, problem, num_thousands):
     """Returns estimates at a fixed mean, `[1000 * num_thousands, 3 windows, 3 dims]`, after an episode of burn-in.
 
-    By then every worker was reset, so that ages and sums are those of a long run.
+    After the burn-in every worker was reset once, so ages and sums are as in a long run.
     """
     strategy = STRATEGIES[id](3).replace(learning_rate=0.0)
     keys = jax.random.split(jax.random.key(0), (num_thousands // 5, 5000))
@@ -41,7 +41,7 @@ def sample(id, problem, num_thousands):
 
 
 def truncated_target(problem, sigma=SIGMA):
-    """Returns the mean over the windows of the smoothed gradient with respect to the window's own solution alone."""
+    """Returns the smoothed gradient with respect to the window's own solution alone, averaged over the windows."""
 
     def fitness(window, thetas):
         others = np.broadcast_to(THETA, thetas[0].shape)
@@ -52,9 +52,9 @@ def truncated_target(problem, sigma=SIGMA):
 
 @functools.cache
 def sampled_target(problem, blocks, num_samples=200_000):
-    """Returns `target` for any loss, from pairs of whole episodes: mean, standard error.
+    """Returns `target` for any loss, computed from pairs of whole episodes: the mean and its standard error.
 
-    And how often partners terminate in different steps.
+    The third value is the fraction of pairs whose partners terminate in different steps.
     """
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((max(blocks) + 1, num_samples, 3))
@@ -67,7 +67,7 @@ def sampled_target(problem, blocks, num_samples=200_000):
 
 @pytest.mark.parametrize("id", BLOCKS)
 def test_estimate_is_unbiased_on_a_quadratic(id):
-    """Where all have the same target, the gradient; the window does not divide the horizon."""
+    """On a quadratic, all estimate the plain gradient without bias. The window does not divide the horizon."""
     problem = Line(noise=10.0)
     gradient = target(problem, BLOCKS[id])
     np.testing.assert_allclose(gradient, target(problem, [0, 0, 0], sigma=0.0), rtol=1e-6)
@@ -76,7 +76,7 @@ def test_estimate_is_unbiased_on_a_quadratic(id):
 
 @pytest.mark.parametrize(("id", "num_thousands"), [("nres", 10), ("full_es", 5), ("pes", 10), ("gpes", 30)])
 def test_estimate_is_unbiased_on_a_cubic(id, num_thousands):
-    """Where the target depends on the blocks; the test tells it from the plain gradient and from those of others."""
+    """On a cubic, each target depends on the blocks. The test can tell it from the plain gradient and other targets."""
     problem = Line(quadratic=0.5, cubic=1.0)
     expected = target(problem, BLOCKS[id])
     others = [target(problem, [0, 0, 0], sigma=0.0), target(problem, BLOCKS["pes" if id == "nres" else "nres"])]
@@ -93,7 +93,7 @@ def test_estimate_is_unbiased_if_the_window_divides_the_horizon(id):
 
 @pytest.mark.parametrize("id", ["nres", "pes"])
 def test_estimate_is_unbiased_if_episodes_differ_in_length(id):
-    """Half of them end in their second window."""
+    """Estimates stay unbiased if half of the episodes end in their second window."""
     problem = Line(short=4.0)
     expected = target(problem, BLOCKS[id])
     assert_unbiased(sample(id, problem, 10), expected, np.linalg.norm(expected - target(Line(), BLOCKS[id])) / 2)
@@ -101,7 +101,7 @@ def test_estimate_is_unbiased_if_episodes_differ_in_length(id):
 
 @pytest.mark.parametrize("id", ["nres", "pes", "full_es"])
 def test_estimate_is_unbiased_if_partners_terminate_at_different_times(id):
-    """Against pairs of whole episodes, run in NumPy."""
+    """The estimate agrees with pairs of whole episodes, computed in NumPy."""
     problem = Line(limit=1.4, noise=0.1)
     expected, error, different = sampled_target(problem, tuple(BLOCKS[id]))
     assert different > 0.3
@@ -110,7 +110,7 @@ def test_estimate_is_unbiased_if_partners_terminate_at_different_times(id):
 
 @pytest.mark.parametrize("id", ["tes", "tbptt"])
 def test_truncation_is_biased(id):
-    """What they estimate instead is the gradient with respect to the window's own solution."""
+    """Truncated strategies estimate the gradient with respect to the window's own solution, which is biased."""
     problem = Line(quadratic=0.5, cubic=1.0)
     sigma = SIGMA if id == "tes" else 0.0
     expected, unbiased = truncated_target(problem, sigma), target(problem, [0, 0, 0], sigma)
@@ -123,7 +123,7 @@ def test_truncation_is_biased(id):
 
 
 def fitness_gradients(problem, blocks):
-    """Returns the gradient of each window's fitness, linear in theta, by the solution of each block so far."""
+    """Returns the gradient of each window's fitness, linear in theta, with respect to each block so far."""
     num_blocks = max(blocks) + 1
 
     def gradient(window, block):
@@ -140,8 +140,8 @@ def fitness_gradients(problem, blocks):
 def test_variance_on_a_linear_loss(id):
     """A pair in a window with block gradients u_1 to u_m has E|g|^2 = m d sum |u_b|^2 + 2 |sum u_b|^2.
 
-    Three pairs are averaged, of nres, pes and gpes one in each window, of es_single all in the same one; their variance
-    about the gradient is compared. Li et al. 2023, theorem 2; that of an episode is (d + 1) |g|^2.
+    The test compares the variance of the average over three pairs. nres, pes and gpes have one pair in each window,
+    es_single has all three in the same window (Li et al. 2023, theorem 2). A whole episode has variance (d + 1) |g|^2.
     """
     problem = Line(linear=1.0, quadratic=0.0, noise=1.0)
     gradients = fitness_gradients(problem, BLOCKS[id])

@@ -18,13 +18,13 @@ POINT = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
 
 
 def cubic(x):
-    """x^T A x / 2 + sum x^3, whose smoothed gradient is A x + 3 x^2 + 3 sigma^2."""
+    """Returns x^T A x / 2 + sum x^3, whose smoothed gradient is A x + 3 x^2 + 3 sigma^2."""
     return 0.5 * x @ CURVATURE @ x + jnp.sum(x**3)
 
 
 @pytest.mark.parametrize("antithetic", [True, False])
 def test_estimate_without_shaping_is_unbiased(antithetic, key):
-    """5-sigma test of the mean of 40 000 estimates against the gradient of the smoothed function."""
+    """The mean of 40 000 estimates equals the gradient of the smoothed function (5 sigma)."""
     sigma = 0.7
     strategy = OpenES(population_size=8, sigma=sigma, shaping="none", antithetic=antithetic)
     state = init(strategy, key, POINT)
@@ -40,11 +40,11 @@ def test_estimate_without_shaping_is_unbiased(antithetic, key):
     expected = CURVATURE @ POINT + 3 * POINT**2 + 3 * sigma**2
     error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     assert np.all(np.abs(samples.mean(axis=0) - expected) < 5 * error)
-    assert np.all(5 * error < 3 * sigma**2)  # the test has power: it tells the smoothed gradient from the plain one
+    assert np.all(5 * error < 3 * sigma**2)  # the test can tell the smoothed gradient from the plain one
 
 
 def test_estimate_on_a_quadratic_is_exact_in_the_span_of_the_pairs(key):
-    """Antithetic differences of a quadratic have no error: the estimate is sum_p (g . eps_p) eps_p / P."""
+    """Antithetic differences of a quadratic are exact, so the estimate is sum_p (g . eps_p) eps_p / P."""
     strategy = OpenES(population_size=6, sigma=0.2, shaping="none")
     state = init(strategy, key, POINT)
     population, _ = jax.device_get(ask(strategy, key, state))
@@ -64,7 +64,7 @@ def test_members_are_antithetic(key):
 
 
 def test_centred_ranks_by_hand(key):
-    """Fitness [3, 1, 1, 0] has ranks [3, 1.5, 1.5, 0], weights [.5, 0, 0, -.5]."""
+    """Fitness [3, 1, 1, 0] has ranks [3, 1.5, 1.5, 0], and weights [.5, 0, 0, -.5]."""
     strategy = OpenES(population_size=4, sigma=0.5, optimizer=optax.sgd, learning_rate=1.0)
     state = init(strategy, key, POINT)
     population, _ = jax.device_get(ask(strategy, key, state))
@@ -84,7 +84,7 @@ def test_sigma_schedule_is_right_in_every_generation(key):
     strategy = OpenES(population_size=2, sigma=0.5, sigma_schedule=optax.exponential_decay(1.0, 1, 0.5))
     state = init(strategy, key, POINT)
     std = jax.jit(strategy.std)
-    # The same key in each generation: the same noise, scaled.
+    # The same key in each generation gives the same noise, scaled.
     noise = np.asarray(jax.jit(lambda k: normal_like(k, POINT, num_samples=1)[0])(key))
     for generation in range(4):
         sigma = 0.5 * 0.5**generation
@@ -127,7 +127,7 @@ def test_groups():
 
 
 def test_pairs_share_noise_of_the_problem(key):
-    """With groups per pair, noise that depends on the key alone cancels in every pair's difference."""
+    """With one group per pair, noise that depends on the key alone cancels in every pair's difference."""
     strategy = OpenES(population_size=8, sigma=0.1, shaping="none", optimizer=optax.sgd)
     noisy = zoo.from_function(lambda key, x: jnp.sum(x) + 100 * jax.random.normal(key), POINT, takes_key=True)
     clean = zoo.from_function(jnp.sum, POINT)
@@ -154,7 +154,7 @@ def test_errors():
 
 
 def test_equal_settings_are_one_program(key):
-    """A strategy made anew, or with another learning rate or sigma, does not recompile."""
+    """A new strategy, or another learning rate or sigma, does not compile again."""
     traces = []
 
     @jax.jit
@@ -165,4 +165,4 @@ def test_equal_settings_are_one_program(key):
     state = init(OpenES(), key, POINT)
     for settings in ({}, {}, {"learning_rate": 0.5}, {"sigma": 1}, {"sigma": np.float32(2)}):
         first(OpenES(**settings), key, state)
-    assert len(traces) <= 2  # NumPy's float32 is not weakly typed: that alone may be a program of its own
+    assert len(traces) <= 2  # NumPy's float32 is not weakly typed, so it may have a program of its own

@@ -1,4 +1,4 @@
-"""Populations that are not stored: the same members and the same estimates as of arrays."""
+"""Populations that are not stored as arrays have the same members and the same estimates as stored ones."""
 
 import functools
 
@@ -25,17 +25,17 @@ from zoo.strategies.gradient.open_es import OpenES
 from zoo.strategies.gradient.pes import PES
 from zoo.strategies.perturbations import Dense, LowRank, Seeded, get_perturbation, seeded
 
-# A power of two, as is the scale in the whole space of guided_es in 512 dimensions: products are exact, so that it does
-# not matter which of them the compiler contracts with a sum.
+# SIGMA is a power of two, and so is the scale of the whole space in guided_es in 512 dimensions. Products are then
+# exact, so it does not matter which of them the compiler fuses with a sum.
 SIGMA = 0.5
-# A matrix, an array of three axes, a vector; large leaves and small ones are drawn differently.
+# A matrix, an array with three axes, a vector. Large leaves and small leaves are drawn in different ways.
 SHAPES = {"bias": (6,), "heads": (4, 5, 10), "kernel": (17, 18)}
 FORMS = {"seeded": Seeded(), "rank 1": LowRank(), "rank 2": LowRank(rank=2)}
 EACH_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
 def normal(*shape, seed=0):
-    """In NumPy, where no operation costs a compilation."""
+    """Draws in NumPy, where no operation has to be compiled."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
@@ -51,10 +51,10 @@ def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-# Seeds: the members of arrays
+# Seeds give the same members as arrays
 
 BASE = {"id": "open_es", "sigma": SIGMA, "population_size": 12, "optimizer": "sgd", "learning_rate": 0.5}
-# All have six rows of noise, which are drawn by the same programs.
+# Each case has six rows of noise, so all cases share the programs that draw them.
 WITH_SEEDS = {
     "open_es": {},
     "semi-updates": {"num_workers": 2, "antithetic": False, "shaping": "standardized", "population_size": 6},
@@ -88,7 +88,7 @@ def make(perturbation, *, wrapper=None, **base):
 
 
 def generation(strategies, states, key, fitness, done):
-    """Returns states, populations and means of two strategies that go on from the mean of the first."""
+    """Returns states, populations and means of two strategies that continue from the mean of the first."""
     populations, told = [], []
     for strategy, state in zip(strategies, states, strict=True):
         population, state = strategy.ask(key, state, lambda x: jax.tree.map(jnp.sin, x))
@@ -100,9 +100,9 @@ def generation(strategies, states, key, fitness, done):
 
 @pytest.mark.parametrize("name", WITH_SEEDS)
 def test_seeds_are_the_arrays(name):
-    """Members bit by bit, and updates to rounding, while episodes end at different times.
+    """Seeded members equal arrays bit for bit, and updates up to rounding, while episodes end at different times.
 
-    Members are not made in compiled programs, in each of which the same product and sum may be contracted or not.
+    Members are made outside of compiled programs, because each program may fuse a product and a sum in its own way.
     """
     strategies = [make(form, **WITH_SEEDS[name]) for form in (Dense(), Seeded())]
     num_generations, population_size = 5, WITH_SEEDS[name].get("population_size", 12)
@@ -127,7 +127,7 @@ def test_bounded_refuses_what_is_not_stored():
         zoo.make_strategy("bounded", base={"id": "open_es", "perturbation": "seeded"}, lower=-1.0, upper=1.0)
 
 
-# Members and sums of every form, against arrays put together in NumPy
+# Members and sums of every form, against arrays made in NumPy
 
 NUM_ROWS = 5
 SCALES = np.array([[0.5, -1.0, 2.0, 0.25, 1.5], [-0.5, 1.0, -2.0, -0.25, 0.0]], np.float32)
@@ -160,7 +160,7 @@ def by_rows(weights, rows):
     ids=["plain", "directions", "directions, masked"],
 )
 def test_members_and_sums(form, along, masked, key, monkeypatch):
-    monkeypatch.setattr(seeded, "_MANY_NUMBERS", 2 * 8 * 512)  # sums of two rows at a time, and of the one left
+    monkeypatch.setattr(seeded, "_MANY_NUMBERS", 2 * 8 * 512)  # sums add two rows at a time, then the last row
     rows = rows_by_hand(form, key)
     if along:
         rows = jax.tree.map(lambda z, u: z + u, by_rows(np.diag(WEIGHTS), rows), by_rows(COORDINATES, DIRECTIONS))
@@ -203,7 +203,7 @@ def test_members_and_sums(form, along, masked, key, monkeypatch):
 
 @EACH_FORM
 def test_moments(form):
-    """Entries of mean zero and variance one without correlation; so are those of kernels of several axes."""
+    """Entries have mean zero and variance one, and are uncorrelated, also for kernels with several axes."""
     solution = {"heads": jnp.zeros((2, 3, 4)), "kernel": jnp.zeros((4, 5)), "bias": jnp.zeros(2)}
     num_samples = 40_000
 
@@ -230,7 +230,7 @@ def quadratic(x):
 
 
 def sample_updates(strategy, fn, *, num_samples=8000):
-    """Returns what the mean moves by in one generation, against the gradient: `[num_samples, num_dims]`."""
+    """Returns the decrease of the mean in one generation, `[num_samples, num_dims]`."""
 
     @jax.jit
     @jax.vmap
@@ -248,12 +248,15 @@ def flatten(solution):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(solution)])
 
 
-@pytest.mark.filterwarnings("ignore:The operation reshape")  # to a vector
+@pytest.mark.filterwarnings("ignore:The operation reshape")  # reshaped to a vector
 @pytest.mark.parametrize(
     "form", [Dense(), Seeded(), LowRank(), LowRank(rank=2)], ids=["dense", "seeded", "rank 1", "rank 2"]
 )
 def test_estimate_is_unbiased_on_a_quadratic(form):
-    """Also where some weights are pruned, which do not move; in a subspace the expectation is beta Sigma times it."""
+    """The estimate is unbiased, also with pruned weights (they do not move) and in a subspace.
+
+    In a subspace, its expectation is beta Sigma times the gradient.
+    """
     base = {"sigma": 1.0, "population_size": 8, "optimizer": "sgd", "learning_rate": 1.0, "shaping": "none"}
     strategy = zoo.make_strategy("open_es", perturbation=form, **base)
     gradient_of_quadratic = jax.jit(jax.grad(quadratic))
@@ -279,7 +282,7 @@ def test_estimate_is_unbiased_on_a_quadratic(form):
 
 
 def test_smoothing_of_low_rank():
-    """The expectation is E[grad f(m + sigma E) B B^T / r]: neither the gradient nor that of Gaussian smoothing."""
+    """The expectation is E[grad f(m + sigma E) B B^T / r], not the plain or the Gaussian-smoothed gradient."""
     mean = {"kernel": normal(4, 5)}
     directions = normal(3, 4) / 2, normal(5, 3) / 2
 
@@ -310,7 +313,7 @@ def test_smoothing_of_low_rank():
 
 
 def test_pes_is_unbiased_for_as_many_blocks_as_it_remembers():
-    """Of three windows' perturbations the second is held to the end of the episode."""
+    """With `max_blocks=2` on three windows, the second perturbation is held to the end of the episode."""
     problem = Line(quadratic=0.5, cubic=1.0)  # pyright: ignore[reportCallIssue]
     strategy = PES(**{**settings(3), "learning_rate": 0.0}, perturbation=Seeded(max_blocks=2))
     keys = jax.random.split(jax.random.key(0), (2, 5000))
@@ -337,7 +340,7 @@ def test_pes_that_remembers_one_block_is_nres():
 
 @pytest.mark.parametrize("kind", [Dense, Seeded, LowRank])
 def test_half_precision(kind, key):
-    """Of the members alone; the gradient is what single precision estimates."""
+    """Only the members are in half precision. The gradient equals the estimate in single precision."""
     estimates = []
     for dtype in (None, jnp.bfloat16):
         strategy = OpenES(perturbation=kind(dtype=dtype), sigma=SIGMA, population_size=64, optimizer="sgd")
@@ -368,7 +371,7 @@ def test_half_precision(kind, key):
 
 @pytest.mark.parametrize("form", [Dense(), Seeded(), LowRank()])
 def test_memory(form):
-    """Of a generation with two million parameters and 64 members, which as arrays take 512 MiB."""
+    """A generation with two million parameters and 64 members needs little memory. As arrays it would need 512 MiB."""
     strategy = OpenES(perturbation=form, population_size=64)
 
     def generation(state, key):
@@ -406,7 +409,7 @@ def test_errors():
 
 
 def test_equal_settings_are_one_program():
-    """A form is part of the program, compared by value, and described."""
+    """A form is part of the program, is compared by value, and is described."""
     num_traces = 0
 
     @jax.jit
@@ -433,7 +436,7 @@ def test_equal_settings_are_one_program():
 
 
 def test_lottery_prunes_factors(key):
-    """Two rounds of a model whose kernels come as factors: what is pruned is zero in every member."""
+    """In two rounds on a model whose kernels arrive as factors, pruned weights are zero in every member."""
     base = {"id": "open_es", "perturbation": "low_rank", "population_size": 8, "sigma": SIGMA}
     strategy = zoo.make_strategy("lottery", base=base, generations_per_round=2, score="magnitude")
     x = normal(3, 17)
@@ -456,7 +459,7 @@ def test_lottery_prunes_factors(key):
         assert np.all(values[~pruned] != 0)
 
 
-# Loops of one's own
+# Users' own loops
 
 
 @pytest.mark.parametrize("strategy", [OpenES, PES])
@@ -470,7 +473,7 @@ def test_a_loop_that_is_not_jitted_compiles_once(strategy, form):
 
     state = strategy.init(jax.random.key(0), SOLUTION)
     for i in range(3):
-        if i == 2:  # one with all that is needed, one more for weak types
+        if i == 2:  # one generation compiles all that is needed, one more covers weak types
             jax.monitoring.register_event_duration_secs_listener(listen)
         population, state = strategy.ask(jax.random.key(i), state)
         state = strategy.tell(state, population, jnp.arange(4.0))
@@ -479,7 +482,7 @@ def test_a_loop_that_is_not_jitted_compiles_once(strategy, form):
 
 
 def test_batch_size_is_a_bound():
-    """Also where it is smaller than the number of members that share a row."""
+    """`batch_size` is a bound, also below the number of members that share a row."""
     strategy, key = OpenES(perturbation="seeded", population_size=8), jax.random.key(0)
     population, _ = ask(strategy, key, init(strategy, key, SOLUTION))
     expected = np.sum(jax.jit(materialize)(population)["bias"], axis=1)
@@ -488,11 +491,11 @@ def test_batch_size_is_a_bound():
         return zoo.map_members(lambda x: jnp.sum(x["bias"]), population, batch_size=1)
 
     np.testing.assert_allclose(jax.jit(evaluate)(population), expected, rtol=1e-5, atol=1e-5)
-    assert "length=8" in str(jax.make_jaxpr(evaluate)(population))  # of 4 it would be two at a time
+    assert "length=8" in str(jax.make_jaxpr(evaluate)(population))  # length 4 would mean two members at a time
 
 
 def test_keys_that_cannot_be_drawn_row_by_row():
-    """JAX's rbg gives the rows of a batch other numbers than each row by itself."""
+    """Strategies that draw single rows reject JAX's rbg keys, which give a row other numbers alone than in a batch."""
     key = jax.random.key(0, impl="rbg")
     for strategy in (OpenES(perturbation="seeded"), PES(perturbation="low_rank"), PES(perturbation="seeded")):
         with pytest.raises(ValueError, match="needs keys of threefry"):
@@ -503,7 +506,10 @@ def test_keys_that_cannot_be_drawn_row_by_row():
 
 
 def test_weights_of_members_in_half_precision_still_sum_to_zero(key):
-    """Rounded to half precision they would not, and the estimate contain the mean, here 150 times a perturbation."""
+    """Weights of half-precision members still sum to zero.
+
+    Rounded to half precision they would not, and the estimate would contain the mean (here 150 times a perturbation).
+    """
     strategy = OpenES(perturbation=Dense(dtype=jnp.bfloat16), antithetic=False, sigma=2**-5, population_size=64)
 
     def estimate(key):

@@ -21,7 +21,10 @@ CURVATURE = np.diag([1.0, 2.0, 3.0]) + 0.3
 
 
 def cubic(x):
-    """x^T A x / 2 + sum x^3; smoothed by N(m, diag s^2): gradient A m + 3 m^2 + 3 s^2 in m, A_ii s + 6 m s in s."""
+    """Returns x^T A x / 2 + sum x^3. Smoothed by N(m, diag s^2), the gradient is as follows.
+
+    It is A m + 3 m^2 + 3 s^2 in m, and A_ii s + 6 m s in s.
+    """
     return 0.5 * x @ CURVATURE @ x + jnp.sum(x**3)
 
 
@@ -32,7 +35,7 @@ def evaluate(population, fn=cubic):
 
 
 def test_pgpe_estimates_are_unbiased_without_shaping(key):
-    """5-sigma test of the means of 40 000 estimates for the mean and for the standard deviations."""
+    """The means of 40 000 estimates for the mean and for the standard deviations are unbiased (5 sigma)."""
     strategy = PGPE(population_size=6, shaping="none")
     state = init(strategy, key, POINT)._replace(std=np.float32(STD))
 
@@ -48,7 +51,7 @@ def test_pgpe_estimates_are_unbiased_without_shaping(key):
         samples = np.asarray(samples, np.float64)
         error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
         assert np.all(np.abs(samples.mean(axis=0) - value) < 5 * error)
-        assert np.all(5 * error < 0.2 * np.abs(value).max())  # the test has power: it sees the baseline's n - 1
+        assert np.all(5 * error < 0.2 * np.abs(value).max())  # the test can see the n - 1 of the baseline
 
 
 @pytest.mark.parametrize("shaping", ["none", "centered_ranks"])
@@ -67,7 +70,10 @@ def test_pgpe_of_equal_stds_estimates_as_open_es(shaping, key):
 
 @pytest.mark.parametrize("std_learning_rate", [0.1, 3.0])
 def test_pgpe_generations_against_numpy(std_learning_rate, x64):
-    """Sehnke et al. 2010, section 2.3, and the bound of Toklu et al. 2020; the baseline is the mean, unbiased."""
+    """Updates equal Sehnke et al. 2010, section 2.3, with the bound of Toklu et al. 2020 and the mean as baseline.
+
+    The baseline is unbiased.
+    """
     strategy = PGPE(
         population_size=8,
         sigma=0.5,
@@ -101,7 +107,10 @@ def test_pgpe_generations_against_numpy(std_learning_rate, x64):
 
 
 def test_clip_up_against_numpy():
-    """Toklu et al. 2020, Algorithm 1, over gradients of any size, none included; the tree counts as one vector."""
+    """Steps equal Toklu et al.
+
+    2020, Algorithm 1, for gradients of any size and for zero. The tree counts as one vector.
+    """
     rng = np.random.default_rng(0)
     optimizer = clip_up(0.1)
     update = jax.jit(optimizer.update)
@@ -118,7 +127,7 @@ def test_clip_up_against_numpy():
 
 
 def test_clip_up_by_name(key):
-    """The first step is as long as the learning rate, which stays a leaf."""
+    """The first step is as long as the learning rate, and the learning rate stays a leaf."""
     strategy = PGPE(population_size=6, optimizer="clip_up")
 
     def first_step(learning_rate):
@@ -131,7 +140,7 @@ def test_clip_up_by_name(key):
 
 @pytest.mark.parametrize("num_top", [None, 2])
 def test_ars_against_numpy(num_top, x64):
-    """Mania et al. 2018, Algorithm 2, for costs; the step does not depend on the scale of the fitness."""
+    """Updates equal Mania et al. 2018, Algorithm 2, for costs. The step does not depend on the scale of the fitness."""
     key = jax.random.key(0)
     strategy = ARS(population_size=10, sigma=0.2, learning_rate=0.3, num_top_directions=num_top)
     state = init(strategy, key, POINT)

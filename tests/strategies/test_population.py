@@ -20,7 +20,7 @@ D = 4
 
 
 def flat(population):
-    """A population or solution as an array whose last axis are the parameters."""
+    """Returns a population or solution as an array whose last axis holds the parameters."""
     b, w = np.asarray(population["b"]), np.asarray(population["w"])
     return np.concatenate([b[..., None], w.reshape(*b.shape, 3)], axis=-1)
 
@@ -38,11 +38,11 @@ def ellipsoid(x):
 
 
 def within(value, expected, variance, count, sigmas=5):
-    """Whether a mean of `count` draws is what is expected, to `sigmas` standard errors."""
+    """Returns whether a mean of `count` draws is as expected, within `sigmas` standard errors."""
     return abs(value - expected) < sigmas * np.sqrt(variance / count)
 
 
-MUTANTS = {  # of member x: from the best member and distinct others
+MUTANTS = {  # mutants of member x, from the best member and distinct other members
     "rand": lambda x, best, f, a, b, c: a + f * (b - c),
     "best": lambda x, best, f, b, c: best + f * (b - c),
     "current_to_best": lambda x, best, f, b, c: x + f * (best - x) + f * (b - c),
@@ -51,7 +51,7 @@ MUTANTS = {  # of member x: from the best member and distinct others
 
 @pytest.mark.parametrize("mutation", MUTANTS)
 def test_de_trials_are_crossed_with_a_mutant_of_distinct_members(mutation, x64):
-    """Each trial fits exactly one choice of partners, all choices come up equally often, and so do all parameters."""
+    """Each trial fits exactly one choice of partners. All choices, and all crossed parameters, are equally frequent."""
     size, f, rate, num_trials = 6, 0.6, 0.4, 3000
     rng = np.random.default_rng(0)
     members, fitness = rng.normal(size=(size, D)), rng.normal(size=size)
@@ -89,7 +89,7 @@ def test_de_keeps_what_is_not_worse(fitness, x64):
 
 
 def test_pso_against_numpy(x64):
-    """Ten generations with the random factors of the code under test, everything else written anew."""
+    """Ten generations equal NumPy, which uses only the random factors of the code under test."""
     size, key = 5, jax.random.key(2)
     strategy = PSO(population_size=size, sigma=0.7, inertia=0.6, cognitive=1.3, social=1.7)
     state = init(strategy, key, SOLUTION)
@@ -130,7 +130,7 @@ def test_uniform_factors_are_independent_and_uniform(key):
 
 
 def test_simple_ga_children(x64):
-    """With next to no mutation a child is made of its parents' entries; with it, the spread is `std`."""
+    """With almost no mutation, children consist of their parents' entries. With mutation, the spread equals `std`."""
     size, num_parents, rate = 20_002, 3, 0.3
     parents = np.random.default_rng(0).normal(size=(num_parents, D))
     strategy = SimpleGA(population_size=size, num_parents=num_parents, num_elites=2, crossover_rate=rate, sigma=1e-9)
@@ -144,7 +144,7 @@ def test_simple_ga_children(x64):
     for parent in range(num_parents):
         for share in np.mean(origin == parent, axis=0):
             assert within(share, 1 / 3, 2 / 9, size - 2)
-    # Two parameters are of one parent if neither or both are crossed, or if both parents are the same one.
+    # Two parameters come from one parent if neither or both are crossed, or if both parents are the same member.
     together = rate**2 + (1 - rate) ** 2
     together += (1 - together) / num_parents
     assert within(np.mean(origin[:, 0] == origin[:, 3]), together, together * (1 - together), size - 2)
@@ -171,7 +171,7 @@ def test_simple_ga_selects_the_best_stably(key):
 
 @pytest.mark.parametrize("id", ["de", "pso", "simple_ga"])
 def test_recommends_the_best_member_ever_asked(id, key):
-    """Also where nothing could be evaluated at first: until then the initial population is drawn anew."""
+    """The best member so far is recommended, and the initial population is drawn again until one member is finite."""
     strategy = zoo.make_strategy(id, population_size=8, sigma=0.5)
 
     def generation(state, inputs):
@@ -221,7 +221,7 @@ def test_batched_seeds_draw_the_initial_population_once(id, key):
     ],
 )
 def test_converges_in_so_many_evaluations(id, settings, fn, evaluations, target, key):
-    """In five dimensions, the median of seven seeds."""
+    """The median of seven seeds reaches the target in five dimensions within this number of evaluations."""
     strategy = zoo.make_strategy(id, **{"sigma": 1.0, **settings}).for_solution(np.zeros(5))
 
     def run(key):

@@ -1,4 +1,4 @@
-"""Restarts: a rung of the ladder is the base at that size, runs end when they should, schedules are the papers'."""
+"""Restarts: a rung of the ladder is the base at that size, runs end by their criteria, schedules follow the papers."""
 
 import functools
 
@@ -45,7 +45,7 @@ def at_rung(state, rung):
 
 @pytest.mark.parametrize("base", [CMAES(sigma=0.5), SNES(sigma=0.5), DE(sigma=0.5)], ids=["cma_es", "snes", "de"])
 def test_a_rung_is_the_base_at_that_size(base, key):
-    """Two generations of 4 blocks of 6 are two generations of the base with 24 members, bit for bit."""
+    """Two generations of 4 blocks of 6 members equal two generations of the base with 24 members, bit for bit."""
     strategy = IPOP(base=base, population_size=6, max_doublings=2, **NEVER)
     large = base.replace(population_size=24)
     solution = np.linspace(-1, 1, D, dtype=np.float32)
@@ -62,13 +62,13 @@ def test_a_rung_is_the_base_at_that_size(base, key):
             np.testing.assert_array_equal(population, members[6 * block : 6 * (block + 1)])
             state = tell(strategy, state, population, np.sum(np.square(population), axis=1))
         for got, want in zip(jax.tree.leaves(state.base[-1]), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)  # another program, other roundings
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)  # another program rounds differently
     assert int(state.run.num_evaluations) == 48
     assert int(state.run.num_generations) == 2
 
 
 def test_states_are_shared_where_they_look_alike(key):
-    """A base whose state does not depend on population size is stored once, others once for each rung."""
+    """A base whose state does not depend on the population size is stored once, others once for each rung."""
     solution = np.zeros(D, np.float32)
     for base, number in ((CMAES(), 1), (DE(), 3)):
         strategy = IPOP(base=base, population_size=6, max_doublings=2)
@@ -81,13 +81,13 @@ def flat(x):
 
 @functools.partial(jax.jit, static_argnums=(1, 3))
 def ends(strategy, fn, key, num_asks):
-    """Whether the first run was over after each generation."""
+    """Returns whether the first run was over after each generation."""
     _, (run, restarts, _, _) = train(strategy, fn, strategy.init(key, jnp.ones(D)), key, num_asks)
     return run.is_over & (restarts == 0)
 
 
 def first(condition):
-    """The generation, counted from 1, in which a condition first holds."""
+    """Returns the first generation (counted from 1) in which a condition holds."""
     where = np.flatnonzero(condition)
     return int(where[0]) + 1 if len(where) else None
 
@@ -97,12 +97,12 @@ def ellipsoid(x):
 
 
 def stuck(x):
-    """The same fitness in every generation, though members differ."""
+    """Returns the same fitness in every generation, although members differ."""
     return jnp.arange(x.shape[0], dtype=x.dtype) if x.ndim > 1 else jnp.zeros(())
 
 
 def hopeless(x):
-    """No progress; but the last bits decide which member is best."""
+    """Makes no progress, because the last bits decide which member is best."""
     return jnp.sin(1e4 * jnp.sum(x, axis=-1))
 
 
@@ -111,7 +111,7 @@ def linear(x):
 
 
 def test_each_criterion_ends_a_run(key):
-    """With all others off, in the generation in which the base, run by itself, first meets it."""
+    """Each criterion alone ends a run in the generation in which the base, run by itself, first meets it."""
     base = SNES(sigma=0.5, population_size=8)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -136,18 +136,19 @@ def test_each_criterion_ends_a_run(key):
     assert by_tol_up == first(ends(make(tol_up=3.0), linear, key, 200))
     assert len({by_tol_x, by_condition, by_tol_up, None}) == 4
 
-    # 10 + 30 d / population size generations of equal fitness, 120 + 30 d / population size without progress.
+    # These take 10 + 30 d / population size generations of equal fitness, and 120 + 30 d / population size without
+    # progress.
     assert first(ends(make(), flat, key, 60)) == 25
-    # The latter is looked at in every tenth generation.
+    # This criterion is checked in every tenth generation.
     assert first(ends(make(), stuck, key, 200)) == 140
-    # Where steps are lost to rounding, a mean of 1 with deviations below 1e-8.
+    # Steps are lost to rounding at a mean of 1 with deviations below 1e-8.
     tiny = make().replace(base=base.replace(sigma=1e-9))
     assert first(ends(tiny, hopeless, key, 60)) == 1
 
 
 @pytest.mark.parametrize(("d", "size", "limit"), [(1, 64, 200), (4, 49, 450)])
 def test_a_run_has_a_budget(d, size, limit, key):
-    """100 + 50 (d + 3)^2 / sqrt(population size) generations, where that is a whole number, too."""
+    """A run has 100 + 50 (d + 3)^2 / sqrt(population size) generations, also if that is a whole number."""
     strategy = IPOP(base=SNES(sigma=0.5), population_size=size, max_doublings=0, **NEVER, stagnation=4)
     state = init(strategy, key, np.ones(d))
     _, (run, _, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, hopeless, state, key, limit + 5)
@@ -168,13 +169,16 @@ def test_ipop_doubles_up_to_the_last_rung(key):
     first = np.flatnonzero(np.diff(np.asarray(restarts))) + 1
     assert np.asarray(run.rung)[first].tolist()[:4] == [1, 2, 2, 2]
     assert len(traces) == 1
-    # 10 + 30 d / population size generations of 8, 16, 32 members.
+    # 10 + 30 d / population size generations with 8, 16 and 32 members.
     lengths = np.diff(np.concatenate([[0], first]))[:3]
     assert lengths.tolist() == [25, 18 * 2, 14 * 4]
 
 
 def test_restarts_start_around_the_initial_solution(key):
-    """With spread 0 at it; else its standard deviation is that of the base times the spread: 40 restarts, 5 sigma."""
+    """With spread 0, starts equal the initial solution. Otherwise their deviation is the base's times the spread.
+
+    The test uses 40 restarts and 5 sigma.
+    """
     starts_of = jax.jit(jax.vmap(lambda s, key, state: s.ask(key, state)[1].base[0].mean, (None, 0, None)))
     for spread in (0.0, 2.0):
         strategy = IPOP(base=SNES(sigma=0.25), population_size=8, max_doublings=0, spread=spread)
@@ -186,7 +190,7 @@ def test_restarts_start_around_the_initial_solution(key):
 
 
 def test_mean_is_that_of_the_best_run(key):
-    """When a run ends, what is recommended is as good as the best member of all runs."""
+    """After a run ends, the recommended solution is as good as the best member of all runs."""
     strategy = BIPOP(base=CMAES(sigma=1.0), population_size=8, max_doublings=2)
     state = init(strategy, key, np.full(D, 3.0, np.float32))
     state, (_, restarts, recommended, best) = jax.jit(train, static_argnums=(1, 4))(
@@ -200,7 +204,7 @@ def test_mean_is_that_of_the_best_run(key):
 
 
 def test_bipop_schedule_is_the_papers(key):
-    """Regimes, sizes and budgets against a plain Python transcription, fed with the runs' lengths."""
+    """Regimes, sizes and budgets equal a plain Python transcription that is given the runs' lengths."""
     strategy = BIPOP(base=SNES(sigma=0.5), population_size=8, max_doublings=3)
     state = init(strategy, key, np.ones(D, np.float32))
     state, (run, restarts, _, _) = jax.jit(train, static_argnums=(1, 4))(strategy, flat, state, key, 4000)
@@ -230,7 +234,7 @@ def test_bipop_schedule_is_the_papers(key):
 
 @pytest.mark.parametrize("base", ["open_es", {"id": "frozen", "base": {"id": "bounded", "base": "open_es"}}])
 def test_a_small_step_size_reaches_the_base(base, key):
-    """Also where the base takes its sigma from the settings rather than from its state, and within wrappers."""
+    """A small step size reaches the base, also if its sigma comes from the settings, and within wrappers."""
     strategy = BIPOP(base=base, population_size=500, max_doublings=0)
     state = init(strategy, key, np.zeros(20, np.float32))
     state = state._replace(run=state.run._replace(sigma_factor=jnp.asarray(0.1)))
@@ -263,7 +267,7 @@ def test_fitness_that_is_never_finite(key):
 
 
 def test_surrogates_reach_the_base_in_blocks(key):
-    """Hybrid asks for the gradient of each member: of a large generation, block by block."""
+    """Hybrid gets the gradient of each member block by block in a large generation."""
     strategy = IPOP(
         base={"id": "hybrid", "base": "snes", "es_leaves": "a", "learning_rate": 0.1},
         population_size=4,

@@ -18,7 +18,7 @@ PROBLEM = zoo.from_function(lambda x: jnp.sum((x["a"] - 1) ** 2) + x["b"] ** 2, 
 
 
 def by_schedule(rate):
-    """An optimizer that has the schedule already."""
+    """Returns an optimizer that already has the schedule."""
     return optax.adam(lambda step: rate / 0.2 * SCHEDULE(step))
 
 
@@ -30,7 +30,7 @@ def means(id, **settings):
 
 @pytest.mark.parametrize(("id", "settings"), [("open_es", {}), ("hybrid", {"es_leaves": "b", "base": "snes"})])
 def test_a_function_as_learning_rate_is_a_schedule(id, settings):
-    """Of optax: its steps are those of optax, which counts them itself."""
+    """The steps equal optax with the same schedule, which counts steps itself."""
     scheduled = means(id, learning_rate=SCHEDULE, **settings)
     expected = means(id, learning_rate=0.2, optimizer=by_schedule, **settings)
     constant = means(id, learning_rate=0.2, **settings)
@@ -39,7 +39,10 @@ def test_a_function_as_learning_rate_is_a_schedule(id, settings):
 
 
 def test_the_rate_and_its_schedule():
-    """A function is the schedule of a rate of one, wherever it is given; a leaf is swept beside it."""
+    """A function becomes the schedule of a rate of one, wherever it is given.
+
+    The rate stays a leaf that can be swept.
+    """
     for id in ("open_es", "ars", "nres", "pgpe", "bptt", "hybrid"):
         strategy = zoo.make_strategy(id, learning_rate=SCHEDULE)
         assert (strategy.learning_rate, strategy.learning_rate_schedule) == (1.0, SCHEDULE)

@@ -44,7 +44,7 @@ def test_standardized_over_the_whole_range_of_floats(scale):
     fitness = np.array([1.0, 2.0, 0.5, 4.0]) * scale
     expected = (fitness - fitness.mean()) / fitness.std()
     np.testing.assert_allclose(shaping.standardized(jnp.array(fitness, jnp.float32)), expected, rtol=1e-5)
-    close = np.float32(1e9) + np.array([0, 64, 0], np.float32)  # which rounding of the mean would move
+    close = np.float32(1e9) + np.array([0, 64, 0], np.float32)  # rounding of the mean would move these
     np.testing.assert_allclose(shaping.standardized(close), np.array([-1, 2, -1]) / np.sqrt(2), rtol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_unshaped_fitness_can_be_squared():
 @pytest.mark.parametrize("value", [0.1, 0.7, -1e-30, 3e30])
 @pytest.mark.parametrize("size", [3, 10, 50])
 def test_equal_fitness_is_standardized_to_zero(value, size):
-    """Also where its mean is another number, by rounding."""
+    """Equal fitness is standardized to zero, also if rounding makes its mean another number."""
     np.testing.assert_array_equal(shaping.standardized(jnp.full(size, value)), np.zeros(size))
 
 

@@ -11,7 +11,7 @@ from zoo.strategies.shaping import _average_over_ties, utilities
 
 
 def test_one_generation_against_numpy(key):
-    """Wierstra et al. 2014, Algorithm 6, in float64 on the same samples."""
+    """One update equals Wierstra et al. 2014, Algorithm 6, in float64 on the same samples."""
     mean, size = np.array([1.0, -2.0, 0.5]), 6
     strategy = SNES(population_size=size, sigma=0.4, mean_learning_rate=0.9, std_learning_rate=0.3)
     state = strategy.init(key, mean.astype(np.float32))
@@ -54,7 +54,7 @@ def test_average_over_ties():
 
 
 def test_std_adapts_to_each_parameter(key):
-    """On an ellipsoid the standard deviations come to differ as the curvatures do."""
+    """On an ellipsoid, the standard deviations become different, as the curvatures are."""
     curvature = jnp.array([1.0, 100.0])
     strategy = SNES(population_size=20, sigma=1.0)
 
@@ -72,7 +72,10 @@ def test_std_adapts_to_each_parameter(key):
 
 @pytest.mark.parametrize("id", ["snes", "xnes"])
 def test_the_mean_stays_where_members_do_not_differ(id, key):
-    """Utilities sum to zero up to rounding only; times a mean far from zero, the rest would be a step."""
+    """The mean does not move in directions without spread. Utilities sum to zero only up to rounding.
+
+    Times a mean far from zero, the rest would be a step.
+    """
     strategy = zoo.make_strategy(id, population_size=6, sigma=np.array([1.0, 1e-12], np.float32))
 
     @jax.jit

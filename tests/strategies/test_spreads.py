@@ -1,4 +1,4 @@
-"""Initial spreads for each parameter: a search of scaled parameters, whichever strategy it is."""
+"""Initial spreads for each parameter act as a scaling of the parameters, in every strategy that takes them."""
 
 import functools
 import math
@@ -44,7 +44,7 @@ def make(id, sigma, **settings):
 
 
 def bowl(x):
-    """Far from round, so that ranks hang on no rounding."""
+    """A function whose values are far enough apart that rounding does not change ranks."""
     weights = jnp.array([1.0, 3.0, 7.0], x["w"].dtype)
     return jnp.sum((x["w"] - 1) ** 2 * weights) + jnp.sum(jnp.abs(x["b"] + 2))
 
@@ -55,7 +55,10 @@ def scaled(x, units):
 
 @functools.partial(jax.jit, static_argnames="num_generations")
 def search(strategy, start, units, num_generations=8):
-    """The first deviations, the members, the mean and the last deviations of a search of f(units * x), of units * x."""
+    """Searches f(units * x).
+
+    Returns the first deviations, members, mean and last deviations, in units of `units * x`.
+    """
 
     def generation(state, key):
         population, state = strategy.ask(key, state)
@@ -71,7 +74,7 @@ def search(strategy, start, units, num_generations=8):
 
 @pytest.mark.parametrize("id", HAVE_SPREADS)
 def test_a_spread_is_a_scaling_of_the_parameters(id):
-    """A search of f(x) with spread s is that of f(u x) with one step size, which starts at m / u, where s = sigma u."""
+    """A search of f(x) with spread s equals a search of f(u x) with one step size from m / u, where s = sigma u."""
     spread = spread_over(SPREAD, START)
     units = jax.tree.map(lambda s: s / MEAN, spread)
     ones = jax.tree.map(jnp.ones_like, units)
@@ -96,7 +99,7 @@ def test_a_list_is_the_spread_of_a_vector_and_one_number_may_be_an_array():
 
 @pytest.mark.parametrize("id", [id for id in HAVE_SPREADS if id != "pycma"])
 def test_a_spread_of_a_solution_in_half_precision(id):
-    """Its units are in single: logarithms of many add up to more than half precision holds."""
+    """The units of a half-precision solution are in single precision, because sums of many logarithms overflow half."""
     start, strategy = jax.tree.map(lambda x: x.astype(jnp.float16), START), make(id, SPREAD)
     ones = jax.tree.map(jnp.ones_like, start)
     assert {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(search, strategy, start, ones))} == {"float16"}
@@ -118,7 +121,7 @@ def test_restarts_and_masks_search_with_the_spread():
         np.testing.assert_allclose(strategy.std(strategy.init(jax.random.key(0), start)), spread, rtol=1e-5)
     masked = zoo.make_strategy("masked", base=base, mask=jnp.array([True, True, False]))
     state = masked.init(jax.random.key(0), start)
-    np.testing.assert_allclose(state.base.sigma, 1.0, rtol=1e-6)  # the geometric mean of what is searched
+    np.testing.assert_allclose(state.base.sigma, 1.0, rtol=1e-6)  # the geometric mean over the searched parameters
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_a_spread_that_does_not_fit(id, sigma, error, words):
 
 @pytest.mark.parametrize("id", [id for id in [*IDS, "evosax/CMA_ES"] if id not in HAVE_SPREADS])
 def test_others_have_one_number(id):
-    """And say what to do instead."""
+    """Other strategies take one number only, and their error says what to do instead."""
     if not hasattr(zoo.make_strategy(id), "sigma"):
         return
     with pytest.raises(TypeError, match="sigma must be a number"):
@@ -155,7 +158,7 @@ def test_the_way_out_is_in_the_message():
 
 
 def test_cma_es_searches_as_pycma_does_with_its_stds(x64):
-    """Told the same members: the same means, and deviations that differ by the damping of the step size alone."""
+    """Told the same members, means equal pycma's. Deviations differ only by the damping of the step size."""
     cma = pytest.importorskip("cma")
     spread, start = np.array([1e-3, 1.0, 50.0, 0.2]), np.array([1.0, 2.0, 3.0, 4.0])
     sigma = float(np.exp(np.mean(np.log(spread))))

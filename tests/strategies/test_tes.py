@@ -1,6 +1,6 @@
-"""TES: its population, its unperturbed members as parents, what it spends.
+"""TES: its population, its unperturbed members as parents, and the steps it spends.
 
-Its bias is in `test_online_estimates.py`, its limit in `test_online.py`.
+`test_online_estimates.py` tests its bias, and `test_online.py` its limit.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""What `tell` takes: more or fewer members than were asked, and members from elsewhere."""
+"""Numbers and kinds of members that `tell` takes: more or fewer than were asked, and members from elsewhere."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ def of_size(id, size, sigma=0.5):
 
 @pytest.mark.parametrize("id", IDS)
 def test_which_strategies_take_other_numbers_of_members(id):
-    """That they do, or refuse with a reason, is among the promises of `zoo.testing`."""
+    """Only strategies in `FREE` take other numbers of members. `zoo.testing` checks that others give a reason."""
     strategy = zoo.make_strategy(id)
     wraps_one = id == "lottery" and strategy.base.needs_all_members is None
     assert (strategy.needs_all_members is None) == (id in FREE or wraps_one)
@@ -26,7 +26,7 @@ def test_which_strategies_take_other_numbers_of_members(id):
 
 @pytest.mark.parametrize("id", FREE)
 def test_the_update_is_that_of_the_members_told(id):
-    """That of a strategy whose population has this size: all that it goes by."""
+    """The update equals the update of a strategy whose population size is the number of members told."""
     key, large, small = jax.random.key(1), of_size(id, 9), of_size(id, 6)
     state = init(large, key, START)
     population, state = ask(large, key, state)
@@ -39,7 +39,7 @@ def test_the_update_is_that_of_the_members_told(id):
 
 @pytest.mark.parametrize(("id", "sigma"), [*((id, 0.5) for id in FREE[:-1]), ("cma_es", SPREAD), ("xnes", SPREAD)])
 def test_a_member_from_far_away_is_pulled_in(id, sigma):
-    """It enters as the point on the way to it whose Mahalanobis norm is sqrt(d) + 2 d / (d + 2)."""
+    """A distant member enters as the point on its way whose Mahalanobis norm is sqrt(d) + 2 d / (d + 2)."""
     key, strategy = jax.random.key(2), of_size(id, 6, sigma)
     state = init(strategy, key, START)
     population, state = ask(strategy, key, state)
