@@ -1,8 +1,8 @@
-"""Bad calls, made from signatures: each parameter of each public function and class times each kind of bad value.
+"""Bad calls, made from signatures: every parameter of each public function and class gets every kind of bad value.
 
-A call is *refused* if it raises one line that names the parameter, from the zoo and before anything is compiled;
-*taken* if it goes through, up to where it would compile; anything else is a *finding*, and so is a value that is taken
-where the parameter has no use for it. `python -m tests.bad_calls` prints how many there are of each.
+A call is *refused* if es-zoo raises one line that names the parameter before anything is compiled. It is *taken* if it
+gets as far as compiling. Anything else is a *finding*, and so is a value that is taken although the parameter has no
+use for it. `python -m tests.bad_calls` prints the counts.
 """
 
 import collections
@@ -32,7 +32,7 @@ from zoo.loop.programs import Program
 
 
 class Thing:
-    """Something that no parameter has a use for, but settings that are leaves: JAX puts such things in their place."""
+    """A value without a use for any parameter, except for settings that are leaves, where JAX puts such objects."""
 
 
 KINDS = {
@@ -59,18 +59,18 @@ TICKET = zoo.Ticket(mask=np.ones(3, bool), solution=START, kept=1.0)
 
 
 class CompilesError(Exception):
-    """Raised where a call, which is taken so far, would compile a program."""
+    """Raised where a call that was not refused would compile a program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A function or a class, and arguments that it takes."""
+    """A function or a class, and valid arguments for it."""
 
     name: str
     call: Callable[..., Any]
     valid: dict[str, Any] = dataclasses.field(default_factory=dict)
-    signature: Any = None  # of what the parameters are; by default `call`
-    only: tuple[str, ...] = ()  # of the parameters; empty: all
+    signature: Any = None  # where the parameters come from; by default `call`
+    only: tuple[str, ...] = ()  # the parameters to try; empty: all
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -97,7 +97,7 @@ class Outcome:
 
 
 def functions() -> list[Entry]:
-    """Returns the public functions that begin something."""
+    """Returns the public functions that start something."""
     frame = zoo.interpolate(PROBLEM, START, START, num_points=2)
     folder = pathlib.Path(tempfile.gettempdir()) / "no-such-folder"
     two = {"strategy": "snes", "problem": PROBLEM}
@@ -155,11 +155,11 @@ PROBLEMS = (
     "unrolled/lorenz",
     "unrolled/mlp_lr_schedule",
     "unrolled/toy_lr_schedule",
-)  # the others need data that are not at hand, and have the settings of digits
+)  # the others need data that are not installed, and have the settings of digits
 
 
 def outcomes(entries: list[Entry]) -> Iterator[Outcome]:
-    """Yields what comes of each call."""
+    """Yields the outcome of each call."""
     with stopped_before_compiling():
         for entry in entries:
             for name, parameter in entry.parameters.items():
@@ -185,7 +185,7 @@ def outcome(entry: Entry, parameter: inspect.Parameter, kind: str, arguments: di
 
 @contextlib.contextmanager
 def stopped_before_compiling() -> Iterator[None]:
-    """Stops calls where they would compile the program that they are about; programs are traced, as that may fail."""
+    """Stops calls where they would compile their main program. Programs are traced first, because tracing may fail."""
 
     def choose(self, *args, **kwargs):
         self._plain.trace(*args, **kwargs)
@@ -207,7 +207,7 @@ ERRORS = (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError)
 
 
 def complaint(error: Exception, parameter: str) -> str:
-    """Returns what is wrong with an error; empty: nothing."""
+    """Returns what is wrong with an error, or an empty text."""
     message = str(error)
     text = f"{type(error).__name__}: {message}"[:150]
     if not isinstance(error, ERRORS):
@@ -222,7 +222,7 @@ def complaint(error: Exception, parameter: str) -> str:
     return ""
 
 
-# What a message may say in place of a parameter's name.
+# Words that a message may use in place of a parameter's name.
 NAMED = {
     "strategy": ("strategy id", "zoo.Strategy"),
     "problem": ("problem id", "zoo.Problem"),
@@ -243,7 +243,7 @@ NAMED = {
 
 
 def has_use(entry: str, parameter: inspect.Parameter, kind: str) -> bool:
-    """Whether a parameter has a use for a kind of value, so that it may be taken."""
+    """Returns whether a parameter has a use for a kind of value, so that it may be taken."""
     if kind in USES.get((entry, parameter.name), USES.get(("", parameter.name), ())):
         return True
     if kind == "object" and (entry, parameter.name) in leaves():
@@ -282,8 +282,8 @@ USES: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 def main() -> None:
-    """Prints findings, what is slow, and the counts of each entry."""
-    os.chdir(tempfile.mkdtemp())  # names of folders are among what is tried
+    """Prints the findings, slow calls, and the counts of each entry."""
+    os.chdir(tempfile.mkdtemp())  # some values that are tried are names of folders
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for result in outcomes([*functions(), *constructors()]):
         counts[result.entry][result.verdict] += 1

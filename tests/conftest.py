@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures for all tests."""
 
 import collections
 import importlib.metadata
@@ -6,10 +6,10 @@ import importlib.util
 import os
 import pathlib
 
-# Before JAX starts: one thread per worker, so that workers do not fight for the cores, and little time spent on
-# optimising programs that run for milliseconds: the suite spends its time compiling. These change speed, not semantics.
-# A flag that is not known aborts the process: from jaxlib 0.11 on there is no other way to emit code. The flags of the
-# caller come last, and so they win: `make test-isa` runs tests under others.
+# These flags must be set before JAX starts. One thread per worker, so that workers do not fight for the cores. Little
+# optimisation, because the suite spends its time compiling programs that run for milliseconds. The flags change speed,
+# not semantics. An unknown flag aborts the process, and from jaxlib 0.11 on the flag for fusion emitters no longer
+# exists. The caller's flags come last, so they win: `make test-isa` runs tests with others.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_cpu_multi_thread_eigen=false",
@@ -20,10 +20,10 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Ranks and dtypes are never promoted implicitly, so that those who switch this off for their own code can use the zoo.
+# Implicit promotion of ranks and dtypes is an error, so that users who forbid it in their own code can use es-zoo.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
-# Compiled programs are kept for the next run of the suite, and for the other worker. `make clean` drops them.
+# Keeps compiled programs for the next run of the suite, and for the other worker. `make clean` drops them.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -36,15 +36,15 @@ import jax
 import numpy as np
 import pytest
 
-# Tracing makes many objects and few cycles: looking for cycles took a tenth of the time.
+# Tracing makes many objects and few cycles, and looking for cycles took a tenth of the time.
 gc.set_threshold(200_000, 50, 100)
 
 
-collect_ignore = ["plug_in"]  # a package of its own, with tests of its own: see `test_wheel.py`
+collect_ignore = ["plug_in"]  # a separate package with its own tests: see `test_wheel.py`
 
 
 def pytest_configure(config):
-    # An environment made for another checkout would mix its strategies with the zoo of this one.
+    # An environment made for another checkout would mix its strategies with es-zoo from this one.
     here = pathlib.Path(__file__).resolve().parents[1] / "strategies" / "__init__.py"
     found = importlib.util.find_spec("zoo.strategies")
     if found is None or found.origin is None or pathlib.Path(found.origin).resolve() != here:
@@ -63,7 +63,7 @@ def pytest_sessionstart(session):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints the ten slowest files: what to look at when the suite outgrows its budget."""
+    """Prints the ten slowest files, as candidates when the suite exceeds its time budget."""
     seconds = collections.Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -75,19 +75,19 @@ def pytest_terminal_summary(terminalreporter):
 
 
 _LOOK_EVERY = 25
-_MAX_MAPS = 30_000  # of the 65 530 that Linux allows
+_MAX_MAPS = 30_000  # Linux allows 65 530
 _num_tests = 0
 
 
 def _num_maps() -> int:
-    """Returns the memory maps of this process, of which each compiled program takes ten or more; 0 if unknown."""
+    """Returns the number of memory maps of this process (each compiled program takes ten or more), or 0 if unknown."""
     maps = pathlib.Path("/proc/self/maps")
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 @pytest.fixture(autouse=True)
 def _forget_programs():
-    """Drops the compiled programs now and then: thousands at once exhaust a process's memory maps, and it crashes."""
+    """Drops compiled programs now and then, because thousands exhaust the memory maps and crash the process."""
     yield
     global _num_tests
     _num_tests += 1
@@ -115,7 +115,7 @@ def write_idx(path: pathlib.Path, array: np.ndarray, *, compress: bool) -> None:
 
 @pytest.fixture(scope="session")
 def idx_folder(tmp_path_factory):
-    """A data folder with a tiny dataset in the IDX format under each name of the MNIST family."""
+    """Returns a data folder with a tiny dataset in the IDX format under each name of the MNIST family."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for number, name in enumerate(("mnist", "fashion_mnist", "kmnist")):

@@ -1,6 +1,6 @@
-"""What may happen to files that were saved: damage, and what somebody hostile may put there, made for any file.
+"""Faults of saved files: damage, and contents that an attacker could put there, for any file.
 
-A saved thing lies in `thing/` of a sandbox; whatever is done with it, `outside/` must stay as it is.
+The saved data are in `thing/` of a sandbox. Nothing done with them may change `outside/`.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ import pytest
 from zoo.loop.files import read_json, remove, write_json
 
 MARKUP = "<script>alert(1)</script>[red]`|\x1b[31m\n# x"
-_NUM_FAULTS = 12  # of each file
+_NUM_FAULTS = 12  # per file
 HEADER = {"descr": "<f4", "fortran_order": False}
 
 
 class Sandbox:
-    """A copy of a saved thing, and a folder beside it that nobody may touch."""
+    """A copy of saved data, and a folder beside it that must not change."""
 
     def __init__(self, folder: pathlib.Path, thing: pathlib.Path):
         self.folder, self._original = folder, thing
@@ -37,7 +37,7 @@ class Sandbox:
         self._before = snapshot(self.outside)
 
     def reset(self, name: str | None = None) -> None:
-        """Makes the thing anew, or one of its files."""
+        """Restores the saved data, or one of its files."""
         if name is None or not self.thing.is_dir():
             shutil.rmtree(self.thing, ignore_errors=True)
             shutil.copytree(self._original, self.thing)
@@ -64,7 +64,7 @@ def files_of(thing: pathlib.Path) -> list[str]:
     ]
 
 
-# Damage: what was written is no longer there.
+# Damage: written data are missing or changed.
 
 
 def damages(sandbox: Sandbox, name: str) -> dict[str, Callable[[pathlib.Path], object]]:
@@ -105,7 +105,7 @@ def damages(sandbox: Sandbox, name: str) -> dict[str, Callable[[pathlib.Path], o
     }
 
 
-# Hostile contents, whose checksums are right.
+# Hostile contents with correct checksums.
 
 
 def hostile_values(sandbox: Sandbox) -> list[Any]:
@@ -115,7 +115,7 @@ def hostile_values(sandbox: Sandbox) -> list[Any]:
 
 
 def hostile_jsons(facts: Any, values: list[Any]) -> Iterator[Any]:
-    """Yields the facts with each value in them replaced by each of the others, and with each left out."""
+    """Yields the facts with each value replaced by each of `values`, and with each entry left out."""
     if isinstance(facts, dict):
         for name, value in facts.items():
             yield {other: x for other, x in facts.items() if other != name}
@@ -130,7 +130,7 @@ def hostile_jsons(facts: Any, values: list[Any]) -> Iterator[Any]:
 
 
 def some_hostile_files(path: pathlib.Path, values: list[Any]) -> list[Callable[[pathlib.Path], object]]:
-    """Returns some of them, or all if the environment says so: they are thousands."""
+    """Returns a sample of the hostile files, because there are thousands. With `ALL_FAULTS` set, returns all."""
     files = list(hostile_files(path, values))
     if os.environ.get("ALL_FAULTS") or len(files) <= _NUM_FAULTS:
         return files
@@ -139,7 +139,7 @@ def some_hostile_files(path: pathlib.Path, values: list[Any]) -> list[Callable[[
 
 
 def hostile_files(path: pathlib.Path, values: list[Any]) -> Iterator[Callable[[pathlib.Path], object]]:
-    """Yields what writes hostile contents into a JSON file or an archive."""
+    """Yields functions that write hostile contents into a JSON file or an archive."""
     if path.suffix == ".json":
         for facts in hostile_jsons(read_json(path), values):
             yield lambda place, facts=facts: write_json(place, facts)
@@ -179,7 +179,7 @@ def write_zip(path: pathlib.Path, entries: dict[str, bytes], compression: int = 
 
 @contextlib.contextmanager
 def gathered() -> Iterator[list[str]]:
-    """Yields the messages of what is warned of, and at the end of the error, if it is one that a user may get."""
+    """Yields a list that gets, at the end, the messages of all warnings and of an expected error."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

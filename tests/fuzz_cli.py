@@ -1,7 +1,7 @@
 """Random bad command lines: `python -m tests.fuzz_cli` runs them and prints a count of each exit code.
 
 Every option of every command gets values of its kind, extreme values, values of other kinds, and damaged folders. The
-optimisation loop is left out (`without_runs`): it takes long, and what follows does not depend on the command line.
+optimisation loop is left out (`without_runs`): it takes long, and it does not depend on the command line.
 """
 
 import collections
@@ -148,7 +148,7 @@ def without_runs() -> Iterator[None]:
 
 
 def call(args: list[str]) -> tuple[int, str, str]:
-    """Returns the exit code, the output and the errors of a command line, in this process."""
+    """Returns the exit code, the output and the errors of a command line that runs in this process."""
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -169,12 +169,12 @@ def check(args: list[str], *named: str) -> int:
     assert code in (0, 1, 2), (args, code)
     assert "Traceback" not in out + err, (args, out, err)
     lines = [line for line in err.splitlines() if not line.startswith(("failed: ", "not written: "))]
-    if code == 2 and args:  # without arguments the help is shown
+    if code == 2 and args:  # without arguments, the help is shown
         assert lines, (args, out)
         assert lines[-1].startswith("error: "), (args, err)
         assert len(lines[-1]) > len("error: "), (args, err)
-    assert "ZOO_TRACEBACK" not in err, (args, err)  # only unexpected errors have it
-    assert "Input should" not in err, (args, err)  # words of pydantic
+    assert "ZOO_TRACEBACK" not in err, (args, err)  # only unexpected errors mention it
+    assert "Input should" not in err, (args, err)  # a message of pydantic
     assert not any(re.match(r"error: ([^ ]*: )?\w+Error: ", line) for line in lines), (args, err)
     assert len(lines) <= MAX_LINES, (args, err)
     assert max(map(len, lines), default=0) <= MAX_CHARACTERS, (args, err)
@@ -201,7 +201,7 @@ def fuzz(command: str, count: int, see: Callable[[int], object]) -> None:
 def fuzz_folders(
     saved: pathlib.Path, scratch: pathlib.Path, commands: Callable[[pathlib.Path], list[str]]
 ) -> list[int]:
-    """Returns the exit codes of a command on a saved folder that is damaged in many ways, one after the other."""
+    """Damages a saved folder in many ways, one after the other, and returns the exit codes of a command on it."""
     sandbox, codes = Sandbox(scratch, saved), []
     sandbox.reset()
     for name in files_of(saved):

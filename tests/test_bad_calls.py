@@ -1,4 +1,4 @@
-"""Bad calls are refused in one line that names the parameter, before anything is compiled; see `tests/bad_calls.py`."""
+"""Bad calls of `tests/bad_calls.py` are refused in one line that names the parameter, before anything is compiled."""
 
 import collections
 import inspect
@@ -20,7 +20,7 @@ def lorenz(**settings):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("bad_calls"))  # names of folders are among what is tried
+        patch.chdir(tmp_path_factory.mktemp("bad_calls"))  # some values that are tried are names of folders
         return list(outcomes([*functions(), *constructors()]))
 
 
@@ -33,7 +33,7 @@ def test_there_are_many_and_they_are_quick(results):
     counts = collections.Counter(result.verdict for result in results)
     assert counts["refused"] > 3000, counts
     refused = [result.seconds for result in results if result.verdict == "refused"]
-    assert np.quantile(refused, 0.99) < 0.5  # seconds; some import something, or read data
+    assert np.quantile(refused, 0.99) < 0.5  # in seconds; some calls import a package or read data
 
 
 def test_what_counts_as_refused():
@@ -43,7 +43,7 @@ def test_what_counts_as_refused():
         return complaint(raised.value, "steps")
 
     def own(error):
-        """Raises it where the zoo would."""
+        """Returns a function that raises the error as if es-zoo had raised it."""
         code = compile("raise error", zoo.__file__, "exec")
         return lambda: exec(code, {"error": error})
 

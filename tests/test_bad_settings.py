@@ -1,4 +1,4 @@
-"""Every setting of every strategy and of problems of each kind, given what it cannot be: one line that names it."""
+"""Every setting of every strategy, and of problems of each kind, refuses wrong values in one line that names it."""
 
 import dataclasses
 from typing import Literal, get_args, get_origin
@@ -25,7 +25,7 @@ ANYTHING = (*NO_NUMBERS, np.inf, -1, 2.5, "", -np.ones(3), object, len, {}, [], 
 
 
 def complaint(make, id, name, value):
-    """What a bad value is refused by; `None`: it is taken."""
+    """Returns the message that refuses a value, or `None` if the value is taken."""
     try:
         make(id, **{name: value})
     except (TypeError, ValueError) as error:
@@ -39,14 +39,14 @@ def complaint(make, id, name, value):
     ("make", "kind", "ids"), [(zoo.make_strategy, "strategy", STRATEGIES), (zoo.make_problem, "problem", PROBLEMS)]
 )
 def test_what_a_setting_cannot_be(make, kind, ids):
-    """Whatever it is: taken, or refused in one line, by no other error."""
+    """Every value is taken, or refused in one line with a TypeError or ValueError."""
     for id in ids:
         fields = {field.name: field for field in dataclasses.fields(make(id))}
         for name in valid_settings(id, kind):
             field, refused = fields.get(name), {}
             for number, value in enumerate(ANYTHING):
                 refused[number] = complaint(make, id, name, value)
-            if field is None:  # of a function that makes it
+            if field is None:  # a setting of the function that makes it
                 continue
             bounds = field.metadata.get("zoo_bounds", {})
             always = NO_NUMBERS if bounds.get("number") or "at_least" in bounds else ()

@@ -55,7 +55,7 @@ def test_list():
     for id in zoo.list_strategies() + zoo.list_problems():
         assert id in words or id.rpartition("/")[2] in words
     assert "OpenAI-ES" in result.stdout  # what a strategy is
-    assert "gradients of E[f]" in result.stdout  # not taken for markup
+    assert "gradients of E[f]" in result.stdout  # not read as markup
 
 
 def test_describe():
@@ -223,7 +223,7 @@ def test_benchmark(tmp_path):
 
 
 def test_nothing_of_the_table_is_cut_off(tmp_path):
-    # The output is not a terminal here, as in a log or a file.
+    # The output is not a terminal here, but like a log or a file.
     pairs = [
         make_pair(strategy, problem, [[1e4, 1.2345e-5], [1e4, 6.7891e-5]])
         for problem in ("blackbox/sphere", "blackbox/rastrigin")

@@ -1,6 +1,6 @@
-"""The rooms of the house: who may import whom, and what can be imported under which name.
+"""The structure of the package: which modules import which, and under which name each thing can be imported.
 
-Imports count wherever they stand, also inside functions and under `TYPE_CHECKING`, so that nothing is hidden there.
+Imports count everywhere, also inside functions and under `TYPE_CHECKING`, so that nothing is hidden there.
 """
 
 import ast
@@ -21,7 +21,7 @@ import zoo.core
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = {"zoo": "zoo", "strategies": "zoo.strategies", "problems": "zoo.problems"}
 
-# Floors from the ground up: a module imports its own room, and rooms on lower floors.
+# Levels from low to high. A module may import its own package, and packages on lower levels.
 FLOORS = [
     {"zoo._version"},
     {"zoo.core"},
@@ -35,9 +35,9 @@ FLOORS = [
     {"zoo.cli"},
     {"zoo.__main__"},
 ]
-# The folders of plug-ins stand beside the house: they see `zoo.core` and their own, and only the registry sees them.
+# Plug-in folders are outside of the levels. They import `zoo.core` and themselves, and only the registry imports them.
 PLUG_INS = ("zoo.strategies", "zoo.problems")
-# Packages that hand on what is public, and list it.
+# Packages that re-export public names, and list them.
 FACES = (
     "zoo",
     "zoo.core",
@@ -64,7 +64,7 @@ MODULES = {module_name(path): path for folder in FOLDERS for path in sorted((ROO
 
 
 def imports_of(module: str) -> set[str]:
-    """Returns the modules of the zoo that a module imports, as far as a name can tell them."""
+    """Returns the modules of es-zoo that a module imports, as far as names show it."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -118,7 +118,7 @@ def test_no_circle():
 
 
 def test_rooms_hand_nothing_on():
-    """A name has one place to be imported from, but for those that are public: their packages list them."""
+    """Each name can be imported from one place, except public names, which their packages list."""
     for module, path in MODULES.items():
         if path.name == "__init__.py" and module not in FACES:
             (docstring,) = ast.parse(path.read_text()).body
@@ -145,7 +145,7 @@ def names_read_by(tree: ast.Module) -> set[str]:
 
 
 def test_functions_that_serve_one_module_have_an_underscore():
-    """A function without one is public, or another module of the repository uses it."""
+    """A function without an underscore is public, or another module of the repository uses it."""
     paths = [path for folder in (*FOLDERS, "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")]
     trees = {path: ast.parse(path.read_text()) for path in paths}
     read = {path: names_read_by(tree) for path, tree in trees.items()}
@@ -155,7 +155,7 @@ def test_functions_that_serve_one_module_have_an_underscore():
         for node in trees[path].body
         if isinstance(node, ast.FunctionDef)
         and not node.name.startswith("_")
-        and not node.decorator_list  # the commands of the command line
+        and not node.decorator_list  # commands of the command line
         and node.name not in public_names(trees[path])
         and not any(node.name in names for other, names in read.items() if other != path)
     ]
@@ -178,7 +178,7 @@ def rows() -> list[str]:
 
 
 def test_nothing_is_importable_under_a_generic_name():
-    """After all modules were imported, and all public names used."""
+    """After all modules and public names are imported, no module has a generic name."""
     code = f"""
         import importlib, sys
         import zoo
@@ -198,7 +198,7 @@ def test_nothing_is_importable_under_a_generic_name():
 
 @pytest.mark.parametrize("package", PLUG_INS)
 def test_examples_in_the_folders_of_plug_ins(package):
-    """By import name: pytest would collect these files under a name of its own, and import them twice."""
+    """Examples run by import name, because pytest would import these files a second time under another name."""
     for module in MODULES:
         if module.startswith(f"{package}."):
             failed, _ = doctest.testmod(importlib.import_module(module))

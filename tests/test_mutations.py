@@ -1,4 +1,4 @@
-"""The patches that break the code on purpose still apply, so that `python -m tests.mutations` can try them."""
+"""The patches that break the code on purpose still apply, so that `python -m tests.mutations` can run them."""
 
 import collections
 import re

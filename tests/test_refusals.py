@@ -1,4 +1,4 @@
-"""Calls that are refused before anything is computed: one line says what was expected, and what to do."""
+"""Calls that are refused before anything is computed. One line says what was expected, and what to do."""
 
 import math
 

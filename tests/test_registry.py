@@ -1,4 +1,4 @@
-"""Ids, settings by name, registration, entry points, and what is imported when."""
+"""Ids, settings by name, registration, entry points, and when modules are imported."""
 
 import importlib.metadata
 import json
@@ -151,7 +151,7 @@ def test_an_unknown_setting_gets_the_valid_ones_with_their_defaults():
 
 
 def test_a_setting_of_the_base_is_not_one_of_the_wrapper():
-    """The message shows the base as it should be given, and this base works."""
+    """The message shows the base as it must be given, and this base works."""
     for base, given in (("snes", "snes"), ("bounded", {"id": "bounded", "base": "snes", "lower": 0.0})):
         with pytest.raises(TypeError, match="strategy 'ipop' has no setting 'sigma'") as error:
             zoo.make_strategy("ipop", base=given, sigma=0.25)
@@ -392,7 +392,7 @@ def test_import_is_cheap():
 
 
 def test_pictures_of_gymnax_are_imported_when_they_are_drawn():
-    """With the plotting libraries, its import would take most of the time until the first result."""
+    """Importing gymnax with its plotting libraries would take most of the time until the first result."""
     done = _python(
         """
         import sys

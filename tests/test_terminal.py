@@ -1,4 +1,4 @@
-"""What the command line prints in terminals of some widths, and where there is no terminal."""
+"""Output of the command line in terminals of several widths, and without a terminal."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ WIDTHS = (60, 80, 120)
 
 
 def at(monkeypatch, width):
-    """Makes the output a terminal of a width."""
+    """Makes the output a terminal of this width."""
     for name in ("OUT", "ERR"):
         console = rich.console.Console(width=width, force_terminal=True, color_system=None, stderr=name == "ERR")
         monkeypatch.setattr(terminal, name, console)
@@ -102,7 +102,7 @@ def test_a_row_of_a_table_without_a_terminal_says_all(results, saved, monkeypatc
 
 
 def test_forms_of_a_table(monkeypatch, capsys):
-    """All columns; without the less important ones; the labels on lines of their own."""
+    """A table shows all columns, or drops the less important ones, or puts the labels on lines of their own."""
     frame = pd.DataFrame({"problem": ["p", "p"], "strategy": ["a" * 9, "b"], "score": ["1e-14", "2"], "s": ["3", "4"]})
     frames = [frame, frame.drop(columns="s")]
 
@@ -149,7 +149,7 @@ def test_list_in_a_terminal(width, monkeypatch):
 
 
 def test_a_terminal_of_80_columns():
-    """A real one: whether there is a terminal, and how wide it is, is found out."""
+    """In a real terminal, es-zoo detects the terminal and its width."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")}
@@ -163,7 +163,7 @@ def test_a_terminal_of_80_columns():
         while True:
             try:
                 part = output.read(4096)
-            except OSError:  # how a terminal ends on Linux
+            except OSError:  # a terminal ends this way on Linux
                 break
             if not part:
                 break

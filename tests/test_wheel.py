@@ -1,4 +1,4 @@
-"""The wheel: what is in it, that it runs beside modules called `strategies` or `problems`, and with a plug-in."""
+"""The wheel: its contents, that it runs beside modules called `strategies` or `problems`, and with a plug-in."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ def run(*command, **kwargs):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel, built from a source distribution of this checkout."""
+    """Builds a wheel from a source distribution of this checkout."""
     folder = tmp_path_factory.mktemp("build")
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "results", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=unwanted)
@@ -47,7 +47,7 @@ def wheel(tmp_path_factory):
 
 
 def make_wheel(folder: pathlib.Path) -> pathlib.Path:
-    """Writes the wheel of another distribution, which ships a package `strategies`."""
+    """Writes the wheel of another distribution, which contains a package `strategies`."""
     files = {
         "strategies/__init__.py": "OWNER = 'another distribution'\n",
         "other-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 1.0\n",
@@ -63,11 +63,11 @@ def make_wheel(folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def clean_python(wheel, tmp_path_factory):
-    """The interpreter of a new environment with the wheel, the other distribution, and what the zoo depends on."""
+    """Returns the interpreter of a new environment with the wheel, the other distribution, and the dependencies."""
     folder = tmp_path_factory.mktemp("clean")
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    # Installing the dependencies again would take minutes. As a plain path their folder brings no editable install.
+    # Installing the dependencies again would take minutes. A plain path to their folder brings no editable install.
     (site_packages,) = folder.glob("lib/python*/site-packages")
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     packages = (wheel, make_wheel(tmp_path_factory.mktemp("other")))
@@ -77,7 +77,7 @@ def clean_python(wheel, tmp_path_factory):
 
 @pytest.fixture
 def users_folder(tmp_path):
-    """A folder with modules of the user's own under names that the zoo's folders have."""
+    """Makes a folder with modules of the user's own that have the names of es-zoo's folders."""
     for name in ("strategies/__init__.py", "problems/__init__.py", "problems.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("OWNER = 'the user'\n")
@@ -122,7 +122,7 @@ def test_the_editable_installation_runs_there_too(users_folder):
 
 
 def test_a_plug_in_passes_its_own_tests(clean_python, tmp_path):
-    """With `zoo.testing` from the wheel, outside of the checkout."""
+    """The plug-in's own tests pass with `zoo.testing` from the wheel, outside of the checkout."""
     shutil.copytree(ROOT / "tests" / "plug_in", tmp_path / "plug_in")
     install = ("install", "--no-deps", "--no-index", "--no-build-isolation", "-q", tmp_path / "plug_in")
     run(clean_python, "-m", "pip", *install)

@@ -1,4 +1,4 @@
-"""What the tests over all strategies share: their ids, and jitted `init`, `ask` and `tell`."""
+"""Shared parts of the tests over all strategies: their ids, and jitted `init`, `ask` and `tell`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,17 @@ import numpy as np
 
 import zoo
 
-# Adapters to other libraries have tests of their own.
+# Adapters to other libraries have their own tests.
 IDS = [id for id in zoo.list_strategies() if "/" not in id and id != "pycma"]
 
 
 def samples(strategy):
-    """Whether it draws members around the mean, as all but gradient descent do."""
+    """Returns whether a strategy draws members around the mean. All do, except gradient descent."""
     return samples(strategy.base) if hasattr(strategy, "base") else hasattr(strategy, "sigma")
 
 
-# Op by op each of these takes a hundred small programs; this way one serves all strategies of the same static settings.
+# Without jit, each of these takes a hundred small programs. With jit, one program serves all strategies with the same
+# static settings.
 
 
 @jax.jit
@@ -25,7 +26,7 @@ def init(strategy, key, solution):
 
 @jax.jit
 def ask(strategy, key, state, surrogate=None):
-    """A surrogate is a `jax.tree_util.Partial`."""
+    """Asks for a population. A surrogate must be a `jax.tree_util.Partial`."""
     return strategy.ask(key, state, surrogate)
 
 
@@ -35,7 +36,10 @@ def tell(strategy, state, population, evaluation):
 
 
 def signature(tree):
-    """Structure, and shape, dtype and weak type of each leaf, of arrays or of what `jax.eval_shape` returns."""
+    """Returns the structure, and the shape, dtype and weak type of each leaf.
+
+    Takes arrays or `jax.eval_shape` results.
+    """
     leaves, structure = jax.tree.flatten(tree)
     leaves = [x if hasattr(x, "dtype") else jnp.asarray(x) for x in leaves]
     return structure, [(x.shape, x.dtype, getattr(x, "weak_type", False)) for x in leaves]
@@ -43,18 +47,18 @@ def signature(tree):
 
 @jax.jit
 def initial_solution(problem, key):
-    """In one program: a network of flax makes its own operation by operation."""
+    """Makes the initial solution in one program, because a flax network would run operation by operation."""
     return problem.initial_solution(key)
 
 
 def is_finite(tree):
-    """Whether all is finite; in NumPy, where no shape costs a compilation."""
+    """Returns whether all numbers are finite. Uses NumPy, where a new shape is not compiled."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
     return all(bool(np.all(np.isfinite(x))) for x in leaves if np.issubdtype(x.dtype, np.floating))
 
 
 def primitives_around(name, jaxpr, path=()):
-    """Yields, for each equation of this primitive, the names of the primitives it is nested in."""
+    """Yields, for each equation of this primitive, the names of the primitives that enclose it."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == name:
             yield path

@@ -1,4 +1,4 @@
-"""Runs on 8 simulated devices, and prints as JSON what `test_sharding.py` asserts."""
+"""Runs on 8 simulated devices, and prints the results as JSON for `test_sharding.py`."""
 
 import functools
 import itertools
@@ -29,12 +29,12 @@ PAIRS = {
     "lottery": ("lottery", "supervised", {"base": {"id": "snes", "population_size": 16}, "generations_per_round": 2}),
     "hybrid": ("hybrid", "masked", {"base": {"id": "open_es", "population_size": 16}}),
 }
-CHEAP = ("open_es dense", "cma_es")  # to compile for two devices, too; `batches` and `runs` have four for each form
+CHEAP = ("open_es dense", "cma_es")  # also compiled for two devices; `batches` and `runs` use four
 
 
 @functools.cache
 def make(name):
-    """The strategy and the problem of a pair: the same each time, so that its programs are."""
+    """Returns the strategy and the problem of a pair. They are cached, so their programs are reused."""
     id, family, settings = PAIRS[name]
     problem = MASKED if family == "masked" else example_problems()[family]
     size = {} if "base" in settings else {"population_size": 16}
@@ -42,7 +42,7 @@ def make(name):
 
 
 def distance(tree, other):
-    """The largest difference of two pytrees of numbers, in any leaf, relative to the largest number there."""
+    """Returns the largest difference in any leaf of two pytrees, relative to the largest number in the leaf."""
 
     def of_leaves(one, two):
         one, two = (np.asarray(x, np.float64) for x in (one, two))
@@ -59,7 +59,7 @@ def on_devices(count, fn, *args):
 
 @jax.jit
 def three_generations(strategy, problem):
-    """All that the search carries, and what it saw, after three generations."""
+    """Returns the final state of the search and what it reported, after three generations."""
     key = jax.random.key(0)
     _, carry = compiled.start(strategy, problem, key, None, batched=False)
     keys = jax.vmap(compiled.generation_keys, in_axes=(None, 0))(key, jnp.arange(3))
@@ -67,7 +67,7 @@ def three_generations(strategy, problem):
 
 
 def same_results():
-    """For each pair, how far several devices are from one."""
+    """Returns, for each pair, the distance between the results on several devices and on one."""
     distances = {}
     for name in PAIRS:
         counts = (2, 8) if name in CHEAP else (8,)
@@ -76,7 +76,7 @@ def same_results():
     return distances
 
 
-# --- the work, and what is sent ---
+# --- how the work is shared, and what is sent ---
 
 
 def network(solution, inputs, labels):
@@ -87,7 +87,7 @@ def network(solution, inputs, labels):
 
 
 def collectives(hlo):
-    """Kind and number of entries of each collective operation of a compiled program."""
+    """Returns the kind and number of entries of each collective operation of a compiled program."""
     found = []
     for line in hlo.splitlines():
         match = re.search(
@@ -100,16 +100,16 @@ def collectives(hlo):
 
 
 def largest_array(hlo):
-    """Entries of the largest floating-point array of a compiled program."""
+    """Returns the number of entries of the largest floating-point array of a compiled program."""
     shapes = re.findall(r"\b[b]?f\d+\[([\d,]+)\]", hlo)
     return max(int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes)
 
 
 def compiled_generation():
-    """Per form, of one generation of an MLP 64-256-256-10 on 32 examples, 64 members: how the work is shared."""
+    """Measures for each form how one generation of an MLP 64-256-256-10 (32 examples, 64 members) is shared."""
     sizes = (64, 256, 256, 10)
     key = jax.random.key(0)
-    # Nothing is run, so that numbers do not matter.
+    # Nothing is run, so the numbers do not matter.
     zeros = functools.partial(np.zeros, dtype=np.float32)
     layers = [{"kernel": zeros((n, m)), "bias": zeros(m)} for n, m in itertools.pairwise(sizes)]
     data = (zeros((32, 64)), np.zeros(32, np.int32))
@@ -137,7 +137,7 @@ def compiled_generation():
 
 
 def manual_loop():
-    """The loop of the README: without a mesh, with one, and without again, by one jitted function."""
+    """Runs the loop of the README without a mesh, with one, and without again, with the same jitted function."""
     strategy, problem = make("open_es seeded")
     begin, one_generation = jax.jit(start), jax.jit(generation)
 
@@ -156,7 +156,7 @@ def manual_loop():
 
 
 def runs():
-    """`zoo.run` without a mesh, with several, and without again."""
+    """Calls `zoo.run` without a mesh, with several meshes, and without again."""
     strategy, problem = make("open_es low_rank")
 
     def run(mesh=None, strategy=strategy, problem=problem, **settings):
@@ -166,7 +166,7 @@ def runs():
     alone = run()
     mesh = jax.make_mesh((4, 2), ("population", "model"), axis_types=(AxisType.Explicit,) * 2)
     distances = {"two axes, explicit": distance(alone, run(mesh)), "again": distance(alone, run())}
-    # What was put on one device, or on another mesh, goes where it is needed.
+    # Arrays on one device, or on another mesh, move to where they are needed.
     moved = jax.device_put(problem, jax.devices()[3])
     elsewhere = jax.device_put(problem.solution, NamedSharding(mesh, PartitionSpec()))
     distances["elsewhere"] = distance(alone, run(zoo.population_mesh(8), problem=moved, solution=elsewhere))
@@ -174,7 +174,7 @@ def runs():
 
 
 def batches():
-    """Members evaluated two at a time on each of four devices."""
+    """Evaluates members two at a time on each of four devices."""
     distances = {}
     for form in ("dense", "seeded"):
         strategy, problem = make(f"open_es {form}")
@@ -186,7 +186,7 @@ def batches():
 
 
 def benchmark():
-    """`zoo.benchmark` with two seeds, with and without a mesh."""
+    """Calls `zoo.benchmark` with two seeds, with and without a mesh."""
     settings = {"num_seeds": 2, "num_steps": 64, "num_scores": 2, "progress": False}
     strategy, problem = make("cma_es")
     alone, split = (zoo.benchmark(strategy, problem, mesh=mesh, **settings) for mesh in (None, zoo.population_mesh(8)))
@@ -202,7 +202,7 @@ def error_of(fn, *args, **kwargs):
 
 
 def errors():
-    """What is said of input that will not do."""
+    """Returns the errors for invalid input."""
     mesh = zoo.population_mesh(8)
     problem = example_problems()["function"]
     data = jax.device_put(jnp.ones((4, 3)), NamedSharding(mesh, PartitionSpec()))

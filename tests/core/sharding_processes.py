@@ -1,6 +1,6 @@
-"""Two of these processes share a mesh; each prints what it got of the same runs, as JSON.
+"""Runs in two processes that share a mesh. Each process prints its results of the same runs as JSON.
 
-Arguments: the number of processes, the number of this one, a free port, and a folder of its own.
+Arguments: the number of processes, the number of this process, a free port, and a folder for this process.
 """
 
 import json
@@ -26,7 +26,7 @@ def make(id):
 
 
 def facts(result):
-    """What a run came to, in lists."""
+    """Returns the results of a run as lists."""
     leaves = jax.tree.leaves((result.mean, result.best_solution))
     return {
         "mean": [float(x) for leaf in leaves for x in np.ravel(leaf)],
@@ -37,7 +37,7 @@ def facts(result):
 
 @jax.enable_x64(True)
 def run(id, mesh=None, **settings):
-    """In double precision where the problem is: eigenvectors of an almost round C magnify how a sum is rounded."""
+    """Runs a pair in double precision, because eigenvectors of an almost round C magnify rounding of sums."""
     return zoo.run(*make(id), num_generations=6, num_scores=3, mesh=mesh, **settings)
 
 
@@ -52,7 +52,7 @@ def main(num_processes, process, port, folder):
     mesh = zoo.population_mesh()
     found = {id: facts(run(id, mesh)) for id in RUNS}
 
-    # Interrupted and resumed, with inner states that each process has a part of.
+    # The run is interrupted and resumed. Each process holds a part of the inner states.
     checkpoint = {"checkpoint": folder / "checkpoint"}
     run("pes", mesh, callback=lambda progress: progress.generation >= 2, **checkpoint)
     found["generations"] = []
@@ -64,7 +64,7 @@ def main(num_processes, process, port, folder):
         found["error"] = str(error)
 
     found["benchmark"] = benchmark(folder / "results", mesh).curves.value.tolist()
-    found["seconds"] = benchmark(folder / "results", mesh).pairs[0].info["seconds"]  # read: those of the first process
+    found["seconds"] = benchmark(folder / "results", mesh).pairs[0].info["seconds"]  # loaded from the first process
     found["files"] = sorted(path.name for path in folder.iterdir())
     try:
         zoo.run("snes", "blackbox/sphere", num_generations=1, mesh=zoo.population_mesh(1))

@@ -1,4 +1,4 @@
-"""What the zoo takes from inside JAX and quax is still there, and only `zoo/core/_compat.py` takes any of it."""
+"""The private parts of JAX and quax that es-zoo uses still exist, and only `zoo/core/_compat.py` uses them."""
 
 import ast
 import importlib.metadata
@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMPAT = pathlib.Path("zoo/core/_compat.py")
 PACKAGES = ("jax", "jaxlib", "quax")
-# What it relies on besides the names that it imports.
+# What es-zoo relies on, besides the imported names.
 RELIES_ON = {
     "jax._src.core.Trace.process_custom_vjp_call": "JAX calls this method of a trace, and quax's gets one.",
     "jax._src.linear_util.WrappedFun.call_wrapped": "With it that method calls the function.",
@@ -18,7 +18,7 @@ RELIES_ON = {
 
 
 def imports(tree):
-    """Yields what a module imports: the line, the name that the module gives it, and its full name."""
+    """Yields each import of a module: the line, the name in the module, and the full name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -37,7 +37,7 @@ def private_names(source):
         if isinstance(node, ast.Attribute) and _is_private(f"jax.{node.attr}"):
             first, *rest = ast.unparse(node).split(".")
             name = ".".join([full_names.get(first, first), *rest])
-            if _is_private(name) and all(part.isidentifier() for part in rest):  # not of what a call returns
+            if _is_private(name) and all(part.isidentifier() for part in rest):  # skips attributes of a call's result
                 found.append((node.lineno, name))
     return found
 

@@ -1,4 +1,4 @@
-"""Fitness in one form, wherever it comes in."""
+"""Fitness values are converted to one form, wherever they come from."""
 
 import warnings
 
@@ -26,7 +26,7 @@ def asked():
         [2, 1, 3, 0.5],
         jnp.array([3, 1, 2, 0]),
         jnp.array([True, False, True, True]),
-        np.array([1e300, 1, -1e300, 3]),  # beyond the range
+        np.array([1e300, 1, -1e300, 3]),  # beyond the range of the dtype
         np.array([0.5, np.inf, 2, 1], np.float16),
     ],
     ids=str,
@@ -61,7 +61,7 @@ def test_a_warning_where_values_that_differ_become_equal():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         on_host(values, "it", np.float64)
-        on_host(np.full(4, 1e9 + 1), "it", np.float32)  # they were equal before
+        on_host(np.full(4, 1e9 + 1), "it", np.float32)  # they were equal before rounding
     problem = zoo.from_python(lambda x: 1e9 + float(np.sum(x**2)), np.ones(2))
     with pytest.warns(RuntimeWarning, match="'<lambda>': fitness values that differ are equal"):
         zoo.run(SNES, problem, num_generations=1, num_scores=1)

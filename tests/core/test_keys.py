@@ -1,4 +1,4 @@
-"""Random keys that users give: one rule for all that take one, before anything is computed."""
+"""Random keys from users: every function checks them by one rule, before anything is computed."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A search that there is not the memory for is refused before any of it is allocated."""
+"""A search that does not fit in memory is refused before anything is allocated."""
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_population_that_is_too_large(monkeypatch):
         init(zoo.make_strategy("open_es", population_size=10_000))
     from zoo.strategies.perturbations import Seeded
 
-    init(zoo.make_strategy("open_es", population_size=10_000, perturbation=Seeded()))  # which is not stored
+    init(zoo.make_strategy("open_es", population_size=10_000, perturbation=Seeded()))  # seeded members are not stored
     monkeypatch.setattr("zoo.core.strategy.total_memory", lambda: 2**33)
     with pytest.raises(ValueError, match=r"in 2,000,000,000 dimensions takes .*Search in fewer"):
         zoo.run("snes", zoo.make_problem("blackbox/sphere", num_dims=2 * 10**9), num_generations=1)

@@ -1,4 +1,4 @@
-"""Noise drawn row by row from counters: its distribution, and that a renewed row is the row of a full draw."""
+"""Noise drawn row by row from counters: its distribution, and that a renewed row equals the row of a full draw."""
 
 import functools
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ class Pair(NamedTuple):
 
 
 def make_key(kind, seed=0):
-    """Returns a typed key, or one of the older raw kind: a row of unsigned integers."""
+    """Returns a typed key, or a key of the older raw kind (a row of unsigned integers)."""
     return jax.random.PRNGKey(seed) if kind == "raw" else jax.random.key(seed, impl=kind)
 
 
 def mixed_solution(first):
-    """Small and large leaves and scalars of all precisions; leaves of the first one's dtype share a draw."""
+    """Returns small leaves, large leaves and scalars of all precisions. Leaves of the first dtype share a draw."""
     dtypes = [jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16]
     dtypes = dtypes[first:] + dtypes[:first]
     shapes = {"small": (2, 3), "scalar": (), "large": (20, 21)}
@@ -39,7 +39,7 @@ def mixed_solution(first):
 
 
 def bits(tree):
-    """Returns the leaves as bit patterns, in which NaN equals itself and -0 is not 0."""
+    """Returns the leaves as bit patterns, where NaN equals itself and -0 differs from 0."""
     return [np.asarray(x).view(f"u{x.dtype.itemsize}") for x in jax.tree.leaves(tree)]
 
 
@@ -61,7 +61,7 @@ def assert_identical(tree, other):
 
 
 def assert_uncorrelated(x, y):
-    """Neither the numbers nor their squares are correlated (5 sigma), and hardly any two are the same."""
+    """Checks that neither the numbers nor their squares are correlated (5 sigma), and hardly any two are equal."""
     x, y = (np.asarray(a, np.float64).ravel() for a in (x, y))
     assert np.sum(x == y) <= 3
     for a, b in ((x, y), (x**2, y**2)):
@@ -70,7 +70,7 @@ def assert_uncorrelated(x, y):
 
 @functools.cache
 def many_numbers():
-    """Three million numbers of three leaves: one drawn by itself, two that share a draw."""
+    """Draws three million numbers in three leaves: one leaf drawn by itself, two that share a draw."""
     solution = {"large": jnp.zeros((61, 41)), "scalar": jnp.zeros(()), "small": jnp.zeros((3, 67))}
     return jax.device_get(draw(jax.random.key(11), solution, num_samples=1200))
 
@@ -167,7 +167,7 @@ def test_the_numbers_are_standard_normal(leaf):
 
 
 def test_both_tails_are_normal_and_finite():
-    """Up to 5.42 standard deviations, where the 23 bits of a uniform number end."""
+    """Both tails are normal and finite up to 5.42 standard deviations, where a uniform number with 23 bits ends."""
     z = many_numbers()["large"].ravel()
     assert np.all(np.isfinite(z))
     for tail in (z, -z):
@@ -178,7 +178,7 @@ def test_both_tails_are_normal_and_finite():
 
 
 def test_numbers_repeat_as_often_as_23_random_bits_do():
-    """How many of 2^23 equally likely values occur in n draws, 5 sigma: a counter that is used twice would lower it."""
+    """23 random bits give the expected number of distinct values in n draws (5 sigma), so no counter is used twice."""
     num_values, n = 2**23, 2_000_000
     distinct = len(np.unique(many_numbers()["large"].ravel()[:n]))
     load = n / num_values
@@ -197,7 +197,7 @@ def test_the_numbers_of_other_keys_are_standard_normal(kind):
 
 
 def test_leaves_of_any_precision_are_standard_normal_and_not_correlated(x64):
-    """Up to what a bfloat16 can tell apart."""
+    """Leaves of any precision are standard normal, up to the resolution of bfloat16."""
     drawn = draw(jax.random.key(5), mixed_solution(2), num_samples=200)
     same_shape = {}
     for path, z in jax.tree_util.tree_leaves_with_path(drawn):
@@ -216,7 +216,7 @@ def test_leaves_in_double_precision_are_drawn_in_it(x64):
 
 
 def test_no_part_of_a_draw_repeats_another(key):
-    """Rows, columns, the halves of a row (the two words of a block), the two kinds of leaves."""
+    """Rows, columns, the halves of a row (the two words of a block) and the two kinds of leaves are uncorrelated."""
     solution = {"a": jnp.zeros((40, 25)), "b": jnp.zeros((40, 25)), "c": jnp.zeros((5, 25)), "d": jnp.zeros((5, 25))}
     drawn = jax.tree.map(lambda z: np.asarray(z).reshape(len(z), -1), draw(key, solution, num_samples=100))
     a, b, c, d = (drawn[name] for name in "abcd")
@@ -237,7 +237,7 @@ def test_no_part_of_a_draw_repeats_another(key):
         for start in (0, 500, 875):
             assert_uncorrelated(x[:, start : start + 125], c)
             assert_uncorrelated(x[:, start : start + 125], d)
-    # All pairs of rows at once.
+    # This covers all pairs of rows at once.
     correlation = np.corrcoef(a)
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 6 / np.sqrt(a.shape[1])
@@ -258,7 +258,7 @@ def test_draws_of_related_keys_have_nothing_in_common(relative, key):
 
 
 def threefry(key, counter):
-    """One block of Threefry-2x32 with 20 rounds (Salmon et al. 2011), in NumPy."""
+    """Computes one block of Threefry-2x32 with 20 rounds (Salmon et al. 2011), in NumPy."""
     rotations = ((13, 15, 26, 6), (17, 29, 16, 24))
     schedule = [*key, np.uint32(0x1BD11BDA) ^ key[0] ^ key[1]]
     x, y = counter[0] + schedule[0], counter[1] + schedule[1]
@@ -272,7 +272,7 @@ def threefry(key, counter):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_a_row_is_made_of_all_the_bits_of_its_blocks():
-    """Against Threefry in NumPy, which gives the published answer; the inverse error function is that of scipy."""
+    """A row equals Threefry in NumPy, which gives the published answer, with scipy's inverse error function."""
     published = threefry(np.array([0x13198A2E, 0x03707344], np.uint32), np.array([0x243F6A88, 0x85A308D3], np.uint32))
     assert [int(word) for word in published] == [0xC4923A9C, 0x483DF7A0]
     key = jax.random.key(99)
@@ -306,7 +306,7 @@ def flags(name):
 
 
 def noise_tree(num_columns):
-    """Noise with a leaf of many columns and small ones, full of numbers that are easily lost on the way."""
+    """Returns noise with a large leaf and small ones, full of values that are easily lost (NaN, infinity, -0)."""
     special = jnp.array([-0.0, jnp.nan, jnp.inf, -jnp.inf, 1e-42, 3.0], jnp.float32)
     return {
         "scalar": special,
@@ -317,7 +317,7 @@ def noise_tree(num_columns):
 
 @jax.jit
 def renew_by_where(key, tree, is_new):
-    """Draws everything, then chooses."""
+    """Draws everything, then chooses the new rows."""
     solution = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), tree)
     new = normal_like(key, solution, num_samples=len(is_new))
     return jax.tree.map(lambda n, o: jnp.where(is_new.reshape(-1, *[1] * (o.ndim - 1)), n, o), new, tree)
@@ -356,14 +356,14 @@ def test_the_branch_of_an_accelerator_gives_the_same(monkeypatch, key):
 
 
 def test_rows_are_renewed_without_jit(key):
-    """Here with more than one leaf of many columns."""
+    """Rows are renewed without jit, here with more than one large leaf."""
     tree = {**noise_tree(COLUMNS["many"]), "other": jnp.ones((NUM_ROWS, 300), jnp.float32)}
     assert_identical(renew_rows(key, tree, flags("some")), renew_by_where(key, tree, flags("some")))
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("bfloat16", "bfloat16")])
 def test_rows_of_other_precisions_are_renewed(dtypes, key, x64):
-    """Alone and beside single precision: these cannot be drawn one by one."""
+    """Rows of other precisions, which cannot be drawn one by one, are renewed alone and beside single precision."""
     large = noise_tree(COLUMNS["many"])["large"]
     tree = (large.astype(dtypes[0]), jnp.zeros((NUM_ROWS, 7), dtypes[1]))
     assert_identical(renew(key, tree, flags("some")), renew_by_where(key, tree, flags("some")))
@@ -382,7 +382,7 @@ def test_rows_are_renewed_under_vmap(size, kind):
     trees = [tree, jax.tree.map(lambda x: x + 1, tree), jax.tree.map(lambda x: -x, tree)]
     batched = jax.jit(jax.vmap(renew_rows))(keys, stack(trees), is_new)
     assert_identical(batched, stack([renew_by_where(*args) for args in zip(keys, trees, is_new, strict=True)]))
-    # A batch of batches: the keys alone, and the rest.
+    # A batch of batches: the outer batch has keys alone, the inner batch the other arguments.
     nested = jax.jit(jax.vmap(jax.vmap(renew_rows, (None, 0, 0)), (0, None, None)))(keys[:2], stack(trees), is_new)
     rest = list(zip(trees, is_new, strict=True))
     assert_identical(nested, stack([stack([renew_by_where(k, *args) for args in rest]) for k in keys[:2]]))
@@ -415,7 +415,7 @@ def lowered(fn, *args):
 
 @pytest.mark.parametrize("kind", ["threefry2x32", "raw"])
 def test_held_rows_of_many_numbers_are_not_drawn(kind):
-    """The program of a loop: each of its draws is of one row."""
+    """In a program with a loop, each draw is one row, so held rows are not drawn."""
     num_columns = COLUMNS["many"] + COLUMNS["many"] % 2
     args = (make_key(kind), {"x": jnp.zeros((NUM_ROWS, num_columns))}, flags("some"))
     full, row = f"tensor<{NUM_ROWS}x{num_columns}xui32>", f"tensor<1x{num_columns}xui32>"
@@ -426,7 +426,7 @@ def test_held_rows_of_many_numbers_are_not_drawn(kind):
     assert full not in program
     loops = [e for e in equations(jax.make_jaxpr(renew_rows)(*args).jaxpr) if e.primitive.name == "while"]
     assert len(loops) == 1
-    # Neither in a batch, where moreover no turn of a loop chooses between copies of all the noise.
+    # This also holds in a batch, where no step of the loop selects between copies of all the noise.
     batch = (jax.random.split(args[0], 3), args[1], jnp.stack([args[2]] * 3))
     program = lowered(jax.vmap(renew_rows, (0, None, 0)), *batch)
     assert row in program
@@ -447,7 +447,7 @@ def test_rows_of_few_numbers_are_drawn_without_a_loop(key):
 
 @pytest.mark.parametrize("sigma", [0.5, [0.5, 2.0, 0.25]], ids=["scalar", "per pair"])
 def test_antithetic_pairs_are_plus_and_minus(sigma):
-    """First all with plus, then all with minus; whole numbers, so equal exactly."""
+    """The first half of the members adds the noise, the second half subtracts it. Whole numbers make equality exact."""
     mean = {"a": jnp.array([[1.0, -2.0]]), "b": jnp.array(3.0), "c": jnp.array([4.0], jnp.bfloat16)}
     z = {"a": jnp.arange(6.0).reshape(3, 1, 2), "b": jnp.array([2.0, 4.0, -6.0]), "c": jnp.ones((3, 1), jnp.bfloat16)}
     population = jax.jit(Dense().perturb)(mean, jnp.array(sigma), z)

@@ -1,4 +1,4 @@
-"""The one module that knows how a population is stored."""
+"""`zoo.core.population`, the one module that knows how a population is stored."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_map_members_equals_vmap(batch_size):
 
 @pytest.mark.parametrize(("batch_size", "lengths"), [(None, []), (5, []), (7, []), (2, [2]), (3, [1]), (1, [5])])
 def test_map_members_evaluates_at_most_a_batch_at_a_time(batch_size, lengths):
-    """Batches are looped over; whatever is left over goes in one smaller batch."""
+    """Full batches run in a loop, and the remaining members run in one smaller batch."""
     jaxpr = jax.make_jaxpr(lambda population: map_members(two_results, population, batch_size=batch_size))(POPULATION)
     assert [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"] == lengths
 

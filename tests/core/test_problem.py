@@ -1,4 +1,4 @@
-"""`Problem` and `from_function`: what an author of a plain fitness may rely on."""
+"""`Problem` and `from_function`: what the author of a plain fitness can rely on."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from zoo.core.grouping import group_keys
 
 
 class Noisy(zoo.Problem):
-    """Fitness sum(x * a) + |x|^2 / 2 with a drawn by the key; its gradient is a + x."""
+    """Fitness is sum(x * a) + |x|^2 / 2, where the key draws a. Its gradient is a + x."""
 
     def initial_solution(self, key):
         return jnp.zeros(3)
@@ -22,7 +22,7 @@ class Noisy(zoo.Problem):
 
 
 class Quadratic(zoo.Problem):
-    """What a subclass needs at least."""
+    """The minimum that a subclass must define."""
 
     def initial_solution(self, key):
         return jnp.zeros(2)
@@ -32,7 +32,7 @@ class Quadratic(zoo.Problem):
 
 
 class Shifted(Quadratic):
-    """Its statistics are a shift of the fitness, which the problem itself does not have."""
+    """Gets the shift of its fitness from its statistics. The problem itself has no shift."""
 
     shift: Any = zoo.leaf(None)
 
@@ -77,7 +77,7 @@ def test_from_function_keeps_the_users_structure(solution, key):
     initial = problem.initial_solution(key)
     assert jax.tree.structure(initial) == jax.tree.structure(solution)
     assert all(map(np.array_equal, jax.tree.leaves(initial), jax.tree.leaves(solution)))
-    # What is left of it after a jit boundary, too.
+    # The structure survives a jit boundary.
     inside = jax.jit(lambda problem: problem.initial_solution(jax.random.key(0)))(problem)
     assert jax.tree.structure(inside) == jax.tree.structure(solution)
 
@@ -108,7 +108,7 @@ def test_from_function_passes_data_as_arguments_that_do_not_recompile(key):
     evaluate = jax.jit(lambda problem, x: problem.fitness(key, x))
     assert evaluate(make(1.0), jnp.ones(2)) == 3.0
     assert evaluate(make(2.0), jnp.ones(2)) == 27.0
-    assert len(traces) == 1  # data are leaves: other data, same program
+    assert len(traces) == 1  # data are leaves, so other data use the same program
     constants = jax.make_jaxpr(lambda problem, x: problem.fitness(key, x))(make(1.0), jnp.ones(2)).consts
     assert not any(np.shape(constant) == (3, 2) for constant in constants)
 
@@ -145,7 +145,7 @@ def test_from_function_refuses_an_empty_solution(solution):
 
 
 def test_the_members_of_a_group_share_the_key(key):
-    """Equal solutions: equal fitness within a group, another one in another group, whatever the groups are called."""
+    """Equal solutions have equal fitness within a group, and another fitness in another group, for any group ids."""
     problem = Noisy()
     state = problem.init(key, zoo.Groups(np.array([7, 3, 7, 3, 3])), jnp.zeros(3))
     np.testing.assert_array_equal(state.groups, [1, 0, 1, 0, 0])
@@ -174,7 +174,7 @@ def test_fitness_of_groups_is_that_of_their_keys(key):
 
 @pytest.mark.parametrize("member_batch_size", [None, 2])
 def test_one_group_is_the_general_path_with_one_group(key, member_batch_size):
-    """The members of group 0 do not notice that there is another group."""
+    """Another group does not change the fitness of the members of group 0."""
     problem = Noisy(member_batch_size=member_batch_size)
     one = problem.init(key, zoo.Groups.of(5), jnp.zeros(3))
     two = problem.init(key, zoo.Groups(np.array([0, 0, 0, 0, 1])), jnp.zeros(3))
@@ -244,7 +244,7 @@ def test_member_batch_size_must_be_a_positive_whole_number(size):
 
 
 def test_surrogate_gradient_is_the_mean_over_the_groups(key):
-    """And of the data that `evaluate` with the same key sees."""
+    """The gradient uses the same data as `evaluate` with the same key."""
     problem = Noisy()
     state = problem.init(key, zoo.Groups(np.array([0, 0, 0, 1, 2])), jnp.zeros(3))
     x = jnp.array([1.0, -2.0, 0.5])
@@ -300,7 +300,7 @@ def test_missing_headline(key):
 
 @pytest.mark.parametrize("groups", [[0, 0], [0, 1]], ids=["one group", "two groups"])
 def test_the_states_statistics_are_used_everywhere(groups, key):
-    problem = Shifted()  # whose own shift is None: nothing works without the statistics
+    problem = Shifted()  # its own shift is `None`, so nothing works without the statistics
     state = problem.init(key, zoo.Groups(np.array(groups)), jnp.zeros(2))
     np.testing.assert_array_equal(state.statistics, [1.0, 2.0])
     population = jnp.array([[1.0, 2.0], [0.0, 0.0]])

@@ -331,7 +331,7 @@ def test_tracers_pass_the_checks():
 
 
 def test_classes_of_equal_fields_have_structures_of_their_own():
-    """Or `jit` would now and then run the program of the other class: it takes equal structures for the same one."""
+    """Classes with equal fields differ in structure. Otherwise `jit` could run the program of the other class."""
 
     class One(PytreeDataclass):
         rate: float = number(1.0)

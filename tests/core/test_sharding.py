@@ -1,7 +1,7 @@
-"""Populations split over devices: the same results, each device with its share of the work, little sent between them.
+"""Populations split over devices give the same results, share the work, and send little between devices.
 
-How many devices JAX simulates is fixed when it starts, so that scripts of their own run on several:
-`sharding_devices.py` on 8 of one process, `sharding_processes.py` on 2 of each of two processes.
+JAX fixes the number of simulated devices when it starts, so separate scripts run on several devices:
+`sharding_devices.py` on 8 devices of one process, `sharding_processes.py` on 2 devices of each of two processes.
 """
 
 import json
@@ -34,7 +34,7 @@ def start(script, *args, num_devices):
 
 
 def wait(process):
-    """Returns what a script printed, and the JSON of its last line."""
+    """Returns the output of a script, and the parsed JSON of its last line."""
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     *lines, last = out.splitlines()
@@ -43,13 +43,13 @@ def wait(process):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder for each of two processes."""
+    """Makes a folder for each of two processes."""
     return [tmp_path_factory.mktemp(f"process{i}") for i in range(2)]
 
 
 @pytest.fixture(scope="module")
 def scripts(folders):
-    """All scripts at once: they take their time."""
+    """Starts all scripts at once, because each takes long."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -68,23 +68,23 @@ def scripts(folders):
 
 @pytest.fixture(scope="module")
 def on_devices(scripts):
-    """What was found on 8 devices."""
+    """Returns what the script found on 8 devices."""
     return wait(scripts[0])[1]
 
 
 def test_any_number_of_devices_gives_the_same_results(on_devices):
-    far = {name: d for name, d in on_devices["same_results"].items() if not max(d) < 3e-5}  # of 32 bits
+    far = {name: d for name, d in on_devices["same_results"].items() if not max(d) < 3e-5}  # in 32 bits
     assert len(on_devices["same_results"]) >= 10
     assert not far
 
 
 @pytest.mark.parametrize(("form", "most"), [("seeded", 0.14), ("low_rank", 0.14), ("dense", 0.25)])
 def test_each_of_8_devices_does_an_eighth_of_the_work(on_devices, form, most):
-    # Dense: antithetic partners are on different devices, each of which draws the noise that they share.
+    # Dense noise: antithetic partners are on different devices, and each device draws the noise they share.
     facts = on_devices["compiled_generation"][form]
     assert facts["flops"] <= most
     one, eight = facts["largest_array"]
-    assert eight <= one / 8  # and no array holds all members
+    assert eight <= one / 8  # no array holds all members
     one, eight = facts["temporary_bytes"]
     assert eight <= one / 4
 
@@ -95,9 +95,9 @@ def test_fitness_and_the_update_are_all_that_is_sent(on_devices, form):
     size, population_size = facts["num_parameters"], facts["population_size"]
     assert facts[form]["collectives_of_one"] == []
     large = [(kind, n) for kind, n in facts[form]["collectives"] if n > population_size]
-    assert [kind for kind, _ in large] == ["all-reduce"]  # one
+    assert [kind for kind, _ in large] == ["all-reduce"]  # exactly one
     ((_, entries),) = large
-    # The update, and of the best member what it is made of: itself, factors, or a key.
+    # The update, and the best member as it is stored: the member itself, factors, or a key.
     assert size <= entries <= {"dense": 2 * size, "seeded": size + 8, "low_rank": 1.05 * size}[form]
     assert len(facts[form]["collectives"]) <= 14
 
@@ -105,7 +105,7 @@ def test_fitness_and_the_update_are_all_that_is_sent(on_devices, form):
 def test_a_loop_of_ones_own_is_split_where_a_mesh_is_set(on_devices):
     found = on_devices["manual_loop"]
     assert found["distance"] < 1e-5
-    assert found["again"] == 0  # without a mesh, after there was one, it is the program from before
+    assert found["again"] == 0  # without a mesh again, the program from before is used
     assert found["num_devices"] == [1, 8, 1]
 
 
@@ -145,13 +145,13 @@ def test_what_will_not_do_is_named(on_devices, case, said):
 
 @pytest.fixture(scope="module")
 def on_processes(scripts):
-    """What each of two processes printed and found."""
+    """Returns what each of two processes printed and found."""
     return [wait(process) for process in scripts[1:]]
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """The same runs by this process, on one device."""
+    """Returns the same runs on one device of this process."""
     return {id: facts(run(id)) for id in RUNS}
 
 
@@ -174,11 +174,11 @@ def test_the_first_process_alone_writes_and_shows_progress(on_processes, folders
 
 def test_processes_resume_from_the_checkpoint_of_the_first(on_processes, folders):
     (_, first), (_, second) = on_processes
-    assert first["resumed"] == second["resumed"] == first["pes"]  # to the bit
-    assert first["generations"] == [4, 6]  # it went on from the second
+    assert first["resumed"] == second["resumed"] == first["pes"]  # bit for bit
+    assert first["generations"] == [4, 6]  # it continued after generation 2
     assert "another run" in first["error"]
     assert second["error"] == first["error"]
-    resumed = run("pes", checkpoint=folders[0] / "checkpoint")  # and so does one process without a mesh
+    resumed = run("pes", checkpoint=folders[0] / "checkpoint")  # one process without a mesh resumes as well
     assert facts(resumed) == first["resumed"]
 
 
@@ -186,7 +186,7 @@ def test_processes_share_a_benchmark(on_processes, folders):
     (_, first), (_, second) = on_processes
     assert first["benchmark"] == second["benchmark"]
     assert first["seconds"] == second["seconds"]
-    results = benchmark(folders[0] / "results")  # read: it is the pair of one process, too
+    results = benchmark(folders[0] / "results")  # loaded, because it is the same pair in one process
     assert results.pairs[0].info["seconds"] == first["seconds"]
     assert results.curves.value.tolist() == first["benchmark"]
 

@@ -1,4 +1,4 @@
-"""What a `repr` shows: a few lines, however large the arrays are."""
+"""`repr` shows a few lines, however large the arrays are."""
 
 import functools
 
@@ -51,7 +51,7 @@ def test_settings_are_few_lines():
         assert len(lines) <= 15
         assert lines[0].startswith(f"{type(made).__name__}(")
         assert max(map(len, lines)) <= 104
-        assert "space=" not in repr(made)  # which is no setting
+        assert "space=" not in repr(made)  # `space` is not a setting
 
 
 def test_results_are_few_lines():

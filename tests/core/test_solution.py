@@ -1,4 +1,4 @@
-"""Solutions that users give: told from initialisers, finite, and in the structure of the problem's."""
+"""Solutions from users: distinguished from initialisers, finite, and in the problem's structure."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ class Unregistered:
 
 
 class Module(eqx.Module):
-    """Its methods are pytrees, with its arrays."""
+    """A module whose methods are pytrees that contain its arrays."""
 
     scale: Any
 
@@ -51,14 +51,14 @@ class Module(eqx.Module):
 
 
 class Draw:
-    """A plain object that can be called; it holds no arrays."""
+    """A plain callable object without arrays."""
 
     def __call__(self, key):
         return jax.random.normal(key, (2,))
 
 
 class Holder:
-    """A plain object that can be called, and holds arrays."""
+    """A plain callable object that holds arrays."""
 
     def __init__(self):
         self.weights = {"w": np.ones(2)}

@@ -1,4 +1,4 @@
-"""Settings in the structure of a solution: what is taken, and in which words the rest is refused."""
+"""Settings in the structure of a solution: which ones are accepted, and the errors for the others."""
 
 import re
 import types
@@ -110,7 +110,7 @@ def test_bounds_beyond_the_range_of_half_precision():
 
 
 def test_a_strategy_is_rebuilt_without_numpy(monkeypatch):
-    """It takes microseconds for single numbers, in every dispatch of a compiled program."""
+    """Rebuilding uses no NumPy, because it happens in every dispatch of a program and must take microseconds."""
     leaves, structure = jax.tree.flatten(zoo.make_strategy("open_es"))
     monkeypatch.setattr(checks, "np", None)
     assert jax.tree.unflatten(structure, leaves).sigma == 0.1

@@ -46,7 +46,7 @@ def phases_of_groups(state):
     [(6, 2, "mean"), (7, 3, "mean"), (7, 3, "sum"), (3, 1, "sum"), (5, None, "sum")],
 )
 def test_mean_fitness_over_the_phases_is_the_objective_of_the_episode(horizon, window, objective, key):
-    """One group per phase: exact, in every generation, whether or not the window divides the horizon."""
+    """With one group per phase, the mean is exact in every generation, for any window."""
     problem = Table(horizon=horizon, window=window, objective=objective)
     num_windows = -(-horizon // (window or horizon))
     total = LOSSES[:horizon].sum()
@@ -61,7 +61,7 @@ def test_mean_fitness_over_the_phases_is_the_objective_of_the_episode(horizon, w
 
 @pytest.mark.parametrize(("objective", "scale"), [("mean", 3 / 6), ("sum", 3.0)])
 def test_fitness_of_each_window(objective, scale, key):
-    """Three windows: three times their losses, divided by the six steps of the episode for the mean."""
+    """The fitness of a window is three times its losses (three windows), divided by six steps for the mean."""
     problem = Table(window=2, objective=objective)
     state = problem.init(key, zoo.Groups(np.arange(3)), solution())
     evaluations, _ = evaluate_often(problem, state, members([1.0, 1.0, 1.0]), 1)
@@ -100,7 +100,7 @@ def test_without_a_horizon_a_terminated_member_pauses_for_good(key):
 
 @pytest.mark.parametrize("num_groups", [2, 7])
 def test_phases_are_stratified(num_groups, key):
-    """Each phase equally often, up to one; group partners share theirs."""
+    """Phases occur equally often, up to one, and the members of a group share a phase."""
     problem = Table(window=2)
     state = problem.init(key, zoo.Groups(np.repeat(np.arange(num_groups), 2)), solution())
     np.testing.assert_array_equal(state.time[0::2], state.time[1::2])
@@ -110,7 +110,7 @@ def test_phases_are_stratified(num_groups, key):
 
 
 def test_phases_are_spread_over_the_episode_where_there_are_more_windows_than_groups():
-    """Four groups on 40 windows are 10 apart, and each is in every phase equally often: a chi-squared test."""
+    """Four groups on 40 windows are 10 apart, and each is in every phase equally often (chi-squared test)."""
     problem = Endless(horizon=40, window=1)
 
     def phases(key):
@@ -130,7 +130,7 @@ def test_a_single_group_starts_at_the_beginning(key):
 
 
 def test_phases_are_in_random_order():
-    """Every group is in every phase equally often over the keys: a binomial count each, 5 sigma."""
+    """Over the keys, every group is in every phase equally often (a binomial count each, 5 sigma)."""
     problem = Table(window=2)
     num_keys = 600
     init = jax.vmap(lambda key: problem.init(key, zoo.Groups(np.arange(3)), solution()).time)
@@ -157,7 +157,7 @@ def test_one_window_per_episode_needs_no_phases(key):
 
 
 def test_init_is_on_schedule_if_the_warm_up_terminates(key):
-    """A group whose warm-up terminated waits for its episode's end; only the steps it took are counted."""
+    """A group whose warm-up terminated waits for its episode's end, and only the steps it took are counted."""
     problem = Table(window=2)
     state = problem.init(key, zoo.Groups(np.arange(3)), solution(1.0, life=3.0))
     by_phase = np.argsort(state.time)
@@ -206,7 +206,7 @@ def test_a_terminated_member_pauses_until_its_partners_end_too(key):
     evaluations, states = evaluate_often(problem, state, population, 4)
     np.testing.assert_array_equal([e.steps for e in evaluations], [4, 3, 2, 4])
     np.testing.assert_array_equal([e.done for e in evaluations], [[False] * 2, [False] * 2, [True] * 2, [False] * 2])
-    np.testing.assert_array_equal(  # three windows: fitness = 3 * losses
+    np.testing.assert_array_equal(  # fitness = 3 * losses, for three windows
         [e.fitness for e in evaluations], [[12.0, 12.0], [12.0, 15.0], [0.0, 42.0], [12.0, 12.0]]
     )
     np.testing.assert_array_equal([s.terminated[0] for s in states], [False, False, True, False, False])
@@ -229,12 +229,12 @@ def test_group_partners_share_starts_and_resets_and_groups_do_not(key):
         evaluation, state = evaluate(k, members(np.arange(5.0), [1.0, 100.0, 100.0, 4.0, 100.0]), state)
         done = np.asarray(evaluation.done)
         np.testing.assert_array_equal(done, done[np.asarray(state.members)][groups])
-        # The fresh start is the one `reset` gives for the group's key.
+        # The fresh start is what `reset` returns for the group's key.
         fresh = [problem.reset(g)["start"] for g in group_keys(jax.random.fold_in(k, 1), 3)]
         np.testing.assert_array_equal(state.inner["start"][done], np.asarray(fresh)[groups][done])
     for i in range(4):
         assert len(set(seen[i])) == 3  # three groups, three starts
-    assert len({float(s) for row in seen for s in row}) == 3 + 3  # in three generations, three resets
+    assert len({float(s) for row in seen for s in row}) == 3 + 3  # plus three resets in three generations
 
 
 def test_all_groups_start_afresh_where_a_window_is_an_episode(key):
@@ -273,7 +273,7 @@ def test_steps_count_active_steps_and_the_warm_up_once(key):
     problem = Costly(window=2)
     state = problem.init(key, zoo.Groups(np.array([0, 0, 1, 1, 2, 2])), solution())
     cost = np.arange(1, 7)
-    warm_up = cost[:2].sum() + cost[:4].sum()  # of groups, not of members
+    warm_up = cost[:2].sum() + cost[:4].sum()  # counted per group, not per member
     assert state.pending_steps == warm_up
     life = np.array([100.0, 1.0, 100.0, 3.0, 100.0, 100.0])
     evaluations, states = evaluate_often(problem, state, members([1.0] * 6, life), 4)
@@ -315,7 +315,7 @@ def test_early_exit_and_member_batches_change_nothing(horizon, groups, member_ba
 
 def test_member_batch_size_bounds_how_many_are_unrolled_at_once(key):
     for member_batch_size, lengths in ((None, []), (2, [2])):
-        problem = Table(is_differentiable=False, member_batch_size=member_batch_size)  # its own loop is no scan
+        problem = Table(is_differentiable=False, member_batch_size=member_batch_size)  # its own loop is not a scan
         state = problem.init(key, zoo.Groups.of(4), solution())
         jaxpr = jax.make_jaxpr(problem.evaluate)(key, members([1.0] * 4), state)
         assert [e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"] == lengths
@@ -343,10 +343,13 @@ def test_early_exit_stops_with_the_last_active_step():
 
 
 def test_surrogate_gradient_is_that_of_an_unroll_by_hand():
-    """From each group's own inner state and phase, with its keys, averaged over the groups; one group is paused."""
+    """Each group starts from its own inner state and phase with its own keys, and the gradient averages the groups.
+
+    One group is paused.
+    """
     problem = Linear(limit=1.2)
     groups = np.array([0, 1, 2, 3, 0, 1])
-    key = jax.random.key(1)  # of those in which no other group has terminated yet
+    key = jax.random.key(1)  # with this key no other group has terminated yet
     x = problem.initial_solution(key)
     state = problem.init(key, zoo.Groups(groups), x)
     state = jax.device_get(state._replace(terminated=state.terminated | (state.groups == 2)))
@@ -365,7 +368,7 @@ def test_surrogate_gradient_is_that_of_an_unroll_by_hand():
     value, expected = jax.jit(jax.value_and_grad(objective))(x)
     gradient = jax.jit(lambda state, x: problem.surrogate_gradient(k, state)(x))(state, x)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
-    # And it is the gradient of what `evaluate` with the same key returns.
+    # It is also the gradient of what `evaluate` returns with the same key.
     fitness = problem.evaluate(k, jnp.broadcast_to(x, (6, 2)), state)[0].fitness
     np.testing.assert_allclose(np.mean(fitness[state.members]), value, rtol=1e-5)
 
@@ -413,7 +416,7 @@ def test_score_is_the_mean_over_full_episodes(key):
 
 
 def test_statistics_are_pooled_before_the_reset_and_used_after_it(key):
-    """What is pooled is the number of steps taken; the loss is the number of steps pooled so far."""
+    """The statistics sum the steps taken, and the loss is the sum pooled so far."""
 
     class Pooling(Table):
         pooled: Any = zoo.leaf(None)

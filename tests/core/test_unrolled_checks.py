@@ -1,4 +1,4 @@
-"""What `UnrolledProblem` checks: its settings, what `step` returns, the groups and members that it is given."""
+"""What `UnrolledProblem` checks: its settings, what `step` returns, and the groups and members it receives."""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""What a strategy may ask of an unrolled problem by its groups: that members go on from parents, and whole episodes.
+"""Groups of an unrolled problem: members that continue from parents, and whole episodes.
 
-`Walker`, which most tests unroll, has losses that are whole numbers, so that equality is exact.
+Most tests unroll `Walker`. Its losses are whole numbers, so equality is exact.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from zoo.core.grouping import group_keys
 
 
 class Counting(Linear):
-    """Its statistics count the steps of all members, and add to the loss."""
+    """A problem whose statistics count the steps of all members and add to the loss."""
 
     count: Any = zoo.leaf(None)
 
@@ -54,7 +54,7 @@ class Counting(Linear):
 
 
 def walk_by_hand(problem, state, population, parents):
-    """One window of `Walker` in plain Python: fitness, x, terminated, steps."""
+    """Runs one window of `Walker` in plain Python. Returns fitness, x, terminated and steps."""
     num_windows = -(-problem.horizon // problem.window)
     fitness, end, terminated, steps = [], [], [], 0
     for member, parent in enumerate(parents):
@@ -72,7 +72,7 @@ def walk_by_hand(problem, state, population, parents):
 
 
 def walks(population, parents, num, problem=None):
-    """Returns fitness, x, terminated and steps of some windows of one group, each a list."""
+    """Returns fitness, x, terminated and steps of some windows of one group, each as a list."""
     problem = problem or Walker()
     groups = zoo.Groups(np.zeros(len(parents), int), parents=np.array(parents))
     state = problem.init(jax.random.key(0), groups, solution())
@@ -112,7 +112,7 @@ def test_the_members_of_a_terminated_parent_pause_until_its_episode_ends():
 
 
 def test_a_terminated_member_goes_on_with_its_parent():
-    """The second reaches 3 in the first step of each window."""
+    """The second member terminates in the first step of each window, and continues from its parent."""
     fitness, x, terminated, steps = walks(members([1.0, 3.0, 2.0], [100.0, 3.0, 100.0]), [2, 2, 2], 3)
     assert fitness == [[9, 3 * 3, 18], [33, 3 * 7, 42], [57, 3 * 11, 66]]
     assert x == [[2, 3, 4], [6, 7, 8], [0, 0, 0]]
@@ -121,14 +121,14 @@ def test_a_terminated_member_goes_on_with_its_parent():
 
 
 def test_members_may_have_different_parents():
-    """The first two exchange their states, the third goes on from the first."""
+    """The first two members exchange their states, and the third continues from the first."""
     fitness, x, _, _ = walks(members([1.0, 10.0, 20.0]), [1, 0, 0], 2)
     assert x == [[2, 20, 40], [22, 22, 42]]
     assert fitness[1] == [3 * (21 + 22), 3 * (12 + 22), 3 * (22 + 42)]
 
 
 def test_members_start_at_the_time_of_their_parent(key):
-    """A parent one step before the horizon leaves one step to its members."""
+    """If the parent is one step before the horizon, its members have one step left."""
     problem = Walker()
     state = problem.init(key, zoo.Groups(np.zeros(3, int), parents=np.array([2, 2, 2])), solution())
     state = state._replace(time=jnp.array([0, 2, 5], jnp.int32), inner=jnp.array([1.0, 2.0, 10.0]))
@@ -139,7 +139,10 @@ def test_members_start_at_the_time_of_their_parent(key):
 
 @pytest.mark.parametrize("member_batch_size", [None, 4])
 def test_parents_in_several_groups(member_batch_size, key):
-    """Against plain Python: a parent in front, one behind, and none but oneself; some terminate, the phases differ."""
+    """Results equal plain Python for several groups with different phases, some of them terminating.
+
+    One parent comes after a member, one comes first, and in the third group each member is its own parent.
+    """
     problem = Walker(horizon=7, window=3, is_random=True, member_batch_size=member_batch_size)
     groups = np.array([5, 2, 5, 2, 9, 9, 5])
     parents = np.array([2, 1, 2, 1, 4, 5, 2])
@@ -195,7 +198,7 @@ def test_statistics_count_what_the_members_of_a_parent_did_once(key):
 
 
 def test_surrogate_gradient_is_taken_from_the_parents_state(key):
-    """By hand; one group is paused, by its parent alone."""
+    """The gradient is the one computed by hand. One group is paused, because its parent is."""
     problem = Linear(limit=1.2)
     ids, parents = np.array([0, 1, 2, 0, 1, 2, 0]), np.array([3, 4, 5, 3, 4, 5, 3])
     x = problem.initial_solution(key)
@@ -216,7 +219,7 @@ def test_surrogate_gradient_is_taken_from_the_parents_state(key):
     gradient = jax.jit(lambda state, x: problem.surrogate_gradient(k, state)(x))(state, x)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
     assert np.all(np.abs(expected) > 1e-3)
-    # And it is the gradient of what `evaluate` with the same key returns: of every member of a group the same.
+    # It is also the gradient of what `evaluate` returns with the same key, for every member of a group.
     fitness = np.asarray(jax.jit(problem.evaluate)(k, jnp.broadcast_to(x, (7, 2)), state)[0].fitness)
     np.testing.assert_array_equal(fitness, fitness[parents])
     np.testing.assert_allclose(fitness[[3, 4, 5]].mean(), value, rtol=1e-5)
@@ -240,7 +243,7 @@ def test_parents_that_are_not_one_of_the_group_each(parents, key):
 
 @pytest.mark.parametrize(("horizon", "window", "objective"), [(7, 3, "mean"), (6, 1, "sum"), (5, None, "mean")])
 def test_a_whole_episode_is_evaluated_whatever_the_window(horizon, window, objective, key):
-    """The fitness of each member is that of its full episode, in every generation."""
+    """In every generation, the fitness of each member is the fitness of its full episode."""
     problem = Table(horizon=horizon, window=window, objective=objective)
     state = problem.init(key, zoo.Groups(np.array([0, 1, 0, 2]), whole_episodes=True), solution())
     assert state.window.length == horizon
@@ -266,7 +269,10 @@ def test_a_whole_episode_is_evaluated_whatever_the_window(horizon, window, objec
 
 
 def test_whole_episodes_are_those_of_the_problem_without_a_window(key):
-    """Also with parents, who are of no use where every evaluation ends with a reset."""
+    """Whole episodes equal a problem without a window.
+
+    Parents change nothing, because every evaluation ends in a reset.
+    """
     ids = np.array([0, 1, 1, 0])
     whole, windowed = Walker(window=None, is_random=True), Walker(is_random=True)
     population = members([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 15.0, 99.0])
@@ -284,7 +290,7 @@ def test_whole_episodes_are_those_of_the_problem_without_a_window(key):
 
 
 def test_the_window_is_that_of_the_state(key):
-    """So one problem may serve strategies that ask for whole episodes and ones that do not."""
+    """One problem can serve strategies that ask for whole episodes and strategies that do not."""
     problem = Table(window=2)
     for groups, length in ((zoo.Groups.of(2), 2), (zoo.Groups.of(2)._replace(whole_episodes=True), 6)):
         state = problem.init(key, groups, solution())
@@ -293,7 +299,7 @@ def test_the_window_is_that_of_the_state(key):
 
 
 def test_surrogate_gradient_of_a_whole_episode(key):
-    """By hand, and against the fitness that `evaluate` with the same key returns."""
+    """The gradient equals the one computed by hand, and belongs to the fitness of `evaluate` with the same key."""
     problem = Linear(limit=1.2)
     ids = np.array([0, 1, 2, 0])
     x = problem.initial_solution(key)

@@ -1,6 +1,6 @@
-"""What the tests of `UnrolledProblem` share: small problems, how to evaluate them, and an unroll by hand.
+"""Shared parts of the tests of `UnrolledProblem`: small problems, their evaluation, and an unroll by hand.
 
-`Table` and `Walker` have losses that are whole numbers, so that equality is exact where it should be.
+`Table` and `Walker` have losses that are whole numbers, so equality is exact where it should be.
 """
 
 import functools
@@ -61,7 +61,10 @@ class Linear(zoo.UnrolledProblem):
 
 
 class Walker(zoo.UnrolledProblem):
-    """x <- x + scale, at a loss of x; terminates where x reaches `life`. Three windows, so three times their losses."""
+    """Steps x <- x + scale with loss x, and terminates where x reaches `life`.
+
+    Fitness is three times a window's losses.
+    """
 
     horizon: int | None = zoo.static(6)
     window: int | None = zoo.static(2)
@@ -80,7 +83,7 @@ class Walker(zoo.UnrolledProblem):
 
 
 class Endless(Walker):
-    """Says so with a plain `False`."""
+    """A `Walker` whose `step` returns a plain `False`."""
 
     def step(self, key, solution, inner):
         return *super().step(key, solution, inner)[:2], False
@@ -96,7 +99,7 @@ def members(scale, life=100.0):
 
 
 def evaluate_often(problem, state, population, num, key=None):
-    """Returns lists of evaluations and states of `num` evaluations of one population, state 0 being the first."""
+    """Evaluates one population `num` times. Returns the evaluations and the states, where state 0 is the first."""
     evaluate = jax.jit(problem.evaluate)
     evaluations, states = [], [state]
     for k in jax.random.split(jax.random.key(7) if key is None else key, num):
@@ -108,13 +111,13 @@ def evaluate_often(problem, state, population, num, key=None):
 
 @functools.partial(jax.jit, static_argnames="length")
 def noise_of_steps(keys, length):
-    """Returns the noise of each step, `[len(keys), length, 2]`: step i of a key uses fold_in(key, i)."""
+    """Returns the noise of each step, `[len(keys), length, 2]`. Step i of a key uses fold_in(key, i)."""
     fold = jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(None, 0)), in_axes=(0, None))(keys, jnp.arange(length))
     return 0.1 * jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2,))))(fold)
 
 
 def unroll_by_hand(problem, noise, x, inner, time, terminated):
-    """One window in plain Python; the losses of a member that is paused or past the horizon do not count."""
+    """Runs one window in plain Python. The losses of a member that is paused or past the horizon do not count."""
     loss = 0.0
     active = True
     for i in range(len(noise)):

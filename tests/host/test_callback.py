@@ -1,4 +1,4 @@
-"""Host functions called by JAX: values, batching, and what is said when something is wrong."""
+"""Host functions called by JAX: values, batching, and error messages."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_values_and_batches(vectorized):
     results = jax.block_until_ready(jax.jit(host)(MATRIX[0, 0], w))
     assert_equal(results, expected_sums(MATRIX[0, 0]))
     assert [results["sum"].dtype, results["last"][0].dtype, results["last"][1].dtype] == [np.float32, bool, np.float32]
-    assert count.shapes == [(1, 3), (1, 3)] if vectorized else [(3,), (3,)]  # the first was to find out what it returns
+    assert count.shapes == [(1, 3), (1, 3)] if vectorized else [(3,), (3,)]  # the first call finds the result's shape
     assert_equal(host(MATRIX[0, 0], w), expected_sums(MATRIX[0, 0]))  # without jit
     count.shapes.clear()
     nested = jax.jit(jax.vmap(jax.vmap(host, (0, None)), (0, None)))
@@ -65,7 +65,7 @@ def test_a_new_shape_is_looked_at_once():
 
 
 def test_the_result_may_be_declared():
-    """Then nothing is called before its time; a number of a lower kind is cast."""
+    """With a declared result, tracing does not call the function, and numbers of a lower kind are cast."""
     count = Counter(lambda x, n: (int(n), True, [1.5, 2.5]))
     spec = (jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
 
@@ -174,7 +174,7 @@ def test_smoothed_it_has_a_gradient(vectorized, key):
         gradients.append(jax.jit(jax.grad(loss))(x, table))
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)
     assert np.any(gradients[0])
-    if vectorized:  # to find the result; the forward pass; all samples of all examples
+    if vectorized:  # one call for the result's shape, one for the forward pass, one for all samples of all examples
         assert count.shapes == [(1, 5), (3, 5), (12, 5)]
 
 
@@ -189,8 +189,8 @@ def test_there_is_no_derivative_and_the_message_says_what_to_do(key):
             transform(jax.grad(lambda w: jnp.sum(soft(key, x, w))))(w)
         stopped = transform(jax.grad(lambda w: jnp.sum(soft(key, x, jax.lax.stop_gradient(w)) * w)))(w)
         np.testing.assert_array_equal(stopped, [3.0, 3.0])
-    # Only what the host function takes has none: here w is multiplied outside of it.
+    # Only inputs of the host function have no derivative. Here w is multiplied outside of it.
     outside = zoo.smooth(lambda x, w: host(x, 2.0) * w, sigma=0.5, num_samples=2)
     np.testing.assert_array_equal(jax.grad(lambda w: jnp.sum(outside(key, x, w)))(w), [2.0, 2.0])
-    # Finding sigma at a point that is being differentiated is no derivative of the function.
+    # `find_sigma` does not need a derivative of the function, also at a point that is differentiated.
     assert jax.grad(lambda x: soft.find_sigma(key, x, w) * jnp.sum(x))(x).shape == (2,)

@@ -1,4 +1,4 @@
-"""Ctrl-C and errors of host functions, in the main thread and where JAX calls back from a thread of its own."""
+"""Ctrl-C and errors of host functions, in the main thread and where JAX calls back from its own thread."""
 
 import os
 import pathlib
@@ -14,14 +14,14 @@ import pytest
 import zoo
 from zoo.host.interrupts import native_errors
 
-SOLUTIONS = {"main": np.zeros(2, np.float32), "other": np.zeros(100_000, np.float32)}  # larger programs run elsewhere
+SOLUTIONS = {"main": np.zeros(2, np.float32), "other": np.zeros(100_000, np.float32)}  # large programs run elsewhere
 OPEN = zoo.make_strategy("open_es", population_size=6, sigma=0.5)
-BUDGET = {"num_generations": 1000, "num_scores": 1}  # in one program, which Ctrl-C has to end in the middle
+BUDGET = {"num_generations": 1000, "num_scores": 1}  # one program, which Ctrl-C must end in the middle
 
 
 @pytest.fixture(autouse=True)
 def default_handler():
-    """Programs started in the background of a shell are to ignore interrupts."""
+    """Sets Python's own handler, because a program started in the background of a shell ignores interrupts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -50,11 +50,11 @@ def test_an_interrupt_ends_a_run(thread, capfd):
     signal.set_wakeup_fd(wakeup)
     with pytest.raises(KeyboardInterrupt):
         zoo.run(OPEN, zoo.from_python(fn, SOLUTIONS[thread]), **BUDGET)
-    assert thread == "main" or False in fn.threads  # or this tests less than it says
+    assert thread == "main" or False in fn.threads  # otherwise this tests less than it says
     assert fn.calls <= fn.at + 2
     assert signal.set_wakeup_fd(wakeup) == wakeup
-    assert "Traceback" not in capfd.readouterr().err  # JAX's own
-    # Nothing is left of it.
+    assert "Traceback" not in capfd.readouterr().err  # JAX's own traceback
+    # The interrupt leaves nothing behind.
     assert zoo.run(OPEN, zoo.from_python(fn, SOLUTIONS["main"]), num_generations=1, num_scores=1).num_generations == 1
 
 
@@ -63,7 +63,7 @@ def test_an_interrupt_ends_a_run_in_worker_processes(tmp_path):
 
     def slow(x):
         pathlib.Path(running).touch()
-        if x[0] != 0:  # no score of the initial solution
+        if x[0] != 0:  # not the score of the initial solution
             os.kill(parent, signal.SIGINT)
             time.sleep(600)
         return float(x[0])
@@ -88,7 +88,7 @@ def test_an_interrupt_ends_a_benchmark_and_what_was_finished_is_kept(tmp_path):
 
 
 def test_users_may_handle_interrupts_themselves():
-    """A handler that raises nothing ends nothing."""
+    """With a handler that raises nothing, the run continues."""
     fn, seen = Interrupting(at=5), []
     signal.signal(signal.SIGINT, lambda *_: seen.append(1))
     result = zoo.run(OPEN, zoo.from_python(fn, SOLUTIONS["other"]), num_generations=2, num_scores=1)
@@ -97,7 +97,7 @@ def test_users_may_handle_interrupts_themselves():
 
 
 def test_runs_raise_what_a_host_function_raises(capfd):
-    """With its type, and without JAX's text around it."""
+    """The error keeps its type, and JAX adds no text."""
 
     def fails(x):
         if np.any(x != 0):
@@ -113,7 +113,7 @@ def test_runs_raise_what_a_host_function_raises(capfd):
 
 
 def test_other_threads_may_run():
-    """Where Ctrl-C does not arrive anyway, and Python listens to no signals."""
+    """`native_errors` works in other threads, where no Ctrl-C arrives and Python handles no signals."""
     entered = []
 
     def run():

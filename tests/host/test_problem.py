@@ -1,4 +1,4 @@
-"""Python functions as problems: against the same functions in JAX, and what becomes of members that fail."""
+"""Python functions as problems: equal to the same functions in JAX, and what happens to members that fail."""
 
 import functools
 import operator
@@ -22,13 +22,13 @@ from zoo.host.worker import Task
 from zoo.strategies.perturbations import Seeded
 from zoo.testing import loop
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or workers would import this module, and JAX with it
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # otherwise workers would import this module, and JAX
 
 START = {"a": jnp.full((2, 3), 1.0), "b": jnp.float32(0.5)}
 
 
 def bowl(xp, x):
-    """Sums of multiples of 1/64, which floating point adds up exactly in whatever order."""
+    """Returns sums of multiples of 1/64, which floating point adds exactly in any order."""
     return xp.sum(xp.round(8 * x["a"]) ** 2) / 64 + xp.round(8 * x["b"]) ** 2 / 64
 
 
@@ -58,14 +58,14 @@ def assert_equal(a, b):
 
 @pytest.fixture(scope="module")
 def in_python():
-    """The bowl in this process, member by member; in two processes; and in two processes, in chunks."""
+    """Returns the bowl in three forms: in this process by member, in two processes, and in two processes in chunks."""
 
     scale = np.float32(1)
 
     def closure(x):
         assert isinstance(x["a"], np.ndarray)
         assert isinstance(x["b"], np.ndarray)
-        x["a"] *= scale  # a member may be written to
+        x["a"] *= scale  # a member can be written to
         return bowl(np, x)
 
     return [
@@ -119,7 +119,7 @@ def test_all_members_of_all_seeds_are_one_batch(key):
 
 
 def test_large_populations_do_not_block():
-    """In a compiled loop, where what a callback gets may still be on its way."""
+    """A compiled loop does not block, although the arguments of a callback may not have arrived yet."""
     problem = make(lambda x: x @ x, np.zeros(10_000, np.float32))
     strategy = zoo.make_strategy("open_es", population_size=300, sigma=1.0)
     result = zoo.run(strategy, problem, num_generations=3, num_scores=1)
@@ -127,7 +127,7 @@ def test_large_populations_do_not_block():
 
 
 def test_populations_that_are_not_arrays(key):
-    """Members given by seeds arrive as the arrays they stand for."""
+    """Members given by seeds arrive as plain arrays."""
     strategy = zoo.make_strategy("open_es", population_size=4, perturbation=Seeded())
     fitness = []
     for problem in (
@@ -164,7 +164,7 @@ def test_steps_are_what_the_function_says():
 
 
 def trap(x):
-    """Returns its argument, unless that is a mine."""
+    """Returns its argument, or fails if it is one of the traps."""
     kind = int(x)
     if kind == 1:
         os._exit(7)
@@ -191,7 +191,7 @@ def test_members_that_fail_rank_last(fn, batched):
     expected = [0, *[np.nan] * 6, 10, 11, 12]
     np.testing.assert_array_equal(evaluation.fitness, expected)
     assert evaluation.steps == 10
-    with warnings.catch_warnings():  # there is one warning, and those of before still answer
+    with warnings.catch_warnings():  # the second call gives no warning, and workers still answer
         warnings.simplefilter("error")
         np.testing.assert_array_equal(evaluate(problem, population[::-1]).fitness, expected[::-1])
 
@@ -205,7 +205,7 @@ def forks(x):
 
 
 def test_timeout_ends_what_the_function_started():
-    """A process that it started would keep the worker's streams open."""
+    """A timeout also ends the processes that the function started. They would keep the worker's streams open."""
     problem = make(forks, num_processes=1, timeout=1.0)
     evaluate(problem, jnp.zeros(1))  # starts the worker
     clock = time.perf_counter()
@@ -240,7 +240,7 @@ def test_a_first_generation_of_failures_is_an_error():
             pytest.raises(ValueError, match="all 6 evaluations") as error,
         ):
             zoo.run(OPEN, problem, num_generations=1)
-        assert str(error.value).startswith("TypeError: only integer")  # what the user's own function raised comes first
+        assert str(error.value).startswith("TypeError: only integer")  # the user's own error comes first
         assert "the first error of 'broken'" in str(error.value)
         assert len(str(error.value).splitlines()) == 1
         (note,) = error.value.__notes__
@@ -250,7 +250,7 @@ def test_a_first_generation_of_failures_is_an_error():
         pair = zoo.benchmark([OPEN], {"p": problem}, num_seeds=1, num_steps=6, num_scores=1, progress=False).pairs[0]
         assert pair.info["error"] == f"ValueError: {error.value}"
         assert "in broken\n" in pair.info["traceback"]
-    # Later it is bad luck.
+    # After a first success, failures only give a warning.
     problem = make(lambda x: 1.0 if x < 3 else "x")
     assert np.all(np.isfinite(evaluate(problem, jnp.zeros(3)).fitness))
     with pytest.warns(RuntimeWarning, match="3 of 3"):
@@ -272,7 +272,7 @@ def test_what_cannot_be_loaded_in_a_worker_is_said(tmp_path, monkeypatch):
 
 @pytest.fixture
 def interrupts():
-    """Those started in the background of a shell are to ignore them."""
+    """Sets Python's own handler, because a program started in the background of a shell ignores interrupts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -280,7 +280,7 @@ def interrupts():
 
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_the_evaluation_and_is_not_lost(tmp_path):
-    """The interrupt comes when the function is known to run, however busy the machine is."""
+    """The interrupt comes only after the function has started, however busy the machine is."""
     running = tmp_path / "running"
     interrupted = threading.Event()
 
@@ -298,7 +298,7 @@ def test_an_interrupt_ends_the_evaluation_and_is_not_lost(tmp_path):
         with pytest.raises(Exception, match="KeyboardInterrupt"):  # recorded as the failure of a pair
             evaluate(make(slow, num_processes=1), jnp.zeros(2))
         end = time.perf_counter() + 60
-        while time.perf_counter() < end:  # on to the next one
+        while time.perf_counter() < end:  # the benchmark goes on to the next pair
             pass
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -306,14 +306,14 @@ def test_an_interrupt_ends_the_evaluation_and_is_not_lost(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         benchmark()
     assert interrupted.is_set()
-    assert time.perf_counter() < begin + 300  # nobody waited for the function to end
+    assert time.perf_counter() < begin + 300  # nothing waited for the function to end
 
 
 # Worker processes
 
 
 def test_workers_import_no_more_than_they_need(tmp_path):
-    """Neither JAX nor the script that started them; what they print is no part of the conversation."""
+    """Workers import neither JAX nor the script that started them, and their prints do not disturb the protocol."""
 
     def loaded(path):
         import sys
@@ -389,7 +389,7 @@ def test_a_vector_is_no_fitness():
 
 
 def test_every_call_counts():
-    """A generation that the budget has no room for is not begun, and a score is taken at the end only."""
+    """A generation that exceeds the budget is not started, and a score is taken only at the end."""
     calls, looks = [], []
 
     def fn(x):
@@ -402,7 +402,7 @@ def test_every_call_counts():
     assert result.num_steps == len(calls) - 2 == 18
     assert result.scores["steps"].tolist() == [0, 18]
     assert looks == [6, 12, 18]
-    # Where there is a reason to, it is scored along the way.
+    # A score along the way needs a reason: `num_scores`, `target` or a callback.
     for settings, steps in (({"num_scores": 3}, [0, 12, 18]), ({"target": -1.0}, [0, 6, 12, 18])):
         assert zoo.run(strategy, problem, num_steps=20, **settings).scores["steps"].tolist() == steps
     stopped = zoo.run(strategy, problem, num_steps=20, callback=lambda progress: progress.steps == 12)

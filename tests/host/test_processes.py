@@ -1,4 +1,4 @@
-"""Worker processes end when their parent does, however it ends, with the processes that they started."""
+"""Worker processes, and the processes that they started, end when their parent ends, in any way."""
 
 import os
 import pathlib
@@ -38,7 +38,7 @@ NAMES = ("SIGTERM", "SIGHUP", "SIGKILL", "fork")
 
 
 def is_running(pid):
-    """Whether there is such a process; one that nobody has waited for yet is none."""
+    """Returns whether a process is running. A process that has ended but was not waited for does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -59,7 +59,10 @@ def wait_for(condition, seconds=60):
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory):
-    """Processes whose workers are busy, and the folders where those say who they are; started at once."""
+    """Starts processes with busy workers, all at once.
+
+    Returns the processes, and the folders with their process ids.
+    """
     script = tmp_path_factory.mktemp("script") / "parent.py"
     script.write_text(textwrap.dedent(PARENT))
     processes = {}
@@ -80,5 +83,5 @@ def test_workers_and_their_children_end_with_the_parent(name, parents):
     parent.send_signal(getattr(signal, name, signal.SIGKILL))
     assert parent.wait(60) < 0
     wait_for(lambda: not any(map(is_running, pids)), 15)
-    _, errors = parent.communicate(timeout=60)  # nobody holds its standard error any more
+    _, errors = parent.communicate(timeout=60)  # no process holds its standard error open
     assert errors == b""

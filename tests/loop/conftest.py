@@ -1,4 +1,4 @@
-"""Two runs that most tests of the loop look at; each file makes them once."""
+"""Two runs that most tests of the loop use. Each test file makes them once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the tests of the loop share: problems, strategies, a budget, and comparisons of runs."""
+"""Shared parts of the tests of the loop: problems, strategies, a budget, and comparisons of runs."""
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,12 @@ NOISY = zoo.from_function(noisy_bowl, {"a": jnp.zeros(2)}, data=(jnp.array([1.0,
 SNES = zoo.make_strategy("snes", population_size=6, sigma=0.2)
 SEARCH = zoo.make_strategy("random_search", population_size=2)
 PAIRS = zoo.make_strategy("open_es", population_size=4, shaping="none")
-# With these, all segments have two generations, and one compiled program serves many tests.
+# With this budget, all segments have two generations, so one compiled program serves many tests.
 BUDGET = {"num_generations": 10, "num_scores": 5}
 
 
 class Walk(zoo.UnrolledProblem):
-    """Inner states with random keys, episodes that end at random, and statistics."""
+    """A problem with inner states, random keys, episodes that end at random, and statistics."""
 
     horizon: int | None = zoo.static(6)
     window: int | None = zoo.static(2)
@@ -77,7 +77,7 @@ def assert_same_scores(scores, other):
 
 
 def assert_same_run(result, other):
-    """Bit-identical, apart from the seconds."""
+    """Checks that two runs are bit-identical, apart from the seconds."""
     assert_same(result.state, other.state)
     assert_same(result.problem_state, other.problem_state)
     assert_same(result.mean, other.mean)
@@ -90,7 +90,7 @@ def assert_same_run(result, other):
 
 
 def attempt(call, *args, **kwargs):
-    """Returns the result of a call and its error, one of them None."""
+    """Returns the result of a call and its error. One of them is `None`."""
     try:
         return call(*args, **kwargs), None
     except (ValueError, TypeError, RuntimeError) as error:

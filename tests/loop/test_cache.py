@@ -29,7 +29,7 @@ RUN_ANOTHER = """
 
 
 def start(code, folder):
-    """A process that keeps its programs there, and knows nothing of the cache of this suite."""
+    """Starts a process that keeps its programs in `folder`, separate from the cache of this suite."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"JAX_PLATFORMS": "cpu", "ZOO_CACHE_DIR": str(folder)}
     command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -45,32 +45,35 @@ def result_of(process):
 
 
 def test_the_next_process_compiles_nothing(tmp_path):
-    """Two that start at once do not disturb each other, and a third finds all programs; the numbers are the same."""
+    """A third process finds all programs of two processes that started at once, and all get the same numbers."""
     at_once = [result_of(process) for process in [start(RUN, tmp_path) for _ in range(2)]]
     assert at_once[0][1] > 0
     (inside,) = tmp_path.iterdir()
-    assert inside.stat().st_mode & 0o77 == 0  # who can write there can run code
+    assert inside.stat().st_mode & 0o77 == 0  # anyone who can write there can run code
     before = {path: path.stat().st_size for path in inside.glob("*-cache")}
     limited = RUN.replace("use_compilation_cache()", f"use_compilation_cache(max_bytes={sum(before.values())})")
     hits, misses, score, folder = result_of(start(limited + RUN_ANOTHER, tmp_path))
     assert (hits > 0, misses) == (True, 0)
     assert {score} == {each[2] for each in at_once}
     assert str(inside) == folder
-    # Full: what was unused for longest went, for what was compiled then.
+    # The cache is full, so programs that were unused for longest made room for the new ones.
     after = {path: path.stat().st_size for path in inside.glob("*-cache")}
     assert after.keys() - before.keys()
     assert sum(after.values()) <= sum(before.values())
 
 
 def test_where_jax_has_been_told_of_another_folder_that_is_used(tmp_path, monkeypatch):
-    """As in this suite."""
+    """If JAX already has a cache folder, as in this suite, it is used."""
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
     assert str(zoo.use_compilation_cache()) == os.environ["JAX_COMPILATION_CACHE_DIR"]
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_half_written_goes_and_so_do_old_versions(tmp_path):
-    """A process that was killed leaves a program without the time of its use, which JAX would read for ever."""
+    """Half-written programs are removed.
+
+    (A killed process leaves them without an access time, and JAX would keep them.)
+    """
     here, old, recent = (tmp_path / f"jaxlib-{name}" for name in ("here", "old", "recent"))
     for folder in (here, old, recent):
         folder.mkdir()

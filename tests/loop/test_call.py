@@ -1,4 +1,4 @@
-"""How a run was called is stored, made again, and refused where it cannot be; what was saved is loaded as it was."""
+"""A run stores how it was called. Calls that cannot be made again are refused, and saved runs load unchanged."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what was interrupted or killed resumes bit-identically, and no run resumes from another's."""
+"""Checkpoints: interrupted or killed runs resume bit-identically, and no run resumes from another run's checkpoint."""
 
 import os
 import pathlib
@@ -37,7 +37,10 @@ NOISY_RUN = (SNES, NOISY, 3, {"num_steps": 72, "num_scores": 6})
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a finished run, to look at: writing checkpoints is what takes time here."""
+    """Returns the folder of a finished run, for tests that only read.
+
+    Writing checkpoints takes most of the time here.
+    """
     folder = tmp_path_factory.mktemp("finished")
     zoo.run(SNES, BOWL, 0, checkpoint=str(folder), **BUDGET)
     return folder
@@ -54,7 +57,7 @@ def test_an_interrupted_run_resumes_bit_identically(run, interruptions, tmp_path
     seen = []
     resumed = zoo.run(strategy, problem, key, checkpoint=tmp_path, callback=seen.append, **budget)
     assert_same_run(resumed, expected)
-    # It resumed: what was saved before the interruption is not done again.
+    # Generations saved before the interruption are not repeated.
     assert [p.generation for p in seen] == list(range(interruptions[-1], 13, 2))
 
 
@@ -80,9 +83,9 @@ def test_a_resumed_run_does_not_compile_in_its_seconds(tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(zoo.loop.drive.compiled, "advance", count)
-    strategy = SNES.replace(population_size=5)  # a program that no other test compiles
+    strategy = SNES.replace(population_size=5)  # no other test compiles this program
     zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=4, num_scores=2)
-    assert compiled_by == [(0, 0, 0)]  # the call that does nothing but compile
+    assert compiled_by == [(0, 0, 0)]  # the call that only compiles
     zoo.run(strategy, BOWL, checkpoint=tmp_path, num_generations=8, num_scores=4)
     assert set(compiled_by) == {(0, 0, 0)}
 

@@ -1,4 +1,4 @@
-"""Stopping when a search has converged: the criteria, in runs of one seed and of several, resumed, and on the host."""
+"""Criteria that end a converged search, in runs of one seed and of several, in resumed runs, and on the host."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def fitness_of(best, mean=None, worst=None, **criteria):
 
 
 def test_flat_fitness():
-    """In the last 10 + 30 d / population size generations, that is 25."""
+    """Fitness must be flat in the last 10 + 30 d / population size generations, here 25."""
     flat = np.full(25, 2.0)
     assert fitness_of(flat, worst=2.0, tol_fun=0) == ["tol_fun"]
     assert fitness_of(flat[1:], worst=2.0, tol_fun=0) == []
@@ -44,12 +44,12 @@ def test_flat_fitness():
 
 
 def test_stagnation():
-    """By the medians of the newest and the oldest 30 % of 120 + 30 d / population size generations, that is 135."""
+    """Compares the medians of the newest and the oldest 30 % of 120 + 30 d / population size generations, here 135."""
     random = np.random.default_rng(0)
     noise = random.normal(size=135)
     falling = -0.05 * np.arange(135)
     assert fitness_of(noise, noise + 1, stagnation=1) in ([], ["stagnation"])
-    third = 41  # rounded up
+    third = 41  # 30 % of 135, rounded up
     for best, mean in ((noise, noise), (falling, noise), (noise, falling), (falling + noise, falling + noise)):
         expected = all(np.median(x[-third:]) >= np.median(x[:third]) for x in (best, mean))
         assert fitness_of(best, mean, stagnation=1) == (["stagnation"] if expected else [])
@@ -68,7 +68,7 @@ def test_nothing_finite_is_stagnation():
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_runs_and_optimizers_stop_by_the_same_numbers(failing):
-    """Of flat fitness, whose mean is rounded, and of none at all."""
+    """A run and an `Optimizer` stop for the same reason, if fitness is flat and if every member fails."""
     value = np.float32(np.nan if failing else 0.1)
     strategy = SNES.replace(population_size=7)
     stop = only(tol_fun=0.0, stagnation=0.5)
@@ -82,7 +82,7 @@ def test_runs_and_optimizers_stop_by_the_same_numbers(failing):
     while not optimizer.should_stop:
         optimizer.tell(optimizer.ask(), np.full(7, value))
     assert [result.stopped_by] == list(optimizer.stop_reasons) == ["stagnation" if failing else "tol_fun"]
-    assert result.num_generations == 100  # the first look from then on
+    assert result.num_generations == 100  # the first check after the criterion holds
     assert optimizer.generation == (70 if failing else 23)
 
 
@@ -108,7 +108,7 @@ def noise(key, x):
     ids=["tol_fun", "tol_x", "stagnation", "max_condition"],
 )
 def test_runs_stop_at_a_look(strategy, problem, stop, reason, tmp_path):
-    """In every 100th generation, whenever the run is scored, interrupted or resumed."""
+    """Runs check the criteria in every 100th generation, however often they are scored, interrupted or resumed."""
     result = zoo.run(strategy, problem, 1, num_generations=2000, num_scores=7, stop=stop)
     assert result.stopped_by == reason
     assert result.num_generations % 100 == 0
@@ -118,7 +118,7 @@ def test_runs_stop_at_a_look(strategy, problem, stop, reason, tmp_path):
     other = zoo.run(strategy, problem, 1, **settings)
     assert other.stopped_by == reason
     np.testing.assert_array_equal(other.history["best_fitness"], result.history["best_fitness"])
-    assert_same_run(zoo.run(strategy, problem, 1, **settings), other)  # which is finished, and says so
+    assert_same_run(zoo.run(strategy, problem, 1, **settings), other)  # it is finished, and says so
     almost = only(tol_x=0.99) if reason == "tol_x" else only()
     assert zoo.run(strategy, problem, 1, num_generations=150, num_scores=1, stop=almost).stopped_by == "budget"
 
@@ -142,7 +142,7 @@ def test_host_problems_are_looked_at_in_every_generation():
 
     result = zoo.run(SNES, zoo.from_python(flat, np.zeros(3)), num_generations=100, stop=zoo.Converged())
     assert (result.stopped_by, result.num_generations) == ("tol_fun", 25)
-    assert len(calls) == 25 * 6 + 2  # and the scores of the first mean and of the last
+    assert len(calls) == 25 * 6 + 2  # plus the scores of the first mean and of the last
     assert result.scores["generation"].tolist() == [0, 25]
 
 

@@ -1,4 +1,4 @@
-"""Tables are read exactly as pandas wrote them, and without a word from it."""
+"""Tables are read exactly as pandas wrote them, without a warning."""
 
 import io
 import warnings

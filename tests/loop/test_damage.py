@@ -1,4 +1,4 @@
-"""Damaged and hostile checkpoints and saved runs; folders that are in use, or cannot be written."""
+"""Damaged and hostile checkpoints and saved runs, folders in use, and folders that cannot be written."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ NEWEST, BEFORE = "checkpoint_00000010.npz", "checkpoint_00000008.npz"
 
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch):
-    """Nothing is lost with power here, and flushing to the disk is slow."""
+    """Skips flushing to the disk, which is slow. These tests never lose power."""
     monkeypatch.setattr("os.fsync", lambda file: None)
 
 
@@ -71,7 +71,7 @@ def test_without_any_good_checkpoint_a_run_starts_anew(result, checkpoints, tmp_
     shutil.copytree(checkpoints, tmp_path, dirs_exist_ok=True)
     for name in (BEFORE, NEWEST):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "checkpoint_99999999.npz").write_bytes(b"")  # is not the newest for ever
+    (tmp_path / "checkpoint_99999999.npz").write_bytes(b"")  # it does not stay the newest forever
     (tmp_path / "20240101.npz").write_text("mine")
     with gathered() as messages:
         assert_same_run(zoo.run(SNES, BOWL, 0, checkpoint=tmp_path, **BUDGET), result)
@@ -81,7 +81,10 @@ def test_without_any_good_checkpoint_a_run_starts_anew(result, checkpoints, tmp_
 
 
 def test_hostile_checkpoints(result, checkpoints, tmp_path):
-    """They are refused as another run's, or damaged; what passes the checks is of the promised shapes and dtypes."""
+    """Hostile checkpoints are refused as another run's or as damaged.
+
+    What passes has the promised shapes and dtypes.
+    """
     sandbox = Sandbox(tmp_path, checkpoints)
     sandbox.reset()
     for write in some_hostile_files(checkpoints / NEWEST, hostile_values(sandbox)):
@@ -168,9 +171,9 @@ def test_a_damaged_call_is_named_before_it_is_replaced(checkpoints, tmp_path):
 @pytest.mark.parametrize("is_killed", [True, False])
 @pytest.mark.parametrize("when", range(20))
 def test_interrupted_while_a_folder_is_replaced(when, is_killed, tmp_path, monkeypatch):
-    """At every call of the system that changes a name or flushes, the old folder is there as a whole, or the new one.
+    """At every system call that renames or flushes, the folder is complete, with either the old contents or the new.
 
-    An interrupt may tidy up, whoever is killed does not.
+    An interrupted process may tidy up, a killed process cannot.
     """
 
     def contents(text):
@@ -217,7 +220,7 @@ def test_interrupted_while_a_folder_is_replaced(when, is_killed, tmp_path, monke
 
 
 def test_contents_are_flushed_before_they_are_relied_on(tmp_path, monkeypatch):
-    """A file before it is renamed, and the names in a folder afterwards, or a loss of power might undo it."""
+    """Files are flushed before they are renamed, and folders afterwards, so that a loss of power cannot undo it."""
     events = []
     replace = pathlib.Path.replace
     monkeypatch.setattr("os.fsync", lambda file: events.append(pathlib.Path(os.readlink(f"/proc/self/fd/{file}")).name))
@@ -282,7 +285,7 @@ def test_a_folder_that_another_process_uses(result, checkpoints, saved, tmp_path
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"  # the barrier
+        assert other.stdout.readline() == "locked\n"  # now the other process holds the lock
         before = snapshot(folder)
         tickets = zoo.sparsity.tickets.Tickets({}, {}, {})
         for use in (
@@ -295,7 +298,7 @@ def test_a_folder_that_another_process_uses(result, checkpoints, saved, tmp_path
         ):
             with pytest.raises(ValueError, match=r"Another process is using .*folder\. Wait until it"):
                 use()
-        assert zoo.load_run(folder, BOWL, SNES).metrics == result.metrics  # to read is no use
+        assert zoo.load_run(folder, BOWL, SNES).metrics == result.metrics  # reading does not need the lock
         assert snapshot(folder) == before
         other.communicate("")
     assert_same_run(zoo.run(SNES, BOWL, 0, checkpoint=folder, **BUDGET), result)
@@ -325,7 +328,7 @@ def test_what_cannot_be_written_shows_before_anything_is_computed(checkpoints, t
                 zoo.benchmark([SNES], {"bowl": BOWL}, num_steps=6, num_seeds=1, out=folder, progress=False)
     with monkeypatch.context() as patch:
         patch.setattr("zoo.loop.log.Log.add_generations", compute)
-        with pytest.raises(UnwritableError, match="needs to write in"):  # it is not finished
+        with pytest.raises(UnwritableError, match="needs to write in"):  # the run is not finished
             zoo.run(SNES, BOWL, 0, checkpoint=checkpoints, num_generations=12, num_scores=6)
 
 
@@ -374,7 +377,7 @@ def test_a_folder_stays_where_it_was_when_a_problem_goes_elsewhere(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     zoo.run(SNES, BOWL, 0, checkpoint="run", callback=wander, **BUDGET)
     monkeypatch.chdir(tmp_path)
-    problem = zoo.from_function(wander, jnp.zeros(3))  # which fails, as that is no fitness
+    problem = zoo.from_function(wander, jnp.zeros(3))  # it fails, because it returns no fitness
     zoo.benchmark([SNES], {"b": problem}, num_steps=6, num_seeds=1, out="benchmark", progress=False)
     assert pathlib.Path.cwd().name == "elsewhere"
     assert not list(pathlib.Path.cwd().iterdir())

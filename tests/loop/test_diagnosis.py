@@ -1,4 +1,4 @@
-"""What a run says of itself: how the search is doing, and what the problem says of its members."""
+"""Diagnosis of a run: the state of the search, and what the problem reports about its members."""
 
 import itertools
 import warnings
@@ -30,7 +30,7 @@ def test_diagnosis_of_a_run():
 
 
 class Taken(zoo.Problem):
-    """Scores under the name of another column."""
+    """A problem whose score has the name of another column."""
 
     def initial_solution(self, key):
         return jnp.zeros(3)
@@ -43,7 +43,7 @@ class Taken(zoo.Problem):
 
 
 def circle(x):
-    """The members are told apart by `norm`; those far out have no fitness."""
+    """Returns the squared norm as fitness, and NaN far away. `norm` tells the members apart."""
     norm = jnp.sum(x**2)
     return jnp.where(norm > 0.1, jnp.nan, norm), {"norm": norm, "is_left": x[0] < 0, "x": 2 * x}
 
@@ -61,10 +61,10 @@ def test_what_a_problem_says_of_its_members_is_kept(tmp_path):
     np.testing.assert_allclose(result.history["aux/is_left"][-1], np.mean(result.aux["is_left"]), rtol=1e-6)
     np.testing.assert_allclose(result.history["failed"][-1], np.mean(result.aux["norm"] > 0.1), rtol=1e-6)
     assert 0 < result.history["failed"].mean() < 1
-    assert "aux/x" not in result.history  # no number
+    assert "aux/x" not in result.history  # it is not a single number per member
     np.testing.assert_allclose(result.best_aux["x"], 2 * result.best_solution, rtol=1e-6)
     np.testing.assert_allclose(result.best_aux["norm"], result.best_fitness, rtol=1e-6)
-    # It goes where the run goes.
+    # Auxiliary results survive a restart from a result and from a checkpoint.
     half = zoo.run(SNES, CIRCLE, 0, num_generations=6, num_scores=3, checkpoint=tmp_path)
     for whole in (zoo.run(start=half, **BUDGET), zoo.run(SNES, CIRCLE, 0, checkpoint=tmp_path, **BUDGET)):
         assert_same_run(whole, result)
@@ -72,7 +72,7 @@ def test_what_a_problem_says_of_its_members_is_kept(tmp_path):
 
 
 class Says(zoo.Problem):
-    """Says something, by overriding a method."""
+    """A problem that reports auxiliary results by overriding a method."""
 
     def initial_solution(self, key):
         return jnp.zeros(2)
@@ -85,7 +85,7 @@ class Says(zoo.Problem):
 
 
 class Walks(zoo.UnrolledProblem):
-    """Says where a member is at the end of a window."""
+    """An unrolled problem that reports where a member is at the end of a window."""
 
     horizon: int | None = zoo.static(4)
     window: int | None = zoo.static(2)
@@ -140,16 +140,16 @@ def test_one_warning_where_fitness_is_constant():
         zoo.run(SNES, plateau, num_generations=200, num_scores=20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        zoo.run(zoo.make_strategy("cma_es"), BOWL, num_generations=1000, num_scores=10)  # which has converged
-        zoo.run(SNES, flat, num_generations=8, num_scores=4)  # too few to tell
-        zoo.run(SNES, flat, num_generations=48, num_scores=16, target=1.0)  # which is the goal
+        zoo.run(zoo.make_strategy("cma_es"), BOWL, num_generations=1000, num_scores=10)  # it has converged
+        zoo.run(SNES, flat, num_generations=8, num_scores=4)  # too few generations to tell
+        zoo.run(SNES, flat, num_generations=48, num_scores=16, target=1.0)  # the target is reached
         zoo.run(SNES, BOWL, **BUDGET)
         noise = zoo.from_function(lambda key, x: jax.random.uniform(key, ()), jnp.zeros(3), takes_key=True)
-        zoo.run(SNES, noise, num_generations=48, num_scores=4)  # the same for all members, but not always
+        zoo.run(SNES, noise, num_generations=48, num_scores=4)  # equal for all members, but not in all generations
 
 
 class Failing(zoo.Problem):
-    """Fitness is NaN where `fitness_factor` is negative, the score where `score_factor` is; both left of zero."""
+    """Fitness is NaN if `fitness_factor` is negative, the score if `score_factor` is, and both if x[0] is negative."""
 
     fitness_factor: float = zoo.number(1.0)
     score_factor: float = zoo.number(1.0)
@@ -165,7 +165,7 @@ class Failing(zoo.Problem):
 
 
 def test_one_warning_where_all_fails():
-    """Of fitness, if every member fails in many generations, and of a score; both name the seeds."""
+    """One warning for failing fitness and one for a failing score. Both name the seeds."""
     start, budget = jnp.ones(3), {"num_generations": 24, "num_scores": 8}
     still = SNES.replace(sigma=1e-3)
     with pytest.warns(RuntimeWarning) as record:
@@ -183,7 +183,7 @@ def test_one_warning_where_all_fails():
     with pytest.warns(RuntimeWarning) as record:
         outcome = drive(still, Failing(), keys, options)
     failing = [str(seed) for seed in range(3) if outcome.histories[seed]["failed"].all()]
-    assert 0 < len(failing) < 3  # otherwise this test would show nothing
+    assert 0 < len(failing) < 3  # otherwise this test would prove nothing
     named = f"of seed{'s' * (len(failing) > 1)} {', '.join(failing)} (of 3)"
     messages = sorted(str(each.message) for each in record)
     assert len(messages) == 2

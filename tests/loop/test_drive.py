@@ -1,4 +1,4 @@
-"""How a run is driven: budgets, segments, what stops it; and several seeds at once."""
+"""How a run is driven: budgets, segments, stopping, and several seeds at once."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from zoo.loop.drive import Options, drive
 
 
 class Gain(zoo.Problem):
-    """A score to maximise."""
+    """A problem with a score to maximise."""
 
     headline = "gain"
     maximize = True
@@ -94,7 +94,7 @@ def test_generations_and_steps_are_the_same_budget(result):
 def test_the_default_budget_is_what_the_problem_suggests():
     result = zoo.run("snes", Gain())
     assert result.strategy.population_size == 7
-    assert result.num_steps == 49  # the largest multiple of 7 in 50
+    assert result.num_steps == 49  # the largest multiple of 7 up to 50
 
 
 def test_one_budget_only():
@@ -146,7 +146,7 @@ def test_more_steps_in_a_generation_than_are_counted():
 
 
 class Stuck(zoo.UnrolledProblem):
-    """An endless episode that terminates nevertheless, after which no step is spent."""
+    """An episode without a horizon that still terminates. After that, no step is spent."""
 
     horizon: int | None = zoo.static(None)
     window: int | None = zoo.static(2)
@@ -299,7 +299,7 @@ def test_seeds_of_different_cost_each_have_their_own_budget():
         assert scores["steps"][-1] == history["steps"][-1]
         assert scores["generation"][-1] == len(history["steps"])
         lengths.append(len(history["steps"]))
-    assert len(set(lengths)) > 1  # otherwise this test would show nothing
+    assert len(set(lengths)) > 1  # otherwise this test would prove nothing
     assert outcome.carry.generation.tolist() == lengths
     spent = np.array([history["steps"][-1] for history in outcome.histories])
     assert np.array_equal(outcome.overshoot == 0, spent == 48)
@@ -309,7 +309,7 @@ def test_seeds_of_different_cost_each_have_their_own_budget():
 
 
 class Targeted(Walk):
-    """Has runtimes, by the fitness of members."""
+    """A problem with runtimes, measured by the fitness of members."""
 
     fitness_is_score = True
     runtime_targets = (0.0,)
@@ -320,7 +320,7 @@ def test_seeds_without_room_for_a_generation_are_named():
     first = [zoo.run(PAIRS, Walk(), key, num_generations=1, num_scores=1).num_steps for key in keys]
     num_steps = sorted(first)[1]
     without = np.flatnonzero(np.array(first) > num_steps)
-    assert 0 < len(without) < 4  # otherwise this test would show nothing
+    assert 0 < len(without) < 4  # otherwise this test would prove nothing
     budget = Budget.make(Walk(), None, num_steps, 1)
     named = f"no room for the first generation of seeds? {', '.join(map(str, without))} "
     with pytest.warns(RuntimeWarning, match=rf"OpenES on Walk: num_steps={num_steps} leaves {named}") as record:
@@ -369,8 +369,8 @@ def test_a_batch_of_seeds_resumes(tmp_path):
     for seed in range(4):
         assert_same(resumed.histories[seed], expected.histories[seed])
         scores, generations = resumed.scores[seed], expected.scores[seed]["generation"]
-        rows = np.isin(scores["generation"], generations)  # beside the score at the end of the shorter budget
+        rows = np.isin(scores["generation"], generations)  # without the score at the end of the shorter budget
         pairs = ((scores, rows), (expected.scores[seed], slice(None)))
-        names = set(scores) - {"step_norm"}  # which is since the score before
+        names = set(scores) - {"step_norm"}  # it counts from the score before
         assert_same_scores(*({n: x[k] for n, x in each.items() if n in names} for each, k in pairs))
         assert (~rows).sum() <= 1

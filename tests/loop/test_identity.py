@@ -1,4 +1,4 @@
-"""What tells the results of one program from those of another: code by what it computes, numbers, versions."""
+"""The identity of a program: code by what it computes, numbers, and versions."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from zoo.strategies.distribution.snes import SNES
 
 
 def execute(source, name="user_code"):
-    """Runs a source text as a module of its own, and returns its names."""
+    """Runs a source text as a module of its own, and returns the module."""
     module = types.ModuleType(name)
     sys.modules[name] = module
     exec(compile(PRELUDE + textwrap.dedent(source), f"{name}.py", "exec"), vars(module))
@@ -44,7 +44,7 @@ def execute(source, name="user_code"):
 
 
 def identity_of(source):
-    """Returns the identity of what a source text makes: a problem, or a strategy, or a function of the host."""
+    """Returns the identity of what a source text defines: a problem, a strategy, or a host function."""
     module = execute(source)
     problem = getattr(module, "problem", BOWL)
     if hasattr(module, "fn"):
@@ -63,7 +63,7 @@ def differ(one, other):
     return one.differences(json.loads(json.dumps(other.facts())))
 
 
-# Source text, what is edited, and what it becomes. `loss` is a traced function, `fn` one of the host.
+# Source text, the text to replace, and its replacement. `loss` is a traced function, `fn` a host function.
 TRACED = {
     "body": ("def loss(x): return jnp.sum(x - 3.0)", "3.0", "4.0"),
     "method of a problem": (
@@ -487,7 +487,7 @@ def test_a_function_that_calls_itself():
 
 
 def facts():
-    """Returns the identities of examples, as text."""
+    """Returns the identities of the examples, as JSON text."""
     traced = ("closure over a function", "optimizer", "network", "method of a strategy", "callback in a loop")
     sources = [TRACED[name][0] for name in traced] + [source for source, _, _ in HOST.values()]
     return json.dumps([identity_of(source).facts() for source in sources])
@@ -525,7 +525,7 @@ def test_a_problem_is_lowered_once(monkeypatch):
     assert len(traces) == number
 
 
-# What cannot be seen
+# What the identity cannot see
 
 
 def test_what_cannot_be_seen_is_said_once_and_never_the_same():

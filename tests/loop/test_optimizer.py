@@ -1,4 +1,4 @@
-"""The object for loops on the host: the loop it stands for, precision, pickles, reasons to stop, and mistakes."""
+"""`zoo.Optimizer` for loops on the host: it equals the loop, keeps precision, pickles, stops, and reports mistakes."""
 
 import copy
 import pickle
@@ -51,7 +51,10 @@ def test_transfers_may_be_guarded():
 
 
 def test_double_precision_is_that_of_the_solution():
-    """Also where JAX's default is single precision: the optimum is found to more digits than it has."""
+    """A float64 solution is searched in double precision, also if JAX's default is single precision.
+
+    The optimum is found to more digits than single precision has.
+    """
     optimizer = zoo.Optimizer("cma_es", X0, sigma=0.5, population_size=6, target=1e-18, stop=None)
     while not optimizer.should_stop:
         generations(optimizer, 1)
@@ -119,12 +122,12 @@ def test_members_that_were_repaired_count_where_they_are_followed():
 
 def test_more_or_fewer_members_are_told():
     optimizer = zoo.Optimizer("cma_es", X0, population_size=6)
-    known = np.ones((2, 3))  # the optimum
+    known = np.ones((2, 3))  # at the optimum
     members = optimizer.ask()
     optimizer.tell(np.concatenate([members[[4, 2, 0]], known]), [*map(bowl, members[[4, 2, 0]]), 0.0, 0.0])
     assert optimizer.num_evaluations == 5
     np.testing.assert_array_equal(optimizer.best, known[0])
-    # Drawn members may come in any order; others are marked as such.
+    # Drawn members may come in any order. Other members are marked as injected.
     strategy, key = optimizer.strategy, jax.random.key(0)
     with jax.enable_x64(True):
         state = strategy.init(jax.random.fold_in(key, 2**32 - 1), X0)
@@ -215,7 +218,7 @@ def test_mistakes():
         optimizer.tell(list(members[:1]), np.zeros(1))
     with pytest.raises(ValueError, match="members of structure"):
         optimizer.tell([{"x": x} for x in members], np.zeros(6))
-    optimizer.tell(members, np.zeros(6))  # none of it was told
+    optimizer.tell(members, np.zeros(6))  # none of the calls above told anything
     with pytest.raises(ValueError, match=r"max_evaluations=5 is less than one generation, population_size=6 members"):
         zoo.Optimizer("snes", X0, population_size=6, max_evaluations=5)
     with pytest.raises(TypeError, match="GuidedES needs a surrogate gradient, which only a problem can give"):

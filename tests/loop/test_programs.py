@@ -42,7 +42,7 @@ def test_within_a_trace_it_is_inlined():
 def test_what_is_called_a_few_times_is_compiled_fast_unless_its_arrays_are_large():
     once = Program(sums_of_outer_products, repeats=False)
     loop = Program(sums_of_outer_products, repeats=True)
-    small, large = jnp.ones(64), jnp.ones(65)  # whose outer product has 4 096 numbers, and more
+    small, large = jnp.ones(64), jnp.ones(65)  # outer products of 4 096 numbers, and of more
     assert once.choose(small) is once._once
     assert once.choose(large) is once._loop
     for x in (small, large):

@@ -1,4 +1,4 @@
-"""What a run was: settings as JSON, and the fingerprint that tells two runs apart."""
+"""What a run was: its settings as JSON, and the fingerprint that distinguishes two runs."""
 
 import functools
 import json
@@ -72,7 +72,7 @@ def test_arrays_are_described_by_shape_dtype_and_content():
     changed[1, 2] += 1e-6
     others = [changed, array.astype(np.float16), array.reshape(3, 2), array.T.copy(), array.astype(np.int32)]
     assert all(describe_value(other) != described for other in others)
-    # The order in memory does not matter, the content does.
+    # The content matters, not the order in memory.
     assert describe_value(np.asfortranarray(array)) == described
 
 
@@ -147,7 +147,7 @@ def test_flax_modules():
     assert "parent" not in described
     assert describe_value(nn.Dense(3)) == describe_value(nn.Dense(3))
     assert describe_value(nn.Dense(3)) != describe_value(nn.Dense(4))
-    # A module that was used inside another, or initialised, is still the same module.
+    # A module that was used inside another one, or initialised, is still the same module.
     module = Net(features=5)
     module.init(jax.random.key(0), jnp.zeros((1, 2)))
     assert describe_value(module) == described

@@ -1,4 +1,4 @@
-"""One run: what it returns, keys and what is given, saving; and the same for plain functions."""
+"""One run: its result, keys, initial solutions, saving, and the same for plain functions."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_history(result):
 def test_best_member(result):
     assert result.best_fitness == result.history["best_fitness"].min()
     np.testing.assert_allclose(bowl(result.best_solution), result.best_fitness, rtol=1e-5)
-    # The best member is not the one of the last generation here, and not the mean.
+    # Here the best member is not in the last generation, and is not the mean.
     assert float(bowl(result.mean)) != result.best_fitness
 
 
@@ -66,7 +66,7 @@ def test_every_scoring_sees_the_same_data():
     result = zoo.run(SEARCH, problem, 0, **BUDGET)
     assert len(np.unique(result.history["best_fitness"])) == 10
     assert len(np.unique(result.scores["fitness"])) == 1
-    assert result.scores["fitness"][0] not in result.history["best_fitness"]  # held out
+    assert result.scores["fitness"][0] not in result.history["best_fitness"]  # the score uses held-out keys
 
 
 def test_curve(result):
@@ -153,7 +153,7 @@ def test_the_luckiest_member_is_evaluated_again():
     best = result.best(400)
     other = {"mean": result.mean, "best_solution": result.best_solution}
     exact = {name: float(jnp.sum(x**2)) for name, x in other.items()}
-    assert best.name == min(exact, key=lambda name: exact[name])  # the same noise for both, so that it tells them apart
+    assert best.name == min(exact, key=lambda name: exact[name])  # the same noise for both makes them comparable
     assert_same(best.solution, other[best.name])
     assert best.standard_error == pytest.approx(1 / np.sqrt(400), rel=0.2)
     assert abs(best.fitness - exact[best.name]) < 4 * best.standard_error
@@ -179,7 +179,7 @@ def test_of_episodes_whole_ones_are_evaluated_again(walk):
 def test_the_key_decides(result):
     assert_same_run(result, zoo.run(SNES, BOWL, 0, **BUDGET))
     assert_same_run(result, zoo.run(SNES, BOWL, jax.random.key(0), **BUDGET))
-    assert_same_run(result, zoo.run(SNES, BOWL, **BUDGET))  # the default
+    assert_same_run(result, zoo.run(SNES, BOWL, **BUDGET))  # 0 is the default
     other = zoo.run(SNES, BOWL, 1, **BUDGET)
     assert (other.history["best_fitness"] != result.history["best_fitness"]).all()
     assert_same_run(other, zoo.run(SNES, BOWL, key=jax.random.key(1), **BUDGET))
@@ -223,10 +223,10 @@ def test_ids_and_instances():
     sphere = zoo.make_problem("blackbox/sphere")
     budget = {"num_generations": 2, "num_scores": 1}
     by_id = zoo.run("snes", "blackbox/sphere", 0, **budget)
-    assert by_id.strategy == zoo.make_strategy("snes", population_size=10, sigma=2.0)  # what the problem suggests
+    assert by_id.strategy == zoo.make_strategy("snes", population_size=10, sigma=2.0)  # the problem suggests these
     assert_same_run(by_id, zoo.run(by_id.strategy, sphere, 0, **budget))
     assert_same_run(by_id, zoo.run("snes", sphere, 0, **budget))
-    # An instance keeps its own settings; only what is open is filled in.
+    # An instance keeps its own settings. Only open settings are filled in.
     made = zoo.run(zoo.make_strategy("snes"), "blackbox/sphere", 0, **budget)
     assert made.strategy == zoo.make_strategy("snes", population_size=10, sigma=0.1)
     assert made.history["steps"].tolist() == [10, 20]
@@ -242,7 +242,7 @@ def test_unknown_ids_and_wrong_types():
 
 
 def test_a_run_with_other_numbers_is_not_traced_again(result):
-    zoo.run(SNES, BOWL, 0, **BUDGET)  # the fixture's program may have been dropped since
+    zoo.run(SNES, BOWL, 0, **BUDGET)  # the fixture's program may have been dropped
     traced = len(TRACES)
     assert traced > 0
     other = zoo.run(SNES.replace(sigma=0.1), BOWL, 5, **BUDGET)
@@ -270,7 +270,7 @@ def test_save_and_load(walk, tmp_path):
     assert facts["problem"]["hazard"] == 0.3
     assert facts["versions"]["jax"] == jax.__version__
     assert facts["call"]["key"] == 0
-    # And it goes on.
+    # A loaded run can be continued.
     further = {"num_generations": 14, "num_scores": 7}
     assert_same_run(zoo.run(start=loaded, **further), zoo.run(PAIRS, Walk(), 0, **further))
 
@@ -346,7 +346,7 @@ def test_minimize_keeps_the_structure(solution):
 
 
 def test_transfers_may_be_guarded(result):
-    """What the zoo moves between host and devices is meant to be moved; nothing it computes is no number."""
+    """The run moves no array implicitly between host and devices, and computes no NaN."""
     with jax.transfer_guard("disallow"), jax.debug_nans(True):
         guarded = zoo.run(SNES, zoo.from_function(bowl, np.zeros(3)), 0, **BUDGET)
         assert_same(guarded.mean, result.mean)
@@ -355,7 +355,7 @@ def test_transfers_may_be_guarded(result):
 
 
 def test_minimize_keeps_few_programs(monkeypatch):
-    """A function that is new in every call has a program of its own, of megabytes."""
+    """A new function in every call needs a program of its own (megabytes), so only a few programs are kept."""
     monkeypatch.setattr("zoo.loop.compiled.MAX_PROGRAMS", 2)
     zoo.loop.compiled.forget_programs()
     counts = []

@@ -1,4 +1,4 @@
-"""Runs that go on from the result of another."""
+"""Runs that continue from the result of another run."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ def test_it_is_the_run_that_was_not_interrupted(strategy, problem, unit, total):
     expected = zoo.run(strategy, problem, 3, num_scores=6, **{unit: total})
     half = zoo.run(strategy, problem, 3, num_scores=3, **{unit: total // 2})
     state = jax.tree.map(np.array, half.state)
-    for _ in range(2):  # the result is left as it was
+    for _ in range(2):  # the second pass checks that the result is unchanged
         whole = zoo.run(start=half, num_scores=6, **{unit: total})
         assert_same_run(whole, expected)
     jax.tree.map(np.testing.assert_array_equal, half.state, state)

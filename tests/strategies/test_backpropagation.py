@@ -1,4 +1,4 @@
-"""Backpropagation through windows (tbptt) and through whole episodes (bptt)."""
+"""Backpropagation through windows (tbptt) and through whole episodes (bptt). full_es also evaluates whole episodes."""
 
 import jax
 import jax.numpy as jnp

@@ -234,7 +234,10 @@ def reference_cr_fm_nes(state, x, fitness):
 
 
 def test_cr_fm_nes_is_the_authors(x64):
-    """Updates equal the NumPy reference, moving and stagnating, with some or all members infeasible."""
+    """Updates equal the NumPy reference, moving and stagnating.
+
+    The third generation has infeasible members, and in the fourth all members are infeasible.
+    """
     strategy = CRFMNES(population_size=10, sigma=0.1)
     lengths = []
     for g, (state, x, fitness, _) in enumerate(generations(strategy, 14, d=8), 1):
@@ -265,7 +268,8 @@ def test_cr_fm_nes_ranks_infeasible_partners_by_their_index(center, key):
     assert np.linalg.norm(expected) > 0.01
     for change in (first * last_bits, second * last_bits):
         np.testing.assert_allclose(moved(change), expected, rtol=0.02, atol=20 * np.spacing(np.float32(center + 1)))
-    # A larger change counts: each of the second five is now nearer than its partner and ranks before it.
+    # A larger change, such as a repair by bounds, counts: each of the second five is now nearer than its partner and
+    # ranks before it.
     assert moved(-0.005 * second * sign) @ expected < 0
 
 
@@ -333,7 +337,7 @@ def test_nothing_vanishes_or_overflows_on_a_plane(strategy, key):
 
 
 def test_cr_fm_nes_learns_nothing_from_rounding(key):
-    """Dimensions with mean 1 learn nothing, because float32 rounds their steps of 1e-8 to 0 or 6e-8."""
+    """The two dimensions with mean 0 learn. The others have mean 1, where float32 rounds steps of 1e-8 to 0 or 6e-8."""
     strategy = CRFMNES(population_size=8, sigma=1e-8)
     start = np.array([0, 0, 1, 1, 1, 1, 1, 1], np.float32)
     population, state = ask(strategy, key, init(strategy, key, start))

@@ -21,9 +21,9 @@ CURVATURE = np.diag([1.0, 2.0, 3.0]) + 0.3
 
 
 def cubic(x):
-    """Returns x^T A x / 2 + sum x^3. Smoothed by N(m, diag s^2), the gradient is as follows.
+    """Returns x^T A x / 2 + sum x^3, whose gradients are known if x is smoothed by N(m, diag s^2).
 
-    It is A m + 3 m^2 + 3 s^2 in m, and A_ii s + 6 m s in s.
+    The gradient with respect to m is A m + 3 m^2 + 3 s^2. The gradient with respect to s is A_ii s + 6 m s.
     """
     return 0.5 * x @ CURVATURE @ x + jnp.sum(x**3)
 
