@@ -234,7 +234,7 @@ def test_parents_that_are_not_one_of_the_group_each(parents, key):
     groups = zoo.Groups(np.array([0, 0, 1, 1]), parents=np.array(parents))
     for problem in (Walker(), zoo.from_function(lambda x: x, 0.0)):
         x = problem.initial_solution(key)
-        with pytest.raises(ValueError, match=r"Groups\.parents must name for each of the 4 members one of its own"):
+        with pytest.raises(ValueError, match=r"Groups\.parents must name, for each of the 4 members, one of its own"):
             problem.init(key, groups, x)
 
 

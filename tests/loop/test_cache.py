@@ -47,7 +47,7 @@ def result_of(process):
 def test_the_next_process_compiles_nothing(tmp_path):
     """A third process finds all programs of two processes that started at once, and all get the same numbers."""
     at_once = [result_of(process) for process in [start(RUN, tmp_path) for _ in range(2)]]
-    assert at_once[0][1] > 0
+    assert max(misses for _, misses, *_ in at_once) > 0  # the later one may find all programs of the other
     (inside,) = tmp_path.iterdir()
     assert inside.stat().st_mode & 0o77 == 0  # anyone who can write there can run code
     before = {path: path.stat().st_size for path in inside.glob("*-cache")}

@@ -207,7 +207,7 @@ def test_of_another_network(tmp_path):
     make_tickets(Sheet()).save(tmp_path / "sheets")
     make_tickets(Shifted()).ticket("snr").save(tmp_path / "one")
     make_ticket(Sheet()).save(tmp_path / "sheet")
-    message = r"another network: the problem's \w+ has shapes .* Load them with the problem"
+    message = r"another network: .* but the \w+ of this problem has shapes .* Load them with the problem"
     for load, name in ((zoo.load_tickets, "all"), (zoo.load_ticket, "one")):
         for problem in (Shifted(num_rows=5), Sheet(), DIGITS):
             with pytest.raises(ValueError, match=message):
