@@ -25,7 +25,7 @@ RUN_COLUMNS = tuple(KINDS)
 _NUM_RESAMPLES = 2000
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Sweep:
     """The results of `zoo.sweep`. `zoo.Sweep.load(folder)` reads what `save`, or `sweep(out=folder)`, wrote.
 
