@@ -24,7 +24,7 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive, load_archive
 from zoo.loop.budget import Budget
-from zoo.loop.csv_file import read_csv
+from zoo.loop.csv_file import csv_of, read_csv
 from zoo.loop.drive import Options, Outcome, drive
 from zoo.loop.files import (
     Write,
@@ -172,8 +172,7 @@ def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, A
 
 
 def _csv(frame: pd.DataFrame) -> Write:
-    text = frame.drop(columns=["strategy", "problem"]).to_csv(index=False)
-    return lambda file: file.write(text.encode())
+    return csv_of(frame.drop(columns=["strategy", "problem"]))
 
 
 def _read_pair(

@@ -11,8 +11,8 @@ import pandas as pd
 
 from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.core.short import short
-from zoo.loop.csv_file import read_csv
-from zoo.loop.files import Write, as_folder, checked, opened, read_parts, write_parts
+from zoo.loop.csv_file import csv_of, read_csv
+from zoo.loop.files import as_folder, checked, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_value
 
@@ -151,7 +151,7 @@ class Sweep:
     def save_into(self, folder: pathlib.Path) -> None:
         """Writes the sweep into a folder that is there and locked."""
         settings = [{name: describe_value(value) for name, value in each.items()} for each in self.settings]
-        parts = {"runs.csv": _writer(self.runs), "test.csv": _writer(self.test)}
+        parts = {"runs.csv": csv_of(self.runs), "test.csv": csv_of(self.test)}
         facts = {**self.metadata, "spec": describe_value(self.metadata["spec"]), "settings": settings}
         write_parts(folder, "sweep.json", facts, parts)
 
@@ -229,8 +229,3 @@ def with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else short(value)
-
-
-def _writer(frame: pd.DataFrame) -> Write:
-    text = frame.to_csv(index=False)
-    return lambda file: file.write(text.encode())

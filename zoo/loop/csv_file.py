@@ -1,4 +1,4 @@
-"""Reads tables of text and numbers that `DataFrame.to_csv` wrote, exactly.
+"""Writes tables of text and numbers, and reads them exactly.
 
 `pandas.read_csv` rounds numbers by default in some versions. In other versions it warns if it is told not to.
 """
@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from zoo.loop.files import Write
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def csv_of(frame: "pd.DataFrame") -> Write:
+    """Returns a function that writes a table, without its index, to a file."""
+    text = frame.to_csv(index=False)
+    return lambda file: file.write(text.encode())
 
 
 def read_csv(file: BinaryIO, kind_of: Callable[[str], type]) -> "pd.DataFrame":
