@@ -140,7 +140,7 @@ def without_runs() -> Iterator[None]:
     def enough(*_: Any, **__: Any) -> None:
         raise typer.Exit(0)
 
-    places = ("zoo.loop.run", "zoo.benchmarking.pair", "zoo.benchmarking.sweep_blocks", "zoo.sparsity.ladder")
+    places = ("zoo.loop.run", "zoo.benchmarking.pair", "zoo.tuning.blocks", "zoo.sparsity.ladder")
     with contextlib.ExitStack() as stack:
         for place in places:
             stack.enter_context(mock.patch(f"{place}.drive", enough))

@@ -25,9 +25,10 @@ FOLDERS = {"zoo": "zoo", "strategies": "zoo.strategies", "problems": "zoo.proble
 FLOORS = [
     {"zoo._version"},
     {"zoo.core"},
-    {"zoo.registry", "zoo.space"},
-    {"zoo.host", "zoo.smoothing"},
+    {"zoo.registry", "zoo.space", "zoo.statistics"},
+    {"zoo.host", "zoo.smoothing", "zoo.figures"},
     {"zoo.loop", "zoo.testing"},
+    {"zoo.tuning", "zoo.reports"},
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names

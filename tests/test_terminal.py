@@ -19,8 +19,8 @@ import zoo.cli
 from tests.benchmarking.test_results import make_pair, make_results
 from tests.benchmarking.test_runtimes import timed_pair
 from zoo import terminal
-from zoo.benchmarking.tables import format_ert, format_summary
 from zoo.registry import catalogue
+from zoo.reports.tables import format_ert, format_summary
 
 LONG = "a_label_of_forty_characters_and_no_more_"
 REASON = "ValueError: The budget of 10 steps has no room for the first generation of seed 3, which takes 32 steps."

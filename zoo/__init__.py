@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
     from zoo.benchmarking.plot import plot_estimators
     from zoo.benchmarking.results import Results
-    from zoo.benchmarking.sweep import sweep
-    from zoo.benchmarking.sweep_result import Sweep
     from zoo.loop.cache import use_compilation_cache
     from zoo.sparsity.ladder import lottery_tickets
     from zoo.sparsity.landscape import barrier, flatness, interpolate
     from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
+    from zoo.tuning.result import Sweep
+    from zoo.tuning.sweep import sweep
 
 __all__ = [
     "Converged",
@@ -108,7 +108,7 @@ __all__ = [
 _LAZY = {
     "EstimatorStatistics": "zoo.benchmarking.estimators",
     "Results": "zoo.benchmarking.results",
-    "Sweep": "zoo.benchmarking.sweep_result",
+    "Sweep": "zoo.tuning.result",
     "barrier": "zoo.sparsity.landscape",
     "benchmark": "zoo.benchmarking.benchmark",
     "estimator_statistics": "zoo.benchmarking.estimators",
@@ -120,7 +120,7 @@ _LAZY = {
     "plot_interpolation": "zoo.sparsity.plot",
     "plot_ladder": "zoo.sparsity.plot",
     "plot_layers": "zoo.sparsity.plot",
-    "sweep": "zoo.benchmarking.sweep",
+    "sweep": "zoo.tuning.sweep",
     "use_compilation_cache": "zoo.loop.cache",
 }
 

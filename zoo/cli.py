@@ -570,7 +570,7 @@ def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str,
 
 def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
     """Prints the tables and the failures of a benchmark, and writes its report."""
-    from zoo.benchmarking.tables import describe_overshoot, format_ert, format_summary
+    from zoo.reports.tables import describe_overshoot, format_ert, format_summary
 
     summary = results.summary()
     table = format_summary(summary)

@@ -11,9 +11,9 @@ import pytest
 
 import zoo
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
-from zoo.benchmarking.tables import describe_overshoot, format_summary, markdown_table
 from zoo.loop.provenance import make_metadata
+from zoo.reports.tables import describe_overshoot, format_summary, markdown_table
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0, overshoot=0.0):

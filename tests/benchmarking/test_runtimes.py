@@ -11,9 +11,10 @@ import pytest
 import zoo
 from tests.benchmarking.test_results import make_pair, make_results
 from zoo.benchmarking.pair import Pair
-from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, _steps_to_targets, check_targets
-from zoo.benchmarking.tables import format_ert
+from zoo.benchmarking.runtimes import _steps_to_targets, check_targets
 from zoo.loop.files import read_json, write_json
+from zoo.reports.tables import format_ert
+from zoo.statistics.runtimes import RUNTIME_COLUMNS
 
 NAN = float("nan")
 TINY = {"num_seeds": 3, "num_steps": 400, "num_scores": 4, "progress": False}

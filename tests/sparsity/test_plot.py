@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 KEPT = 0.8 ** np.arange(20)
 LAYERS = ("params/Dense_0/kernel", "params/Dense_1/kernel")

@@ -1,1 +1,1 @@
-"""Many runs: benchmarks, their statistics, figures and reports."""
+"""Many runs: benchmarks and their results."""

@@ -6,9 +6,7 @@ means and statistics of all seeds) and, if the problem has targets, `runtimes.cs
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
-import re
 import traceback
 import types
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 
-from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, check_targets, record_runtimes
+from zoo.benchmarking.runtimes import check_targets, record_runtimes
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive, load_archive
@@ -37,8 +35,9 @@ from zoo.loop.files import (
     write_parts,
 )
 from zoo.loop.identity import Identity, identify
+from zoo.loop.text import file_name
+from zoo.statistics.runtimes import RUNTIME_COLUMNS
 
-_MAX_NAME = 100  # characters of a label in a file name, which may contain two labels
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")
 
 
@@ -132,12 +131,6 @@ class PairTask:
 def _folder_name(strategy: str, problem: str) -> str:
     """Returns the name of the folder in which a pair is saved."""
     return f"{file_name(problem)}__{file_name(strategy)}"
-
-
-def file_name(label: str) -> str:
-    """Returns a file name for a label. Different labels have different file names."""
-    name = re.sub(r"[^A-Za-z0-9_-]+|__+|^_|_$", "-", label)[:_MAX_NAME]
-    return name if name == label else f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}"
 
 
 def _pair(strategy: str, label: str, problem: Problem, info: dict[str, Any], outcome: Outcome) -> Pair:

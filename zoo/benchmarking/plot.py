@@ -1,7 +1,6 @@
 """Figures of benchmark results."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,9 @@ from matplotlib.figure import Figure
 
 from zoo.benchmarking.estimators import EstimatorStatistics
 from zoo.benchmarking.pair import Pair
-from zoo.benchmarking.runtimes import hardest_targets, select_targets, solved_fraction
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.figures.style import add_legend, line_styles, spans_decades
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.runtimes import hardest_targets, select_targets, solved_fraction
 
 _GRID = 100  # points of a curve
 _AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
@@ -26,7 +26,7 @@ def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
     if problem is not None and problem not in problems:
         raise KeyError(f"No problem {problem!r} in these results. They have {problems}.")
     problems = [problem] if problem is not None else problems
-    styles = _styles(pairs)
+    styles = line_styles(pair.strategy for pair in pairs)
     figure = Figure(figsize=(10, 0.6 + 3.2 * len(problems)), layout="constrained")
     axes = figure.subplots(len(problems), len(_AXES), squeeze=False)
     handles = {}
@@ -82,7 +82,7 @@ def plot_data_profile(pairs: Sequence[Pair], runtimes: pd.DataFrame, target: flo
 def _plot_solved(pairs: Sequence[Pair], runtimes: pd.DataFrame, unit: pd.Series, time: str, what: str) -> Figure:
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axis = figure.subplots()
-    styles = _styles(pairs)
+    styles = line_styles(pair.strategy for pair in pairs)
     first_step = (1 / runtimes.problem.map(unit)).min()  # a log axis cannot show anything before it
     end = (runtimes.budget / runtimes.problem.map(unit)).max()
     handles = {}
@@ -104,29 +104,6 @@ def _plot_solved(pairs: Sequence[Pair], runtimes: pd.DataFrame, unit: pd.Series,
     return figure
 
 
-def _styles(pairs: Sequence[Pair]) -> dict[str, dict[str, Any]]:
-    """Returns how to draw each strategy, the same in all figures."""
-    strategies = list(dict.fromkeys(pair.strategy for pair in pairs))
-    lines = ("-", "--", ":", "-.")
-    return {name: {"color": f"C{i % 10}", "linestyle": lines[i // 10 % 4]} for i, name in enumerate(strategies)}
-
-
-def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
-    """Adds a legend by label above the axes, or beside them if it is long."""
-    if handles:
-        is_long = len(handles) > 12  # above the axes it would take more room than the axes
-        legend = figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside right upper" if is_long else "outside upper center",
-            ncols=1 if is_long else min(len(handles), 6),
-            frameon=False,
-            fontsize="small" if is_long else None,
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a label may contain dollar signs
-
-
 def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns a common grid in `column`, and the interquartile mean over seeds and its interval on this grid."""
     rows = curve[curve.metric == metric]
@@ -135,13 +112,6 @@ def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.
     values = np.stack([np.interp(grid, group[column], group.value) for group in seeds])
     low, high = confidence_interval(values)
     return grid, interquartile_mean(values), low, high
-
-
-def spans_decades(axis) -> bool:
-    """Whether all lines of an axis are positive and span more than three decades, so that a log scale shows more."""
-    values = np.concatenate([line.get_ydata() for line in axis.lines])
-    values = values[np.isfinite(values)]
-    return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 1e3
 
 
 def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from zoo.benchmarking.pair import CURVE_COLUMNS, Pair, file_name
-from zoo.benchmarking.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
 from zoo.core.short import short
 from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
+from zoo.loop.text import file_name
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -303,7 +304,7 @@ class Results:
         Returns:
             The path of the Markdown file.
         """
-        from zoo.benchmarking.report import write_report
+        from zoo.reports.markdown import write_report
 
         path = as_folder(path, "Results.report(path)")
         summary = self.summary()
@@ -312,7 +313,8 @@ class Results:
         if len(self.runtimes):
             ert = self.ert()
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
-        return write_report(path, self.metadata, self.pairs, summary, ert, self.failures, figures)
+        settings = [(pair.strategy, pair.problem, pair.info.get("strategy_settings")) for pair in self.pairs]
+        return write_report(path, self.metadata, settings, summary, ert, self.failures, figures)
 
 
 def _read_order(metadata: dict[str, Any]) -> list[list[str]]:

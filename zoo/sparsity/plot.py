@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
-from zoo.benchmarking.plot import add_legend, spans_decades
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
+from zoo.figures.style import add_legend, spans_decades
 from zoo.sparsity.landscape import barrier, check_columns, metric_rows
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 # With fewer seeds a bootstrap interval is far too narrow, and an interquartile mean is a plain mean.
 _FEWEST_FOR_INTERVAL = 4

@@ -10,11 +10,6 @@ import jax
 import numpy as np
 import pandas as pd
 
-from zoo.benchmarking.statistics import interquartile_mean
-from zoo.benchmarking.sweep_blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
-from zoo.benchmarking.sweep_folder import BlockFolder
-from zoo.benchmarking.sweep_result import RUN_COLUMNS, Sweep, with_values
-from zoo.benchmarking.sweep_space import as_space, draw_settings
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
 from zoo.core.keys import as_key
@@ -27,6 +22,11 @@ from zoo.loop.lock import FolderLock
 from zoo.loop.progress import Compiling, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
+from zoo.statistics.aggregates import interquartile_mean
+from zoo.tuning.blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
+from zoo.tuning.folder import BlockFolder
+from zoo.tuning.result import RUN_COLUMNS, Sweep, with_values
+from zoo.tuning.space import as_space, draw_settings
 
 TUNING = 2**31 - 1
 """What the keys of tuning seeds are folded in with, so that none is a seed of `benchmark` or of the test."""

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import zoo
-from zoo.benchmarking import sweep as module
-from zoo.benchmarking.sweep_blocks import Run, cut_into_blocks
-from zoo.benchmarking.sweep_space import as_space, draw_settings
 from zoo.loop import compiled
+from zoo.tuning import sweep as module
+from zoo.tuning.blocks import Run, cut_into_blocks
+from zoo.tuning.space import as_space, draw_settings
 
 SPACE = {"sigma": zoo.space.log_uniform(0.01, 1), "learning_rate": [0.05, 0.2]}
 SMALL = {"num_settings": 4, "num_seeds": 2, "num_test_seeds": 4, "num_generations": 6, "progress": False}

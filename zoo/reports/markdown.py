@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from zoo.benchmarking.pair import Pair, file_name
-from zoo.benchmarking.tables import describe_overshoot, format_ert, format_summary, markdown_table, markdown_text
 from zoo.loop.files import write_file, write_text
+from zoo.loop.text import file_name
+from zoo.reports.tables import describe_overshoot, format_ert, format_summary, markdown_table, markdown_text
 
 
 def write_report(
     path: pathlib.Path,
     metadata: Mapping[str, Any],
-    pairs: Sequence[Pair],
+    settings: Sequence[tuple[str, str, Any]],
     summary: pd.DataFrame,
     ert: pd.DataFrame | None,
     failures: pd.DataFrame,
@@ -28,7 +28,7 @@ def write_report(
     Args:
         path: A folder, or the `.md` file to write.
         metadata: `Results.metadata`.
-        pairs: `Results.pairs`.
+        settings: Strategy, problem, and the settings of the strategy, for each pair.
         summary: `Results.summary()`.
         ert: `Results.ert()`. With `None`, the report has no section on runtimes.
         failures: `Results.failures`.
@@ -90,10 +90,10 @@ def write_report(
     if len(failures):
         lines += ["", "## Failed", "", markdown_table(failures)]
     lines += ["", "## Settings", ""]
-    for pair in pairs:
-        settings = json.dumps(pair.info.get("strategy_settings"))
+    for strategy, problem, values in settings:
+        text = json.dumps(values)
         for mark in "`<":  # these would end the code, or begin a tag
-            settings = settings.replace(mark, f"\\u{ord(mark):04x}")
-        lines.append(f"- {markdown_text(pair.strategy)} on {markdown_text(pair.problem)}: `{settings}`")
+            text = text.replace(mark, f"\\u{ord(mark):04x}")
+        lines.append(f"- {markdown_text(strategy)} on {markdown_text(problem)}: `{text}`")
     write_text(path, "\n".join(lines) + "\n")
     return path

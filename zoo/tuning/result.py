@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from zoo.benchmarking.statistics import confidence_interval, interquartile_mean
 from zoo.core.short import short
 from zoo.loop.csv_file import csv_of, read_csv
 from zoo.loop.files import as_folder, checked, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_value
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +133,7 @@ class Sweep:
         Returns:
             A matplotlib figure (`figure.savefig("sweep.png")`).
         """
-        from zoo.benchmarking.plot_sweep import plot_sweep
+        from zoo.figures.sweep import plot_sweep
 
         return plot_sweep(self.frame, list(self.settings[0]), self.metadata)
 

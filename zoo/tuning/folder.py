@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from zoo.benchmarking.sweep_result import KINDS
 from zoo.loop.csv_file import csv_of, read_csv
 from zoo.loop.files import DamagedError, below, make_below, named_once, opened, read_parts, write_parts
 from zoo.loop.identity import Identity
+from zoo.tuning.result import KINDS
 
 _MAX_SHOWN = 2  # differences that a message names
 

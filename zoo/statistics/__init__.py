@@ -1,0 +1,1 @@
+"""Statistics of scores and runtimes, as functions of arrays and frames."""
