@@ -24,6 +24,7 @@ from zoo.core.manual import manual
 from zoo.core.problem import Problem
 from zoo.core.settings import internal_fields
 from zoo.core.strategy import Strategy
+from zoo.core.structure import fit_structure
 
 STRATEGIES = {
     "ars": "zoo.strategies.gradient.ars:ARS",
@@ -496,18 +497,14 @@ def as_problem(problem: ProblemLike, statistics: Any = ()) -> Problem:
     """Returns a problem that is given as an instance or by its id, with the given statistics if there are any.
 
     Raises:
-        ValueError: If the statistics do not have the structure of the problem's statistics.
+        ValueError: If the statistics do not have the structure and the shapes of the problem's statistics.
     """
     problem = given_problem(problem)
     if not jax.tree.leaves(statistics):
         return problem
-    given, expected = jax.tree.structure(statistics), jax.tree.structure(jax.eval_shape(problem.init_statistics))
-    if given != expected:
-        raise ValueError(
-            f"statistics must have the structure that a run of this {type(problem).__name__} gathers, {expected}, got "
-            f"{given}. Pass the statistics of the run's problem_state, or leave them out."
-        )
-    return problem.with_statistics(statistics)
+    like = f"what a run of this {type(problem).__name__} gathers in problem_state.statistics"
+    expected = jax.eval_shape(problem.init_statistics)
+    return problem.with_statistics(fit_structure("statistics", statistics, expected, exact=True, like=like))
 
 
 def list_strategies() -> list[str]:

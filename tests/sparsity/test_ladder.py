@@ -189,7 +189,7 @@ def test_observation_statistics_belong_to_the_ticket(cartpole, tmp_path):
         without = dataclasses.replace(ticket, statistics=()).evaluate(CARTPOLE, seed_key(seed, 0))
         differs.append(without != ticket.metrics)
         with pytest.raises(
-            ValueError, match="statistics must have the structure that a run of this GymnaxProblem gathers"
+            ValueError, match="statistics must have the structure of what a run of this GymnaxProblem gathers"
         ):
             ticket.evaluate(raw)
     assert any(differs)

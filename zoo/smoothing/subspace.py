@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.structure import fit_structure
+
 
 def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int | None) -> list[jax.Array] | None:
     """Returns the directions as a flat list, each `[k, ...]`.
@@ -16,18 +18,15 @@ def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int 
     """
     if subspace is None:
         return None
-    directions = [jnp.asarray(leaf) for leaf in jax.tree.leaves(subspace)]
-    shapes = [leaf.shape if size is None else leaf.shape[1:] for leaf in x]
-    fits = jax.tree.structure(subspace) == structure and all(
-        leaf.ndim and leaf.shape[1:] == shape for leaf, shape in zip(directions, shapes, strict=True)
-    )
-    if not fits or len({leaf.shape[0] for leaf in directions}) != 1 or directions[0].shape[0] == 0:
-        raise ValueError(
-            f"zoo.smooth: subspace must have the structure of x{'' if size is None else ' (of one example)'} with "
-            f"leaves [k, *leaf.shape], here {[('k', *shape) for shape in shapes]}, got {jax.tree.structure(subspace)} "
-            f"with shapes {[leaf.shape for leaf in directions]}."
-        )
-    return directions
+    first = next(iter(jax.tree.leaves(subspace)), None)
+    num = np.shape(first)[0] if np.ndim(first) else 1
+    if num == 0:
+        raise ValueError("zoo.smooth: subspace has no directions. Give at least one, or leave it out.")
+    shapes = [(num, *(leaf.shape if size is None else leaf.shape[1:])) for leaf in x]
+    expected = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes])
+    like = f"x{'' if size is None else ' (of one example)'}, with a leading axis of directions"
+    fitted = fit_structure("zoo.smooth: subspace", subspace, expected, exact=True, like=like)
+    return [jnp.asarray(leaf) for leaf in jax.tree.leaves(fitted)]
 
 
 def orthonormal_basis(directions: list[jax.Array] | None, dtype: Any) -> list[jax.Array] | None:
