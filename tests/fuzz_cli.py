@@ -66,7 +66,7 @@ def _command(*parts: Any) -> Any:
 
 
 _spaces = st.builds(
-    "sigma={}({})".format, st.sampled_from(["uniform", "log_uniform", "integers", "choice"]), _texts
+    "sigma={}({})".format, st.sampled_from(["uniform", "log_uniform", "times", "integers", "choice"]), _texts
 ) | (
     st.sampled_from(["sigma=log_uniform(0.1, 1)", "sigma=0.1,0.2", "population_size=integers(2, 8, step=2)", "sigma=,"])
 )
@@ -94,6 +94,7 @@ COMMANDS = {
         _option("-p", _problems),
         *_common,
         *(_numbers_of[name] for name in ("seeds", "devices")),
+        *(_option(name, _numbers) for name in ("--tune", "--tune-seeds")),
         _option("--steps", _numbers | st.builds("{}={}".format, _problems, _numbers)),
         _option("--set", _labelled),
         _option("--set-problem", _labelled),

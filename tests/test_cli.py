@@ -538,7 +538,6 @@ def test_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        (None, "zoo sweep needs a setting to sweep"),
         ("sigma", "--space takes name=values"),
         ("sigma=log_uniform(0, 1)", "log_uniform needs a positive low"),
         ("sigma=uniform(1)", "uniform takes LOW and HIGH"),
@@ -546,4 +545,4 @@ def test_sweep(tmp_path):
     ],
 )
 def test_bad_spaces(space, words):
-    assert_error(call(*SWEEP, *(() if space is None else ("--space", space))), words)
+    assert_error(call(*SWEEP, "--space", space), words)

@@ -360,6 +360,11 @@ def benchmark_command(
             help="A setting of every problem that has it; or PROBLEM:NAME=VALUE for one. May be repeated.",
         ),
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Try N settings of each strategy on each problem first.  [default: none]"),
+    ] = None,
+    tune_seeds: Annotated[str, typer.Option(metavar="N", help="Tuning seeds per setting.")] = "3",
     out: Annotated[
         pathlib.Path,
         typer.Option(
@@ -391,6 +396,8 @@ def benchmark_command(
         key=_whole("--key", key, least=-_MAX) or 0,
         strategy_settings=_by_label(settings, by_label[0], "--set", "strategy"),
         problem_settings=_by_label(problem_settings, by_label[1], "--set-problem", "problem"),
+        tune=_whole("--tune", tune, least=2, most=_MAX_SEEDS),
+        tune_seeds=_whole("--tune-seeds", tune_seeds, most=_MAX_SEEDS),
         out=out,
         fresh=fresh,
         accept_versions=accept_versions,
@@ -412,8 +419,9 @@ def sweep_command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUES",
-            help="Values of a setting: a list a,b,c, uniform(LOW, HIGH), log_uniform(LOW, HIGH) or integers(LOW, HIGH, "
-            "step=1, log=False). May be repeated.",
+            help="Values of a setting: a list a,b,c, uniform(LOW, HIGH), log_uniform(LOW, HIGH), integers(LOW, HIGH, "
+            "step=1, log=False), or times(LOW, HIGH), which multiplies the default. May be repeated.  [default: the "
+            "strategy's own]",
         ),
     ] = None,
     num_settings: Annotated[str, typer.Option("--settings", metavar="N", help="How many settings are tried.")] = "32",
@@ -574,7 +582,8 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
 
     summary = results.summary()
     table = format_summary(summary)
-    frames = [table.drop(columns=["compile seconds", "seconds", "steps"][:number]) for number in range(4)]
+    columns = [name for name in ("compile seconds", "seconds", "steps", "tuned") if name in table]
+    frames = [table.drop(columns=columns[:number]) for number in range(len(columns) + 1)]
     headings = [f"{problem} ({metric})" for problem, metric in zip(table.problem, table.metric, strict=True)]
     left_out = show_table(frames, sections=headings, label="strategy")
     if overshoot := describe_overshoot(summary):
@@ -774,10 +783,10 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
-def _parse_space(space: list[str] | None) -> dict[str, Any]:
-    """Parses `name=a,b,c` and `name=log_uniform(0.01, 1)`."""
+def _parse_space(space: list[str] | None) -> dict[str, Any] | None:
+    """Parses `name=a,b,c` and `name=log_uniform(0.01, 1)`. Without a space, the strategy's own is searched."""
     if not space:
-        raise ValueError('zoo sweep needs a setting to sweep, such as --space "sigma=log_uniform(0.01, 1)".')
+        return None
     names = [entry.partition("=")[0].strip() for entry in space]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"--space gives {min(twice)} twice. Give all its values at once, as in {min(twice)}=a,b.")
@@ -788,11 +797,11 @@ def _parse_values(entry: str) -> Any:
     name, equals, text = entry.partition("=")
     if not equals or not name.strip() or not text.strip():
         raise ValueError(f"--space takes name=values, for example optimizer=adam,sgd, got {shown(entry)}.")
-    call = re.fullmatch(r"\s*(uniform|log_uniform|integers)\((.*)\)\s*", text)
+    call = re.fullmatch(r"\s*(uniform|log_uniform|times|integers)\((.*)\)\s*", text)
     if call is None and (other := re.match(r"\s*([A-Za-z_]\w*)\(", text)):
         raise ValueError(
             f"--space {entry}: there is no distribution {other[1]!r}. There are uniform(LOW, HIGH), "
-            "log_uniform(LOW, HIGH) and integers(LOW, HIGH)."
+            "log_uniform(LOW, HIGH), times(LOW, HIGH) and integers(LOW, HIGH)."
         )
     if call is None:
         return [_parse_setting(f"{name}={each.strip()}")[1] for each in text.split(",")]

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import zoo
-from zoo.tuning.sweep import TUNING
+from zoo.tuning.search import TUNING
 
 SPACE = {"sigma": zoo.space.log_uniform(0.01, 1), "learning_rate": zoo.space.log_uniform(0.001, 0.3)}
 NUM_SETTINGS, NUM_SEEDS = 32, 5

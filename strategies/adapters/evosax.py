@@ -16,7 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from zoo.core import Evaluation, Population, Solution, Strategy, Surrogate, clip_std, leaf, number, static
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Strategy,
+    Surrogate,
+    clip_std,
+    distributions,
+    leaf,
+    number,
+    static,
+)
 from zoo.core.checks import as_pairs
 from zoo.core.promotion import promotion_of_others, ravel
 from zoo.strategies.adapters.peers import finite_in_order, import_peer
@@ -64,8 +75,10 @@ class EvosaxStrategy(Strategy):
     """
 
     algorithm: str = static()
-    sigma: float = number(default=1.0, above=0)
-    learning_rate: float | None = number(default=None, at_least=0, advice=_SCHEDULE)
+    sigma: float = number(default=1.0, above=0, search=distributions.times(0.1, 10))
+    learning_rate: float | None = number(
+        default=None, at_least=0, advice=_SCHEDULE, search=distributions.times(0.03, 30)
+    )
     params: dict[str, Any] | None = leaf(default=None)
     options: Any = static(default=())
 

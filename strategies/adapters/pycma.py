@@ -23,6 +23,7 @@ from zoo.core import (
     Solution,
     Strategy,
     Surrogate,
+    distributions,
     in_single,
     num_dims,
     number,
@@ -58,7 +59,7 @@ class PyCMA(Strategy):
             here, so options of termination have no effect. Bounds belong to the `bounded` wrapper.
     """
 
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True, search=distributions.times(0.1, 10))
     options: Any = static(default=())
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from zoo.core import (
     Strategy,
     at_least_float32,
     clip_std,
+    distributions,
     in_single,
     number,
     static,
@@ -39,7 +40,7 @@ class DistributionStrategy(Strategy):
     """
 
     population_size: int | None = static(default=None, at_least=2)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True, search=distributions.times(0.1, 10))
 
     @property
     def needs_all_members(self) -> str | None:

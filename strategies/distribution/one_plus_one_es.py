@@ -20,6 +20,7 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    distributions,
     in_single,
     normal_like,
     number,
@@ -58,7 +59,7 @@ class OnePlusOneES(Strategy):
     """
 
     population_size: int | None = static(default=1, at_least=1)
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True, search=distributions.times(0.1, 10))
 
     def mean(self, state: OnePlusOneESState) -> Solution:
         """Returns the parent: the best member so far."""

@@ -18,6 +18,7 @@ from zoo.core import (
     Solution,
     Surrogate,
     clip_std,
+    distributions,
     in_single,
     normal_like,
     number,
@@ -49,8 +50,8 @@ class SNES(DistributionStrategy):
         Wierstra et al. 2014, JMLR 15:949-980, Algorithm 6.
     """
 
-    sigma: Any = number(default=0.1, above=0, per_parameter=True)
-    mean_learning_rate: float = number(default=1.0, at_least=0)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True, search=distributions.times(0.1, 10))
+    mean_learning_rate: float = number(default=1.0, at_least=0, search=distributions.times(0.1, 2))
     std_learning_rate: float | None = number(default=None, at_least=0)
 
     def std(self, state: SNESState) -> Solution:

@@ -23,6 +23,7 @@ from zoo.core import (
     Solution,
     Surrogate,
     clip_std,
+    distributions,
     normal_like,
     number,
     weighted_sum,
@@ -63,7 +64,7 @@ class XNES(DistributionStrategy):
         Glasmachers et al. 2010, doi 10.1145/1830483.1830557, Algorithm 1.
     """
 
-    mean_learning_rate: float = number(default=1.0, at_least=0)
+    mean_learning_rate: float = number(default=1.0, at_least=0, search=distributions.times(0.1, 2))
     std_learning_rate: float | None = number(default=None, at_least=0)
     shape_learning_rate: float | None = number(default=None, at_least=0)
 

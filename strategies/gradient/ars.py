@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.core import State, number, static
+from zoo.core import State, distributions, number, static
 from zoo.strategies.gradient.base import GradientStrategy
 from zoo.strategies.shaping import Shaping
 
@@ -34,7 +34,7 @@ class ARS(GradientStrategy):
         Mania, Guy, Recht 2018, arXiv 1803.07055, Algorithm 2.
     """
 
-    learning_rate: float = number(default=0.02, at_least=0)
+    learning_rate: float = number(default=0.02, at_least=0, search=distributions.times(0.03, 30))
     optimizer: Any = static(default=optax.sgd)
     num_top_directions: int | None = static(default=None, at_least=1)
     shaping: str | Shaping = static(default="none")

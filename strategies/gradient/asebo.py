@@ -15,7 +15,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, Surrogate, at_least_float32, number, scale_down, static
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    Surrogate,
+    at_least_float32,
+    distributions,
+    number,
+    scale_down,
+    static,
+)
 from zoo.core.promotion import common_dtype
 from zoo.strategies.gradient.base import DescentState
 from zoo.strategies.gradient.subspace import (
@@ -55,8 +65,8 @@ class ASEBO(EllipsoidStrategy):
     """
 
     subspace_dims: int = static(default=20, at_least=1)
-    decay: float = number(default=0.99, above=0, at_most=1)
-    explained: float = number(default=0.995, above=0, at_most=1)
+    decay: float = number(default=0.99, above=0, at_most=1, search=distributions.uniform(0.8, 0.999))
+    explained: float = number(default=0.995, above=0, at_most=1, search=distributions.uniform(0.8, 0.999))
 
     def basis(self, state: ASEBOState) -> Basis:
         """Returns the principal directions of the past estimates; an empty basis until there are enough."""

@@ -19,6 +19,7 @@ from zoo.core import (
     State,
     Strategy,
     Surrogate,
+    distributions,
     in_single,
     number,
     static,
@@ -68,7 +69,7 @@ class DescentStrategy(Strategy):
             two equal lambdas are two programs.
     """
 
-    learning_rate: float = number(default=0.01, at_least=0)
+    learning_rate: float = number(default=0.01, at_least=0, search=distributions.times(0.03, 30))
     learning_rate_schedule: optimizers.Schedule | None = static(default=None)
     optimizer: Any = static(default=optax.adam)
 
@@ -141,7 +142,7 @@ class GradientStrategy(DescentStrategy):
     """
 
     population_size: int | None = static(default=64, at_least=2)
-    sigma: float = number(default=0.1, above=0, advice=_ONE_SIGMA)
+    sigma: float = number(default=0.1, above=0, advice=_ONE_SIGMA, search=distributions.times(0.1, 10))
     shaping: str | Shaping = static(default="centered_ranks")
     sigma_schedule: optimizers.Schedule | None = static(default=None)
     perturbation: Any = static(default=Dense())

@@ -17,7 +17,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, State, Surrogate, at_least_float32, number, static, unit
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    State,
+    Surrogate,
+    at_least_float32,
+    distributions,
+    number,
+    static,
+    unit,
+)
 from zoo.core.promotion import common_dtype, times
 from zoo.strategies.gradient.base import DescentState, antithetic
 from zoo.strategies.gradient.subspace import (
@@ -66,7 +77,7 @@ class GuidedES(EllipsoidStrategy):
         Maheswaranathan et al. 2019, arXiv 1806.10230.
     """
 
-    alpha: float = number(default=0.5, at_least=0, at_most=1)
+    alpha: float = number(default=0.5, at_least=0, at_most=1, search=distributions.uniform(0.05, 1))
     beta: float = number(default=2.0, above=0)
     adaptive: bool = static(default=False)
     min_alpha: float = number(default=0.1, above=0, at_most=1)

@@ -23,6 +23,7 @@ from zoo.core import (
     Solution,
     Surrogate,
     clip_std,
+    distributions,
     in_single,
     normal_like,
     number,
@@ -62,9 +63,9 @@ class PGPE(DescentStrategy):
     """
 
     population_size: int | None = static(default=64, at_least=2)
-    sigma: Any = number(default=0.1, above=0, per_parameter=True)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True, search=distributions.times(0.1, 10))
     shaping: str | Shaping = static(default="centered_ranks")
-    std_learning_rate: float = number(default=0.1, at_least=0)
+    std_learning_rate: float = number(default=0.1, at_least=0, search=distributions.times(0.1, 10))
     max_std_change: float = number(default=0.2, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:

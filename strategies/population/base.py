@@ -12,7 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Population, Solution, State, Strategy, Surrogate, clip_std, normal_like, number, spread_over
+from zoo.core import (
+    Population,
+    Solution,
+    State,
+    Strategy,
+    Surrogate,
+    clip_std,
+    distributions,
+    normal_like,
+    number,
+    spread_over,
+)
 from zoo.core.promotion import common_dtype
 from zoo.strategies.batching import any_in_batch
 
@@ -29,7 +40,7 @@ class PopulationStrategy(Strategy):
             lists, or arrays that broadcast to its leaves).
     """
 
-    sigma: Any = number(default=0.3, above=0, per_parameter=True)
+    sigma: Any = number(default=0.3, above=0, per_parameter=True, search=distributions.times(0.1, 10))
 
     def std(self, state: State) -> Solution:
         """Returns the standard deviation of the members per parameter; before the first `tell`, `sigma`."""

@@ -16,7 +16,17 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, num_dims, number, static, take_member, uniform_like
+from zoo.core import (
+    Evaluation,
+    Population,
+    Solution,
+    distributions,
+    num_dims,
+    number,
+    static,
+    take_member,
+    uniform_like,
+)
 from zoo.strategies.population.base import (
     PopulationStrategy,
     copies,
@@ -50,8 +60,8 @@ class DE(PopulationStrategy):
         Storn & Price 1997, J. Global Optimization 11:341-359.
     """
 
-    differential_weight: float = number(default=0.8, above=0)
-    crossover_rate: float = number(default=0.9, at_least=0, at_most=1)
+    differential_weight: float = number(default=0.8, above=0, search=distributions.uniform(0.4, 1))
+    crossover_rate: float = number(default=0.9, at_least=0, at_most=1, search=distributions.uniform(0, 1))
     mutation: Literal["rand", "best", "current_to_best"] = static(default="rand")
 
     def __post_init__(self) -> None:

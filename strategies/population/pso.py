@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.core import Evaluation, Population, Solution, number, take_member, uniform_like
+from zoo.core import Evaluation, Population, Solution, distributions, number, take_member, uniform_like
 from zoo.strategies.population.base import (
     PopulationStrategy,
     copies,
@@ -55,9 +55,9 @@ class PSO(PopulationStrategy):
         Clerc & Kennedy 2002, IEEE Trans. Evolutionary Computation 6:58-73.
     """
 
-    inertia: float = number(default=_CHI, at_least=0)
-    cognitive: float = number(default=_CHI * _PHI / 2, at_least=0)
-    social: float = number(default=_CHI * _PHI / 2, at_least=0)
+    inertia: float = number(default=_CHI, at_least=0, search=distributions.uniform(0.4, 0.9))
+    cognitive: float = number(default=_CHI * _PHI / 2, at_least=0, search=distributions.uniform(0.5, 2.5))
+    social: float = number(default=_CHI * _PHI / 2, at_least=0, search=distributions.uniform(0.5, 2.5))
 
     def mean(self, state: PSOState) -> Solution:
         """Returns the best member seen; the initial solution before the first `tell`."""

@@ -14,6 +14,7 @@ from zoo.core import (
     Solution,
     Strategy,
     Surrogate,
+    distributions,
     normal_like,
     number,
     spread_over,
@@ -38,7 +39,7 @@ class RandomSearch(Strategy):
             structure of the solution (numbers, lists, or arrays that broadcast to its leaves).
     """
 
-    sigma: Any = number(default=1.0, above=0, per_parameter=True)
+    sigma: Any = number(default=1.0, above=0, per_parameter=True, search=distributions.times(0.1, 10))
 
     @property
     def needs_all_members(self) -> None:

@@ -21,6 +21,7 @@ from zoo.core import (
     Strategy,
     Surrogate,
     clip_std,
+    distributions,
     in_single,
     normal_like,
     number,
@@ -61,8 +62,8 @@ class SimpleGA(Strategy):
         Such et al. 2017, arXiv 1712.06567.
     """
 
-    sigma: Any = number(default=0.1, above=0, per_parameter=True)
-    sigma_decay: float = number(default=0.99, above=0, at_most=1)
+    sigma: Any = number(default=0.1, above=0, per_parameter=True, search=distributions.times(0.1, 10))
+    sigma_decay: float = number(default=0.99, above=0, at_most=1, search=distributions.uniform(0.9, 1))
     sigma_floor: float = number(default=0.01, at_least=0, at_most=1)
     num_parents: int | None = static(default=None, at_least=1)
     num_elites: int = static(default=1, at_least=0)

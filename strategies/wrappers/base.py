@@ -20,6 +20,7 @@ from zoo.core import (
     gradient_of_members,
     leaf,
 )
+from zoo.core.distributions import Given
 from zoo.core.settings import is_rebuilt
 from zoo.registry import complete_settings, make_strategy
 
@@ -101,6 +102,10 @@ class Wrapper(Strategy):
             searched = jax.eval_shape(cls(**known)._searched, solution)
             completed["base"] = complete_settings(base["id"], base, suggestions, searched)
         return completed
+
+    def search_space(self) -> dict[str, Given]:
+        """Returns the search space of the wrapper, and that of its base, whose names begin with "base."."""
+        return {**super().search_space(), **{f"base.{name}": each for name, each in self.base.search_space().items()}}
 
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy and its base with settings that depend on the number of dimensions filled in."""

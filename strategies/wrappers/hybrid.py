@@ -20,6 +20,7 @@ from zoo.core import (
     Solution,
     Surrogate,
     as_patterns,
+    distributions,
     find_leaves,
     gradient_of_members,
     number,
@@ -64,7 +65,7 @@ class Hybrid(Wrapper):
         Lenc et al. 2019, arXiv 1906.03139.
     """
 
-    learning_rate: float = number(default=0.01, at_least=0)
+    learning_rate: float = number(default=0.01, at_least=0, search=distributions.times(0.03, 30))
     learning_rate_schedule: optimizers.Schedule | None = static(default=None)
     optimizer: Any = static(default=optax.adam)
     es_leaves: str | tuple[str, ...] = static(default=".*")

@@ -10,7 +10,7 @@ import pytest
 
 import zoo
 from zoo.loop import compiled
-from zoo.tuning import sweep as module
+from zoo.tuning import search as module
 from zoo.tuning.blocks import Run, cut_into_blocks
 from zoo.tuning.space import as_space, draw_settings
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import warnings
@@ -12,9 +13,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo.benchmarking.pair import Pair, PairTask, failed_pair
+from zoo.benchmarking.pair import Pair, PairTask, failed_pair, folder_name
 from zoo.benchmarking.results import Results
 from zoo.benchmarking.runtimes import check_targets
+from zoo.benchmarking.tuned import make_tuning, place_of
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count, shown
 from zoo.core.keys import as_key
@@ -30,6 +32,7 @@ from zoo.loop.once import once_per_object
 from zoo.loop.progress import say
 from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, given_problem, given_strategy, label_of
+from zoo.tuning.given import given_names
 
 Settings = Mapping[str, Any]
 Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
@@ -49,6 +52,8 @@ def benchmark(
     key: int | jax.Array = 0,
     strategy_settings: Mapping[str | tuple[str, str], Settings] | None = None,
     problem_settings: Mapping[str, Settings] | None = None,
+    tune: int | None = None,
+    tune_seeds: int = 3,
     num_scores: int | None = None,
     out: str | pathlib.Path | None = None,
     executor: str = "local",
@@ -73,13 +78,19 @@ def benchmark(
             They apply to strategies that are given by id. Settings left open are filled in from the problem's
             suggestions.
         problem_settings: Settings by problem label, for problems that are given by id.
+        tune: How many settings are tried of each strategy on each problem before it is run: its defaults, and others
+            from the search space that it declares (`Strategy.search_space`; `zoo.describe` shows it), without the
+            settings that you give for it. Each is run with the whole budget on `tune_seeds` seeds, which no pair has,
+            and the best one is run on the benchmark's seeds. With `None`, strategies are run as they are.
+        tune_seeds: Tuning seeds per setting.
         num_scores: Points of a learning curve, in addition to the initial solution. Defaults to 20; for a problem that
             the host computes and that has no targets, to the last point only.
         out: Folder to which each pair is saved as soon as it is finished. A pair that is already there is not computed
             again if it has the same settings, data, key, code, precision, and versions of the zoo and of JAX. One line
             says how many pairs are reused, and what differs in the others. Without progress bars the line goes to the
             logger "zoo". A damaged pair is computed again, and a warning names it. Only one process at a time may use
-            the folder.
+            the folder. The tuning of a pair is saved in `tuning/`, block by block (with the executor "ray", it is not),
+            and `zoo.Sweep.load` reads it there.
         executor: `"local"` computes one pair after the other, in this process. `"ray"` computes pairs in parallel, each
             in a Ray task: on the cluster that this process is connected to or that the environment variable
             `RAY_ADDRESS` names, where the zoo must be installed; otherwise on the cores of this machine. A pair whose
@@ -100,7 +111,7 @@ def benchmark(
 
     Raises:
         ValueError: If an id or executor is unknown, a label is used twice, a number is invalid, a mesh is given with
-            the executor "ray", or the folder cannot be written or is in use.
+            the executor "ray" or with `tune`, or the folder cannot be written or is in use.
         TypeError: If a setting is unknown, or a label is not text.
         ModuleNotFoundError: If the executor is "ray" and Ray is not installed.
 
@@ -115,6 +126,13 @@ def benchmark(
     # Absolute, since a problem may change the working directory.
     folder = None if out is None else as_folder(out, "benchmark(out=...)").absolute()
     mesh = None if mesh is None else check_mesh(mesh)
+    tune = None if tune is None else as_count(tune, "tune", at_least=2)
+    tune_seeds = as_count(tune_seeds, "tune_seeds")
+    if tune is not None and mesh is not None:
+        raise ValueError(
+            "benchmark(tune=...) runs several settings at once, and mesh=... splits the population of one. Tune "
+            "without a mesh, and give the settings that it found to a benchmark with a mesh."
+        )
     compute = _make_executor(executor, ray_options, mesh)
     metadata = make_metadata(num_seeds=num_seeds, key=describe_key(key))
     tasks = _tasks(
@@ -133,13 +151,18 @@ def benchmark(
     def results() -> Results:
         return Results([pairs[number] for number in sorted(pairs)], metadata)
 
-    for number, (strategy_label, problem_label, strategy, problem, budget) in enumerate(tasks):
+    for number, (strategy_label, problem_label, strategy, problem, budget, given) in enumerate(tasks):
         if isinstance(problem, Exception):
             facts = {"headline": "score", "maximize": False}
             pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
             continue
         info = _info(strategy, problem, budget, num_seeds, metadata)
-        missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh)
+        tuning = None if tune is None else make_tuning(strategy, given, tune, tune_seeds, key)
+        if tuning is not None and folder is not None and executor == "local":
+            name = folder_name(strategy_label, problem_label)
+            place = place_of(folder, name, fresh=fresh, accept_versions=accept_versions)
+            tuning = dataclasses.replace(tuning, place=place)
+        missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh, tuning)
     with contextlib.ExitStack() as stack:
         written = None
         if folder is not None:
@@ -199,8 +222,12 @@ def _tasks(
     problem_settings: Mapping[str, Settings],
     num_steps: int | Mapping[str, int] | None,
     num_scores: int | None,
-) -> list[tuple[str, str, Any, Any, Any]]:
-    """Makes all strategies and problems before anything runs, so that a mistake is found at once."""
+) -> list[tuple[str, str, Any, Any, Any, set[str]]]:
+    """Makes all strategies and problems before anything runs, so that a mistake is found at once.
+
+    Returns:
+        For each pair: the labels, the strategy, the problem, the budget, and the settings that the user gave.
+    """
     strategies = _labelled(strategies, Strategy, "strategy")
     problems = _labelled(problems, Problem, "problem")
     labels = {*strategies, *((s, p) for s in strategies for p in problems)}
@@ -218,7 +245,7 @@ def _tasks(
             problem = error
         for strategy_label, spec in strategies.items():
             if isinstance(problem, Exception):
-                tasks.append((strategy_label, problem_label, None, problem, None))
+                tasks.append((strategy_label, problem_label, None, problem, None, set()))
                 continue
             settings = {
                 **strategy_settings.get(strategy_label, {}),
@@ -230,7 +257,8 @@ def _tasks(
             total = num_steps.get(problem_label) if isinstance(num_steps, Mapping) else num_steps
             needs_scores = problem.runtime_targets is not None
             budget = Budget.make(problem, None, total, num_scores, needs_scores=needs_scores)
-            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget))
+            given = given_names(spec) | given_names({"id": "", **settings})
+            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget, given))
     return tasks
 
 
@@ -345,4 +373,5 @@ def _info(
         "num_dims": num_dims(start),
         "headline": problem.headline,
         "maximize": problem.maximize,
+        "tuning": None,
     }

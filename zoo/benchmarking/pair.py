@@ -18,6 +18,7 @@ import pandas as pd
 from jax.sharding import Mesh
 
 from zoo.benchmarking.runtimes import check_targets, record_runtimes
+from zoo.benchmarking.tuned import Tuning, tune
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.archive import archive, load_archive
@@ -35,6 +36,7 @@ from zoo.loop.files import (
     write_parts,
 )
 from zoo.loop.identity import Identity, identify
+from zoo.loop.provenance import describe_settings
 from zoo.loop.text import file_name
 from zoo.statistics.runtimes import RUNTIME_COLUMNS
 
@@ -50,7 +52,9 @@ class Pair:
         problem: The problem's label.
         info: JSON-able facts: `identity`, `date`, `key`, `strategy_settings`, `problem_settings`, `headline`,
             `maximize`, `num_dims`, `seconds`, `compile_seconds`, `overshoot` (mean over seeds), `num_steps`,
-            `num_seeds`, and `error` (the error message of a failed pair, else `None`).
+            `num_seeds`, `error` (the error message of a failed pair, else `None`), and `tuning`: `None` if the strategy
+            was run as it is, else `num_settings` that were tried, `num_seeds` of each, the `best` values, all `steps`,
+            `seconds` and `compile_seconds` that this took, and `certainty` (see `Sweep.certainty`).
         curve: A frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics`, with a leading axis of seeds. A failed pair has `None`.
         runtimes: A frame with the columns `RUNTIME_COLUMNS`. It is empty if the problem has no targets.
@@ -72,7 +76,7 @@ class Pair:
             "solution.npz": None if self.solution is None else archive(self.solution),
         }
         info = {"strategy": self.strategy, "problem": self.problem, **self.info}
-        place = make_below(folder, "pairs", _folder_name(self.strategy, self.problem))
+        place = make_below(folder, "pairs", folder_name(self.strategy, self.problem))
         write_parts(place, "pair.json", info, parts)
 
     @classmethod
@@ -83,7 +87,7 @@ class Pair:
             FileNotFoundError: If the benchmark in this folder has no such pair.
             DamagedError: If a file of the pair is corrupt or missing.
         """
-        place = below(folder, "pairs", _folder_name(strategy, problem))
+        place = below(folder, "pairs", folder_name(strategy, problem))
         return read_parts(place, "pair.json", functools.partial(_read_pair, place, strategy, problem))
 
 
@@ -99,6 +103,7 @@ class PairTask:
     budget: Budget
     info: dict[str, Any]
     mesh: Mesh | None = None
+    tuning: Tuning | None = None
 
     @property
     def num_leaves(self) -> int:
@@ -109,8 +114,13 @@ class PairTask:
         """Computes the pair, and returns it also if it failed. `progress` is the title of a progress bar."""
         try:
             info = {**self.info, "identity": self.identify().facts()}
+            strategy = self.strategy
+            if self.tuning is not None:
+                labels = {"strategy": self.strategy_label, "problem": self.problem_label}
+                strategy, found = tune(self.tuning, strategy, self.problem, self.budget, labels, progress)
+                info |= {"tuning": found, "strategy_settings": describe_settings(strategy)}
             options = Options(budget=self.budget, progress=progress, mesh=self.mesh)
-            outcome = drive(self.strategy, self.problem, self.keys, options)
+            outcome = drive(strategy, self.problem, self.keys, options)
             return _pair(self.strategy_label, self.problem_label, self.problem, info, outcome)
         except Exception as error:
             return self.failed(error)
@@ -121,6 +131,8 @@ class PairTask:
         It is computed in the process that computes the pair, since it has the versions of that process.
         """
         facts = {name: self.info[name] for name in ("num_steps", "num_scores", "num_seeds", "key")}
+        if self.tuning is not None:
+            facts |= self.tuning.facts()
         return identify(self.strategy, self.problem, **facts, targets=check_targets(self.problem))
 
     def failed(self, error: Exception) -> Pair:
@@ -128,7 +140,7 @@ class PairTask:
         return failed_pair(self.strategy_label, self.problem_label, error, self.info)
 
 
-def _folder_name(strategy: str, problem: str) -> str:
+def folder_name(strategy: str, problem: str) -> str:
     """Returns the name of the folder in which a pair is saved."""
     return f"{file_name(problem)}__{file_name(strategy)}"
 

@@ -145,7 +145,8 @@ class Results:
             `high` (its bootstrap 95 % confidence interval), `rank` on the problem (1 is best; failed pairs have no rank
             and come last), `num_seeds`, `steps` (mean over seeds), `overshoot` (mean over seeds of the steps of a last
             generation that was dropped because it did not fit in the budget), `seconds` (all seeds together, without
-            compilation and scoring) and `compile_seconds`.
+            compilation and scoring) and `compile_seconds`. If any strategy was tuned, the column `tuned` says of each
+            whether it ran with its defaults, or how many settings were tried; `Pair.info["tuning"]` says more.
 
         Raises:
             ValueError: If there are no pairs.
@@ -182,6 +183,8 @@ class Results:
         has_failed = pd.Series([pair.info["error"] is not None for pair in self.pairs])
         rank = (frame.score * sign)[~has_failed].groupby(frame.problem).rank(method="min", na_option="bottom")
         frame.insert(6, "rank", rank.reindex(frame.index).astype("Int64"))
+        if any(pair.info.get("tuning") for pair in self.pairs):
+            frame["tuned"] = [_describe_tuning(pair.info.get("tuning")) for pair in self.pairs]
         return frame.sort_values(["problem", "rank"], kind="stable").reset_index(drop=True)
 
     def plot(self, problem: str | None = None) -> "Figure":
@@ -314,7 +317,13 @@ class Results:
             ert = self.ert()
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
         settings = [(pair.strategy, pair.problem, pair.info.get("strategy_settings")) for pair in self.pairs]
-        return write_report(path, self.metadata, settings, summary, ert, self.failures, figures)
+        tuned = [(pair.strategy, pair.problem, pair.info["tuning"]) for pair in self.pairs if pair.info.get("tuning")]
+        return write_report(path, self.metadata, settings, summary, ert, self.failures, figures, tuned)
+
+
+def _describe_tuning(tuning: dict[str, Any] | None) -> str:
+    """Returns whether a strategy was tuned, as text, from `Pair.info["tuning"]`."""
+    return "default" if tuning is None else f"tuned, {tuning['num_settings']} settings"
 
 
 def _read_order(metadata: dict[str, Any]) -> list[list[str]]:

@@ -1,13 +1,15 @@
 """The values of a setting in a search: a range, a logarithmic range, whole numbers, or one of several values.
 
-Each distribution maps a number u in [0, 1] to a value. Grids, random draws and Sobol points all use this map.
+Each distribution maps a number u in [0, 1] to a value. Grids, random draws and Sobol points all use this map. A
+`Factor` becomes such a distribution once it is known which value it multiplies.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from zoo.core.checks import as_count, as_scalar, shown
@@ -75,7 +77,89 @@ class Choice:
         return f"choice({list(self.values)!r})"
 
 
-Distribution = Range | Choice
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """A spread per parameter, times one factor for all of them, whose logarithm is uniform.
+
+    Attributes:
+        value: Numbers and arrays in the structure of the solution.
+        low: The smallest factor.
+        high: The largest factor.
+        smallest: The smallest valid number. Smaller ones are clipped.
+        largest: The largest valid number. Larger ones are clipped.
+    """
+
+    value: Any
+    low: float
+    high: float
+    smallest: float
+    largest: float
+
+    def at(self, u: float) -> Any:
+        """Returns the value times the factor at a fraction u of the range, from 0 to 1."""
+        factor = Range(self.low, self.high, is_log=True).at(u)
+
+        def scaled(x: Any) -> Any:
+            clipped = np.clip(np.asarray(x) * factor, self.smallest, self.largest)
+            return clipped if np.ndim(x) else float(clipped)
+
+        return jax.tree.map(scaled, self.value)
+
+    def grid(self, num: int) -> list[Any]:
+        """Returns `num` values whose factors are evenly spaced and include both ends. With 1, returns the middle."""
+        return [self.at(0.5)] if num == 1 else [self.at(k / (num - 1)) for k in range(num)]
+
+    def __repr__(self) -> str:
+        return f"times({self.low:g}, {self.high:g})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """The value that a strategy has on a problem, times a factor whose logarithm is uniform.
+
+    Attributes:
+        low: The smallest factor.
+        high: The largest factor.
+    """
+
+    low: float
+    high: float
+
+    def of(self, value: Any, bounds: Mapping[str, float | None], name: str) -> Range | Scaled:
+        """Returns the distribution of a setting.
+
+        Args:
+            value: The value that is multiplied: a number, or a spread per parameter.
+            bounds: The bounds of the setting, `above`, `at_least` and `at_most`, to which the range is clipped.
+            name: The name of the setting, for messages.
+
+        Raises:
+            ValueError: If the value is not a positive number, or several, or only one value lies within the bounds.
+        """
+        if not is_scalable(value):
+            raise ValueError(
+                f"{name} is searched by {self!r}, which multiplies the value that it has without a search; this must "
+                f"be positive, got {shown(value)}. Give it a value, or a range such as zoo.space.log_uniform(1e-3, 1)."
+            )
+        smallest = -math.inf if bounds.get("at_least") is None else float(bounds["at_least"] or 0.0)
+        largest = math.inf if bounds.get("at_most") is None else float(bounds["at_most"] or 0.0)
+        above = bounds.get("above")
+        numbers = [float(np.min(x)) for x in jax.tree.leaves(value)]
+        if above is not None and self.low * min(numbers) <= above:  # close to the bound, but not on it
+            smallest = max(smallest, above + _MARGIN * (min(numbers) - above))
+        if not jax.tree_util.all_leaves([value]) or np.ndim(value):
+            return Scaled(value, self.low, self.high, smallest, largest)
+        low, high = max(self.low * numbers[0], smallest), min(self.high * numbers[0], largest)
+        return _range(low, high, f"{name}: {self!r} of {numbers[0]:g} within its bounds", is_log=True)
+
+    def __repr__(self) -> str:
+        return f"times({self.low:g}, {self.high:g})"
+
+
+Distribution = Range | Choice | Scaled
+Given = Range | Choice | Factor
+"""What a search space has, before it is known which strategy and which problem it is for."""
+_MARGIN = 1e-3  # part of the distance between a value and a bound that is not a valid value
 
 
 def uniform(low: float, high: float) -> Range:
@@ -96,6 +180,29 @@ def log_uniform(low: float, high: float) -> Range:
         ValueError: If a bound is not finite, or not 0 < `low` < `high`.
     """
     return _range(low, high, "log_uniform", is_log=True)
+
+
+def times(low: float, high: float) -> Factor:
+    """Returns the range from `low` to `high` times the value that the strategy has on the problem without a search.
+
+    That value is what was given for the strategy, what the problem suggests, or the default; a spread per parameter is
+    multiplied as a whole. The logarithms are uniform. The range is clipped to the bounds of the setting. So one range
+    serves for step sizes and learning rates in any units.
+
+    Raises:
+        TypeError: If a bound is not a number.
+        ValueError: If a bound is not finite, or not 0 < `low` < `high`.
+    """
+    found = _range(low, high, "times", is_log=True)
+    return Factor(float(found.low), float(found.high))
+
+
+def is_scalable(value: Any) -> bool:
+    """Whether a value can be multiplied by a factor: a positive number, or several in the structure of a solution."""
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(
+        isinstance(x, (int, float, np.number, np.ndarray, jax.Array)) and np.all(np.asarray(x) > 0) for x in leaves
+    )
 
 
 def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
@@ -131,13 +238,13 @@ def choice(values: Sequence[Any]) -> Choice:
     return Choice(tuple(values))
 
 
-def as_distribution(value: Any, name: str) -> Distribution:
+def as_distribution(value: Any, name: str) -> Given:
     """Returns a distribution, given as a distribution or as a list of values.
 
     Raises:
         TypeError: If `value` is neither.
     """
-    if isinstance(value, (Range, Choice)):
+    if isinstance(value, (Range, Choice, Factor)):
         return value
     if isinstance(value, np.ndarray):
         value = value.tolist()

@@ -27,6 +27,7 @@ class Setting(NamedTuple):
         default: The default as text, or `None` if the setting is required.
         bounds: The bounds of its values as text. Empty if there are none.
         choices: The only valid values, as text. Empty if other values are valid.
+        search: The values that are tried where it is tuned, as text. Empty if it is not tuned.
         meaning: The text of the docstring about the setting.
     """
 
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
     default: str | None
     bounds: str
     choices: str
+    search: str
     meaning: str
 
 
@@ -71,7 +73,8 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
     for each in settings:
         default = "required" if each.default is None else f"default {each.default}"
         limits = ", ".join(filter(None, (default, each.bounds)))
-        lines.append(_fill(f"{each.name}  ({'; '.join(filter(None, (limits, each.choices)))})", width, rest="    "))
+        facts = "; ".join(filter(None, (limits, each.choices, each.search)))
+        lines.append(_fill(f"{each.name}  ({facts})", width, rest="    "))
         if each.meaning:
             lines.append(_fill(each.meaning, width, "    ", "    "))
     if not settings:
@@ -128,7 +131,9 @@ def _settings(factory: Callable[..., Any]) -> list[Setting]:
         bounds = fields[name].metadata.get("zoo_bounds", {}) if name in fields else {}
         default = short(_rounded(parameter.default)) if has_default else None
         choices = _choices(fields[name].type if name in fields else parameter.annotation)
-        settings.append(Setting(name, default, _bounds(bounds), choices, meanings.get(name, "")))
+        search = fields[name].metadata.get("zoo_search") if name in fields else None
+        tuned = "" if search is None else f"tuned in {search!r}"
+        settings.append(Setting(name, default, _bounds(bounds), choices, tuned, meanings.get(name, "")))
     return settings
 
 

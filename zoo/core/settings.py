@@ -17,11 +17,13 @@ import jax
 import numpy as np
 
 from zoo.core.checks import as_number, check_bounds, checked_by_annotation, is_whole
+from zoo.core.distributions import Given, as_distribution
 from zoo.core.manual import with_inherited
 from zoo.core.short import short_call
 
 _BOUNDS = "zoo_bounds"
 _INTERNAL = "zoo_internal"
+_SEARCH = "zoo_search"
 IS_FILLED_LATER = "_zoo_is_filled_later"
 """Marks a class that is created before it has its fields, as unpickling does. `register_pytree` is called later."""
 _is_rebuilt = contextvars.ContextVar("is_rebuilt", default=False)
@@ -56,6 +58,7 @@ def number(
     finite: bool = True,
     per_parameter: bool = False,
     advice: str = "",
+    search: Given | None = None,
 ) -> Any:
     """Declares a continuous setting: a leaf that `vmap` can sweep. Changing it never recompiles.
 
@@ -71,10 +74,14 @@ def number(
         per_parameter: Whether the value may also be a pytree in the structure of the solution, with numbers, lists and
             arrays that broadcast to its leaves. `spread_over` converts both forms to arrays.
         advice: A sentence that says what to do if the value is not a number, or is an array where one number is needed.
+        search: The values that are tried where the setting is tuned (`zoo.space`), such as `zoo.space.times(0.1, 10)`
+            for a setting in units of the problem. With `None`, it is not tuned.
     """
+    if search is not None:
+        search = as_distribution(search, "number: search")
     bounds = {"number": True, "above": above, "at_least": at_least, "at_most": at_most, "finite": finite}
     forms = {"per_parameter": per_parameter, "advice": advice}
-    return _field(default, pytree_node=True, metadata={_BOUNDS: {**bounds, **forms}})
+    return _field(default, pytree_node=True, metadata={_BOUNDS: {**bounds, **forms}, _SEARCH: search})
 
 
 def leaf(default: Any = dataclasses.MISSING, *, internal: bool = False) -> Any:
@@ -92,6 +99,19 @@ def internal_fields(cls: Any) -> set[str]:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return set()
     return {field.name for field in dataclasses.fields(cls) if field.metadata.get(_INTERNAL)}
+
+
+def bounds_of(instance: Any, name: str) -> dict[str, float | None]:
+    """Returns the bounds of a setting, `above`, `at_least` and `at_most`. Returns no bounds for other attributes."""
+    fields = {field.name: field for field in dataclasses.fields(instance)} if dataclasses.is_dataclass(instance) else {}
+    bounds = fields[name].metadata.get(_BOUNDS, {}) if name in fields else {}
+    return {bound: bounds.get(bound) for bound in ("above", "at_least", "at_most")}
+
+
+def searches_of(instance: Any) -> dict[str, Given]:
+    """Returns the values that are tried of each setting that is tuned, as its field declares them."""
+    found = {field.name: field.metadata.get(_SEARCH) for field in dataclasses.fields(instance)}
+    return {name: search for name, search in found.items() if search is not None}
 
 
 def _field(default: Any, *, pytree_node: bool, metadata: dict[str, Any], repr: bool = True) -> Any:

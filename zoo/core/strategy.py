@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.distributions import Given
 from zoo.core.evaluation import Evaluation, Groups, checked_evaluation
 from zoo.core.keys import as_key
 from zoo.core.masks import Mask
 from zoo.core.memory import num_bytes, say_bytes, total_memory
 from zoo.core.population import Population, population_size, take_member
-from zoo.core.settings import PytreeDataclass, leaf, static
+from zoo.core.settings import PytreeDataclass, leaf, searches_of, static
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.space import Space
 from zoo.core.surrogate import Surrogate, checked_surrogate
@@ -192,6 +193,19 @@ class Strategy(PytreeDataclass, abc.ABC):
         """
         names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         return {**{name: value for name, value in suggestions.items() if name in names}, **settings}
+
+    def search_space(self) -> dict[str, Given]:
+        """Returns the values to try of each setting that is worth tuning, by its name.
+
+        By default these are the settings whose fields declare a `search`, except those that are `None` or have a
+        schedule. All of them are leaves, so that one compiled program tunes the strategy. A strategy without such
+        settings returns an empty dictionary. `zoo.benchmark(tune=...)` and `zoo.sweep` without a space use it.
+        """
+        return {
+            name: search
+            for name, search in searches_of(self).items()
+            if getattr(self, name) is not None and getattr(self, f"{name}_schedule", None) is None
+        }
 
     def for_solution(self, solution: Solution) -> Self:
         """Returns the strategy with settings that depend on the number of dimensions filled in."""

@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 
 from zoo.loop.files import write_file, write_text
 from zoo.loop.text import file_name
-from zoo.reports.tables import describe_overshoot, format_ert, format_summary, markdown_table, markdown_text
+from zoo.reports.tables import (
+    describe_overshoot,
+    format_ert,
+    format_summary,
+    format_tuning,
+    markdown_table,
+    markdown_text,
+)
 
 
 def write_report(
@@ -22,6 +29,7 @@ def write_report(
     ert: pd.DataFrame | None,
     failures: pd.DataFrame,
     figures: Mapping[str, Figure],
+    tuned: Sequence[tuple[str, str, Mapping[str, Any]]] = (),
 ) -> pathlib.Path:
     """Writes a report and its figures; see `Results.report`.
 
@@ -34,6 +42,7 @@ def write_report(
         failures: `Results.failures`.
         figures: Figures by file name: `curves_<problem>` for each problem and, with `ert`, `runtime_ecdf` and
             `data_profile`.
+        tuned: Strategy, problem, and `Pair.info["tuning"]`, for each pair that was tuned.
 
     Returns:
         The path of the Markdown file.
@@ -87,6 +96,16 @@ def write_report(
             lines += ["", markdown_table(table)]
         for name in ("runtime_ecdf", "data_profile"):
             lines += ["", f"![{name.replace('_', ' ')}]({name}.png)"]
+    if tuned:
+        lines += [
+            "",
+            "## Tuning",
+            "",
+            "Settings were chosen on tuning seeds, with the budget of the benchmark, before the runs above. The "
+            "defaults were among them. Certainty: how often the same setting is chosen when the seeds are drawn again.",
+            "",
+            markdown_table(format_tuning(tuned)),
+        ]
     if len(failures):
         lines += ["", "## Failed", "", markdown_table(failures)]
     lines += ["", "## Settings", ""]

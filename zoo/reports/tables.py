@@ -2,11 +2,13 @@
 
 import html
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from zoo.core.short import short
 from zoo.loop.text import plain_text
 
 
@@ -28,7 +30,36 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
     for column, digits in (("steps", ",.0f"), ("seconds", ".2f"), ("compile_seconds", ".1f")):
         values = summary[column] if column in summary else np.full(len(summary), np.nan)
         table[column.replace("_", " ")] = ["" if np.isnan(x) else format(x, digits) for x in values]
+    if "tuned" in summary:
+        table.insert(list(table.columns).index("steps"), "tuned", summary.tuned)
     return table
+
+
+def format_tuning(tuned: Sequence[tuple[str, str, Mapping[str, Any]]]) -> pd.DataFrame:
+    """Returns what was chosen for each pair that was tuned, and what the search cost, as short text.
+
+    Args:
+        tuned: Strategy, problem, and `Pair.info["tuning"]` of each pair.
+    """
+    rows = []
+    for strategy, problem, facts in tuned:
+        best = ", ".join(
+            f"{name}={_short(value) if isinstance(value, float) else short(value)}"
+            for name, value in facts["best"].items()
+        )
+        rows.append(
+            {
+                "strategy": strategy,
+                "problem": problem,
+                "best": best,
+                "tried": f"{facts['num_settings']} x {facts['num_seeds']} seeds",
+                "certainty": f"{100 * facts['certainty']:.0f} %",
+                "steps": f"{facts['steps']:,}",
+                "seconds": f"{facts['seconds']:.2f}",
+                "compile seconds": f"{facts['compile_seconds']:.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def describe_overshoot(summary: pd.DataFrame) -> str | None:

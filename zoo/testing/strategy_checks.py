@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.core import Evaluation, Problem, map_members, materialize
+from zoo.core.search_space import resolve, with_value
 from zoo.testing.loop import Loop, generation, start, told, with_settings
 from zoo.testing.promise import (
     Check,
@@ -472,6 +473,20 @@ def checks_its_settings(case: StrategyCase) -> None:
         case.make(population_size=0)
     with refuses(TypeError, words="population_size must be a whole number", what="population_size=8.5"):
         case.make(population_size=8.5)
+
+
+@_promise
+def declares_what_is_tuned(case: StrategyCase) -> None:
+    """Each setting of its search space is a leaf that it has, and both ends of the range are valid values."""
+    for name, each in case.strategy.search_space().items():
+        (distribution,) = resolve({name: each}, case.strategy).values()
+        for end in (0.0, 1.0):
+            changed = with_value(case.strategy, name, distribution.at(end))
+            require(
+                jax.tree.structure(changed) == jax.tree.structure(case.strategy),
+                f"search_space() has {name!r}, which is not a leaf, so that each of its values would be compiled. "
+                "Declare it with zoo.number.",
+            )
 
 
 @_promise

@@ -1,5 +1,6 @@
 """The finished blocks of a sweep in a folder, so that an interrupted sweep goes on where it was."""
 
+import dataclasses
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -15,25 +16,39 @@ from zoo.tuning.result import KINDS
 _MAX_SHOWN = 2  # differences that a message names
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the blocks of a sweep are saved.
+
+    Attributes:
+        folder: The folder, which is locked.
+        fresh: Whether no saved block is used.
+        accept_versions: Whether blocks of other versions are used.
+        replaces: Whether blocks of another sweep are replaced. Otherwise they are an error.
+    """
+
+    folder: pathlib.Path
+    fresh: bool = False
+    accept_versions: bool = False
+    replaces: bool = False
+
+
 class BlockFolder:
     """Saves blocks of runs, and finds those that the same program made.
 
     Args:
-        folder: The folder of the sweep.
+        place: Where they are.
         identity: What the program is.
-        fresh: Whether no block is found.
-        accept_versions: Whether blocks of other versions are found.
     """
 
-    def __init__(self, folder: pathlib.Path, identity: Identity, *, fresh: bool, accept_versions: bool):
-        self._folder, self._identity, self._fresh = folder, identity, fresh
-        self._accept_versions = accept_versions
+    def __init__(self, place: Place, identity: Identity):
+        self._place, self._identity, self._folder = place, identity, place.folder
         self._num_found = 0
         self._damaged: list[DamagedError] = []
 
     def load(self, name: str, runs: pd.DataFrame) -> pd.DataFrame | None:
         """Returns a saved block of these runs, if there is one of this program."""
-        if self._fresh:
+        if self._place.fresh:
             return None
         place = below(self._folder, "blocks", name)
 
@@ -51,7 +66,9 @@ class BlockFolder:
         except DamagedError as error:
             self._damaged.append(error)
             return None
-        if found := self._identity.differences(identity, accept_versions=self._accept_versions):
+        if found := self._identity.differences(identity, accept_versions=self._place.accept_versions):
+            if self._place.replaces:
+                return None
             more = f"; and {len(found) - _MAX_SHOWN} more" if len(found) > _MAX_SHOWN else ""
             raise ValueError(
                 f"{self._folder} holds another sweep: {'; '.join(found[:_MAX_SHOWN])}{more}. Choose another folder, or "

@@ -1,4 +1,4 @@
-"""Draws the settings of a sweep from its search space: on a grid, at random, or as Sobol points."""
+"""The search space of a sweep, and its settings: drawn on a grid, at random, or as Sobol points, or given."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,12 +8,14 @@ import numpy as np
 import scipy.stats
 
 from zoo.core.checks import shown
-from zoo.core.distributions import Choice, Distribution, as_distribution
+from zoo.core.distributions import Choice, Distribution, Given, as_distribution
+from zoo.core.search_space import value_of
+from zoo.core.strategy import Strategy
 
 SAMPLERS = ("sobol", "random", "grid")
 
 
-def as_space(space: Any) -> dict[str, Distribution]:
+def as_space(space: Any) -> dict[str, Given]:
     """Returns a search space with a distribution for each setting.
 
     Raises:
@@ -28,6 +30,37 @@ def as_space(space: Any) -> dict[str, Distribution]:
     if not space:
         raise ValueError("space has no settings to sweep. Give at least one.")
     return {name: as_distribution(value, f"space[{name!r}]") for name, value in space.items()}
+
+
+def as_settings(settings: Any) -> list[dict[str, Any]]:
+    """Returns the settings of a sweep that are given one by one.
+
+    Raises:
+        TypeError: If they are not a list of mappings from names to values.
+        ValueError: If there are none, or they do not have the same names.
+    """
+    if not isinstance(settings, (list, tuple)) or not all(isinstance(each, Mapping) for each in settings):
+        raise TypeError(
+            f'settings must be a list of dictionaries such as [{{"sigma": 0.1}}, {{"sigma": 1.0}}], got '
+            f"{shown(settings)}."
+        )
+    if not settings or not settings[0]:
+        raise ValueError("settings has nothing to try. Give at least one dictionary with at least one value.")
+    for each in settings:
+        if not all(isinstance(name, str) for name in each) or each.keys() != settings[0].keys():
+            raise ValueError(
+                f"All of settings must have values for the same names, got {shown(list(settings[0]))} and "
+                f"{shown(list(each))}."
+            )
+    return [{name: each[name] for name in settings[0]} for each in settings]
+
+
+def draw_with_default(
+    space: Mapping[str, Distribution], strategy: Strategy, num: int, sampler: str, seed: int
+) -> list[dict[str, Any]]:
+    """Returns settings of which the first has the values that a strategy has, and the others are drawn."""
+    default = {name: value_of(strategy, name) for name in space}
+    return [default, *(draw_settings(space, num - 1, sampler, seed) if num > 1 else [])]
 
 
 def draw_settings(space: Mapping[str, Distribution], num: int, sampler: str, seed: int) -> list[dict[str, Any]]:
