@@ -171,6 +171,20 @@ class TakesAnything(Toy):
         return self._init(key, solution)
 
 
+class TunesItsSize(Toy):
+    def search_space(self):
+        return {"population_size": zoo.space.integers(2, 8)}
+
+
+class TunesTooFar(Toy):
+    rate: float = zoo.number(0.5, at_most=1, search=zoo.space.uniform(0, 2))
+
+
+class TunesWhatItHasNot(Toy):
+    def search_space(self):
+        return {"simga": zoo.space.times(0.1, 10)}
+
+
 BROKEN = [
     (ChangesItsState, "runs_in_the_unchanged_loop", "scan"),
     (RecompilesForSigma, "runs_in_the_unchanged_loop", "compiles the loop again"),
@@ -193,6 +207,9 @@ BROKEN = [
     (TakesAnything, "refuses_wrong_fitness", "Fitness of shape (5,) is accepted"),
     (TakesAnything, "refuses_wrong_solutions", "The solution {} is accepted; expected a ValueError"),
     (ChecksNothing, "checks_its_settings", "sigma='big' is accepted; expected a TypeError"),
+    (TunesItsSize, "declares_what_is_tuned", "'population_size', which is not a leaf"),
+    (TunesTooFar, "declares_what_is_tuned", "TunesTooFar.rate must be at most 1, got 2"),
+    (TunesWhatItHasNot, "declares_what_is_tuned", "has no setting 'simga'"),
     (HoldsALambda, "goes_to_other_processes", "pickle"),
     (KeepsNan, "computes_no_nan", "invalid value (nan)"),
     (Leaks, "leaks_no_tracers", "Leaked"),
