@@ -18,7 +18,7 @@ def check_subspace(subspace: Any, structure: Any, x: list[jax.Array], size: int 
     """
     if subspace is None:
         return None
-    first = next(iter(jax.tree.leaves(subspace)), None)
+    first: Any = next(iter(jax.tree.leaves(subspace)), None)
     num = np.shape(first)[0] if np.ndim(first) else 1
     if num == 0:
         raise ValueError("zoo.smooth: subspace has no directions. Give at least one, or leave it out.")
