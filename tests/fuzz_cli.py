@@ -87,6 +87,8 @@ COMMANDS = {
         _option("--set-problem", _settings),
         _option("--out", _folders),
         _option("--resume", _folders),
+        _option("--log", _folders),
+        _option("--tensorboard", _folders),
     ),
     "benchmark": _command(
         st.just(["benchmark"]),

@@ -28,7 +28,7 @@ FLOORS = [
     {"zoo.registry", "zoo.space", "zoo.statistics"},
     {"zoo.host", "zoo.smoothing", "zoo.figures"},
     {"zoo.loop", "zoo.testing"},
-    {"zoo.tuning", "zoo.reports"},
+    {"zoo.tuning", "zoo.reports", "zoo.callbacks"},
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names

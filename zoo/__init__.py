@@ -9,6 +9,7 @@ Three things to do with it:
 
 from typing import TYPE_CHECKING, Any
 
+import zoo.callbacks as callbacks  # noqa: F401 - `zoo.callbacks.TensorBoard` without a further import
 import zoo.space as space  # noqa: F401 - `zoo.space.uniform` without a further import
 from zoo._version import __version__ as __version__
 from zoo.core.evaluation import Evaluation, Groups
@@ -20,9 +21,11 @@ from zoo.core.strategy import Strategy
 from zoo.core.unrolled import UnrolledProblem
 from zoo.host.callback import from_numpy
 from zoo.host.problem import PythonProblem, from_python
+from zoo.loop.callbacks import Callback
 from zoo.loop.converged import Converged
 from zoo.loop.load_run import load_run
 from zoo.loop.optimizer import Optimizer
+from zoo.loop.progress import Progress
 from zoo.loop.result import RunResult
 from zoo.loop.run import minimize, run
 from zoo.registry import (
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from zoo.tuning.sweep import sweep
 
 __all__ = [
+    "Callback",
     "Converged",
     "EstimatorStatistics",
     "Evaluation",
@@ -58,6 +62,7 @@ __all__ = [
     "Groups",
     "Optimizer",
     "Problem",
+    "Progress",
     "PythonProblem",
     "Results",
     "RunResult",

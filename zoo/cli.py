@@ -265,6 +265,14 @@ def run_command(
         pathlib.Path | None,
         typer.Option(metavar="FOLDER", help="Go on with the run in this folder, also to another budget, or repeat it."),
     ] = None,
+    log: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FILE", help="Write a CSV file with a row per generation while the run runs."),
+    ] = None,
+    tensorboard: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FOLDER", help="Write curves for TensorBoard there while the run runs."),
+    ] = None,
     accept_versions: Versions = False,
     devices: Devices = None,
     cache: Cache = True,
@@ -303,6 +311,8 @@ def run_command(
         made,
         made_key,
         **budget,
+        callback=None if tensorboard is None else zoo.callbacks.TensorBoard(tensorboard),
+        log=log,
         checkpoint=checkpoints,
         accept_versions=accept_versions,
         progress=True,

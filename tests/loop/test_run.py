@@ -29,7 +29,7 @@ from tests.loop.examples import (
 
 
 def test_history(result):
-    assert list(result.history) == ["steps", "best_fitness", "mean_fitness", "worst_fitness", "failed"]
+    assert list(result.history) == ["steps", "best_fitness", "mean_fitness", "std_fitness", "worst_fitness", "failed"]
     assert result.history["steps"].tolist() == [6 * (k + 1) for k in range(10)]
     assert result.num_generations == 10
     assert result.num_steps == 60

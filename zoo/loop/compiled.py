@@ -57,6 +57,7 @@ class Record(NamedTuple):
 
     best_fitness: jax.Array
     mean_fitness: jax.Array  # of the members whose fitness is finite
+    std_fitness: jax.Array  # the standard deviation of the same members
     worst_fitness: jax.Array  # infinite where a member failed
     steps: jax.Array
     failed: jax.Array  # the share of members whose fitness is not finite
@@ -202,7 +203,7 @@ def advance(
     carry = carry._replace(steps=jnp.zeros_like(carry.steps), overshoot=jnp.zeros_like(carry.overshoot))
     fitness = jnp.zeros((*carry.steps.shape, SEGMENT), carry.best_fitness.dtype)
     aux = {name: fitness for name, x in carry.aux.items() if x.ndim == carry.steps.ndim + 1}
-    record = Record(fitness, fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
+    record = Record(fitness, fitness, fitness, fitness, jnp.zeros(fitness.shape, jnp.int32), fitness, aux)
     _, carry, record = jax.lax.while_loop(
         lambda loop: (loop[0] < SEGMENT) & jnp.any(is_active(loop[1])),
         body,
@@ -255,6 +256,8 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
     is_finite = jnp.isfinite(fitness)
     num_finite = jnp.sum(is_finite).astype(fitness.dtype)
     mean_fitness = jnp.sum(jnp.where(is_finite, fitness, 0)) / num_finite
+    # Behind a barrier, so that the compiler adds up the mean in the same order as it would without this.
+    std_fitness = _std(*jax.lax.optimization_barrier((fitness, mean_fitness)))
     aux = {n: jnp.mean(x.astype(fitness.dtype)) for n, x in evaluation.aux.items() if x.ndim == 1}
     steps = jnp.asarray(evaluation.steps, jnp.int32)
     carry = Carry(
@@ -269,7 +272,14 @@ def generation(strategy: Strategy, problem: Problem, carry: Carry, keys: jax.Arr
         overshoot=carry.overshoot,
     )
     failed = (len(fitness) - num_finite) / len(fitness)
-    return carry, Record(fitness[index], mean_fitness, jnp.max(fitness), steps, failed, aux)
+    return carry, Record(fitness[index], mean_fitness, std_fitness, jnp.max(fitness), steps, failed, aux)
+
+
+def _std(fitness: jax.Array, mean: jax.Array) -> jax.Array:
+    """Returns the standard deviation of the fitness values that are finite, whose mean is `mean`."""
+    is_finite = jnp.isfinite(fitness)
+    deviations = jnp.where(is_finite, jnp.where(is_finite, fitness, 0) - mean, 0)
+    return norm(deviations) / jnp.sqrt(jnp.sum(is_finite).astype(fitness.dtype))
 
 
 @functools.partial(Program, repeats=False, static_argnames="batched")

@@ -27,8 +27,10 @@ from zoo.loop.converged import Converged, Watch
 from zoo.loop.files import checked
 from zoo.loop.identity import identify
 from zoo.loop.log import NOT_METRICS, Log
+from zoo.loop.log_file import LogFile
+from zoo.loop.pauses import Pauses
 from zoo.loop.progress import Compiling, Progress, progress_bar, say
-from zoo.loop.provenance import describe_key, describe_value
+from zoo.loop.provenance import describe_key, describe_value, fingerprint
 
 _MAX_IDLE = 1000  # generations without a problem step after which a budget in steps is an error
 _LOOK_EVERY = 100  # generations between two checks of convergence
@@ -77,12 +79,16 @@ class Options:
         stop: Ends the run when the search has converged by these criteria. With `None`, convergence does not end it.
         solution: The initial solution. With `None`, the problem makes it.
         start: The carry and the log of a run of one seed, from which this run goes on. With `None`, a new run starts.
-        callback: Called at each limit of the budget with a `Progress`. A true return value stops the run.
+        callback: Called with a `Progress` at each limit of the budget, or as `callback_every` says. A true return value
+            stops the run.
+        callback_every: Generations between two calls of the callback. The last call comes at the end of the run.
         began: Called when the run starts or resumes. A new run calls it before it compiles, so that a run interrupted
             while it compiles can be resumed. A resumed run calls it after the checkpoint has been checked.
+        ready: Called after compilation with the generation that the run goes on from, 0 for a new run.
         observe: Called with the carry and its score after each scoring, before the checkpoint is saved. The memory of
             the carry is reused afterwards.
         checkpoint: The folder of the checkpoints. With `None`, nothing is saved.
+        log: The file that gets a row per generation of a run of one seed. With `None`, there is no log.
         accept_versions: Whether to go on from a checkpoint of another version of the zoo or of JAX.
         may_be_longer: Whether to accept a checkpoint that has done more than the budget, and return it as it is.
         progress: The title of a progress bar. With `None`, there is no bar.
@@ -97,9 +103,12 @@ class Options:
     solution: Solution | None = None
     start: tuple[compiled.Carry, Log] | None = None
     callback: Callable[[Progress], bool | None] | None = None
+    callback_every: int | None = None
     began: Callable[[], None] | None = None
+    ready: Callable[[int], None] | None = None
     observe: Callable[[compiled.Carry, dict[str, jax.Array]], None] | None = None
     checkpoint: str | pathlib.Path | None = None
+    log: str | pathlib.Path | None = None
     accept_versions: bool = False
     may_be_longer: bool = False
     progress: str | None = None
@@ -123,7 +132,7 @@ def drive(
     context = contextlib.nullcontext()
     solution = None if options.solution is None else check_solution(options.solution)
     identity = None  # made before anything is placed on devices, because their number must not change it
-    if options.checkpoint is not None:
+    if options.checkpoint is not None or options.log is not None:
         facts = {"key": describe_key(keys), "initial_solution": describe_value(solution)}
         identity = identify(strategy, problem, **facts)
     if options.mesh is not None:
@@ -134,14 +143,18 @@ def drive(
     title = options.progress if is_first_process(options.mesh) else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(context)
-        checkpointer = None
+        checkpointer, log_file = None, None
         if options.checkpoint is not None and identity is not None:
             checkpointer = stack.enter_context(
                 Checkpointer(options.checkpoint, identity, options.mesh, accept_versions=options.accept_versions)
             )
+        if options.log is not None and identity is not None:
+            run, before = fingerprint([identity.what, identity.numbers])[:8], options.start and options.start[1]
+            log_file = stack.enter_context(LogFile(options.log, run, before, options.mesh))
+        pauses = Pauses(options.callback, options.callback_every, log_file)
         show = stack.enter_context(progress_bar(title, options.budget.limits[-1], status=Compiling()))
         with native_errors():
-            outcome = _Drive(strategy, problem, keys, options, checkpointer, show, differs).run()
+            outcome = _Drive(strategy, problem, keys, options, checkpointer, pauses, show, differs).run()
     return dataclasses.replace(outcome, carry=gather(outcome.carry), mean=gather(outcome.mean))
 
 
@@ -155,11 +168,12 @@ class _Drive:
         keys: jax.Array,
         options: Options,
         checkpointer: Checkpointer | None,
+        pauses: Pauses,
         show: Callable[[int, str], None],
         differs: tuple[bool, ...] | None,
     ):
         self._strategy, self._problem, self._options, self._show = strategy, problem, options, show
-        self._checkpointer = checkpointer
+        self._checkpointer, self._pauses = checkpointer, pauses
         self._batched: compiled.Batch = keys.ndim == 1 if differs is None else differs
         num_seeds = len(keys) if self._batched else 1
         self._next_limit = 0
@@ -181,10 +195,14 @@ class _Drive:
             if self._checkpointer is not None:
                 self._checkpointer.check_writable()
             self._begin()
+        self._pauses.begin(self._log)
+        if self._options.ready is not None:
+            self._options.ready(int(self._log.generations[0]))
         while self._next_limit < num_limits and not self._is_done.all():
             self._next_limit += 1
             self._segment(self._next_limit - 1)
         self._score_if_advanced()  # the run may have ended between two scorings
+        self._pause(at_limit=True)
         if not self._is_stopped.any():
             self._show(self._options.budget.limits[-1], _status(self._log, self._problem.headline))
         seeds = range(len(self._stopped_by))
@@ -304,13 +322,22 @@ class _Drive:
             options.report(done / options.budget.limits[-1])
         self._warn_if_failing()
         self._warn_if_flat()
-        if options.callback is not None and options.callback(_progress_of(self._strategy, self._carry, log)):
-            self._stop(np.ones(len(self._stopped_by), bool), "callback")
-            self._score_if_advanced()
+        self._pause(at_limit=True)
         if self._checkpointer is not None:
             meta: dict[str, Any] = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
             meta |= {"unit": options.budget.unit, "limits": list(options.budget.limits), "next_limit": self._next_limit}
             self._checkpointer.save(int(log.generations.max()), (self._carry, self._mark), log.record(), meta)
+
+    def _pause(self, *, at_limit: bool) -> None:
+        """Writes the log, and calls the callback if it is due. The callback may stop the run."""
+        log, pauses = self._log, self._pauses
+        pauses.write(log)
+        progress = functools.partial(_progress_of, self._strategy, self._carry, log)
+        is_end = at_limit and bool(self._is_done.all())
+        if pauses.is_due(log, at_limit=at_limit, is_end=is_end) and pauses.call(log, progress):
+            self._stop(np.ones(len(self._stopped_by), bool), "callback")
+            self._score_if_advanced()
+            pauses.write(log)
 
     def _warn(self, name: str, message: str) -> None:
         """Warns once per run and name."""
@@ -396,9 +423,13 @@ class _Drive:
         """Runs generations up to a limit of the budget."""
         budget, log = self._options.budget, self._log
         while np.any(active := ~self._is_done & (budget.done(log) < limit)):
+            if self._pauses.is_due(log, at_limit=False, is_end=False):
+                self._pause(at_limit=False)
+                continue  # the callback may have stopped the run
             limits = budget.limits_of_call(log, limit)
             if self._watch is not None:
                 limits = limits._replace(generation=np.minimum(limits.generation, self._watch.next(log.generations)))
+            limits = limits._replace(generation=np.minimum(limits.generation, self._pauses.next(log.generations)))
             limits = limits._replace(generation=np.where(active, limits.generation, 0))
             clock = time.perf_counter()
             carry, record = jax.block_until_ready(self._advance(self._carry, _limits(limits, self._batched)))
@@ -485,7 +516,8 @@ def _status(log: Log, headline: str) -> str:
     return f"generation {log.generations.max()}, {headline} {np.mean(scores):.4g}"
 
 
-def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log) -> Progress:
+def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log, since: int) -> Progress:
+    history = log.since(0, since)
     return Progress(
         generation=int(log.generations[0]),
         steps=int(log.steps[0]),
@@ -493,6 +525,9 @@ def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log) -> Progres
         metrics=log.metrics(0),
         mean=gather(jax.tree.map(jnp.copy, strategy.mean(carry.state))),  # the memory of the carry is reused
         best_fitness=float(carry.best_fitness),
+        mean_fitness=float(history["mean_fitness"][-1]),
+        std_fitness=float(history["std_fitness"][-1]),
+        history=history,
         diagnosis=log.diagnosis(0),
         aux=gather(jax.tree.map(jnp.copy, carry.aux)),
     )

@@ -53,11 +53,20 @@ def as_folder(folder: Any, name: str) -> pathlib.Path:
         TypeError: If the folder is neither text nor a path.
         ValueError: If the folder is an empty text.
     """
-    if not isinstance(folder, str | os.PathLike) or isinstance(folder, bytes):
-        raise TypeError(f"{name} must be a folder, as text or as a path, got {shown(folder)}.")
-    if not os.fspath(folder):
-        raise ValueError(f"{name} must be the path of a folder, got an empty text. Give '.' for the current folder.")
-    return pathlib.Path(folder)
+    return _as_path(folder, name, "folder", " Give '.' for the current folder.")
+
+
+def as_file(file: Any, name: str) -> pathlib.Path:
+    """Returns a file as a path. Arguments and errors are those of `as_folder`."""
+    return _as_path(file, name, "file")
+
+
+def _as_path(path: Any, name: str, kind: str, advice: str = "") -> pathlib.Path:
+    if not isinstance(path, str | os.PathLike) or isinstance(path, bytes):
+        raise TypeError(f"{name} must be a {kind}, as text or as a path, got {shown(path)}.")
+    if not os.fspath(path):
+        raise ValueError(f"{name} must be the path of a {kind}, got an empty text.{advice}")
+    return pathlib.Path(path)
 
 
 def write_file(path: pathlib.Path, write: Write) -> None:

@@ -17,7 +17,7 @@ from zoo.loop.call import make_call
 from zoo.loop.csv_file import read_csv
 from zoo.loop.files import as_folder, checked, damage_of, opened, read_parts
 from zoo.loop.identity import compare
-from zoo.loop.log import NOT_METRICS
+from zoo.loop.log import HISTORY, NOT_METRICS
 from zoo.loop.provenance import describe_numbers
 from zoo.loop.result import ARRAYS, TREES, RunResult
 from zoo.registry import ProblemLike, StrategyLike, resolve
@@ -80,7 +80,7 @@ def _read_run(
         problem=made_problem,
         key=key,
         **_read_trees(folder, digests, like, key),
-        history=read_curve("history.csv", {"best_fitness", "mean_fitness", "worst_fitness", "steps", "failed"}),
+        history=read_curve("history.csv", {*HISTORY}),
         scores=read_curve("curve.csv", {*NOT_METRICS, *metrics}),
         metrics=metrics,
         **dict(zip(("best_fitness", "seconds", "compile_seconds", "overshoot", "stopped_by"), values, strict=True)),

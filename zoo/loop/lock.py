@@ -5,7 +5,7 @@ import os
 import pathlib
 import stat
 import tempfile
-from typing import Self
+from typing import Any, Self
 
 import filelock
 from jax.sharding import Mesh
@@ -18,6 +18,39 @@ _NAME = ".lock"
 
 class UnwritableError(OSError, ValueError):
     """A folder cannot be written. The message names it."""
+
+
+def lock_beside(path: pathlib.Path, what: str) -> contextlib.AbstractContextManager[Any]:
+    """Locks a file, so that no other process writes it, by a file beside it. Makes its folder.
+
+    Args:
+        path: The file.
+        what: The call that writes the file, for messages.
+
+    Returns:
+        A context manager that lets go of the lock at the end of its block.
+
+    Raises:
+        ValueError: If another process has locked the file, or its folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _lock(path.with_name(f".{path.name}.lock"))
+    except filelock.Timeout:
+        raise ValueError(
+            f"Another process is writing {path}. Wait until it is done, or choose another file for {what}."
+        ) from None
+    except OSError as error:
+        raise UnwritableError(
+            f"{what} needs to write {path}, and cannot: {error.strerror or error}. Choose another file."
+        ) from error
+
+
+def _lock(path: pathlib.Path) -> contextlib.AbstractContextManager[Any]:
+    """Takes the lock of a file. The end of a `with` block lets go of it."""
+    if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
+        remove(path)  # a link would lock a file elsewhere
+    return filelock.FileLock(path, timeout=0).acquire()
 
 
 class FolderLock:
@@ -74,11 +107,8 @@ class FolderLock:
             if not os.path.isdir(self._folder):  # there is nothing to read either
                 self.check_writable()
             return error
-        path = self._folder / _NAME
         try:
-            if os.path.lexists(path) and (not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_nlink > 1):
-                remove(path)  # a link would lock a file elsewhere
-            self._stack.enter_context(filelock.FileLock(path, timeout=0))
+            self._stack.enter_context(_lock(self._folder / _NAME))
             with tempfile.TemporaryFile(dir=self._folder) as file:  # the lock may be writable where the folder is not
                 file.write(bytes(4096))
         except filelock.Timeout:

@@ -12,7 +12,7 @@ CLOCK = ("generation", "steps", "seconds")
 NOT_METRICS = (*CLOCK, *Diagnosis._fields)
 """The columns of a score curve that are not metrics."""
 
-_HISTORY = ("best_fitness", "mean_fitness", "worst_fitness", "steps", "failed")
+HISTORY = ("best_fitness", "mean_fitness", "std_fitness", "worst_fitness", "steps", "failed")
 """The rows of the history, besides one row for each number in the problem's `aux`."""
 
 
@@ -25,7 +25,7 @@ class Log:
     """
 
     def __init__(self, num_seeds: int, aux: Iterable[str] = ()):
-        self._rows = (*_HISTORY, *(f"aux/{name}" for name in aux))
+        self._rows = (*HISTORY, *(f"aux/{name}" for name in aux))
         self.generations = np.zeros(num_seeds, np.int64)
         self.steps = np.zeros(num_seeds, np.int64)
         self.seconds = 0.0
@@ -34,6 +34,8 @@ class Log:
         # Per seed: blocks [rows, generations]. No block is empty.
         self._history: list[list[np.ndarray]] = [[] for _ in range(num_seeds)]
         self._scores: list[dict[str, np.ndarray]] = []  # per scoring: arrays [num_seeds]
+        # Generations and seconds at the end of each call; before the run was resumed, at each scoring.
+        self._clock: list[tuple[np.ndarray, float]] = [(self.generations, 0.0)]
 
     def add_generations(self, record: Record, carry: Carry, seconds: float) -> None:
         """Adds the record of a call of the compiled loop.
@@ -67,6 +69,7 @@ class Log:
         self.idle = 0 if np.any(self.steps > before) else self.idle + advanced
         self.generations = generations
         self.seconds += seconds
+        self._clock.append((generations, self.seconds))
 
     def add_score(self, metrics: dict[str, Any], diagnosis: Diagnosis, advanced: np.ndarray) -> None:
         """Adds a score of each seed.
@@ -92,16 +95,30 @@ class Log:
         """The generation at which each seed was last scored."""
         return self._scores[-1]["generation"]
 
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the metrics."""
+        return [name for name in self._scores[0] if name not in (*NOT_METRICS, "_advanced")]
+
+    @property
+    def score_names(self) -> list[str]:
+        """Names of the metrics and of the diagnosis."""
+        return [*self.metric_names, *Diagnosis._fields]
+
     def metrics(self, seed: int) -> dict[str, float]:
         """Returns the latest score of a seed, by name."""
-        return {name: float(x[-1]) for name, x in self.scores(seed).items() if name not in NOT_METRICS}
+        latest = self._latest(seed)
+        return {name: float(latest[name][seed]) for name in self.metric_names}
 
     def diagnosis(self, seed: int) -> dict[str, float]:
         """Returns the latest diagnosis of a seed, by name, with the share that `failed` in the last generation."""
-        scores, history = self.scores(seed), self._history[seed]
-        diagnosis = {name: float(scores[name][-1]) for name in Diagnosis._fields}
+        latest, history = self._latest(seed), self._history[seed]
+        diagnosis = {name: float(latest[name][seed]) for name in Diagnosis._fields}
         failed = history[-1][self._rows.index("failed"), -1] if history else 0.0
         return {**diagnosis, "failed": float(failed)}
+
+    def _latest(self, seed: int) -> dict[str, np.ndarray]:
+        return next(row for row in reversed(self._scores) if row["_advanced"][seed])
 
     def history(self, seed: int) -> dict[str, np.ndarray]:
         """Returns the history of a seed: arrays by name, with one entry per generation."""
@@ -110,13 +127,49 @@ class Log:
 
     def recent(self, seed: int, count: int) -> dict[str, np.ndarray]:
         """Returns the history of the last `count` generations of a seed, without the steps."""
-        blocks: list[np.ndarray] = []
-        for block in reversed(self._history[seed]):
-            blocks.insert(0, block)
-            if sum(x.shape[1] for x in blocks) >= count:
-                break
-        rows = np.concatenate(blocks, axis=1)[:, -count:] if blocks else self._block(seed)
+        rows = self._tail(seed, count)
         return {name: row for name, row in zip(self._rows, rows, strict=True) if name != "steps"}
+
+    def since(self, seed: int, generation: int) -> dict[str, np.ndarray]:
+        """Returns the history of a seed after a generation: arrays by name, with one entry per generation.
+
+        Besides the history, returns `generation` and `seconds`, the time spent in the compiled loop until then. Within
+        a call of the loop, it is interpolated.
+        """
+        last = int(self.generations[seed])
+        rows = dict(zip(self._rows, self._tail(seed, last - generation), strict=True))
+        steps = np.cumsum(rows.pop("steps").astype(np.int64))
+        numbers = np.arange(generation + 1, last + 1)
+        clock = {"generation": numbers, "steps": self.steps[seed] - (steps[-1:] - steps), "seconds": numbers * 0.0}
+        points: list[tuple[int, float]] = []
+        for generations, seconds in reversed(self._clock):
+            points.append((int(generations[seed]), seconds))
+            if generations[seed] <= generation:
+                break
+        ends, seconds = np.array(points[::-1], float).T
+        clock["seconds"] = np.interp(numbers, ends, seconds)
+        return {**clock, **rows}
+
+    def scores_since(self, seed: int, generation: int) -> dict[int, dict[str, float]]:
+        """Returns the scores of a seed after a generation: metrics and diagnosis by name, by generation."""
+        found = {}
+        for row in reversed(self._scores):
+            if row["generation"][seed] <= generation:
+                break
+            if row["_advanced"][seed]:
+                found[int(row["generation"][seed])] = {name: float(row[name][seed]) for name in self.score_names}
+        return found
+
+    def _tail(self, seed: int, count: int) -> np.ndarray:
+        """Returns the rows of the last `count` generations of a seed, `[rows, generations]`."""
+        blocks, size = [], 0
+        for block in reversed(self._history[seed]):
+            if size >= count:
+                break
+            blocks.append(block)
+            size += block.shape[1]
+        rows = np.concatenate(blocks[::-1] or [np.zeros((len(self._rows), 0))], axis=1)
+        return rows[:, max(0, rows.shape[1] - count) :]
 
     def _block(self, seed: int) -> np.ndarray:
         return np.concatenate(self._history[seed] or [np.zeros((len(self._rows), 0))], axis=1)
@@ -181,6 +234,7 @@ class Log:
         log._history = [[block] if block.size else []]
         rows = range(len(scores["steps"]))
         log._scores = [{**{name: x[[k]] for name, x in scores.items()}, "_advanced": np.ones(1, bool)} for k in rows]
+        log._set_clock()
         return log
 
     @classmethod
@@ -216,4 +270,9 @@ class Log:
         log._history = [[block] if block.size else [] for block in blocks]
         columns = {name: record[f"score/{name}"] for name in names}
         log._scores = [{name: x[k] for name, x in columns.items()} for k in range(len(columns["steps"]))]
+        log._set_clock()
         return log
+
+    def _set_clock(self) -> None:
+        scored = [(row["generation"], float(np.ravel(row["seconds"])[0])) for row in self._scores]
+        self._clock = [*scored, (self.generations, self.seconds)]

@@ -7,13 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from zoo.core.evaluation import Aux
 from zoo.core.solution import Solution
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The progress of a run, as a callback receives it between two segments.
+    """The progress of a run, as a callback receives it while the run runs.
 
     Attributes:
         generation: Generations done.
@@ -23,6 +25,10 @@ class Progress:
         mean: The recommended solution.
         best_fitness: Lowest fitness of any member so far. Fitness is minimised, also where the score is maximised; see
             `RunResult`.
+        mean_fitness: Mean fitness of the latest population, without members whose fitness is not finite.
+        std_fitness: Standard deviation of the fitness of the same members.
+        history: The history of the generations since the previous call, one entry per generation: `generation`, `steps`
+            and `seconds` (interpolated within a call of the compiled loop), and what `RunResult.history` has.
         diagnosis: The state of the search, by name: `sigma`, `step_norm`, `condition_number`, `failed`. See
             `RunResult.scores` and `RunResult.history`.
         aux: What the problem reports for each member of the latest population besides its fitness, by name. Each array
@@ -35,6 +41,9 @@ class Progress:
     metrics: dict[str, float]
     mean: Solution
     best_fitness: float
+    mean_fitness: float
+    std_fitness: float
+    history: dict[str, np.ndarray]
     diagnosis: dict[str, float]
     aux: Aux
 

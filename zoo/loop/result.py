@@ -57,10 +57,10 @@ class RunResult:
         state: Final state of the strategy.
         problem_state: Final state of the problem, with the statistics that it gathered.
         metrics: The final score of `mean`, by name.
-        history: Arrays by name, with one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness` (of
-            the members whose fitness is finite), `worst_fitness` (infinite if a member failed), `failed` (the share of
-            members whose fitness is not finite), and `aux/<name>` (the mean over the members of each number that the
-            problem reports besides fitness).
+        history: Arrays by name, with one entry per generation: `steps` (cumulative), `best_fitness`, `mean_fitness` and
+            `std_fitness` (mean and standard deviation over the members whose fitness is finite; NaN if there are none),
+            `worst_fitness` (infinite if a member failed), `failed` (the share of members whose fitness is not finite),
+            and `aux/<name>` (the mean over the members of each number that the problem reports besides fitness).
         scores: Arrays by name, with one entry per scoring: `generation`, `steps`, `seconds`, the metrics, and the state
             of the search: `sigma` (root mean square of the standard deviations that are not zero), `step_norm`
             (Euclidean distance of the mean from the mean at the previous scoring, divided by the generations between)

@@ -9,17 +9,19 @@ import jax
 from jax.sharding import Mesh
 
 from zoo.core.arguments import checks_arguments
-from zoo.core.checks import as_scalar, shown
+from zoo.core.checks import as_count, as_scalar, shown
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem, from_function
 from zoo.core.solution import Solution, check_start, num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.call import describe_call, save_call
+from zoo.loop.callbacks import Callback, Callbacks
 from zoo.loop.converged import Converged
-from zoo.loop.drive import Options, drive
-from zoo.loop.files import as_folder
+from zoo.loop.drive import Options, Outcome, drive
+from zoo.loop.files import as_file, as_folder
 from zoo.loop.progress import Progress
+from zoo.loop.provenance import describe_settings, make_metadata
 from zoo.loop.result import RunResult
 from zoo.registry import ProblemLike, StrategyLike, given_strategy, resolve
 
@@ -38,7 +40,9 @@ def run(
     target: float | None = None,
     stop: Converged | None = None,
     solution: Solution | None = None,
-    callback: Callable[[Progress], bool | None] | None = None,
+    callback: Callback | Callable[[Progress], Any] | list[Any] | tuple[Any, ...] | None = None,
+    callback_every: int | None = None,
+    log: str | pathlib.Path | None = None,
     checkpoint: str | pathlib.Path | None = None,
     accept_versions: bool = False,
     progress: bool = False,
@@ -69,7 +73,16 @@ def run(
             does not end the run.
         solution: Initial solution, in the structure and the shapes of the problem's solutions. Defaults to
             `problem.initial_solution`.
-        callback: Called with a `Progress` at each of the `num_scores` points. A true return value stops the run.
+        callback: Called with a `Progress` at each of the `num_scores` points. A true return value stops the run. It may
+            also be an object like a `zoo.Callback`, whose methods are called at the start and at the end too, or a list
+            of callbacks.
+        callback_every: Generations between two calls of the callback, counted from the beginning of the run. The last
+            call comes at the end. The numbers stay the same, but each call costs time, because the compiled loop waits
+            for it. With `None`, the calls come at the `num_scores` points.
+        log: A CSV file that gets one row per generation while the run runs: clock, fitness, and scores where there are
+            some (see `zoo.loop.log_file`). Rows are appended at the `num_scores` points, and where the callback is
+            called. It costs no scores. A run that goes on, from its checkpoint or from `start`, continues the file. A
+            file of another run is an error.
         checkpoint: A folder for checkpoints. Progress is saved there at each of the `num_scores` points. A run that
             finds its own checkpoint there resumes from it, and the result is bit-identical to an uninterrupted run. If
             the newest checkpoint is damaged, the run resumes from the one before. A checkpoint of another run (other
@@ -89,7 +102,7 @@ def run(
 
     Raises:
         ValueError: If a budget is invalid, spent, or smaller than what the checkpoint has done; if the checkpoint
-            belongs to another run, or its folder cannot be written or is in use; if the population cannot be divided
+            or the log belongs to another run, or cannot be written, or is in use; if the population cannot be divided
             over the devices; if the solution or the result to start from does not fit; if the solution is not finite;
             or if several keys are given.
         TypeError: If the strategy does not fit the problem, either is missing, or the key is not a key.
@@ -107,6 +120,9 @@ def run(
     key = as_key(0 if key is None else key)
     target = None if target is None else as_scalar(target, "target", finite=False)
     checkpoint = None if checkpoint is None else as_folder(checkpoint, "checkpoint")
+    log = None if log is None else as_file(log, "log")
+    callbacks = Callbacks.of(callback)
+    callback_every = None if callback_every is None else as_count(callback_every, "callback_every")
     numbers = {"num_generations": num_generations, "num_steps": num_steps, "num_scores": num_scores}
     call = describe_call(strategy, problem, key, solution=solution, **numbers, target=target, stop=stop)
     if start is not None:
@@ -125,14 +141,24 @@ def run(
         stop=stop,
         solution=solution,
         start=before,
-        callback=callback,
+        callback=callbacks,
+        callback_every=callback_every,
+        ready=lambda generation: callbacks.start(lambda: _facts(strategy, problem, call, generation)),
+        log=log,
         began=None if checkpoint is None else functools.partial(save_call, checkpoint, call),
         checkpoint=checkpoint,
         accept_versions=accept_versions,
         progress="run" if progress else None,
         mesh=mesh,
     )
-    outcome = drive(strategy, problem, key, options)
+    with callbacks.told_of_errors():
+        outcome = drive(strategy, problem, key, options)
+        result = _result(strategy, problem, key, outcome, call)
+    callbacks.end(result)
+    return result
+
+
+def _result(strategy: Strategy, problem: Problem, key: jax.Array, outcome: Outcome, call: dict[str, Any]) -> RunResult:
     scores = outcome.scores[0]
     return RunResult(
         strategy=strategy,
@@ -154,6 +180,12 @@ def run(
         stopped_by=outcome.stopped_by[0],
         call=call,
     )
+
+
+def _facts(strategy: Strategy, problem: Problem, call: dict[str, Any], generation: int) -> dict[str, Any]:
+    """Returns JSON-able facts about a run, for callbacks."""
+    settings = {"strategy": describe_settings(strategy), "problem": describe_settings(problem)}
+    return {**settings, "key": call["key"], "budget": call["budget"], "generation": generation, **make_metadata()}
 
 
 def _check_stop(stop: Any, strategy: Strategy) -> None:
@@ -224,8 +256,8 @@ def minimize(
         takes_key: Whether `fn` takes a random key as its first argument.
         has_aux: Whether `fn` returns a pair: the scalar, and a dictionary of other facts about the solution.
         **options: Options of `run`: `target` (stops when fn(mean) is at most this), `stop`, `num_scores`, `callback`,
-            `checkpoint`, `accept_versions`, `progress`, `mesh`. All other options are settings of the strategy, such as
-            `sigma`, if it is given by id.
+            `callback_every`, `log`, `checkpoint`, `accept_versions`, `progress`, `mesh`. All other options are settings
+            of the strategy, such as `sigma`, if it is given by id.
 
     Returns:
         A `RunResult`. Its `best_solution` and `mean` are in the structure of `solution`.
@@ -260,5 +292,6 @@ def minimize(
 # sep_cma_es takes seconds.
 _MAX_DIMS_OF_CMA_ES = 200
 
-_OPTIONS = ("num_scores", "target", "stop", "callback", "checkpoint", "accept_versions", "progress", "mesh")
+_OPTIONS = ("num_scores", "target", "stop", "callback", "callback_every", "log", "checkpoint")
+_OPTIONS += ("accept_versions", "progress", "mesh")
 """The options that `minimize` passes to `run`."""
