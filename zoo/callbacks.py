@@ -44,10 +44,17 @@ class TensorBoard(Callback):
 
     Raises:
         ModuleNotFoundError: If the package tensorboardX is not installed.
+        ValueError: If the folder cannot be made.
     """
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = as_folder(folder, "TensorBoard(folder)").absolute()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"TensorBoard(folder) cannot make {self.folder}: {error.strerror}. Choose another folder."
+            ) from error
         self._make_writer = _writer_class()
         self._writer: SummaryWriter | None = None
 

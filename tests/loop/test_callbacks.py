@@ -203,3 +203,6 @@ def test_without_tensorboard_x(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(TypeError, match=r"TensorBoard\(folder\) must be a folder"):
         zoo.callbacks.TensorBoard(3)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"TensorBoard\(folder\) cannot make .*file: File exists"):
+        zoo.callbacks.TensorBoard(tmp_path / "file")
