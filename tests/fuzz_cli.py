@@ -118,7 +118,11 @@ COMMANDS = {
         _option("--out", _folders),
         _flag("--fresh"),
     ),
-    "report": _command(st.just(["report"]), st.lists(_folders, max_size=2)),
+    "report": _command(
+        st.just(["report"]),
+        st.lists(_folders | st.sampled_from(["x.html", "file/x.html"]), max_size=3),
+        _flag("--html", "--html=x"),
+    ),
     "tickets": _command(
         st.just(["tickets"]),
         st.lists(_strategies, max_size=1),

@@ -95,7 +95,9 @@ def test_the_wheel_ships_one_package(wheel):
         for path in (ROOT / folder).rglob("*.py")
     }
     assert shipped == {name if name.startswith("zoo/") else f"zoo/{name}" for name in sources}
-    assert "zoo/py.typed" in names
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "zoo/reports/templates").iterdir()}
+    assert len(templates) == 3
+    assert {"zoo/py.typed", *templates} <= set(names)
 
 
 def environment():

@@ -414,7 +414,7 @@ def benchmark_command(
         executor=executor,
         mesh=_mesh(devices),
     )
-    _show(results, out)
+    _show(results, out, out)
     if len(results.failures) == len(results.pairs):
         raise typer.Exit(1)
 
@@ -485,16 +485,28 @@ def sweep_command(
 @app.command("report")
 def report_command(
     folder: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="Folder of a benchmark.")],
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Argument(metavar="[FILE]", help="File of the HTML report.  [default: report.html in the folder]"),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write the report as one HTML file with figures that can be zoomed.")
+    ] = False,
 ) -> None:
     """Print the table of a saved benchmark.
 
-    Also writes its report and its figures again.
+    Also writes its report and its figures again, or with --html an HTML report in their place.
     """
+    if file is not None and file.suffix != ".html":
+        raise ValueError(f"FILE must end in .html, got {shown(str(file))}.")
+    path = file or (folder / "report.html" if html else folder)
     with _naming(folder), _pointing_to(folder, "a benchmark"):
-        if "a sweep" in _kinds(folder):
+        if "a sweep" not in _kinds(folder):
+            _show(zoo.Results.load(folder), folder, path)
+        elif path == folder:
             _show_sweep(zoo.Sweep.load(folder), folder)
         else:
-            _show(zoo.Results.load(folder), folder)
+            raise ValueError(f"{folder} holds a sweep. Only a benchmark has an HTML report.")
 
 
 @app.command("tickets")
@@ -586,8 +598,8 @@ def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str,
     return call, checkpoints, {**stored, **changed}
 
 
-def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
-    """Prints the tables and the failures of a benchmark, and writes its report."""
+def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Prints the tables and the failures of a benchmark, and writes its report to a path."""
     from zoo.reports.tables import describe_overshoot, format_ert, format_summary
 
     summary = results.summary()
@@ -617,12 +629,14 @@ def _show(results: "zoo.Results", folder: pathlib.Path) -> None:
         say(("failed:", "red"), f" {text}", to=ERR)
     report = None
     with _unless_read_only():
-        report = results.report(folder)
+        report = results.report(path)
     if report is None:
         return
     say("")
     say(f"results in {folder}")
     say(f"report   {report}{' (it also has the columns that this terminal has no room for)' if left_out else ''}")
+    if report.suffix == ".html":
+        return
     say(f"curves   {', '.join(sorted(path.name for path in report.parent.glob('curves_*.png')))}")
     if len(results.runtimes):
         say("runtimes runtime_ecdf.png, data_profile.png")

@@ -25,6 +25,7 @@ from zoo.core.sharding import check_mesh, from_first_process, is_first_process
 from zoo.core.solution import num_dims
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
+from zoo.loop.call import describe_given
 from zoo.loop.compiled import MAX_PROGRAMS
 from zoo.loop.files import DamagedError, as_folder, named_once
 from zoo.loop.lock import FolderLock
@@ -151,12 +152,12 @@ def benchmark(
     def results() -> Results:
         return Results([pairs[number] for number in sorted(pairs)], metadata)
 
-    for number, (strategy_label, problem_label, strategy, problem, budget, given) in enumerate(tasks):
+    for number, (strategy_label, problem_label, strategy, problem, budget, given, call) in enumerate(tasks):
         if isinstance(problem, Exception):
             facts = {"headline": "score", "maximize": False}
             pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
             continue
-        info = _info(strategy, problem, budget, num_seeds, metadata)
+        info = {"call": call, **_info(strategy, problem, budget, num_seeds, metadata)}
         tuning = None if tune is None else make_tuning(strategy, given, tune, tune_seeds, key)
         if tuning is not None and folder is not None and executor == "local":
             name = folder_name(strategy_label, problem_label)
@@ -222,11 +223,12 @@ def _tasks(
     problem_settings: Mapping[str, Settings],
     num_steps: int | Mapping[str, int] | None,
     num_scores: int | None,
-) -> list[tuple[str, str, Any, Any, Any, set[str]]]:
+) -> list[tuple[str, str, Any, Any, Any, set[str], Any]]:
     """Makes all strategies and problems before anything runs, so that a mistake is found at once.
 
     Returns:
-        For each pair: the labels, the strategy, the problem, the budget, and the settings that the user gave.
+        For each pair: the labels, the strategy, the problem, the budget, the names of the settings that
+        the user gave, and the ids and settings by which both were made.
     """
     strategies = _labelled(strategies, Strategy, "strategy")
     problems = _labelled(problems, Problem, "problem")
@@ -245,7 +247,7 @@ def _tasks(
             problem = error
         for strategy_label, spec in strategies.items():
             if isinstance(problem, Exception):
-                tasks.append((strategy_label, problem_label, None, problem, None, set()))
+                tasks.append((strategy_label, problem_label, None, problem, None, set(), None))
                 continue
             settings = {
                 **strategy_settings.get(strategy_label, {}),
@@ -258,7 +260,8 @@ def _tasks(
             needs_scores = problem.runtime_targets is not None
             budget = Budget.make(problem, None, total, num_scores, needs_scores=needs_scores)
             given = given_names(spec) | given_names({"id": "", **settings})
-            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget, given))
+            call = describe_given(strategy, problem)
+            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget, given, call))
     return tasks
 
 

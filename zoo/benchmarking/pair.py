@@ -50,11 +50,12 @@ class Pair:
     Attributes:
         strategy: The strategy's label.
         problem: The problem's label.
-        info: JSON-able facts: `identity`, `date`, `key`, `strategy_settings`, `problem_settings`, `headline`,
-            `maximize`, `num_dims`, `seconds`, `compile_seconds`, `overshoot` (mean over seeds), `num_steps`,
-            `num_seeds`, `error` (the error message of a failed pair, else `None`), and `tuning`: `None` if the strategy
-            was run as it is, else `num_settings` that were tried, `num_seeds` of each, the `best` values, all `steps`,
-            `seconds` and `compile_seconds` that this took, and `certainty` (see `Sweep.certainty`).
+        info: JSON-able facts: `identity`, `date`, `key`, `call` (the ids and settings that were given),
+            `strategy_settings`, `problem_settings`, `headline`, `maximize`, `num_dims`, `seconds`, `compile_seconds`,
+            `overshoot` (mean over seeds), `num_steps`, `num_seeds`, `error` (the error message of a failed pair, else
+            `None`), and `tuning`: `None` if the strategy was run as it is, else `num_settings` that were tried,
+            `num_seeds` of each, the `best` values, all `steps`, `seconds` and `compile_seconds` that this took, and
+            `certainty` (see `Sweep.certainty`).
         curve: A frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics`, with a leading axis of seeds. A failed pair has `None`.
         runtimes: A frame with the columns `RUNTIME_COLUMNS`. It is empty if the problem has no targets.

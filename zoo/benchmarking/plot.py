@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from zoo.benchmarking.estimators import EstimatorStatistics
 from zoo.benchmarking.pair import Pair
 from zoo.figures.style import add_legend, line_styles, spans_decades
-from zoo.statistics.aggregates import confidence_interval, interquartile_mean
-from zoo.statistics.runtimes import hardest_targets, select_targets, solved_fraction
+from zoo.statistics.curves import mean_curve
+from zoo.statistics.runtimes import hardest_targets, select_targets, solved_curves
 
-_GRID = 100  # points of a curve
-_AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
+_AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds together)"))
 
 
 def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
@@ -34,7 +33,7 @@ def plot_curves(pairs: Sequence[Pair], problem: str | None = None) -> Figure:
         finished = [pair for pair in pairs if pair.problem == name and not pair.info["error"]]
         for axis, (column, label) in zip(row, _AXES, strict=True):
             for pair in finished:
-                x, middle, low, high = _curve(pair.curve, pair.info["headline"], column)
+                x, middle, low, high = mean_curve(pair.curve, pair.info["headline"], column)
                 style = styles[pair.strategy]
                 (handles[pair.strategy],) = axis.plot(x, middle, label=pair.strategy, **style)
                 axis.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
@@ -83,35 +82,19 @@ def _plot_solved(pairs: Sequence[Pair], runtimes: pd.DataFrame, unit: pd.Series,
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axis = figure.subplots()
     styles = line_styles(pair.strategy for pair in pairs)
-    first_step = (1 / runtimes.problem.map(unit)).min()  # a log axis cannot show anything before it
-    end = (runtimes.budget / runtimes.problem.map(unit)).max()
     handles = {}
-    for strategy in runtimes.strategy.unique():
-        times, fractions, budget = solved_fraction(runtimes, strategy, unit)
-        x = np.concatenate([[first_step], np.maximum(times, first_step), [end]])
-        y = np.concatenate([[0], fractions, fractions[-1:] if len(fractions) else [0]])
+    for strategy, (x, y, end) in solved_curves(runtimes, unit).items():
         style = styles[strategy]
         (handles[strategy],) = axis.plot(x, y, drawstyle="steps-post", label=strategy, **style)
-        at_budget = np.searchsorted(times, budget, side="right") / len(times) * fractions[-1] if len(times) else 0
-        axis.plot(budget, at_budget, "x", color=style["color"], markersize=9, markeredgewidth=2, clip_on=False)
+        axis.plot(*end, "x", color=style["color"], markersize=9, markeredgewidth=2, clip_on=False)
+        axis.set_xlim(x[0], x[-1])  # the same for all
     axis.set_xscale("log")
-    axis.set_xlim(first_step, end)
     axis.set_ylim(0, 1)
     axis.set_xlabel(f"{time}; cross: the first run ended")
     axis.set_ylabel(what)
     axis.grid(alpha=0.3)
     add_legend(figure, handles)
     return figure
-
-
-def _curve(curve, metric: str, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a common grid in `column`, and the interquartile mean over seeds and its interval on this grid."""
-    rows = curve[curve.metric == metric]
-    seeds = [group for _, group in rows.groupby("seed")]
-    grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
-    values = np.stack([np.interp(grid, group[column], group.value) for group in seeds])
-    low, high = confidence_interval(values)
-    return grid, interquartile_mean(values), low, high
 
 
 def plot_estimators(statistics: Mapping[str, EstimatorStatistics]) -> Figure:

@@ -19,10 +19,15 @@ from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_on
 from zoo.loop.lock import FolderLock
 from zoo.loop.text import file_name
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.curves import mean_curve
 from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from zoo.reports.contents import Contents
+
+_POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
 
 
 class Results:
@@ -299,26 +304,58 @@ class Results:
         return cls(pairs, metadata)
 
     def report(self, path: str | pathlib.Path) -> pathlib.Path:
-        """Writes a Markdown report with its pictures beside it.
+        """Writes a report: one HTML file, or a Markdown file with its pictures beside it.
+
+        The HTML file needs no network. Its figures can be zoomed, its curves can be switched on and off, and its tables
+        can be sorted.
 
         Args:
-            path: A folder, or the `.md` file to write.
+            path: An `.html` file, a `.md` file, or a folder, which gets a `report.md`.
 
         Returns:
-            The path of the Markdown file.
+            The path of the file.
+
+        Raises:
+            ModuleNotFoundError: If an HTML report is asked for and the extra `html` is not installed.
         """
+        path = as_folder(path, "Results.report(path)")
+        contents = self._contents()
+        if path.suffix in (".html", ".htm"):
+            from zoo.reports.html import write_html_report
+
+            return write_html_report(path, contents)
         from zoo.reports.markdown import write_report
 
-        path = as_folder(path, "Results.report(path)")
-        summary = self.summary()
-        figures = {f"curves_{file_name(problem)}": self.plot(problem) for problem in summary.problem.unique()}
-        ert = None
+        figures = {f"curves_{file_name(problem)}": self.plot(problem) for problem in contents.summary.problem.unique()}
         if len(self.runtimes):
-            ert = self.ert()
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
-        settings = [(pair.strategy, pair.problem, pair.info.get("strategy_settings")) for pair in self.pairs]
-        tuned = [(pair.strategy, pair.problem, pair.info["tuning"]) for pair in self.pairs if pair.info.get("tuning")]
-        return write_report(path, self.metadata, settings, summary, ert, self.failures, figures, tuned)
+        return write_report(path, contents, figures)
+
+    def _contents(self) -> "Contents":
+        from zoo.reports.contents import Contents, PairFacts
+
+        timed = [pair for pair in self.pairs if len(pair.runtimes)]
+        return Contents(
+            metadata=self.metadata,
+            pairs=[PairFacts(pair.strategy, pair.problem, pair.info) for pair in self.pairs],
+            summary=self.summary(),
+            curves=self._mean_curves(),
+            runtimes=self.runtimes,
+            num_dims={pair.problem: pair.info["num_dims"] for pair in timed},
+            ert=self.ert() if timed else None,
+            failures=self.failures,
+        )
+
+    def _mean_curves(self) -> pd.DataFrame:
+        """Returns the interquartile means over seeds that `plot` draws; see `Contents.curves`."""
+        columns = ["problem", "strategy", "axis", "x", "score", "low", "high"]
+        frames = []
+        for pair in self.pairs:
+            for axis in ("steps", "seconds") if not pair.info["error"] else ():
+                curve = mean_curve(pair.curve, pair.info["headline"], axis, num_points=_POINTS)
+                labels = {"problem": pair.problem, "strategy": pair.strategy, "axis": axis}
+                frames.append(pd.DataFrame({**labels, **dict(zip(columns[3:], curve, strict=True))}))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def _describe_tuning(tuning: dict[str, Any] | None) -> str:

@@ -38,9 +38,18 @@ def describe_call(
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in budget.items()}
     if isinstance(stop := numbers.get("stop"), Converged):
         numbers["stop"] = dataclasses.asdict(stop)
+    return {
+        **describe_given(strategy, problem),
+        "key": describe_key(key),
+        "has_solution": solution is not None,
+        "budget": numbers,
+    }
+
+
+def describe_given(strategy: StrategyLike, problem: ProblemLike) -> dict[str, Any]:
+    """Returns the ids and the settings of a strategy and a problem as JSON-able facts; see `stored_recipe`."""
     given = {"strategy": strategy, "problem": problem}
-    made_of = {kind: _describe_recipe(recipe(item, kind)) for kind, item in given.items()}
-    return {**made_of, "key": describe_key(key), "has_solution": solution is not None, "budget": numbers}
+    return {kind: _describe_recipe(recipe(item, kind)) for kind, item in given.items()}
 
 
 def make_call(
@@ -53,15 +62,27 @@ def make_call(
     """
     try:
         if problem is None:
-            id, settings, _ = _stored_recipe(call, "problem")
+            id, settings, _ = stored_recipe(call, "problem")
             problem = given_problem(id, settings)
         if strategy is None:
-            id, settings, for_problem = _stored_recipe(call, "strategy")
+            id, settings, for_problem = stored_recipe(call, "strategy")
             of = given_problem(problem) if for_problem else None
             strategy = given_strategy(id, settings, "make_call", of)
         return strategy, problem, key_from(call["key"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"The stored call of this run is damaged or of another version: {error}.") from error
+
+
+def stored_recipe(call: Any, kind: str) -> tuple[str, dict[str, Any], bool]:
+    """Returns the id, the settings, and whether the problem's suggestions fill in the open settings."""
+    stored = call[kind]
+    if "missing" in stored:
+        raise ValueError(
+            f"The {kind} of this run {stored['missing']}, so it cannot be made from the folder alone. Pass it from "
+            f"Python: zoo.load_run(folder, {kind}=...), or zoo.run(..., checkpoint=...) to go on."
+        )
+    settings = {name: _decode(value) for name, value in stored["settings"].items()}
+    return str(stored["id"]), settings, stored["for_problem"]
 
 
 def save_call(folder: str | pathlib.Path, call: dict[str, Any]) -> None:
@@ -109,18 +130,6 @@ def _describe_recipe(made_of: dict[str, Any] | None) -> dict[str, Any]:
     except TypeError as error:
         return {"missing": f"has settings that are neither numbers nor text ({error})"}
     return {"id": made_of["id"], "settings": settings, "for_problem": made_of["for_problem"]}
-
-
-def _stored_recipe(call: Any, kind: str) -> tuple[str, dict[str, Any], bool]:
-    """Returns the id, the settings, and whether the problem's suggestions fill in the open settings."""
-    stored = call[kind]
-    if "missing" in stored:
-        raise ValueError(
-            f"The {kind} of this run {stored['missing']}, so it cannot be made from the folder alone. Pass it from "
-            f"Python: zoo.load_run(folder, {kind}=...), or zoo.run(..., checkpoint=...) to go on."
-        )
-    settings = {name: _decode(value) for name, value in stored["settings"].items()}
-    return str(stored["id"]), settings, stored["for_problem"]
 
 
 def _encode(value: Any) -> Any:

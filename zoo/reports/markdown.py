@@ -3,14 +3,14 @@
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from zoo.loop.files import write_file, write_text
 from zoo.loop.text import file_name
+from zoo.reports.contents import Contents, describe_seconds, mean_ranks
 from zoo.reports.tables import (
     describe_overshoot,
     format_ert,
@@ -21,32 +21,19 @@ from zoo.reports.tables import (
 )
 
 
-def write_report(
-    path: pathlib.Path,
-    metadata: Mapping[str, Any],
-    settings: Sequence[tuple[str, str, Any]],
-    summary: pd.DataFrame,
-    ert: pd.DataFrame | None,
-    failures: pd.DataFrame,
-    figures: Mapping[str, Figure],
-    tuned: Sequence[tuple[str, str, Mapping[str, Any]]] = (),
-) -> pathlib.Path:
+def write_report(path: pathlib.Path, contents: Contents, figures: Mapping[str, Figure]) -> pathlib.Path:
     """Writes a report and its figures; see `Results.report`.
 
     Args:
         path: A folder, or the `.md` file to write.
-        metadata: `Results.metadata`.
-        settings: Strategy, problem, and the settings of the strategy, for each pair.
-        summary: `Results.summary()`.
-        ert: `Results.ert()`. With `None`, the report has no section on runtimes.
-        failures: `Results.failures`.
-        figures: Figures by file name: `curves_<problem>` for each problem and, with `ert`, `runtime_ecdf` and
+        contents: What the report says.
+        figures: Figures by file name: `curves_<problem>` for each problem and, with runtimes, `runtime_ecdf` and
             `data_profile`.
-        tuned: Strategy, problem, and `Pair.info["tuning"]`, for each pair that was tuned.
 
     Returns:
         The path of the Markdown file.
     """
+    metadata, summary = contents.metadata, contents.summary
     if path.suffix != ".md":
         path = path / "report.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +52,7 @@ def write_report(
         ),
         "",
         "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
-        "interval. Seconds: all seeds together, without compilation and scoring.",
+        f"interval. {describe_seconds(contents.pairs)}",
     ]
     if overshoot := describe_overshoot(summary):
         lines += ["", overshoot]
@@ -80,11 +67,12 @@ def write_report(
             "",
         ]
         lines += [f"![learning curves on {markdown_text(problem)}]({picture})"]
-    counted = summary.assign(rank=summary["rank"].fillna(summary.groupby("problem").strategy.transform("size")))
-    ranks = pd.DataFrame(counted.groupby("strategy", as_index=False)["rank"].mean()).sort_values("rank")
-    table = pd.DataFrame({"strategy": ranks.strategy, "mean rank": ranks["rank"].map("{:.2f}".format)})
+    ranks = mean_ranks(summary)
+    table = pd.DataFrame({"strategy": ranks.index, "mean rank": [f"{rank:.2f}" for rank in ranks]})
     lines += ["", "## Mean rank over problems", "", "A failed pair ranks last.", "", markdown_table(table)]
-    if ert is not None:
+    for title, frame in contents.comparison.items():
+        lines += ["", f"## {markdown_text(title)}", "", markdown_table(frame)]
+    if contents.ert is not None:
         lines += [
             "",
             "## Runtimes",
@@ -92,11 +80,11 @@ def write_report(
             "Expected running time to a target: the problem steps that all seeds spent until they reached it or ended, "
             "divided by the number of seeds that reached it. That number is in brackets.",
         ]
-        for table in format_ert(ert):
+        for table in format_ert(contents.ert):
             lines += ["", markdown_table(table)]
         for name in ("runtime_ecdf", "data_profile"):
             lines += ["", f"![{name.replace('_', ' ')}]({name}.png)"]
-    if tuned:
+    if contents.tuned:
         lines += [
             "",
             "## Tuning",
@@ -104,13 +92,13 @@ def write_report(
             "Settings were chosen on tuning seeds, with the budget of the benchmark, before the runs above. The "
             "defaults were among them. Certainty: how often the same setting is chosen when the seeds are drawn again.",
             "",
-            markdown_table(format_tuning(tuned)),
+            markdown_table(format_tuning(contents.tuned)),
         ]
-    if len(failures):
-        lines += ["", "## Failed", "", markdown_table(failures)]
+    if len(contents.failures):
+        lines += ["", "## Failed", "", markdown_table(contents.failures)]
     lines += ["", "## Settings", ""]
-    for strategy, problem, values in settings:
-        text = json.dumps(values)
+    for strategy, problem, info in contents.pairs:
+        text = json.dumps(info.get("strategy_settings"))
         for mark in "`<":  # these would end the code, or begin a tag
             text = text.replace(mark, f"\\u{ord(mark):04x}")
         lines.append(f"- {markdown_text(strategy)} on {markdown_text(problem)}: `{text}`")

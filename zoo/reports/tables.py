@@ -20,9 +20,9 @@ def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
             "rank": ["" if pd.isna(rank) else str(rank) for rank in summary["rank"]],
             "strategy": summary.strategy,
             "metric": summary.metric,
-            "score": ["failed" if np.isnan(score) else _short(score) for score in summary.score],
+            "score": ["failed" if np.isnan(score) else short_number(score) for score in summary.score],
             "95 % interval": [
-                "" if np.isnan(low) else f"{_short(low)} to {_short(high)}"
+                "" if np.isnan(low) else f"{short_number(low)} to {short_number(high)}"
                 for low, high in zip(summary.low, summary.high, strict=True)
             ],
         }
@@ -44,7 +44,7 @@ def format_tuning(tuned: Sequence[tuple[str, str, Mapping[str, Any]]]) -> pd.Dat
     rows = []
     for strategy, problem, facts in tuned:
         best = ", ".join(
-            f"{name}={_short(value) if isinstance(value, float) else short(value)}"
+            f"{name}={short_number(value) if isinstance(value, float) else short(value)}"
             for name, value in facts["best"].items()
         )
         rows.append(
@@ -93,7 +93,7 @@ def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
         for target, time, successes, seeds in zip(
             shown.target, shown.ert, shown.num_successes, shown.num_seeds, strict=True
         ):
-            row[_short(target)] = (f"{time:,.0f}" if np.isfinite(time) else "never") + f" ({successes}/{seeds})"
+            row[short_number(target)] = (f"{time:,.0f}" if np.isfinite(time) else "never") + f" ({successes}/{seeds})"
         rows.setdefault(tuple(shown.target), []).append(row)
     return [pd.DataFrame(each) for each in rows.values()]
 
@@ -119,5 +119,6 @@ def markdown_table(frame: pd.DataFrame) -> str:
     )
 
 
-def _short(x: float) -> str:
+def short_number(x: float) -> str:
+    """Returns a number with four digits."""
     return f"{x:.4g}"

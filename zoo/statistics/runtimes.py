@@ -57,7 +57,33 @@ def expected_running_time(runtimes: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="spent")
 
 
-def solved_fraction(runtimes: pd.DataFrame, strategy: str, unit: pd.Series) -> tuple[np.ndarray, np.ndarray, float]:
+def solved_curves(
+    runtimes: pd.DataFrame, unit: pd.Series
+) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[float, float]]]:
+    """Returns, for each strategy, the fraction of all (problem, target, seed) triples that it reached over time.
+
+    Args:
+        runtimes: The runtimes of all strategies.
+        unit: Problem steps per unit of time, by the problem's label: its dimension, or one simplex gradient.
+
+    Returns:
+        Times and fractions, for a curve of steps on a logarithmic axis, and the point where the shortest run ended. All
+        curves begin at the time of the first step of a run and end at the time of the last one.
+    """
+    per_unit = runtimes.problem.map(unit)
+    first_step, last = float((1 / per_unit).min()), float((runtimes.budget / per_unit).max())
+    curves = {}
+    for strategy in runtimes.strategy.unique():
+        times, fractions, budget = _solved_fraction(runtimes, strategy, unit)
+        x = np.concatenate([[first_step], np.maximum(times, first_step), [last]])
+        y = np.concatenate([[0], fractions, fractions[-1:] if len(fractions) else [0]])
+        num_reached = np.searchsorted(times, budget, side="right")
+        at_budget = num_reached / len(times) * fractions[-1] if len(times) else 0
+        curves[strategy] = x, y, (budget, float(at_budget))
+    return curves
+
+
+def _solved_fraction(runtimes: pd.DataFrame, strategy: str, unit: pd.Series) -> tuple[np.ndarray, np.ndarray, float]:
     """Returns the empirical distribution of a strategy's runtimes over all (problem, target, seed) triples.
 
     A triple for which the strategy has no runtime, because a pair failed or is missing, counts as not reached.

@@ -1,0 +1,95 @@
+"""What a report of a benchmark says, as frames and facts, whichever form the report has."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+_ALONE = 0.1  # busy cores; an idle machine has some too
+
+
+class PairFacts(NamedTuple):
+    """What is known about one strategy on one problem."""
+
+    strategy: str
+    problem: str
+    info: Mapping[str, Any]
+    """`Pair.info`. It may come from a file that somebody else wrote, so its values may be of any type."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contents:
+    """The contents of a report.
+
+    Attributes:
+        metadata: `Results.metadata`.
+        pairs: The facts of each pair.
+        summary: `Results.summary()`.
+        curves: The learning curves: `problem`, `strategy`, `axis` (`"steps"` or `"seconds"`), `x`, `score`
+            (interquartile mean over seeds), and `low` and `high` (its 95 % interval).
+        runtimes: `Results.runtimes`. It is empty if no problem has targets.
+        num_dims: The number of dimensions of each problem that has targets.
+        ert: `Results.ert()`. With `None`, the report has no section on runtimes.
+        failures: `Results.failures`.
+        comparison: Tables that compare strategies, by their titles. They may have any columns.
+    """
+
+    metadata: Mapping[str, Any]
+    pairs: Sequence[PairFacts]
+    summary: pd.DataFrame
+    curves: pd.DataFrame
+    runtimes: pd.DataFrame
+    num_dims: Mapping[str, int]
+    ert: pd.DataFrame | None
+    failures: pd.DataFrame
+    comparison: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tuned(self) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Strategy, problem, and how it was tuned (`Pair.info["tuning"]`), for each pair that was tuned."""
+        return [(pair.strategy, pair.problem, pair.info["tuning"]) for pair in self.pairs if pair.info.get("tuning")]
+
+
+def mean_ranks(summary: pd.DataFrame) -> pd.Series:
+    """Returns the mean rank of each strategy over problems, the best first. A failed pair ranks last."""
+    counted = summary.assign(rank=summary["rank"].fillna(summary.groupby("problem").strategy.transform("size")))
+    return pd.Series(counted.groupby("strategy")["rank"].mean()).sort_values(kind="stable")
+
+
+def describe_load(load: Any) -> str | None:
+    """Returns whether a pair was measured alone or beside other work. Returns `None` if that was not recorded.
+
+    Args:
+        load: `Pair.info["load"]`: `cores` (of the machine) and `busy_others` (the mean number of cores that other
+            processes kept busy).
+    """
+    if not isinstance(load, Mapping):
+        return None
+    cores, busy = load.get("cores"), load.get("busy_others")
+    if not isinstance(cores, int) or not isinstance(busy, (int, float)):
+        return None
+    if busy < _ALONE:
+        return "measured alone"
+    return f"beside other work ({busy:.1f} of {cores} cores busy)"
+
+
+def describe_seconds(pairs: Sequence[PairFacts]) -> str:
+    """Returns sentences that say what the seconds of a table are, and whether they can be compared."""
+    meaning = (
+        "Seconds: wall-clock time of all seeds together, without compilation and scoring. They depend on the machine "
+        "and on what else it did."
+    )
+    loads = [describe_load(pair.info.get("load")) for pair in pairs if not pair.info.get("error")]
+    known = [load for load in loads if load is not None]
+    disturbed = [load for load in known if load != "measured alone"]
+    if not known:
+        return meaning
+    if len(loads) == len(known) and not disturbed:
+        return f"{meaning} All pairs were measured alone."
+    parts = [f"{len(known) - len(disturbed)} of {len(loads)} pairs were measured alone"]
+    if disturbed:
+        parts.append(f"{len(disturbed)} beside other work")
+    if len(known) < len(loads):
+        parts.append(f"for {len(loads) - len(known)} it is not recorded")
+    return f"{meaning} {', '.join(parts)}."
