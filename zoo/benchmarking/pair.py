@@ -36,6 +36,7 @@ from zoo.loop.files import (
     write_parts,
 )
 from zoo.loop.identity import Identity, identify
+from zoo.loop.load import Load
 from zoo.loop.provenance import describe_settings
 from zoo.loop.text import file_name
 from zoo.statistics.runtimes import RUNTIME_COLUMNS
@@ -52,10 +53,11 @@ class Pair:
         problem: The problem's label.
         info: JSON-able facts: `identity`, `date`, `key`, `call` (the ids and settings that were given),
             `strategy_settings`, `problem_settings`, `headline`, `maximize`, `num_dims`, `seconds`, `compile_seconds`,
-            `overshoot` (mean over seeds), `num_steps`, `num_seeds`, `error` (the error message of a failed pair, else
-            `None`), and `tuning`: `None` if the strategy was run as it is, else `num_settings` that were tried,
-            `num_seeds` of each, the `best` values, all `steps`, `seconds` and `compile_seconds` that this took, and
-            `certainty` (see `Sweep.certainty`).
+            `overshoot` (mean over seeds), `num_steps`, `num_seeds`, `load` (how busy other work kept the machine, see
+            `zoo.loop.load`; `None` for a failed pair), `error` (the error message of a failed pair, else `None`), and
+            `tuning`: `None` if the strategy was run as it is, else `num_settings` that were tried, `num_seeds` of each,
+            the `best` values, all `steps`, `seconds` and `compile_seconds` that this took, and `certainty` (see
+            `Sweep.certainty`).
         curve: A frame with the columns `CURVE_COLUMNS`.
         solution: `mean` and `statistics`, with a leading axis of seeds. A failed pair has `None`.
         runtimes: A frame with the columns `RUNTIME_COLUMNS`. It is empty if the problem has no targets.
@@ -121,7 +123,9 @@ class PairTask:
                 strategy, found = tune(self.tuning, strategy, self.problem, self.budget, labels, progress)
                 info |= {"tuning": found, "strategy_settings": describe_settings(strategy)}
             options = Options(budget=self.budget, progress=progress, mesh=self.mesh)
+            load = Load()
             outcome = drive(strategy, self.problem, self.keys, options)
+            info["load"] = load.measure()
             return _pair(self.strategy_label, self.problem_label, self.problem, info, outcome)
         except Exception as error:
             return self.failed(error)
@@ -168,6 +172,7 @@ def failed_pair(strategy: str, problem: str, error: Exception, info: dict[str, A
         "identity": None,
         "strategy_settings": None,
         **info,
+        "load": None,
         "seconds": 0.0,
         "compile_seconds": 0.0,
         "overshoot": 0.0,

@@ -513,7 +513,7 @@ def _status(log: Log, headline: str) -> str:
     if (log.scored < log.generations).all():
         return f"generation {log.generations.max()}"
     scores = [log.metrics(seed)[headline] for seed in range(len(log.generations))]
-    return f"generation {log.generations.max()}, {headline} {np.mean(scores):.4g}"
+    return f"{headline} {np.mean(scores):.4g}, generation {log.generations.max()}"
 
 
 def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log, since: int) -> Progress:

@@ -73,9 +73,11 @@ def progress_bar(
     """Yields `show(done, status)`, which updates a progress bar.
 
     Args:
-        title: The text on the left. With `None`, there is no bar, and `show` does nothing.
+        title: The text on the left, whose middle is cut out if the line is short. With `None`, there is no bar, and
+            `show` does nothing.
         total: The value of `done` at the end.
-        status: The text on the right at the start. It is converted to a string whenever the bar is drawn.
+        status: The text on the right at the start. It is converted to a string whenever the bar is drawn. If the line
+            is short, its last parts, which commas separate, are left out.
         is_count: Whether to show `done/total` and the elapsed time. Otherwise the bar shows the percentage and the
             remaining time.
     """
@@ -84,15 +86,8 @@ def progress_bar(
         return
     import rich.progress
 
-    if is_count:
-        columns = (rich.progress.MofNCompleteColumn(), rich.progress.TimeElapsedColumn())
-    else:
-        columns = (rich.progress.TaskProgressColumn(), rich.progress.TimeRemainingColumn())
-    with rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        *columns,
-        rich.progress.TextColumn("{task.fields[status]}"),
-    ) as bar:
+    from zoo.loop.progress_line import Line
+
+    with rich.progress.Progress(Line(is_count=is_count)) as bar:
         task = bar.add_task(title, total=total, status=status)
         yield lambda done, status: bar.update(task, completed=done, status=status)

@@ -1,0 +1,52 @@
+"""The load of a machine: work of other processes, without that of this one."""
+
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from zoo.loop.load import Load, Usage, _read_usage
+
+
+def load_between(*usages):
+    return Load(iter(usages).__next__).measure()
+
+
+def test_work_of_others_is_what_is_left():
+    start = Usage(seconds=10.0, busy=100.0, own=30.0, cores=8)
+    end = Usage(seconds=14.0, busy=112.0, own=36.0, cores=8)
+    assert load_between(start, end) == {"cores": 8, "busy_others": 1.5}
+    assert load_between(start, end._replace(own=42.1))["busy_others"] == 0.0  # ticks are not exact
+    assert load_between(start, end._replace(own=48.0))["busy_others"] is None
+    assert load_between(start, end._replace(busy=100.0))["busy_others"] is None  # a container that hides the machine
+    unknown = {"cores": os.cpu_count(), "busy_others": None}
+    assert load_between(None, end) == load_between(start, None) == load_between(start, start) == unknown
+
+
+BUSY = "import time\nwhile time.process_time() < 0.3: pass"
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/stat").exists(), reason="needs /proc")
+def test_processes_that_this_one_started_are_not_others():
+    """A child that ended, and one that still works, count as this process, and so does their time before they end."""
+    load, start = Load(), _read_usage()
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+    ended = _read_usage()
+    assert start is not None
+    assert ended is not None
+    assert ended.own - start.own > 0.25
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY + "\nimport sys\nsys.stdin.read()"], stdin=subprocess.PIPE
+    ) as one:
+        deadline = time.monotonic() + 60
+        while _read_usage().own - ended.own < 0.25:  # while it works
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        one.communicate(b"")
+    assert _read_usage().own - ended.own > 0.25  # after it has ended
+    assert _read_usage().busy - start.busy > 0.5
+    assert load.measure()["cores"] == multiprocessing.cpu_count()
