@@ -111,6 +111,7 @@ def test_curves(results):
             assert (np.diff(rows.seconds) > 0).all()
         assert pair.info["seconds"] == pair.curve.seconds.max()
         assert pair.info["compile_seconds"] > 0
+        assert pair.info["load"].keys() == {"cores", "busy_others"}
 
 
 def test_final(results):

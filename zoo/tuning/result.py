@@ -37,7 +37,8 @@ class Sweep:
             several budgets.
         test: The runs on test seeds, with the same columns: of the winner, and of the next best as far as there was
             room in its block.
-        metadata: Strategy (`spec`: its id and settings), problem, space, budget, versions, device, date and key.
+        metadata: Strategy (`spec`: its id and settings), problem, space, budget, versions, device, date and key, and
+            `load`: how busy other work kept the machine during the call, see `zoo.loop.load`.
     """
 
     settings: list[dict[str, Any]]

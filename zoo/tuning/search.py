@@ -12,6 +12,7 @@ from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.identity import identify
+from zoo.loop.load import Load
 from zoo.loop.progress import Compiling, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_settings
 from zoo.statistics.aggregates import interquartile_mean
@@ -87,6 +88,7 @@ def run_settings(
         blocks = BlockFolder(place, identity)
     search = _Search(problem, group_strategies(strategies), plan, blocks, title)
     values = [dict(each) for each in settings]
+    load = Load()
     runs = search.tune()
     found = Sweep(values, runs, pd.DataFrame(columns=list(RUN_COLUMNS)), facts)
     if not found.ranking:
@@ -94,6 +96,7 @@ def run_settings(
         raise ValueError(f"No setting of the sweep has a score: {errors[0] if errors else 'all are NaN.'}")
     if plan.num_test_seeds:
         found = Sweep(values, runs, search.test(found.ranking), facts)
+    facts["load"] = load.measure()
     if blocks is not None and place is not None:
         for line in blocks.lines():
             say(line, show=title is not None)
