@@ -3,7 +3,7 @@
 import json
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -76,15 +76,22 @@ class TensorBoard(Callback):
         history = progress.history
         tags = {name: f"fitness/{name.removesuffix('_fitness')}" for name in history if name.endswith("_fitness")}
         tags |= {"failed": "fitness/failed", "steps": "steps", **{n: n for n in history if n.startswith("aux/")}}
-        for row, generation in enumerate(history["generation"].tolist()):
-            for name, tag in tags.items():
-                self._writer.add_scalar(tag, float(history[name][row]), generation)
+        columns = [history[name].tolist() for name in tags]
+        for generation, *row in zip(history["generation"].tolist(), *columns, strict=True):
+            self._add(zip(tags.values(), row, strict=True), generation)
         latest = {"fitness/best_so_far": progress.best_fitness}
         latest |= {f"score/{name}": value for name, value in progress.metrics.items()}
         latest |= {f"search/{name}": value for name, value in progress.diagnosis.items() if name != "failed"}
-        for tag, value in latest.items():
-            self._writer.add_scalar(tag, value, progress.generation)
+        self._add(latest.items(), progress.generation)
         self._writer.flush()
+
+    def _add(self, values: Iterable[tuple[str, float]], generation: int) -> None:
+        """Writes several values as one event, which takes a fraction of the time of an event for each."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        if self._writer is not None and self._writer.file_writer is not None:
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values])
+            self._writer.file_writer.add_summary(summary, generation)
 
     def end(self, result: RunResult | None) -> None:
         """Closes the file."""
