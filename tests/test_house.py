@@ -28,7 +28,8 @@ FLOORS = [
     {"zoo.registry", "zoo.space", "zoo.statistics"},
     {"zoo.host", "zoo.smoothing", "zoo.figures"},
     {"zoo.loop", "zoo.testing"},
-    {"zoo.tuning", "zoo.reports", "zoo.callbacks"},
+    {"zoo.reports", "zoo.callbacks"},
+    {"zoo.tuning"},
     {"zoo.benchmarking"},
     {"zoo.sparsity"},
     {"zoo"},  # the public names

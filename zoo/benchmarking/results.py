@@ -8,13 +8,15 @@ import functools
 import pathlib
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
+from zoo.core.arguments import checks_arguments
 from zoo.core.short import short
+from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
 from zoo.loop.text import file_name
@@ -23,11 +25,13 @@ from zoo.statistics.curves import mean_curve
 from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
+    import rich.table
     from matplotlib.figure import Figure
 
     from zoo.reports.contents import Contents
 
 _POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
+_MAX_DRAWN = 12  # pairs whose curves are drawn quickly enough for a notebook
 
 
 class Results:
@@ -47,6 +51,14 @@ class Results:
         lines = [f"{kind}: {short(list(dict.fromkeys(each)))}" for kind, each in names.items()]
         count = f"{len(self.pairs)} pairs, {len(self.failures)} failed, {self.metadata['num_seeds']} seeds"
         return "\n  ".join([f"<Results: {count}", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        from zoo.reports.grids import html_table, score_grid
+
+        parts = [lambda: html_table(score_grid(self.summary(), bold_best=True))]
+        if len(self.pairs) <= _MAX_DRAWN:
+            parts.append(lambda: picture(self.plot()))
+        return notebook_block(repr(self), *parts)
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
@@ -191,6 +203,38 @@ class Results:
         if any(pair.info.get("tuning") for pair in self.pairs):
             frame["tuned"] = [_describe_tuning(pair.info.get("tuning")) for pair in self.pairs]
         return frame.sort_values(["problem", "rank"], kind="stable").reset_index(drop=True)
+
+    @checks_arguments
+    def table(
+        self,
+        format: Literal["markdown", "latex", "rich", "html", "text"] = "text",
+        *,
+        bold_best: bool = True,
+        problem: str | None = None,
+    ) -> "str | rich.table.Table":
+        """Returns the final scores as a table: a row per strategy, the best mean rank first, and a column per problem.
+
+        A cell has the interquartile mean over seeds and its 95 % confidence interval.
+
+        Args:
+            format: `"markdown"`, `"latex"` (with the rules of the package booktabs), `"html"`, `"text"` (aligned
+                columns), or `"rich"` for a `rich.table.Table`.
+            bold_best: Whether scores that have rank 1 on their problem are bold, in text marked by a star.
+            problem: The problem to show. Defaults to all problems.
+
+        Raises:
+            KeyError: If the results have no such problem.
+            ValueError: If there is no such format, or there are no pairs.
+        """
+        from zoo.reports.grids import render, score_grid
+
+        summary = self.summary()
+        if problem is not None:
+            known = list(summary.problem.unique())
+            if problem not in known:
+                raise KeyError(f"No problem {problem!r} in these results. They have {known}.")
+            summary = summary[summary.problem == problem]
+        return render(score_grid(summary, bold_best=bold_best), format)
 
     def plot(self, problem: str | None = None) -> "Figure":
         """Draws learning curves against steps and against seconds: interquartile means with 95 % bands.

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.core.evaluation import Aux
 from zoo.core.solution import Solution
+from zoo.loop.notebook import lacks_widgets, notebook_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,10 @@ def progress_bar(
     """
     if title is None:
         yield lambda done, status: None
+        return
+    if lacks_widgets():
+        with notebook_line(title, total, status, is_count=is_count) as show:
+            yield show
         return
     import rich.progress
 

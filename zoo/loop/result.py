@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from zoo.core.problem import Problem
 from zoo.core.short import short
 from zoo.core.solution import Solution
 from zoo.core.strategy import Strategy
+from zoo.figures.notebook import notebook_block
 from zoo.loop.archive import archive
 from zoo.loop.compiled import Carry
 from zoo.loop.files import DamagedError, as_folder, below, damage_of, opened, read_parts, write_parts
@@ -125,6 +127,19 @@ class RunResult:
             f"  {self.num_generations} generations, {self.num_steps:,} steps, {self.seconds:.2f} s\n"
             f"  mean: {short(self.mean)}>"
         )
+
+    def _repr_html_(self) -> str:
+        return notebook_block(repr(self), self._scores_table)
+
+    def _scores_table(self) -> str:
+        """Returns HTML of the metrics at the first scoring and at the last one."""
+        rows = [
+            f"<tr><td>{html.escape(name)}</td><td>{self.scores[name][0]:.4g}</td><td>{value:.4g}</td></tr>"
+            for name, value in self.metrics.items()
+            if name in self.scores
+        ]
+        first = f"at {self.scores['steps'][0]:,} steps"
+        return f"<table><tr><th>score</th><th>{first}</th><th>at the end</th></tr>{''.join(rows)}</table>"
 
     @jax.transfer_guard("allow")
     def best(self, num_reevaluations: int = 64, key: int | jax.Array = 0) -> Reevaluation:

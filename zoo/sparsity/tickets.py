@@ -28,6 +28,7 @@ from zoo.core.problem import Problem
 from zoo.core.short import short
 from zoo.core.solution import Solution, check_solution
 from zoo.core.strategy import Strategy
+from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.archive import archive, load_archive
 from zoo.loop.compiled import run_keys
 from zoo.loop.files import (
@@ -249,6 +250,14 @@ class Tickets:
             kept = f", down to {rounds[-1].kept:.1%} of the weights" if rounds else ""
             lines.append(f"{criterion}: {len(rounds)} rounds{kept}")
         return "\n  ".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        return notebook_block(repr(self), self._html_table, lambda: picture(self.plot()))
+
+    def _html_table(self) -> str:
+        from zoo.reports.grids import frame_grid, html_table
+
+        return html_table(frame_grid(self.summary()))
 
     @property
     def criteria(self) -> list[str]:

@@ -4,25 +4,31 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count
 from zoo.core.short import short
+from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.csv_file import csv_of, read_csv
 from zoo.loop.files import as_folder, checked, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_value
+from zoo.reports.grids import Grid, html_table, render, score_text
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 if TYPE_CHECKING:
+    import rich.table
     from matplotlib.figure import Figure
 
 KINDS = {"setting": int, "seed": int, "score": float, "steps": int}
 KINDS |= {"seconds": float, "compile_seconds": float, "budget": int, "error": str}
 RUN_COLUMNS = tuple(KINDS)
 _NUM_RESAMPLES = 2000
+_SHOWN = 5  # settings that a notebook shows
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -127,6 +133,50 @@ class Sweep:
         if num_failed := int((self.frame.failed > 0).sum()):
             lines.append(f"{num_failed} of {len(self.settings)} settings have no finite score on some seeds")
         return "\n  ".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        return notebook_block(repr(self), lambda: html_table(self._grid(_SHOWN, True)), lambda: picture(self.plot()))
+
+    @checks_arguments
+    def table(
+        self,
+        format: Literal["markdown", "latex", "rich", "html", "text"] = "text",
+        *,
+        bold_best: bool = True,
+        num_settings: int = 10,
+    ) -> "str | rich.table.Table":
+        """Returns the best settings as a table, with their scores on the tuning seeds and on the test seeds.
+
+        A score is an interquartile mean over seeds, with its 95 % confidence interval.
+
+        Args:
+            format: `"markdown"`, `"latex"` (with the rules of the package booktabs), `"html"`, `"text"` (aligned
+                columns), or `"rich"` for a `rich.table.Table`.
+            bold_best: Whether the score of the choice is bold, in text marked by a star.
+            num_settings: How many settings are shown.
+
+        Raises:
+            TypeError: If `num_settings` is not a whole number.
+            ValueError: If there is no such format, or `num_settings` is not positive.
+        """
+        return render(self._grid(as_count(num_settings, "num_settings"), bold_best), format)
+
+    def _grid(self, num_settings: int, bold_best: bool) -> Grid:
+        rows = self.frame.head(num_settings).to_dict("records")
+        cells = [
+            [
+                "" if pd.isna(row["rank"]) else str(row["rank"]),
+                *(_shown_value(row[name]) for name in self.best),
+                score_text(row["score"], row["low"], row["high"]),
+                "" if pd.isna(row["test_score"]) else score_text(row["test_score"], row["test_low"], row["test_high"]),
+            ]
+            for row in rows
+        ]
+        is_bold = [
+            [bold_best and number == 0 and name == -2 for name in range(-len(each), 0)]
+            for number, each in enumerate(cells)
+        ]
+        return Grid(["rank", *self.best, f"{self.metadata['headline']}, tuning seeds", "test seeds"], cells, is_bold)
 
     def plot(self) -> "Figure":
         """Draws the score against each setting, and over the two settings that matter most.
