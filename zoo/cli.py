@@ -600,6 +600,7 @@ def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str,
 
 def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> None:
     """Prints the tables and the failures of a benchmark, and writes its report to a path."""
+    from zoo.reports.contents import describe_seconds
     from zoo.reports.tables import describe_overshoot, format_ert, format_summary
 
     summary = results.summary()
@@ -608,6 +609,9 @@ def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> N
     frames = [table.drop(columns=columns[:number]) for number in range(len(columns) + 1)]
     headings = [f"{problem} ({metric})" for problem, metric in zip(table.problem, table.metric, strict=True)]
     left_out = show_table(frames, sections=headings, label="strategy")
+    if "seconds" not in left_out:
+        say("")
+        say(describe_seconds(pair.info for pair in results.pairs))
     if overshoot := describe_overshoot(summary):
         say("")
         say(overshoot)

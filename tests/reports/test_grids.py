@@ -36,7 +36,7 @@ def test_text(results):
         "strategy              p",
         "a         -1 (-1 to -1)*",
         "b         -1 (-1 to -1)*",
-        "c          20 (20 to 20)",
+        "c         20 (20 to 20)",
     ]
 
 

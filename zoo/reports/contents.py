@@ -1,7 +1,7 @@
 """What a report of a benchmark says, as frames and facts, whichever form the report has."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -74,13 +74,17 @@ def describe_load(load: Any) -> str | None:
     return f"beside other work ({busy:.1f} of {cores} cores busy)"
 
 
-def describe_seconds(pairs: Sequence[PairFacts]) -> str:
-    """Returns sentences that say what the seconds of a table are, and whether they can be compared."""
+def describe_seconds(infos: Iterable[Mapping[str, Any]]) -> str:
+    """Returns sentences that say what the seconds of a table are, and whether they can be compared.
+
+    Args:
+        infos: `Pair.info` of each pair.
+    """
     meaning = (
         "Seconds: wall-clock time of all seeds together, without compilation and scoring. They depend on the machine "
         "and on what else it did."
     )
-    loads = [describe_load(pair.info.get("load")) for pair in pairs if not pair.info.get("error")]
+    loads = [describe_load(info.get("load")) for info in infos if not info.get("error")]
     known = [load for load in loads if load is not None]
     disturbed = [load for load in known if load != "measured alone"]
     if not known:

@@ -89,7 +89,7 @@ def _page(contents: Contents) -> dict[str, Any]:
         "rows": rows,
         "cells": {(row["strategy"], problem): row for problem in problems for row in rows[problem]},
         "direction": {problem: "higher" if maximize[problem] else "lower" for problem in problems},
-        "seconds": describe_seconds(contents.pairs),
+        "seconds": describe_seconds(pair.info for pair in contents.pairs),
         "has_load": any(row["load"] for each in rows.values() for row in each),
         "overshoot": describe_overshoot(summary),
         "comparison": {title: _frame_table(frame) for title, frame in contents.comparison.items()},

@@ -52,7 +52,7 @@ def write_report(path: pathlib.Path, contents: Contents, figures: Mapping[str, F
         ),
         "",
         "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
-        f"interval. {describe_seconds(contents.pairs)}",
+        f"interval. {describe_seconds(pair.info for pair in contents.pairs)}",
     ]
     if overshoot := describe_overshoot(summary):
         lines += ["", overshoot]
