@@ -44,8 +44,8 @@ from zoo.sparsity.tickets import Ticket, Tickets, load_ticket, load_tickets
 if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import benchmark
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
-    from zoo.benchmarking.plot import plot_estimators
     from zoo.benchmarking.results import Results
+    from zoo.figures.estimators import plot_estimators
     from zoo.loop.cache import use_compilation_cache
     from zoo.sparsity.ladder import lottery_tickets
     from zoo.sparsity.landscape import barrier, flatness, interpolate
@@ -120,7 +120,7 @@ _LAZY = {
     "flatness": "zoo.sparsity.landscape",
     "interpolate": "zoo.sparsity.landscape",
     "lottery_tickets": "zoo.sparsity.ladder",
-    "plot_estimators": "zoo.benchmarking.plot",
+    "plot_estimators": "zoo.figures.estimators",
     "plot_flatness": "zoo.sparsity.plot",
     "plot_interpolation": "zoo.sparsity.plot",
     "plot_ladder": "zoo.sparsity.plot",

@@ -1,15 +1,12 @@
 """`estimator_statistics` is compared with closed forms; and the figure that compares estimators."""
 
 import dataclasses
-import re
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import zoo
 from zoo.benchmarking import estimators
@@ -424,82 +421,3 @@ def test_errors_say_what_is_wrong(strategy, problem, settings, error, message):
 def test_nothing_to_compare_with_says_to_pass_sigma():
     with pytest.raises(ValueError, match=r"Pass sigma=\.\.\."):
         zoo.estimator_statistics("tbptt", make_plain(), num_samples=2, num_exact=0)
-
-
-# The figure
-
-
-def make_statistics(**values):
-    zeros = jnp.zeros(2)
-    default = zoo.EstimatorStatistics(
-        mean=zeros,
-        standard_error=zeros,
-        reference=zeros,
-        reference_error=zeros,
-        total_variance=2.0,
-        total_variance_error=0.1,
-        bias=0.3,
-        bias_by_chance=0.2,
-        cosine=0.5,
-        reference_sigma=0.1,
-        exact=zeros,
-        exact_bias=0.1,
-        steps_per_estimate=40.0,
-        seconds_per_estimate=1e-4,
-        num_samples=10,
-    )
-    return dataclasses.replace(default, **values)
-
-
-def drawn(axis):
-    """Returns the values in a panel, drawn as bars or as points."""
-    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
-    return points or [patch.get_width() for patch in axis.patches]
-
-
-def test_the_figure_has_a_panel_per_statistic_and_a_row_per_estimator():
-    statistics = {"pes, many": make_statistics(), "nres": make_statistics(bias=0.02, cosine=-0.1, total_variance=7.0)}
-    figure = zoo.plot_estimators(statistics)
-    FigureCanvasAgg(figure).draw()
-    axes = figure.axes
-    titles = [axis.get_title() for axis in axes]
-    assert len(set(titles)) == len(axes) == 5
-    for title, word in zip(titles, ["bias", "cosine", "total variance", "steps", "seconds"], strict=True):
-        assert word in title
-    assert [tick.get_text() for tick in axes[0].get_yticklabels()] == ["pes, many", "nres"]
-    assert axes[0].yaxis_inverted()  # the first on top
-    expected = [[0.3, 0.02], [0.5, -0.1], [2, 7], [80, 280], [2e-4, 7e-4]]
-    for axis, values in zip(axes, expected, strict=True):
-        np.testing.assert_allclose(drawn(axis), values, rtol=1e-6)
-    assert [axis.get_xscale() for axis in axes] == ["log", "linear", "log", "log", "log"]
-    (by_chance,) = [line for line in axes[0].lines if len(line.get_xdata()) == 2]
-    np.testing.assert_allclose(by_chance.get_xdata(), 0.2)
-    np.testing.assert_allclose(by_chance.get_ydata(), [0, 1])
-    statistics["rtrl"] = make_statistics(reference_sigma=None)  # its biases cannot be compared with the others
-    labels = [tick.get_text() for tick in zoo.plot_estimators(statistics).axes[0].get_yticklabels()]
-    assert labels[1:] == ["nres\n(beside: smoothed by 0.1)", "rtrl\n(beside: exact gradient)"]
-
-
-def test_the_figure_survives_zeros_and_is_saved(tmp_path):
-    """An estimator without noise has zeros, and rounding may even make its variance negative."""
-    statistics = {
-        "bptt": make_statistics(total_variance=0.0, total_variance_error=0.0, bias=0.0, bias_by_chance=0.0, cosine=1.0),
-        "tbptt": make_statistics(total_variance=-1e-9, total_variance_error=1e-9),
-        "nres": make_statistics(exact=None, exact_bias=None),
-    }
-    path = tmp_path / "estimators.png"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = zoo.plot_estimators(statistics)
-        figure.savefig(path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    for axis in figure.axes:
-        low, high = axis.get_xlim()
-        assert np.isfinite([low, high]).all()
-        if axis.get_xscale() == "log":  # values that are not zero are still visible
-            assert high / low < 1e12
-
-
-def test_nothing_to_draw():
-    with pytest.raises(ValueError, match=re.escape("expects the statistics of at least one estimator")):
-        zoo.plot_estimators({})

@@ -340,60 +340,6 @@ def test_pairs_that_are_missing_are_left_out(results, tmp_path):
     assert [pair.strategy for pair in zoo.Results.load(tmp_path).pairs] == ["b", "b", "c"]
 
 
-# Figures
-
-
-def test_plot(results):
-    figure = results.plot()
-    assert len(figure.axes) == 4  # two problems, against steps and against seconds
-    assert [axis.get_title() for axis in figure.axes] == ["low/1", "low/1", "high", "high"]
-    for axis, direction in zip(figure.axes, ("lower", "lower", "higher", "higher"), strict=True):
-        assert axis.get_ylabel() == f"score ({direction} is better)"
-        assert [line.get_label() for line in axis.lines] == ["a", "b"]  # the failed strategy has no line
-        assert len(axis.collections) == 2  # the bands
-    assert ["steps" in axis.get_xlabel() for axis in figure.axes] == [True, False, True, False]
-    assert ["seconds" in axis.get_xlabel() for axis in figure.axes] == [False, True, False, True]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
-    line = figure.axes[0].lines[0]
-    assert line.get_xdata()[0] == 0
-    assert line.get_xdata()[-1] == 34  # the last step of the seed with the most steps
-    assert line.get_ydata()[-1] == pytest.approx(interquartile_mean(results.scores("a", "low/1")))
-    initial = results.curves.query("strategy == 'a' and problem == 'low/1' and metric == 'score' and generation == 0")
-    assert line.get_ydata()[0] == pytest.approx(interquartile_mean(initial.value.to_numpy()))
-    assert figure.axes[1].lines[0].get_xdata()[-1] == 1.5
-    # Colours belong to strategies.
-    assert figure.axes[0].lines[1].get_color() == figure.axes[2].lines[1].get_color() != line.get_color()
-
-
-def test_plot_of_one_problem(results):
-    figure = results.plot("high")
-    assert [axis.get_title() for axis in figure.axes] == ["high", "high"]
-    with pytest.raises(KeyError, match="No problem 'hihg'"):
-        results.plot("hihg")
-
-
-@pytest.mark.parametrize(
-    ("curve", "maximize", "scale"),
-    [
-        ([1e4, 1.0, 1e-3], False, "log"),
-        ([9.0, 5.0, 1.0], False, "linear"),
-        ([1e4, 1.0, 0.0], False, "linear"),
-        ([1e-3, 1.0, 1e4], True, "linear"),
-        ([np.nan, np.nan, np.nan], False, "linear"),
-    ],
-)
-def test_scale_of_a_plot(curve, maximize, scale):
-    figure = make_results(make_pair("a", "p", [curve, curve], maximize=maximize)).plot()
-    assert [axis.get_yscale() for axis in figure.axes] == [scale, scale]
-
-
-def test_plot_of_a_problem_where_all_failed():
-    results = make_results(make_pair("a", "p", [], error="ValueError: no"), make_pair("a", "q", curves_to(1.0, 2.0)))
-    figure = results.plot()
-    assert [len(axis.lines) for axis in figure.axes] == [0, 0, 1, 1]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["all strategies failed"]
-
-
 # Reports
 
 

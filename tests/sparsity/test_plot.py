@@ -1,13 +1,12 @@
 """Tests that figures of tickets show the numbers of their frames."""
 
 import re
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from tests.figures.drawn import boxes, caption, draw, legend
 from zoo.sparsity.plot import plot_flatness, plot_interpolation, plot_ladder, plot_layers
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
@@ -49,7 +48,7 @@ def by_seed(frame, column, **values):
 
 def lines(axis):
     """Returns the curves of an axis, which are the lines with markers."""
-    return [line for line in axis.lines if line.get_marker() == "o"]
+    return [line for line in axis.lines if line.get_marker() != "None"]
 
 
 def band(collection, x):
@@ -57,17 +56,6 @@ def band(collection, x):
     vertices = collection.get_paths()[0].vertices
     at = [vertices[np.isclose(vertices[:, 0], value, rtol=1e-9), 1] for value in x]
     return np.array([y.min() for y in at]), np.array([y.max() for y in at])
-
-
-def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def draw(figure):
-    """Draws a figure, and fails on any warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        FigureCanvasAgg(figure).draw()
 
 
 def tick_labels(axis, low, high):
@@ -97,7 +85,7 @@ def test_a_ladder_shows_the_middle_over_seeds_and_an_honest_band(num_seeds, said
     (axis,) = figure.axes
     curves = lines(axis)
     assert len(curves) == len(axis.collections) == 2
-    assert sorted(legend(figure)) == ["random mask", "snr"]
+    assert sorted(boxes(axis)) == ["random mask", "snr"]
     for curve, area in zip(curves, axis.collections, strict=True):
         criterion = curve.get_label().removesuffix(" mask")
         values = by_seed(frame, "value", criterion=criterion, metric="accuracy")
@@ -110,7 +98,7 @@ def test_a_ladder_shows_the_middle_over_seeds_and_an_honest_band(num_seeds, said
             expected, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
         np.testing.assert_allclose(curve.get_ydata(), expected)
         np.testing.assert_allclose(band(area, KEPT), [low, high])
-    assert re.search(said, figure.get_supxlabel())
+    assert re.search(said, caption(figure))
     assert axis.get_ylabel() == "accuracy (higher is better)"
 
 
@@ -134,9 +122,9 @@ def test_seeds_that_are_not_all_there_are_counted():
     frame = make_ladder(5)
     frame = frame[(frame.seed < 4) | (frame["round"] < 10)]
     figure = plot_ladder(frame, metric="accuracy", maximize=True)
-    assert "over 4 to 5 seeds; band: bootstrap" in figure.get_supxlabel()
+    assert "over 4 to 5 seeds; band: bootstrap" in caption(figure)
     figure = plot_ladder(frame[(frame.seed < 3) | (frame.criterion == "snr")], metric="accuracy", maximize=True)
-    assert "mean over 3 to 5 seeds; band: from the lowest" in figure.get_supxlabel()
+    assert "mean over 3 to 5 seeds; band: from the lowest" in caption(figure)
 
 
 # Layers
@@ -213,7 +201,7 @@ def test_flatness_shows_quartiles_over_samples_from_zero_on():
     figure = plot_flatness(frames, metric="accuracy", maximize=True)
     draw(figure)
     (axis,) = figure.axes
-    assert legend(figure) == ["es", "sgd"]
+    assert sorted(boxes(axis)) == ["es", "sgd"]
     for line, area in zip(lines(axis), axis.collections, strict=True):
         values = scores[line.get_label()]
         np.testing.assert_array_equal(line.get_xdata(), sigmas)
@@ -225,7 +213,7 @@ def test_flatness_shows_quartiles_over_samples_from_zero_on():
     left, right = axis.get_xlim()
     assert left <= 0
     assert {"0", "0.01", "0.1"} <= set(tick_labels(axis.xaxis, left, right))
-    assert figure.get_supxlabel() == "interquartile mean over 16 perturbations; band: their quartiles"
+    assert caption(figure) == "interquartile mean over 16 perturbations; band: their quartiles"
 
 
 def test_a_score_that_is_not_finite_leaves_a_gap():

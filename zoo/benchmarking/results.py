@@ -15,6 +15,7 @@ import pandas as pd
 
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
 from zoo.core.arguments import checks_arguments
+from zoo.core.checks import as_count
 from zoo.core.short import short
 from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
@@ -236,39 +237,55 @@ class Results:
             summary = summary[summary.problem == problem]
         return render(score_grid(summary, bold_best=bold_best), format)
 
-    def plot(self, problem: str | None = None) -> "Figure":
+    def plot(self, problem: str | None = None, *, top: int = 10, small_multiples: bool = False) -> "Figure":
         """Draws learning curves against steps and against seconds: interquartile means with 95 % bands.
+
+        With more than twelve strategies, the best of each problem are drawn in colour, and the others grey behind them.
 
         Args:
             problem: The problem to draw. Defaults to all problems.
+            top: How many of many strategies are drawn in colour.
+            small_multiples: Whether each strategy has a small panel of its own, in which all others are grey. The
+                panels are against steps.
 
         Returns:
             A matplotlib figure (`figure.savefig("curves.png")`).
+
+        Raises:
+            KeyError: If the results have no such problem.
+            TypeError: If `top` is not a whole number.
+            ValueError: If `top` is not positive.
         """
-        from zoo.benchmarking.plot import plot_curves
+        from zoo.figures.curves import plot_curves
 
-        return plot_curves(self.pairs, problem)
+        top = as_count(top, "top")
+        return plot_curves(self.curves, self._facts, self._order, problem, top=top, small_multiples=small_multiples)
 
-    def plot_ecdf(self) -> "Figure":
+    def plot_ecdf(self, *, top: int = 10) -> "Figure":
         """Draws runtime distributions: the fraction of all (problem, target, seed) triples reached within a budget.
 
         The budget is in problem steps per dimension, so that problems of different dimensions share an axis. A cross
         marks the end of a strategy's shortest run. Beyond it the curve is a lower bound.
 
+        Args:
+            top: How many strategies are drawn in colour, if there are more than twelve: those with the largest area
+                under their curve.
+
         Returns:
             A matplotlib figure.
 
         Raises:
-            ValueError: If no problem has targets.
+            TypeError: If `top` is not a whole number.
+            ValueError: If no problem has targets, or `top` is not positive.
 
         References:
             Hansen et al. 2016, arXiv 1605.03560.
         """
-        from zoo.benchmarking.plot import plot_ecdf
+        from zoo.figures.runtimes import plot_ecdf
 
-        return plot_ecdf(self.pairs, self._check_runtimes())
+        return plot_ecdf(self._check_runtimes(), self._num_dims, self._order, top=as_count(top, "top"))
 
-    def plot_data_profile(self, target: float | Iterable[float] | None = None) -> "Figure":
+    def plot_data_profile(self, target: float | Iterable[float] | None = None, *, top: int = 10) -> "Figure":
         """Draws data profiles: the fraction of problems (and seeds) solved within a number of simplex gradients.
 
         A simplex gradient is n + 1 evaluations in n dimensions. Here a problem is solved when its target is reached.
@@ -277,19 +294,45 @@ class Results:
         Args:
             target: The target at which a problem counts as solved, or several targets, each of which counts separately.
                 Defaults to each problem's hardest target.
+            top: How many strategies are drawn in colour, as in `plot_ecdf`.
 
         Returns:
             A matplotlib figure.
 
         Raises:
-            ValueError: If no problem has targets, or a target was not recorded.
+            TypeError: If `top` is not a whole number.
+            ValueError: If no problem has targets, a target was not recorded, or `top` is not positive.
 
         References:
             Moré, Wild 2009, doi 10.1137/080724083.
         """
-        from zoo.benchmarking.plot import plot_data_profile
+        from zoo.figures.runtimes import plot_data_profile
 
-        return plot_data_profile(self.pairs, self._check_runtimes(), target)
+        top = as_count(top, "top")
+        return plot_data_profile(self._check_runtimes(), self._num_dims, self._order, target, top=top)
+
+    @property
+    def _facts(self) -> pd.DataFrame:
+        """What figures have to know of each pair besides its curve."""
+        columns = ("headline", "maximize", "num_seeds")
+        rows = [
+            {"strategy": pair.strategy, "problem": pair.problem, "failed": pair.info["error"] is not None}
+            | {name: pair.info[name] for name in columns}
+            for pair in self.pairs
+        ]
+        return pd.DataFrame(rows, columns=["strategy", "problem", "failed", *columns])
+
+    @property
+    def _num_dims(self) -> pd.Series:
+        """The number of dimensions of each problem with runtimes, by its label."""
+        return pd.Series({p.problem: p.info["num_dims"] for p in self.pairs if len(p.runtimes)}, dtype=float)
+
+    @functools.cached_property
+    def _order(self) -> list[str]:
+        """The strategies in the order in which they get their colours, the same in all figures."""
+        from zoo.figures.curves import by_rank
+
+        return by_rank(self.final, self._facts)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves everything to a folder. Pairs with the same labels in the folder are replaced.

@@ -19,8 +19,3 @@ class NotebookFigure(Figure):
         self.savefig(file, format="png", dpi=_SCALE * self.dpi)
         width, height = self.get_size_inches() * self.dpi
         return file.getvalue(), {"width": int(width), "height": int(height)}
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Returns a figure whose panels make room for their labels. `width` and `height` are in inches."""
-    return NotebookFigure(figsize=(width, height), layout="constrained")

@@ -11,14 +11,8 @@ from typing import Any
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _FOLDERS = tuple(sorted({str(pathlib.Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")}))
 _SITE = ("site-packages", "dist-packages")
-_ONLY_SHOWS = {
-    "__main__.py",
-    "cli.py",
-    "plot.py",
-    "report.py",
-    "statistics.py",
-    "tables.py",
-}  # these compute no results
+# Modules and folders that compute no results.
+_ONLY_SHOWS = {"__main__.py", "cli.py", "plot.py", "figures", "reports"}
 
 
 @functools.cache
@@ -66,11 +60,15 @@ def is_of_library(value: Any) -> bool:
 def digest_of_sources() -> str:
     """Returns a digest of the zoo's source files, because in a checkout they change and the version does not."""
     digest, files = hashlib.sha256(), {}
-    for path in (path for folder in _our_folders() for path in folder.rglob("*.py") if path.name not in _ONLY_SHOWS):
+    for path in (path for folder in _our_folders() for path in folder.rglob("*.py") if not _only_shows(path)):
         files[path.relative_to(_ROOT if path.is_relative_to(_ROOT) else _ROOT.parent).as_posix()] = path
     for name, path in sorted(files.items()):
         digest.update(f"{name}\n".encode() + path.read_bytes())
     return f"#{digest.hexdigest()[:16]}"
+
+
+def _only_shows(path: pathlib.Path) -> bool:
+    return path.name in _ONLY_SHOWS or path.parent.name in _ONLY_SHOWS
 
 
 @functools.cache

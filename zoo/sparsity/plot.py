@@ -10,12 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
-from zoo.figures.style import add_legend, spans_decades
+from zoo.figures.labels import add_legend, name_lines
+from zoo.figures.scales import choose_scale
+from zoo.figures.style import add_caption, dress, line_styles, make_figure, plain
 from zoo.sparsity.landscape import barrier, check_columns, metric_rows
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
 # With fewer seeds a bootstrap interval is far too narrow, and an interquartile mean is a plain mean.
 _FEWEST_FOR_INTERVAL = 4
+_COLUMNS = 3  # panels beside each other
 
 
 def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Mapping[str, str] | None = None) -> Figure:
@@ -40,16 +43,18 @@ def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Map
     """
     rows = metric_rows(frame, metric, ("criterion", "seed", "round", "kept"))
     num_seeds = _num_seeds(rows, ["criterion", "round"])
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = make_figure(3.8)
     axis = figure.subplots()
-    handles = {}
+    dress(axis)
+    handles, styles = {}, line_styles(map(str, rows.criterion.unique()))
     for criterion, group in rows.groupby("criterion", sort=False):
         label = (labels or {}).get(str(criterion), str(criterion))
-        handles[label] = _draw_over_seeds(axis, group, "value", num_seeds, label=label)
+        style = styles[str(criterion)]
+        handles[label] = _draw_over_seeds(axis, group, "value", num_seeds, label=label, **style)
     _label_kept(axis, rows.kept)
-    _label_metric(axis, metric, maximize)
-    add_legend(figure, handles)
-    figure.supxlabel(_describe_seeds(num_seeds), fontsize="small")
+    note = _label_metric(axis, metric, maximize)
+    add_caption(figure, _describe_seeds(num_seeds), note)
+    name_lines(figure, [axis], [handles])
     return figure
 
 
@@ -75,23 +80,29 @@ def plot_layers(frame: pd.DataFrame) -> Figure:
     criteria, layers = frame.criterion.unique(), frame.layer.unique()
     # In the order of the network: deeper layers are lighter.
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(layers)))
-    figure = Figure(figsize=(2.2 + 3.4 * len(criteria), 4.0), layout="constrained")
-    axes = figure.subplots(1, len(criteria), sharey=True, squeeze=False)[0]
-    handles = {}
-    for axis, criterion in zip(axes, criteria, strict=True):
+    num_columns = min(len(criteria), _COLUMNS)
+    num_rows = -(-len(criteria) // num_columns)
+    figure = make_figure(0.6 + 2.8 * num_rows)
+    axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(criteria) :]:
+        axis.set_axis_off()
+    handles, styles = {}, line_styles(map(str, layers))
+    for number, (axis, criterion) in enumerate(zip(axes, criteria, strict=False)):
+        dress(axis, title=plain(criterion, 40))
         rows = frame.loc[frame.criterion == criterion]
         for layer, color in zip(layers, colors, strict=True):
             group = rows.loc[rows.layer == layer]
             if len(group):
-                handles[str(layer)] = _draw_over_seeds(axis, group, "layer_kept", num_seeds, color=color)
+                style = {**styles[str(layer)], "color": color, "linestyle": "-"}
+                handles[str(layer)] = _draw_over_seeds(axis, group, "layer_kept", num_seeds, **style)
         ends = [rows.kept.min(), rows.kept.max()]
         (handles["all layers equal"],) = axis.plot(ends, ends, "--", color="gray", linewidth=1, zorder=1)
-        axis.set_title(str(criterion), fontsize="medium", parse_math=False)
-        _label_kept(axis, rows.kept)
+        _label_kept(axis, rows.kept, has_label=number + num_columns >= len(criteria))
+        if number % num_columns == 0:
+            dress(axis, y="weights kept in the layer (%)")
     _scale_log(axes[0], "y", frame.layer_kept, unit=0.01)  # the other panels share this axis
-    axes[0].set_ylabel("weights kept in the layer (%)")
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
-    figure.supxlabel(_describe_seeds(num_seeds), fontsize="small")
+    add_caption(figure, _describe_seeds(num_seeds))
+    add_legend(figure, handles)
     return figure
 
 
@@ -110,18 +121,20 @@ def plot_interpolation(frames: Mapping[str, pd.DataFrame], *, metric: str, maxim
         ValueError: If there is no frame, or a frame is not from `zoo.interpolate` or lacks the metric.
     """
     _check_any(frames, "plot_interpolation")
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = make_figure(3.8)
     axis = figure.subplots()
-    handles = {}
+    dress(axis)
+    handles, styles = {}, line_styles(frames)
     for label, frame in frames.items():
         rows = metric_rows(frame, metric, ("alpha",)).sort_values("alpha")
-        (line,) = axis.plot(rows.alpha, rows.value, "o-", markersize=3, label=label)
+        (line,) = axis.plot(
+            rows.alpha, rows.value, label=label, **{**styles[label], "markersize": 4, "markevery": None}
+        )
         handles[f"{label} (barrier {barrier(frame, metric, maximize):.3g})"] = line
         axis.plot([0, 1], rows.value.iloc[[0, -1]], ":", color=line.get_color(), linewidth=1, alpha=0.7)
-    axis.set_xlabel("alpha: from one solution (0) to the other (1)")
+    dress(axis, x="alpha: from one solution (0) to the other (1)")
     _label_metric(axis, metric, maximize, scale="linear")  # the dotted lines are straight on this scale only
-    ncols = 2 if max(map(len, handles)) < 40 else 1
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=ncols, frameon=False)
+    add_legend(figure, handles)
     return figure
 
 
@@ -143,24 +156,24 @@ def plot_flatness(frames: Mapping[str, pd.DataFrame], *, metric: str, maximize: 
         ValueError: If there is no frame, or a frame is not from `zoo.flatness` or lacks the metric.
     """
     _check_any(frames, "plot_flatness")
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = make_figure(3.8)
     axis = figure.subplots()
-    handles, sigmas, num_samples = {}, [], []
+    dress(axis)
+    handles, sigmas, num_samples, styles = {}, [], [], line_styles(frames)
     for label, frame in frames.items():
         groups = metric_rows(frame, metric, ("sigma", "sample")).groupby("sigma").value
         x, values = zip(*((sigma, group.to_numpy(float)) for sigma, group in groups), strict=True)
         middle = [interquartile_mean(each) for each in values]
         low, high = ([np.quantile(each, q) for each in values] for q in (0.25, 0.75))
-        handles[label] = _draw(axis, x, middle, low, high, label=label)
+        handles[label] = _draw(axis, x, middle, low, high, label=label, **styles[label])
         sigmas += x
         num_samples += [len(each) for each in values]
     _scale_log(axis, "x", sigmas)
-    axis.set_xlabel("standard deviation of the perturbation")
-    _label_metric(axis, metric, maximize)
-    add_legend(figure, handles)
-    figure.supxlabel(
-        f"interquartile mean over {_span(num_samples)} perturbations; band: their quartiles", fontsize="small"
-    )
+    dress(axis, x="standard deviation of the perturbation")
+    note = _label_metric(axis, metric, maximize)
+    said = f"interquartile mean over {_span(num_samples)} perturbations; band: their quartiles"
+    add_caption(figure, said, note)
+    name_lines(figure, [axis], [handles])
     return figure
 
 
@@ -182,7 +195,7 @@ def _draw_over_seeds(axis: Axes, rows: pd.DataFrame, column: str, num_seeds: Seq
 
 
 def _draw(axis: Axes, x: Sequence[float], middle: Any, low: Any, high: Any, **style: Any) -> Any:
-    (line,) = axis.plot(x, middle, "o-", markersize=4, **style)
+    (line,) = axis.plot(x, middle, **{**style, "markersize": 4, "markevery": None})
     axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     return line
 
@@ -209,11 +222,11 @@ def _span(counts: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _label_kept(axis: Axes, kept: pd.Series) -> None:
+def _label_kept(axis: Axes, kept: pd.Series, *, has_label: bool = True) -> None:
     _scale_log(axis, "x", kept, unit=0.01)
     axis.set_xlim(kept.max() * 1.05, kept.min() / 1.05)  # sparser networks are further to the right
-    axis.set_xlabel("weights kept (%)")
-    axis.grid(alpha=0.3)
+    if has_label:
+        dress(axis, x="weights kept (%)")
 
 
 def _scale_log(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *, unit: float = 1) -> None:
@@ -235,11 +248,20 @@ def _scale_log(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *,
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:.3g}"))
 
 
-def _label_metric(axis: Axes, metric: str, maximize: bool, *, scale: str | None = None) -> None:
-    axis.set_ylabel(f"{metric} ({'higher' if maximize else 'lower'} is better)", parse_math=False)
-    axis.grid(alpha=0.3)
-    if scale is None and not maximize and spans_decades(axis):
-        axis.set_yscale("log")
+def _label_metric(axis: Axes, metric: str, maximize: bool, *, scale: str | None = None) -> str:
+    """Names the axis of a metric, chooses its scale, and returns what has to be said of it."""
+    dress(axis, y=f"{plain(metric, 40)} ({'higher' if maximize else 'lower'} is better)")
+    if scale is not None:
+        return ""
+    lines = [np.asarray(line.get_ydata(), float) for line in axis.lines]
+    chosen = choose_scale(np.concatenate(lines), [y[0] for y in lines], maximize=maximize)
+    if not chosen.is_log:
+        return ""
+    for line, values in zip(axis.lines, lines, strict=True):
+        line.set_ydata(chosen.clip(values))
+    bands = [np.asarray(path.vertices)[:, 1] for area in axis.collections for path in area.get_paths()]
+    chosen.apply(axis, np.concatenate(lines + bands))
+    return "; ".join(note for note in chosen.notes(np.concatenate(lines + bands)) if note)
 
 
 def _check_any(frames: Mapping[str, pd.DataFrame], name: str) -> None:
