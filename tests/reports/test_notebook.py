@@ -10,7 +10,7 @@ import pytest
 import zoo
 from tests.benchmarking.test_results import curves_to, make_pair, make_results
 from tests.faults import MARKUP
-from zoo.figures.figure import new_figure
+from zoo.figures.style import make_figure
 from zoo.tuning.result import Sweep
 
 
@@ -63,7 +63,7 @@ def size_of(png):
 
 
 def test_figure():
-    figure = new_figure(4, 3)
+    figure = make_figure(3, 4)
     figure.subplots().plot([1, 2])
     picture, metadata = figure._repr_png_()
     assert size_of(picture) == (800, 600)
@@ -74,7 +74,7 @@ def test_figure():
 def test_figure_in_a_cell():
     from IPython.core.formatters import DisplayFormatter  # pyright: ignore[reportMissingImports]
 
-    figure = new_figure(4, 3)
+    figure = make_figure(3, 4)
     data, metadata = DisplayFormatter().format(figure)
     assert size_of(data["image/png"]) == (800, 600)
     assert metadata["image/png"] == {"width": 400, "height": 300}

@@ -15,8 +15,8 @@ from zoo.figures.labels import name_lines
 from zoo.figures.scales import Scale, choose_scale
 from zoo.figures.style import FONT, INK, OTHERS, SMALL, add_caption, dress, line_styles, make_figure, plain
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.curves import curve_on_grid
 
-_GRID = 100  # points of a curve
 _AXES = (("steps", "problem steps"), ("seconds", "seconds (all seeds together)"))
 _MANY = 12  # up to so many strategies are all drawn in colour
 _ROW, _PANEL = 2.7, 1.25  # inches: the height of a problem, and of a small multiple
@@ -189,16 +189,8 @@ def _problem_curves(curves: pd.DataFrame, rows: pd.DataFrame, column: str) -> di
     done = rows.loc[~rows.failed]
     for strategy, problem, headline in zip(done.strategy, done.problem, done.headline, strict=True):
         mine = (curves.strategy == strategy) & (curves.problem == problem) & (curves.metric == headline)
-        found[strategy] = _curve(curves.loc[mine], column)
+        found[strategy] = _Curve(*curve_on_grid(curves.loc[mine], column))
     return found
-
-
-def _curve(rows: pd.DataFrame, column: str) -> _Curve:
-    """Returns a common grid in `column`, and the interquartile mean over seeds and its interval on this grid."""
-    seeds = [group for _, group in rows.groupby("seed")]
-    grid = np.linspace(0, max(group[column].max() for group in seeds), _GRID)
-    values = np.stack([np.interp(grid, group[column], group.value) for group in seeds])
-    return _Curve(grid, values)
 
 
 def _set_scale(axis: Axes, drawn: Mapping[str, _Curve], shown: Sequence[str], *, maximize: bool) -> Scale:

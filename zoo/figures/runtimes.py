@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from zoo.figures.curves import top_labels
 from zoo.figures.labels import name_lines
 from zoo.figures.style import OTHERS, add_caption, dress, line_styles, make_figure
-from zoo.statistics.runtimes import hardest_targets, select_targets, solved_fraction
+from zoo.statistics.runtimes import hardest_targets, select_targets, solved_curves
 
 
 def plot_ecdf(runtimes: pd.DataFrame, num_dims: pd.Series, order: Sequence[str], *, top: int = 10) -> Figure:
@@ -49,28 +49,21 @@ def _plot_solved(
     figure = make_figure(3.8)
     axis = figure.subplots()
     dress(axis, x=time, y=what)
-    first_step = (1 / runtimes.problem.map(unit)).min()  # a log axis cannot show anything before it
-    end = (runtimes.budget / runtimes.problem.map(unit)).max()
-    curves, areas = {}, {}
-    for strategy in runtimes.strategy.unique():
-        times, fractions, budget = solved_fraction(runtimes, strategy, unit)
-        x = np.concatenate([[first_step], np.maximum(times, first_step), [end]])
-        y = np.concatenate([[0], fractions, fractions[-1:] if len(fractions) else [0]])
-        at_budget = np.searchsorted(times, budget, side="right") / len(times) * fractions[-1] if len(times) else 0
-        curves[strategy] = x, y, budget, at_budget
-        areas[strategy] = float(np.sum(y[:-1] * np.diff(np.log(x))))  # between the curve and the axis, as drawn
+    curves = solved_curves(runtimes, unit)
+    # The area between a curve and the axis, as drawn.
+    areas = {name: float(np.sum(y[:-1] * np.diff(np.log(x)))) for name, (x, y, _) in curves.items()}
     shown = top_labels({strategy: -area for strategy, area in areas.items()}, top)
     styles, named, others = line_styles(order), {}, []
-    for strategy, (x, y, budget, at_budget) in curves.items():
+    for strategy, (x, y, end) in curves.items():
         style = styles[strategy] if strategy in shown else OTHERS
         (line,) = axis.plot(x, y, drawstyle="steps-post", label=strategy, clip_on=False, **style)
+        axis.set_xlim(x[0], x[-1])  # the same for all
         if strategy not in shown:
             others.append(line)
             continue
         named[strategy] = line
-        axis.plot(budget, at_budget, "x", color=style["color"], markersize=8, markeredgewidth=2, clip_on=False)
+        axis.plot(*end, "x", color=style["color"], markersize=8, markeredgewidth=2, clip_on=False)
     axis.set_xscale("log")
-    axis.set_xlim(first_step, end)
     axis.set_ylim(0, 1)
     add_caption(figure, "cross: the first run ended")
     name_lines(figure, [axis], [named | ({f"{len(others)} others": others[0]} if others else {})])
