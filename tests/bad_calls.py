@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
+from tests.benchmarking.test_results import make_pair, make_results
 from tests.the_loop import IDS
 from zoo.loop.programs import Program
 
@@ -55,6 +56,7 @@ def sphere(x):
 
 PROBLEM = zoo.from_function(sphere, START)
 SNES = zoo.make_strategy("snes", population_size=4)
+RESULTS = make_results(*(make_pair(name, "p", np.arange(8.0)[:, None]) for name in ("snes", "cma_es")), num_seeds=8)
 TICKET = zoo.Ticket(mask=np.ones(3, bool), solution=START, kept=1.0)
 
 
@@ -127,6 +129,7 @@ def functions() -> list[Entry]:
         Entry("population_mesh", zoo.population_mesh),
         Entry("make_strategy", zoo.make_strategy, {"id": "snes"}),
         Entry("make_problem", zoo.make_problem, {"id": "blackbox/sphere"}),
+        Entry("Results.compare", RESULTS.compare),
         Entry("Ticket.train", TICKET.train, {**two, "num_generations": 1}),
         Entry("Ticket.evaluate", TICKET.evaluate, {"problem": PROBLEM}),
         Entry("Ticket.permuted", TICKET.permuted),
@@ -277,6 +280,7 @@ def kinds_of(annotation: Any) -> set[str]:
 USES: dict[tuple[str, str], tuple[str, ...]] = {
     ("minimize", "key"): ("none",),  # as in `run`
     ("Ticket.train", "key"): ("none",),
+    ("Results.compare", "correction"): ("none",),
     ("unrolled/learned_optimizer", "optimizer_hidden"): ("empty tuple",),
 }
 

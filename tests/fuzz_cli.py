@@ -123,6 +123,14 @@ COMMANDS = {
         st.lists(_folders | st.sampled_from(["x.html", "file/x.html"]), max_size=3),
         _flag("--html", "--html=x"),
     ),
+    "compare": _command(
+        st.just(["compare"]),
+        st.lists(_folders, max_size=2),
+        _option("--baseline", _strategies),
+        _option("--correction", st.sampled_from(["holm", "fdr", "none", "", "x"])),
+        _option("--test", st.sampled_from(["wilcoxon", "permutation", "", "x"])),
+        _option("-p", _problems),
+    ),
     "tickets": _command(
         st.just(["tickets"]),
         st.lists(_strategies, max_size=1),

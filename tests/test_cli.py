@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -369,6 +370,27 @@ def test_out_is_a_file(tmp_path):
     assert_error(call(*RUN, "--generations", 4, "--out", file), "file")
     assert_error(call(*BENCHMARK, *SMALL, "--out", file), "file")
     assert file.read_text() == "mine"
+
+
+def test_compare(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [
+        make_pair(name, problem, rng.normal(mean, 1, (8, 2)))
+        for problem in ("p", "q")
+        for name, mean in (("a", 0.0), ("b", 9.0), ("c", 9.0))
+    ]
+    results = make_results(*pairs, num_seeds=8)
+    results.save(tmp_path)
+    result = call("compare", tmp_path, "--baseline", "b", "--correction", "none", "--test", "permutation", "-p", "q")
+    assert result.exit_code == 0, result.output
+    assert not result.stderr
+    (row,) = [line.split() for line in result.stdout.splitlines() if "a - b" in line]
+    assert row[-2:] == ["0.0078", "a"]
+    assert "a - c" not in result.stdout
+    assert (tmp_path / "comparison.png").is_file()
+    assert_error(call("compare", tmp_path, "--baseline", "d"), "baseline must be one of None, 'a', 'b', 'c', got 'd'.")
+    assert_error(call("compare", tmp_path, "--correction", "x"), "correction must be one of None, 'holm', 'fdr'")
+    assert_error(call("compare", tmp_path / "nowhere"), "No benchmark in", "nowhere")
 
 
 def test_nothing_to_report(tmp_path):

@@ -20,7 +20,7 @@ from tests.benchmarking.test_results import make_pair, make_results
 from tests.benchmarking.test_runtimes import timed_pair
 from zoo import terminal
 from zoo.registry import catalogue
-from zoo.reports.tables import format_ert, format_summary
+from zoo.reports.tables import format_comparison, format_ert, format_ranks, format_summary
 
 LONG = "a_label_of_forty_characters_and_no_more_"
 REASON = "ValueError: The budget of 10 steps has no room for the first generation of seed 3, which takes 32 steps."
@@ -82,6 +82,25 @@ def test_no_number_and_no_id_is_broken(width, results, saved, monkeypatch):
     hardest = times.columns[-1]
     assert any(line.rstrip().endswith(hardest) for line in lines)
     assert any(line.rstrip().endswith(times[hardest].iloc[0]) for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_number_of_a_comparison_is_broken(width, results, saved, monkeypatch):
+    at(monkeypatch, width)
+    monkeypatch.setattr(zoo.cli, "write_file", lambda *_: None)
+    result = call("compare", saved)
+    assert result.exit_code == 0, result.output
+    lines = [*result.stdout.partition("\nfigure")[0].splitlines(), *result.stderr.splitlines()]
+    assert max(map(len, lines)) <= width
+    with pytest.warns(UserWarning, match="With 5 seeds no difference"):
+        comparison = results.compare()
+    assert "With 5 seeds no difference" in " ".join(result.stderr.split())
+    for row in format_comparison(comparison).to_dict("records"):
+        assert any(line.strip().startswith(row["strategy"]) for line in lines)
+        for name in ("difference", "95 % interval", "p (Holm)"):
+            assert any(row[name] in line for line in lines), row[name]
+    for row in format_ranks(comparison).to_dict("records"):
+        assert any(row["mean rank"] in line and row["normalised score"] in line for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -172,7 +191,7 @@ def test_a_terminal_of_80_columns():
     assert text.decode().replace("\r\n", "\n").rstrip("\n") == zoo.describe("snes", 80)
 
 
-@pytest.mark.parametrize("command", ["", "list", "describe", "run", "benchmark", "report", "tickets"])
+@pytest.mark.parametrize("command", ["", "list", "describe", "run", "benchmark", "report", "compare", "tickets"])
 def test_help_in_80_columns(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     result = call(*command.split(), "--help")

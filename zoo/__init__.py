@@ -43,6 +43,7 @@ from zoo.sparsity.tickets import Ticket, Tickets, load_ticket, load_tickets
 
 if TYPE_CHECKING:
     from zoo.benchmarking.benchmark import benchmark
+    from zoo.benchmarking.comparison import Comparison
     from zoo.benchmarking.estimators import EstimatorStatistics, estimator_statistics
     from zoo.benchmarking.results import Results
     from zoo.figures.estimators import plot_estimators
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Callback",
+    "Comparison",
     "Converged",
     "EstimatorStatistics",
     "Evaluation",
@@ -111,6 +113,7 @@ __all__ = [
 
 # These names need pandas and scipy. They are imported at their first use, so that `import zoo` stays fast.
 _LAZY = {
+    "Comparison": "zoo.benchmarking.comparison",
     "EstimatorStatistics": "zoo.benchmarking.estimators",
     "Results": "zoo.benchmarking.results",
     "Sweep": "zoo.tuning.result",

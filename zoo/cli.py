@@ -1,4 +1,4 @@
-"""The command line: `zoo list`, `describe`, `run`, `benchmark`, `sweep`, `report`, `tickets`."""
+"""The command line: `zoo list`, `describe`, `run`, `benchmark`, `sweep`, `report`, `compare`, `tickets`."""
 
 import ast
 import contextlib
@@ -93,6 +93,9 @@ _BENCHMARK_EXAMPLE = """\b
 Example:
   zoo benchmark -s cma_es -s snes -p blackbox/sphere -p blackbox/rastrigin \\
     --seeds 3 --steps 10000 --set snes:sigma=1 --out my_results"""
+_COMPARE_EXAMPLE = """\b
+Example:
+  zoo compare my_results --baseline cma_es"""
 _SWEEP_EXAMPLE = """\b
 Example:
   zoo sweep open_es supervised/digits --generations 200 \\
@@ -509,6 +512,40 @@ def report_command(
             raise ValueError(f"{folder} holds a sweep. Only a benchmark has an HTML report.")
 
 
+@app.command("compare", epilog=_COMPARE_EXAMPLE)
+def compare_command(
+    folder: Annotated[pathlib.Path, typer.Argument(metavar="FOLDER", help="Folder of a benchmark.")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Strategy with which all others are compared.  [default: each is compared with each]"
+        ),
+    ] = None,
+    correction: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="How p values are corrected for their number: holm, fdr or none."),
+    ] = "holm",
+    test: Annotated[
+        str, typer.Option(metavar="NAME", help="Test of the differences of paired seeds: wilcoxon or permutation.")
+    ] = "wilcoxon",
+    problem: Annotated[
+        str | None, typer.Option("--problem", "-p", metavar="ID", help="Compare on this problem only.")
+    ] = None,
+) -> None:
+    """Test which strategies of a saved benchmark differ.
+
+    Prints differences with intervals, p values, and ranks over problems. Also writes a figure.
+    """
+    with _naming(folder), _pointing_to(folder, "a benchmark"):
+        comparison = zoo.Results.load(folder).compare(
+            baseline,
+            correction=None if correction == "none" else correction,  # pyright: ignore[reportArgumentType]
+            test=test,  # pyright: ignore[reportArgumentType]
+            problem=problem,
+        )
+        _show_comparison(comparison, folder)
+
+
 @app.command("tickets")
 def tickets_command(
     strategy: Annotated[
@@ -601,7 +638,7 @@ def _stored_run(folder: pathlib.Path, budget: dict[str, Any]) -> tuple[dict[str,
 def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> None:
     """Prints the tables and the failures of a benchmark, and writes its report to a path."""
     from zoo.reports.contents import describe_seconds
-    from zoo.reports.tables import describe_overshoot, format_ert, format_summary
+    from zoo.reports.tables import describe_few_seeds, describe_overshoot, format_ert, format_summary
 
     summary = results.summary()
     table = format_summary(summary)
@@ -612,9 +649,10 @@ def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> N
     if "seconds" not in left_out:
         say("")
         say(describe_seconds(pair.info for pair in results.pairs))
-    if overshoot := describe_overshoot(summary):
-        say("")
-        say(overshoot)
+    for sentence in (describe_overshoot(summary), describe_few_seeds(summary)):
+        if sentence:
+            say("")
+            say(sentence)
     if len(results.runtimes):
         for times in format_ert(results.ert()):
             targets = list(times.columns[2:])
@@ -644,6 +682,32 @@ def _show(results: "zoo.Results", folder: pathlib.Path, path: pathlib.Path) -> N
     say(f"curves   {', '.join(sorted(path.name for path in report.parent.glob('curves_*.png')))}")
     if len(results.runtimes):
         say("runtimes runtime_ecdf.png, data_profile.png")
+
+
+def _show_comparison(comparison: "zoo.Comparison", folder: pathlib.Path) -> None:
+    """Prints the tables of a comparison, and writes its figure."""
+    from zoo.reports.tables import describe_ranks, format_comparison, format_ranks
+
+    table = format_comparison(comparison)
+    best = {name: "higher" if is_max else "lower" for name, is_max in comparison.facts["maximize"].items()}
+    frames = [table.drop(columns=["95 % of P", "better", "P(better)"][:number]) for number in range(4)]
+    left_out = show_table(
+        frames,
+        title=f"difference of interquartile means; {comparison.facts['test']} test of paired seeds",
+        sections=[f"{name} ({best[name]} is better)" for name in table.problem],
+        label="strategy",
+    )
+    ranks = format_ranks(comparison)
+    show_table([ranks, ranks.drop(columns="95 % interval")], title="over all problems", label="strategy")
+    say("")
+    say(describe_ranks(comparison))
+    if left_out:
+        say(f"A wider terminal also shows {', '.join(dict.fromkeys(left_out))}.")
+    with _unless_read_only():
+        path = folder / "comparison.png"
+        write_file(path, functools.partial(comparison.plot().savefig, format="png", dpi=120))
+        say("")
+        say(f"figure {path}")
 
 
 def _show_sweep(found: "zoo.Sweep", folder: pathlib.Path) -> None:

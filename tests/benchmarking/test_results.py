@@ -66,68 +66,6 @@ def results():
     )
 
 
-# Statistics
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ([7.0], 7.0),
-        ([1.0, 4.0], 2.5),
-        ([1.0, 2.0, 6.0], 3.0),
-        ([100.0, 2.0, 1.0, 3.0], 2.5),
-        ([100.0, 2.0, 4.0, 3.0, -100.0], 3.0),
-        ([0, 1, 2, 3, 4, 5, 60, 700], 3.5),
-    ],
-)
-def test_interquartile_mean(scores, expected):
-    assert interquartile_mean(np.array(scores, float)) == pytest.approx(expected)
-
-
-def test_interquartile_mean_over_an_axis():
-    scores = np.array([[0, 1, 2, 90.0], [10, 20, 30, 40.0]])
-    assert interquartile_mean(scores, axis=1).tolist() == [1.5, 25.0]
-    assert interquartile_mean(scores.T).tolist() == [1.5, 25.0]
-
-
-def test_interquartile_mean_with_nan():
-    assert np.isnan(interquartile_mean(np.array([np.nan, 0, 1, 2, 3.0])))
-
-
-def test_confidence_interval_of_two_seeds():
-    # Resamples of {0, 1} have the mean 0, 1/2 or 1, with probabilities 1/4, 1/2, 1/4.
-    assert confidence_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
-
-
-def test_confidence_interval_of_equal_seeds():
-    low, high = confidence_interval(np.full(5, 3.0))
-    assert low == high == 3.0
-
-
-def test_confidence_interval_against_a_bootstrap_by_hand():
-    scores = np.random.default_rng(3).normal(size=10)
-    resamples = np.random.default_rng(4).choice(scores, (20_000, 10))
-    means = np.sort(resamples, axis=1)[:, 2:-2].mean(axis=1)  # a quarter of ten, rounded down
-    expected = np.quantile(means, [0.025, 0.975])
-    np.testing.assert_allclose(confidence_interval(scores), expected, atol=0.12)
-    assert expected[1] - expected[0] > 2  # the tolerance is small compared with this
-    np.testing.assert_array_equal(confidence_interval(scores), confidence_interval(scores))
-
-
-def test_confidence_interval_of_curves():
-    curves = np.random.default_rng(3).normal(size=(6, 4))
-    low, high = confidence_interval(curves)
-    assert low.shape == high.shape == (4,)
-    assert ((low < interquartile_mean(curves)) & (interquartile_mean(curves) < high)).all()
-
-
-@pytest.mark.parametrize("scores", [[1.0], [1.0, np.nan, 2.0], [1.0, np.inf]])
-def test_no_confidence_interval(scores):
-    assert np.isnan(confidence_interval(np.array(scores))).all()
-    low, high = confidence_interval(np.array(scores)[:, None].repeat(2, axis=1))
-    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, True]
-
-
 # Frames
 
 
@@ -203,7 +141,9 @@ def test_failed_pairs_and_nan_rank_last(maximize):
 
 def test_ranks_are_per_problem():
     summary = make_results(
-        make_pair("a", "p", curves_to(1.0)), make_pair("a", "q", curves_to(5.0)), make_pair("b", "q", curves_to(4.0))
+        make_pair("a", "p", curves_to(1.0, 1.0)),
+        make_pair("a", "q", curves_to(5.0, 5.0)),
+        make_pair("b", "q", curves_to(4.0, 4.0)),
     ).summary()
     assert summary[["problem", "strategy", "rank"]].to_numpy().tolist() == [["p", "a", 1], ["q", "b", 1], ["q", "a", 2]]
 

@@ -73,8 +73,9 @@ def tick_labels(axis, low, high):
 @pytest.mark.parametrize(
     ("num_seeds", "said"),
     [
-        (5, r"interquartile mean over 5 seeds; band: bootstrap 95 %"),
-        (3, r"mean over 3 seeds; band: from the lowest to the highest"),
+        (5, r"interquartile mean over 5 seeds; band: 95 %"),
+        (3, r"interquartile mean over 3 seeds; band: 95 %"),
+        (2, r"mean over 2 seeds; band: from the lowest to the highest"),
         (1, r"one seed"),
     ],
 )
@@ -91,7 +92,7 @@ def test_a_ladder_shows_the_middle_over_seeds_and_an_honest_band(num_seeds, said
         values = by_seed(frame, "value", criterion=criterion, metric="accuracy")
         assert values.shape == (num_seeds, 20)
         np.testing.assert_allclose(curve.get_xdata(), KEPT)
-        if num_seeds >= 4:
+        if num_seeds >= 3:
             expected = interquartile_mean(values)
             low, high = np.transpose([confidence_interval(column) for column in values.T])
         else:
@@ -122,9 +123,9 @@ def test_seeds_that_are_not_all_there_are_counted():
     frame = make_ladder(5)
     frame = frame[(frame.seed < 4) | (frame["round"] < 10)]
     figure = plot_ladder(frame, metric="accuracy", maximize=True)
-    assert "over 4 to 5 seeds; band: bootstrap" in caption(figure)
-    figure = plot_ladder(frame[(frame.seed < 3) | (frame.criterion == "snr")], metric="accuracy", maximize=True)
-    assert "mean over 3 to 5 seeds; band: from the lowest" in caption(figure)
+    assert "over 4 to 5 seeds; band: 95 %" in caption(figure)
+    figure = plot_ladder(frame[(frame.seed < 2) | (frame.criterion == "snr")], metric="accuracy", maximize=True)
+    assert "mean over 2 to 5 seeds; band: from the lowest" in caption(figure)
 
 
 # Layers

@@ -7,12 +7,13 @@ problem; see `pair.py`.
 import functools
 import pathlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from zoo.benchmarking.comparison import Comparison, compare_pairs
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
@@ -23,6 +24,8 @@ from zoo.loop.lock import FolderLock
 from zoo.loop.text import file_name
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 from zoo.statistics.curves import mean_curve
+from zoo.statistics.paired import Correction, Test
+from zoo.statistics.ranks import shared_ranks
 from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
@@ -160,11 +163,16 @@ class Results:
 
         Returns:
             A frame with the columns `problem`, `strategy`, `metric`, `score` (interquartile mean over seeds), `low` and
-            `high` (its bootstrap 95 % confidence interval), `rank` on the problem (1 is best; failed pairs have no rank
-            and come last), `num_seeds`, `steps` (mean over seeds), `overshoot` (mean over seeds of the steps of a last
-            generation that was dropped because it did not fit in the budget), `seconds` (all seeds together, without
-            compilation and scoring) and `compile_seconds`. If any strategy was tuned, the column `tuned` says of each
-            whether it ran with its defaults, or how many settings were tried; `Pair.info["tuning"]` says more.
+            `high` (its 95 % confidence interval: from ten seeds on a bootstrap interval, else one like Student's),
+            `rank` on the problem, `num_seeds`, `steps` (mean over seeds), `overshoot` (mean over seeds of the steps of
+            a last generation that was dropped because it did not fit in the budget), `seconds` (all seeds together,
+            without compilation and scoring) and `compile_seconds`. If any strategy was tuned, the column `tuned` says
+            of each whether it ran with its defaults, or how many settings were tried; `Pair.info["tuning"]` says more.
+
+            The rank is 1 plus the number of strategies whose interval lies wholly on the better side of this one's, so
+            that strategies whose intervals overlap may share a rank. With a single seed there are no intervals, and all
+            share the first. A score that is not finite ranks behind those that are. Failed pairs have no rank and come
+            last. `compare` tests whether two strategies differ.
 
         Raises:
             ValueError: If there are no pairs.
@@ -199,11 +207,64 @@ class Results:
         frame = pd.DataFrame(rows)
         sign = frame.problem.map({pair.problem: -1 if pair.info["maximize"] else 1 for pair in self.pairs})
         has_failed = pd.Series([pair.info["error"] is not None for pair in self.pairs])
-        rank = (frame.score * sign)[~has_failed].groupby(frame.problem).rank(method="min", na_option="bottom")
-        frame.insert(6, "rank", rank.reindex(frame.index).astype("Int64"))
+        cost = (frame.score * sign).where(~has_failed).to_numpy(float)
+        bounds = np.sort(np.stack([frame.low * sign, frame.high * sign]), axis=0)
+        rank = pd.Series(pd.NA, frame.index, dtype="Int64")
+        for rows in frame.index[~has_failed].groupby(frame.problem[~has_failed]).values():
+            rank[rows] = shared_ranks(cost[rows], *bounds[:, rows])
+        frame.insert(6, "rank", rank)
         if any(pair.info.get("tuning") for pair in self.pairs):
             frame["tuned"] = [_describe_tuning(pair.info.get("tuning")) for pair in self.pairs]
-        return frame.sort_values(["problem", "rank"], kind="stable").reset_index(drop=True)
+        order = np.lexsort([cost, has_failed, frame.problem])
+        return frame.iloc[order].reset_index(drop=True)
+
+    @checks_arguments
+    def compare(
+        self,
+        baseline: str | None = None,
+        *,
+        correction: Correction | None = "holm",
+        test: Test = "wilcoxon",
+        problem: str | None = None,
+        reference: Mapping[str, tuple[float, float]] | None = None,
+    ) -> Comparison:
+        """Compares the final headline scores of the strategies: two at a time on each problem, and over all problems.
+
+        Seed i has the same key for every strategy, so that tests and intervals of differences are paired by seed. A NaN
+        counts as the worst score, and so does every seed of a failed pair. There is no interval for scores that are not
+        finite.
+
+        Ranks and normalised scores are over the problems on which all strategies were run. On each problem, the worst
+        finite score of all strategies and seeds becomes 0 and the best one 1, unless `reference` says otherwise. So
+        these numbers depend on which strategies take part, and a single very bad run moves the others together.
+
+        Args:
+            baseline: The strategy with which all others are compared. With `None`, each is compared with each. Then
+                `strategy` is the one with the better interquartile mean, and `against` the other one.
+            correction: How p values are corrected for the number of comparisons. `"holm"` bounds the probability of any
+                false difference, and `"fdr"` the expected share of false ones among those found. With `None`, they are
+                not corrected.
+            test: What is tested by flipping the signs of the differences of paired seeds, in all ways: `"wilcoxon"`
+                sums their signed ranks, which no single seed can dominate, `"permutation"` the differences themselves.
+            problem: The problem to compare on. Defaults to all problems.
+            reference: By problem, the score that becomes 0 and the score that becomes 1, such as those of a random and
+                of an expert policy.
+
+        Returns:
+            The comparison: `table`, `ranks`, `aggregate`, `profiles()`, `plot()`.
+
+        Raises:
+            ValueError: If there are no two strategies to compare, or a name is not in these results.
+            TypeError: If an argument has another type.
+
+        References:
+            Demšar 2006, JMLR 7 (ranks); Agarwal et al. 2021, arXiv 2108.13264 (normalised scores, probability of
+            improvement, profiles); Holm 1979 (correction).
+        """
+        comparison = compare_pairs(self.pairs, baseline, correction, test, problem, reference)
+        if comparison.warning:
+            warnings.warn(comparison.warning, stacklevel=3)
+        return comparison
 
     @checks_arguments
     def table(

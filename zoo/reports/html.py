@@ -20,7 +20,7 @@ from zoo.loop.files import write_text
 from zoo.loop.text import plain_text
 from zoo.reports.contents import Contents, describe_load, describe_seconds, mean_ranks
 from zoo.reports.reproduce import command_line, python_call
-from zoo.reports.tables import describe_overshoot, format_ert, format_tuning, short_number
+from zoo.reports.tables import describe_few_seeds, describe_overshoot, format_ert, format_tuning, short_number
 from zoo.statistics.runtimes import hardest_targets, solved_curves
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -92,6 +92,7 @@ def _page(contents: Contents) -> dict[str, Any]:
         "seconds": describe_seconds(pair.info for pair in contents.pairs),
         "has_load": any(row["load"] for each in rows.values() for row in each),
         "overshoot": describe_overshoot(summary),
+        "few_seeds": describe_few_seeds(summary),
         "comparison": {title: _frame_table(frame) for title, frame in contents.comparison.items()},
         "ert": [] if contents.ert is None else [_frame_table(table) for table in format_ert(contents.ert)],
         "tuning": _frame_table(format_tuning(contents.tuned)) if contents.tuned else None,

@@ -12,6 +12,7 @@ from zoo.loop.files import write_file, write_text
 from zoo.loop.text import file_name
 from zoo.reports.contents import Contents, describe_seconds, mean_ranks
 from zoo.reports.tables import (
+    describe_few_seeds,
     describe_overshoot,
     format_ert,
     format_summary,
@@ -51,11 +52,13 @@ def write_report(path: pathlib.Path, contents: Contents, figures: Mapping[str, F
             + "."
         ),
         "",
-        "Score: interquartile mean over seeds of the final held-out score, with its bootstrap 95 % confidence "
-        f"interval. {describe_seconds(pair.info for pair in contents.pairs)}",
+        "Score: interquartile mean over seeds of the final held-out score, with its 95 % confidence interval. "
+        "Rank: 1 plus the number of strategies whose interval lies wholly on the better side, so that strategies whose "
+        f"intervals overlap may share a rank. {describe_seconds(pair.info for pair in contents.pairs)}",
     ]
-    if overshoot := describe_overshoot(summary):
-        lines += ["", overshoot]
+    for sentence in (describe_overshoot(summary), describe_few_seeds(summary)):
+        if sentence:
+            lines += ["", sentence]
     for problem in summary.problem.unique():
         rows = summary.query("problem == @problem")
         picture = f"curves_{file_name(problem)}.png"

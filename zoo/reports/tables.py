@@ -10,6 +10,7 @@ import pandas as pd
 
 from zoo.core.short import short
 from zoo.loop.text import plain_text
+from zoo.statistics.paired import few_seeds
 
 
 def format_summary(summary: pd.DataFrame) -> pd.DataFrame:
@@ -79,6 +80,15 @@ def describe_overshoot(summary: pd.DataFrame) -> str | None:
     )
 
 
+def describe_few_seeds(summary: pd.DataFrame) -> str | None:
+    """Returns a sentence if there are too few seeds for any difference between two strategies to be significant."""
+    if "num_seeds" not in summary:  # all pairs failed
+        return None
+    sizes = summary.groupby("problem").num_seeds.agg(["size", "count"]).query("count > 0")["size"]
+    num_comparisons = int((sizes * (sizes - 1) // 2).sum())
+    return few_seeds(int(summary.num_seeds.max()), num_comparisons) if num_comparisons else None
+
+
 def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
     """Returns expected running times as short text: a column for each target, a frame for each set of targets.
 
@@ -96,6 +106,55 @@ def format_ert(ert: pd.DataFrame) -> list[pd.DataFrame]:
             row[short_number(target)] = (f"{time:,.0f}" if np.isfinite(time) else "never") + f" ({successes}/{seeds})"
         rows.setdefault(tuple(shown.target), []).append(row)
     return [pd.DataFrame(each) for each in rows.values()]
+
+
+def format_comparison(comparison: Any) -> pd.DataFrame:
+    """Returns the table of a `zoo.Comparison` as short text, a row per problem and pair of strategies."""
+    table = comparison.table
+    name = {"holm": "p (Holm)", "fdr": "p (FDR)", None: "p"}[comparison.facts["correction"]]
+    versus = [f"{one} - {other}" for one, other in zip(table.strategy, table.against, strict=True)]
+    columns = {"problem": table.problem, "strategy": versus}
+    columns["difference"] = ["none" if np.isnan(x) else f"{x:.3g}" for x in table.difference]
+    for column, low, high in (
+        ("95 % interval", table.low, table.high),
+        ("95 % of P", table.improvement_low, table.improvement_high),
+    ):
+        bounds = zip(low, high, strict=True)
+        columns[column] = ["" if np.isnan(low) else f"{low:.3g} to {high:.3g}" for low, high in bounds]
+    frame = pd.DataFrame(columns)
+    frame.insert(4, "P(better)", [f"{x:.2f}" for x in table.improvement])
+    frame[name] = [f"{x:.2g}" for x in table.corrected]
+    frame["better"] = list(table.winner)
+    return frame
+
+
+def format_ranks(comparison: Any) -> pd.DataFrame:
+    """Returns the mean ranks and normalised scores of a `zoo.Comparison` as short text, a row per strategy."""
+    ranks, scores = comparison.ranks, comparison.aggregate
+    bounds = zip(scores.low, scores.high, strict=True)
+    return pd.DataFrame(
+        {
+            "strategy": ranks.strategy,
+            "mean rank": ranks.mean_rank.map("{:.2f}".format),
+            "groups": ranks.groups,
+            "normalised score": scores.score.map("{:.3f}".format),
+            "95 % interval": [f"{low:.3f} to {high:.3f}" for low, high in bounds],
+        }
+    )
+
+
+def describe_ranks(comparison: Any) -> str:
+    """Returns a sentence about which mean ranks of a `zoo.Comparison` differ significantly."""
+    num_problems = comparison.facts["num_problems"]
+    if not num_problems:
+        return "No problem has runs of all strategies, so there are no ranks over problems."
+    problems = "1 problem" if num_problems == 1 else f"{num_problems} problems"
+    friedman = comparison.friedman_p_value
+    tested = "" if np.isnan(friedman) else f" Friedman test: p = {friedman:.2g}."
+    return (
+        f"Ranks and normalised scores over {problems}.{tested} Mean ranks that share a letter differ by less than "
+        f"{comparison.critical_difference:.2f}, the critical difference at 5 % (Nemenyi)."
+    )
 
 
 def markdown_text(value: object) -> str:

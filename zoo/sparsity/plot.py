@@ -16,16 +16,15 @@ from zoo.figures.style import add_caption, dress, line_styles, make_figure, plai
 from zoo.sparsity.landscape import barrier, check_columns, metric_rows
 from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 
-# With fewer seeds a bootstrap interval is far too narrow, and an interquartile mean is a plain mean.
-_FEWEST_FOR_INTERVAL = 4
+_FEWEST_FOR_INTERVAL = 3  # the interval of two seeds is so wide that all lines would look flat
 _COLUMNS = 3  # panels beside each other
 
 
 def plot_ladder(frame: pd.DataFrame, *, metric: str, maximize: bool, labels: Mapping[str, str] | None = None) -> Figure:
     """Draws the score of tickets against the fraction of weights that they keep, one line per criterion.
 
-    Lines are interquartile means over seeds with bootstrap 95 % confidence intervals. With fewer than four seeds they
-    are means, with bands from the lowest to the highest value. The figure says which.
+    Lines are interquartile means over seeds with 95 % confidence intervals. With fewer than three seeds they are
+    means, with bands from the lowest to the highest value. The figure says which.
 
     Args:
         frame: A row per criterion, seed, round and metric, with the columns `criterion`, `seed`, `round`, `kept`,
@@ -213,7 +212,7 @@ def _describe_seeds(num_seeds: Sequence[int]) -> str:
     if max(num_seeds) == 1:
         return "one seed"
     if min(num_seeds) >= _FEWEST_FOR_INTERVAL:
-        return f"interquartile mean over {_span(num_seeds)} seeds; band: bootstrap 95 % confidence interval"
+        return f"interquartile mean over {_span(num_seeds)} seeds; band: 95 % confidence interval"
     return f"mean over {_span(num_seeds)} seeds; band: from the lowest to the highest"
 
 

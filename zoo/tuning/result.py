@@ -67,7 +67,7 @@ class Sweep:
         """A row per setting, best first.
 
         `rank` (1 is the choice; none for a setting that halving dropped, or that failed on every seed), `score`
-        (interquartile mean over the tuning seeds), `low` and `high` (its bootstrap 95 % interval), `failed` (seeds
+        (interquartile mean over the tuning seeds), `low` and `high` (its 95 % interval), `failed` (seeds
         without a finite score, which the mean leaves out; a setting with fewer of them ranks before one with more), the
         values of the setting, the same four for the test seeds (`test_score`, ..., of the winner and of the next best),
         `budget`, and `error`.
