@@ -1,5 +1,6 @@
 """`Results.compare`: what it makes of seeds, failures and directions. `tests/statistics/` tests the statistics."""
 
+import re
 import warnings
 
 import numpy as np
@@ -147,7 +148,10 @@ def test_the_report_says_so(tmp_path):
     results = make_results(*pairs_of(num_seeds=3), num_seeds=3)
     assert "With 3 seeds no difference between two strategies can be" in results.report(tmp_path).read_text()
     enough = make_results(*pairs_of(), num_seeds=NUM_SEEDS)
-    assert "can be significant" not in enough.report(tmp_path).read_text()
+    text = enough.report(tmp_path).read_text()
+    assert "can be significant" not in text
+    assert len(re.findall(r"\| good - (?:mid|bad) \|.*\| 0\.047 \| good \|", text)) == 4
+    assert re.search(r"\| good \| 1\.00 \| a \|", text)
 
 
 def test_text():

@@ -32,7 +32,8 @@ def small_results():
 def many_results():
     """Returns results of 12 strategies; strategy s07 is the best one, then s00, s01, ..."""
     finals = [3.0 + i if i != 7 else 1.0 for i in range(12)]
-    return make_results(*(make_pair(f"s{i:02}", "p", curves_to(final)) for i, final in enumerate(finals)), num_seeds=1)
+    pairs = [make_pair(f"s{i:02}", "p", curves_to(final, final)) for i, final in enumerate(finals)]
+    return make_results(*pairs, num_seeds=2)
 
 
 @pytest.fixture(scope="module")

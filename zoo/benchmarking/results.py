@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zoo.reports.contents import Contents
 
 _POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
+_MOST_ROWS = 200  # pairs of strategies that a report compares
 _MAX_DRAWN = 12  # pairs whose curves are drawn quickly enough for a notebook
 
 
@@ -492,7 +493,26 @@ class Results:
             num_dims={pair.problem: pair.info["num_dims"] for pair in timed},
             ert=self.ert() if timed else None,
             failures=self.failures,
+            comparison=self._comparison(),
         )
+
+    def _comparison(self) -> dict[str, pd.DataFrame]:
+        """Returns the tables of a comparison by title. There are none if nothing can be compared, or far too much."""
+        from zoo.reports.tables import format_comparison, format_ranks
+
+        sizes = pd.Series([pair.problem for pair in self.pairs]).value_counts()
+        if (sizes * (sizes - 1) // 2).sum() > _MOST_ROWS:
+            return {}
+        try:
+            comparison = compare_pairs(self.pairs, None, "holm", "wilcoxon", None, None)
+        except ValueError:
+            return {}
+        table = format_comparison(comparison).rename(columns={"strategy": "strategies"})
+        tables = {"Differences of interquartile means, with tests of paired seeds": table}
+        if comparison.facts["num_problems"] > 1:
+            title = "Ranks of interquartile means: strategies that share a letter do not differ significantly"
+            tables[title] = format_ranks(comparison)
+        return tables
 
     def _mean_curves(self) -> pd.DataFrame:
         """Returns the interquartile means over seeds that `plot` draws; see `Contents.curves`."""
