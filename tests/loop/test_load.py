@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -27,6 +26,7 @@ def test_work_of_others_is_what_is_left():
     assert load_between(None, end) == load_between(start, None) == load_between(start, start) == unknown
 
 
+WAIT = "\nimport sys\nprint('done', flush=True)\nsys.stdin.read()"
 BUSY = "import time\nwhile time.process_time() < 0.3: pass"
 
 
@@ -39,13 +39,10 @@ def test_processes_that_this_one_started_are_not_others():
     assert start is not None
     assert ended is not None
     assert ended.own - start.own > 0.25
-    with subprocess.Popen(
-        [sys.executable, "-c", BUSY + "\nimport sys\nsys.stdin.read()"], stdin=subprocess.PIPE
-    ) as one:
-        deadline = time.monotonic() + 20
-        while _read_usage().own - ended.own < 0.25:  # while it works
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with subprocess.Popen([sys.executable, "-c", BUSY + WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"done\n"
+        assert _read_usage().own - ended.own > 0.25  # while it lives
         one.communicate(b"")
     assert _read_usage().own - ended.own > 0.25  # after it has ended
     assert _read_usage().busy - start.busy > 0.5

@@ -332,9 +332,8 @@ class _Drive:
         """Writes the log, and calls the callback if it is due. The callback may stop the run."""
         log, pauses = self._log, self._pauses
         pauses.write(log)
-        progress = functools.partial(_progress_of, self._strategy, self._carry, log)
         is_end = at_limit and bool(self._is_done.all())
-        if pauses.is_due(log, at_limit=at_limit, is_end=is_end) and pauses.call(log, progress):
+        if pauses.is_due(log, at_limit=at_limit, is_end=is_end) and pauses.call(self._strategy, self._carry, log):
             self._stop(np.ones(len(self._stopped_by), bool), "callback")
             self._score_if_advanced()
             pauses.write(log)
@@ -514,20 +513,3 @@ def _status(log: Log, headline: str) -> str:
         return f"generation {log.generations.max()}"
     scores = [log.metrics(seed)[headline] for seed in range(len(log.generations))]
     return f"{headline} {np.mean(scores):.4g}, generation {log.generations.max()}"
-
-
-def _progress_of(strategy: Strategy, carry: compiled.Carry, log: Log, since: int) -> Progress:
-    history = log.since(0, since)
-    return Progress(
-        generation=int(log.generations[0]),
-        steps=int(log.steps[0]),
-        seconds=log.seconds,
-        metrics=log.metrics(0),
-        mean=gather(jax.tree.map(jnp.copy, strategy.mean(carry.state))),  # the memory of the carry is reused
-        best_fitness=float(carry.best_fitness),
-        mean_fitness=float(history["mean_fitness"][-1]),
-        std_fitness=float(history["std_fitness"][-1]),
-        history=history,
-        diagnosis=log.diagnosis(0),
-        aux=gather(jax.tree.map(jnp.copy, carry.aux)),
-    )

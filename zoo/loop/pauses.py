@@ -2,8 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from zoo.core.sharding import gather
+from zoo.core.strategy import Strategy
+from zoo.loop.compiled import Carry
 from zoo.loop.log import Log
 from zoo.loop.log_file import LogFile
 from zoo.loop.progress import Progress
@@ -54,12 +59,25 @@ class Pauses:
         if self._log_file is not None:
             self._log_file.update(log)
 
-    def call(self, log: Log, progress: Callable[[int], Progress]) -> bool:
-        """Calls the callback, and returns whether it stops the run.
-
-        Args:
-            log: The log of the run.
-            progress: Returns the progress, given the generation that was seen last.
-        """
+    def call(self, strategy: Strategy, carry: Carry, log: Log) -> bool:
+        """Shows the callback where a run of one seed is. Returns whether the callback stops the run."""
         seen, self._seen = self._seen, int(log.generations[0])
-        return self._callback is not None and bool(self._callback(progress(seen)))
+        return self._callback is not None and bool(self._callback(_progress_of(strategy, carry, log, seen)))
+
+
+def _progress_of(strategy: Strategy, carry: Carry, log: Log, since: int) -> Progress:
+    """Returns the progress of a run, with the history after a generation."""
+    history = log.since(0, since)
+    return Progress(
+        generation=int(log.generations[0]),
+        steps=int(log.steps[0]),
+        seconds=log.seconds,
+        metrics=log.metrics(0),
+        mean=gather(jax.tree.map(jnp.copy, strategy.mean(carry.state))),  # the memory of the carry is reused
+        best_fitness=float(carry.best_fitness),
+        mean_fitness=float(history["mean_fitness"][-1]),
+        std_fitness=float(history["std_fitness"][-1]),
+        history=history,
+        diagnosis=log.diagnosis(0),
+        aux=gather(jax.tree.map(jnp.copy, carry.aux)),
+    )
