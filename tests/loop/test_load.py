@@ -26,6 +26,27 @@ def test_work_of_others_is_what_is_left():
     assert load_between(None, end) == load_between(start, None) == load_between(start, start) == unknown
 
 
+def test_what_counts_as_work(tmp_path, monkeypatch):
+    """Waiting does not count, and processes below this one count with the time of their children that ended."""
+    monkeypatch.setattr("zoo.loop.load._PROC", tmp_path)
+    assert _read_usage() is None
+    (tmp_path / "stat").write_text("cpu  1 2 4 1000 2000 8 16 32 4000 8000\ncpu0 0\ncpu1 0\ncpu2 0\nintr 5\n")
+    here = os.getpid()
+    for process, parent, ticks in (
+        (here, 1, (1, 2, 4, 8)),
+        (7, here, (16, 0, 0, 0)),
+        (8, 7, (0, 32, 0, 64)),
+        (9, 1, (5,)),
+    ):
+        (tmp_path / str(process)).mkdir()
+        times = " ".join(map(str, ticks))
+        (tmp_path / str(process) / "stat").write_text(f"{process} (a) b) S {parent} {'0 ' * 9}{times} 0 0 0 0 0 0")
+    (tmp_path / "10").mkdir()  # a process that has just ended
+    usage, second = _read_usage(), os.sysconf("SC_CLK_TCK")
+    assert usage is not None
+    assert (usage.busy * second, usage.own * second, usage.cores) == (pytest.approx(63), pytest.approx(127), 3)
+
+
 WAIT = "\nimport sys\nprint('done', flush=True)\nsys.stdin.read()"
 BUSY = "import time\nwhile time.process_time() < 0.3: pass"
 
