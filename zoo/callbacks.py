@@ -87,11 +87,12 @@ class TensorBoard(Callback):
 
     def _add(self, values: Iterable[tuple[str, float]], generation: int) -> None:
         """Writes several values as one event, which takes a fraction of the time of an event for each."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.proto import summary_pb2
 
+        made: Any = summary_pb2  # its classes are made while it is imported, which the type checker does not see
         if self._writer is not None and self._writer.file_writer is not None:
-            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values])
-            self._writer.file_writer.add_summary(summary, generation)
+            each = [made.Summary.Value(tag=tag, simple_value=value) for tag, value in values]
+            self._writer.file_writer.add_summary(made.Summary(value=each), generation)
 
     def end(self, result: RunResult | None) -> None:
         """Closes the file."""
