@@ -728,8 +728,8 @@ def _show_sweep(found: "zoo.Sweep", folder: pathlib.Path) -> None:
     shorter = [frame.drop(columns=names[: -1 - number]) for number in range(len(names))][::-1]
     show_table([frame, *shorter], title=title)
     say("")
-    for line in repr(found).strip("<>").splitlines():
-        say(line.strip())
+    for line in found.summary():
+        say(line)
     with _unless_read_only():
         write_file(folder / "sweep.png", functools.partial(found.plot().savefig, format="png", dpi=150))
     say("")

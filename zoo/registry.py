@@ -5,6 +5,7 @@ after the slash is passed to the factory as one setting. A namespace may lie wit
 rows through the entry points `zoo.strategies` and `zoo.problems`.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -211,6 +212,13 @@ class Registry:
         Raises:
             ValueError: If the id is unknown. The message has the nearest ids.
         """
+        found = self.find(id)
+        if found is None:
+            raise ValueError(self._unknown_id(id))
+        return found
+
+    def find(self, id: str) -> tuple[Any, str | None] | None:
+        """Returns what `factory` returns, or `None` if the id is unknown."""
         self._load_entry_points()
         if id in self.rows and not id.endswith("/*"):
             return self.load(id), None
@@ -223,7 +231,7 @@ class Registry:
                     return factory, name
                 if hasattr(factory, "check_installed"):
                     factory.check_installed()
-        raise ValueError(self._unknown_id(id))
+        return None
 
     def load(self, row: str) -> Any:
         """Returns the factory of a row.
@@ -255,6 +263,10 @@ class Registry:
         return f"{len(self.ids())} {self.kind[:-1] + 'ies' if self.kind.endswith('y') else self.kind + 's'}"
 
     def _unknown_id(self, id: str) -> str:
+        other = _problems if self is _strategies else _strategies
+        with contextlib.suppress(ImportError):  # of a package that another id needs
+            if other.find(id) is not None:
+                return f"{shown(id)} is the id of a {other.kind}, and a {self.kind} is expected here."
         hint = _did_you_mean(self.nearest(id))
         return f"Unknown {self.kind} {shown(id)}.{hint} There are {self.count()}: `zoo list` prints their ids."
 

@@ -309,6 +309,115 @@ def test_what_a_sweep_says_and_shows(found):
     lines = repr(found).splitlines()
     assert lines[0] == "<Sweep of open_es(population_size=6) on BBOB: 4 settings x 2 seeds, 6 generations each"
     assert lines[2].startswith("  fitness on 4 test seeds: ")
-    assert len(lines) == 5
+    assert len(lines) == 10
+    number = found.frame.index[3]
+    assert lines[9].startswith(f"    4  {found.frame.score[number]:.4g} (")
+    assert f"  sigma={found.settings[number]['sigma']:.4g}, learning_rate=" in lines[9]
     titles = [axis.get_xlabel() for axis in found.plot().axes]
     assert sorted(titles[:2]) == ["learning_rate", "sigma"]
+
+
+# Spaces of strategies, factors, and settings from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("factor", "bounds", "expected"),
+    [
+        (zoo.space.times(0.1, 10), {}, (0.05, 0.5, 5.0)),
+        (zoo.space.times(0.1, 10), {"at_most": 1}, (0.05, 0.05**0.5, 1.0)),
+        (zoo.space.times(0.1, 10), {"at_least": 0.2}, (0.2, 1.0, 5.0)),
+        (zoo.space.times(0.1, 10), {"above": 0.4}, (0.4001, (0.4001 * 5) ** 0.5, 5.0)),
+    ],
+)
+def test_a_factor_multiplies_a_value_within_its_bounds(factor, bounds, expected):
+    assert [factor.of(0.5, bounds, "a").at(u) for u in (0.0, 0.5, 1.0)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_factor_multiplies_a_spread_per_parameter():
+    value = {"a": 0.5, "b": np.array([1.0, 8.0], np.float32)}
+    got = zoo.space.times(0.1, 10).of(value, {"at_most": 20}, "sigma").at(1.0)
+    assert got["a"] == 5.0
+    np.testing.assert_array_equal(got["b"], np.array([10, 20], np.float32))
+    for wrong in (0.0, -1.0, None, "a", np.zeros(2)):
+        with pytest.raises(ValueError, match=r"a is searched by times\(0\.1, 10\).*must be positive"):
+            zoo.space.times(0.1, 10).of(wrong, {}, "a")
+
+
+class Spread(zoo.Problem):
+    """Suggests a spread per parameter."""
+
+    @property
+    def suggestions(self):
+        return {"snes": {"sigma": {"x": 0.5, "y": [1.0, 4.0]}}}
+
+    def initial_solution(self, key):
+        return {"x": jnp.ones(()), "y": jnp.ones(2)}
+
+    def fitness(self, key, solution):
+        return solution["x"] ** 2 + jnp.sum(solution["y"] ** 2)
+
+
+def test_the_space_of_a_strategy(tmp_path):
+    """What is given is not tuned; the first setting is the default; a spread is scaled, stored and used as a whole."""
+    strategy = {"id": "bounded", "base": {"id": "snes", "population_size": 4, "mean_learning_rate": 0.9}}
+    settings = {**SMALL, "num_generations": 2, "num_test_seeds": 2}
+    found = zoo.sweep(strategy, Spread(), **settings, out=tmp_path)
+    assert [list(each) for each in found.settings] == [["base.sigma"]] * 4
+    assert found.settings[0] == {"base.sigma": {"x": 0.5, "y": [1.0, 4.0]}}
+    scaled = found.settings[1]["base.sigma"]
+    assert scaled["y"] == pytest.approx([2 * scaled["x"], 8 * scaled["x"]])
+    np.testing.assert_allclose(found.frame.loc[0, "base.sigma"], (0.5 * 1 * 4) ** (1 / 3))
+    assert zoo.Sweep.load(tmp_path).settings == found.settings
+    zoo.run(found.strategy, Spread(), num_generations=1)
+
+
+def test_a_default_base_is_spelled_out(problem):
+    settings = {**SMALL, "num_generations": 1, "num_test_seeds": 0}
+    found = zoo.sweep("bounded", problem, {"base.sigma": [0.5]}, **settings)
+    assert found.strategy == {"id": "bounded", "base": {"id": "open_es", "learning_rate": 0.1, "sigma": 0.5}}
+
+
+def test_a_strategy_without_settings_to_tune(problem):
+    with pytest.raises(ValueError, match=r"random_search\(sigma=1\) declares no settings to tune, besides"):
+        zoo.sweep({"id": "random_search", "sigma": 1}, problem, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"settings": []}, ValueError, "settings has nothing to try"),
+        ({"settings": [{"sigma": 1}, {"learning_rate": 1}]}, ValueError, "must have values for the same names"),
+        ({"settings": {"sigma": 1}}, TypeError, "settings must be a list of dictionaries"),
+        ({"settings": [{"sigma": 1}], "space": {"sigma": [1]}}, ValueError, "Both a space and settings are given"),
+        ({"settings": [{"population_size": 6}]}, ValueError, "population_size is given for the strategy, and is a set"),
+        ({"space": {"population_size": [6]}}, ValueError, "population_size is given for the strategy, and is a set"),
+        ({"num_test_seeds": -1}, ValueError, "num_test_seeds must be at least 0"),
+    ],
+)
+def test_settings_that_are_refused(settings, error, words, problem):
+    with pytest.raises(error, match=words):
+        zoo.sweep({"id": "open_es", "population_size": 6}, problem, **{**SMALL, **settings})
+
+
+def test_another_library_asks_for_settings(problem):
+    """Optuna's sampler of the Parzen kind asks for batches, each of which is one sweep; it learns from the scores."""
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=4))
+    ranges = {
+        "sigma": optuna.distributions.FloatDistribution(0.001, 100, log=True),
+        "learning_rate": optuna.distributions.FloatDistribution(0.001, 10, log=True),
+    }
+    settings = {**SMALL, "num_test_seeds": 0}
+    for _ in range(4):
+        trials = [study.ask(ranges) for _ in range(4)]
+        asked = [trial.params for trial in trials]
+        found = zoo.sweep({"id": "open_es", "population_size": 6}, problem, settings=asked, **settings)
+        assert found.settings == asked
+        for trial, score in zip(trials, found.frame.score.sort_index(), strict=True):
+            study.tell(trial, score)
+    scores = [trial.value for trial in study.trials]
+    assert study.best_value == min(scores)
+    assert np.median(scores[8:]) < np.median(scores[:4])
+    assert len(found.test) == 0
+    assert "test seeds" not in repr(found)

@@ -22,7 +22,7 @@ from zoo.loop.drive import Options, drive
 
 _MAX_RUNS = 16  # of a block on a CPU, where more at once are no faster and take longer to compile
 _MAX_POPULATIONS = 6 * 2**20  # bytes of the populations of a block on a CPU: larger ones do not stay in its cache
-_SHARE = 8  # elsewhere a block takes at most this part of the memory
+_SHARE = 8  # a block takes at most this part of the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,12 @@ def cut_into_blocks(runs: Sequence[Run], size: int, *, is_fixed: bool) -> list[l
 def max_block_size(strategy: Strategy, problem: Problem) -> int:
     """Returns the largest number of runs in a block: as many as are faster at once than one after the other.
 
-    On a CPU it is 1 if only an evaluation tells how many steps it takes, as in episodes that end early. Otherwise all
-    runs would wait for the longest episode of any.
+    It is 1 if the evaluation takes longer than all else, so that each run is saved as soon as it is finished. On a CPU
+    it is also 1 if only an evaluation tells how many steps it takes, as in episodes that end early. Otherwise all runs
+    would wait for the longest episode of any.
     """
+    if problem.is_expensive:
+        return 1
     size = len(strategy.groups.ids)
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu and problem.generation_steps(size) is None:
@@ -83,11 +86,10 @@ def max_block_size(strategy: Strategy, problem: Problem) -> int:
     key = jax.random.key(0)
     _, carry = jax.eval_shape(lambda: compiled.start.fn(strategy, problem, key, None, batched=False))
     population = num_bytes(carry.best_solution) * size
-    if on_cpu:
-        return max(1, min(_MAX_RUNS, _MAX_POPULATIONS // population))
     memory = total_memory()
     fits = math.inf if memory is None else memory // _SHARE // (num_bytes(carry) + 3 * population)
-    return int(max(1, min(64 * _MAX_RUNS, fits)))
+    most = min(_MAX_RUNS, _MAX_POPULATIONS // population) if on_cpu else 64 * _MAX_RUNS
+    return int(max(1, min(most, fits)))
 
 
 def run_block(

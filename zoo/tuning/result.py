@@ -6,11 +6,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import jax
 import numpy as np
 import pandas as pd
 
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
+from zoo.core.distributions import is_scalable
 from zoo.core.short import short
 from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.csv_file import csv_of, read_csv
@@ -28,7 +30,8 @@ KINDS = {"setting": int, "seed": int, "score": float, "steps": int}
 KINDS |= {"seconds": float, "compile_seconds": float, "budget": int, "error": str}
 RUN_COLUMNS = tuple(KINDS)
 _NUM_RESAMPLES = 2000
-_SHOWN = 5  # settings that a notebook shows
+_SHOWN = 5  # settings that `repr` and a notebook show
+_MAX_STORED = 10_000  # numbers of an array that is saved
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -69,8 +72,8 @@ class Sweep:
         `rank` (1 is the choice; none for a setting that halving dropped, or that failed on every seed), `score`
         (interquartile mean over the tuning seeds), `low` and `high` (its 95 % interval), `failed` (seeds
         without a finite score, which the mean leaves out; a setting with fewer of them ranks before one with more), the
-        values of the setting, the same four for the test seeds (`test_score`, ..., of the winner and of the next best),
-        `budget`, and `error`.
+        values of the setting (the geometric mean of a spread per parameter), the same four for the test seeds
+        (`test_score`, ..., of the winner and of the next best), `budget`, and `error`.
         """
         rows = []
         for number, values in enumerate(self.settings):
@@ -80,7 +83,7 @@ class Sweep:
             row = {
                 "setting": number,
                 **_middle(runs["score"].to_numpy(float), ""),
-                **values,
+                **{name: _typical(value) for name, value in values.items()},
                 **_middle(tested, "test_"),
             }
             rows.append({**row, "budget": runs["budget"].max(), "error": errors[0] if errors else ""})
@@ -122,17 +125,28 @@ class Sweep:
         return with_values(self.metadata["spec"], self.best)
 
     def __repr__(self) -> str:
+        first, *lines = self.summary()
+        frame = self.frame.head(_SHOWN)
+        scores = [_shown(row, "") for row in frame.to_dict("records")]
+        width = max(map(len, scores))
+        lines.append("the best settings on the tuning seeds:")
+        for rank, (number, score) in enumerate(zip(frame.index, scores, strict=True), 1):
+            lines.append(f"  {rank}  {score:{width}}  {_shown_values(self.settings[number])}")
+        return "\n  ".join([f"<{first}", *lines]) + ">"
+
+    def summary(self) -> list[str]:
+        """Returns what was found, as a few lines: the choice, its scores, and how sure it is."""
         facts, top = self.metadata, self.frame.iloc[0].to_dict()
-        best = ", ".join(f"{name}={_shown_value(value)}" for name, value in self.best.items())
         ((unit, total),) = facts["budget"].items()
         count = f"{len(self.settings)} settings x {facts['num_seeds']} seeds, {total} {unit} each"
-        lines = [f"<Sweep of {facts['strategy']} on {facts['problem']}: {count}", f"best: {best}"]
-        lines.append(f"{facts['headline']} on {facts['num_test_seeds']} test seeds: {_shown(top, 'test_')}")
+        lines = [f"Sweep of {facts['strategy']} on {facts['problem']}: {count}", f"best: {_shown_values(self.best)}"]
+        if facts["num_test_seeds"]:
+            lines.append(f"{facts['headline']} on {facts['num_test_seeds']} test seeds: {_shown(top, 'test_')}")
         lines.append(f"on the tuning seeds, chosen for it: {_shown(top, '')}")
         lines.append(f"chosen again in {100 * self.certainty:.0f} % of resamples of the seeds")
         if num_failed := int((self.frame.failed > 0).sum()):
             lines.append(f"{num_failed} of {len(self.settings)} settings have no finite score on some seeds")
-        return "\n  ".join(lines) + ">"
+        return lines
 
     def _repr_html_(self) -> str:
         return notebook_block(repr(self), lambda: html_table(self._grid(_SHOWN, True)), lambda: picture(self.plot()))
@@ -201,7 +215,7 @@ class Sweep:
 
     def save_into(self, folder: pathlib.Path) -> None:
         """Writes the sweep into a folder that is there and locked."""
-        settings = [{name: describe_value(value) for name, value in each.items()} for each in self.settings]
+        settings = [{name: _stored(value) for name, value in each.items()} for each in self.settings]
         parts = {"runs.csv": csv_of(self.runs), "test.csv": csv_of(self.test)}
         facts = {**self.metadata, "spec": describe_value(self.metadata["spec"]), "settings": settings}
         write_parts(folder, "sweep.json", facts, parts)
@@ -251,6 +265,23 @@ def _middle(scores: np.ndarray, prefix: str) -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 
+def _typical(value: Any) -> Any:
+    """Returns the geometric mean of a spread per parameter, which is its step size; any other value as it is."""
+    if isinstance(value, (str, int, float)) or not is_scalable(value):
+        return value
+    leaves = [np.ravel(x) for x in jax.tree.leaves(value)]
+    if not all(x.dtype.kind == "f" for x in leaves):  # such as the sizes of layers
+        return value
+    return float(np.exp(np.mean(np.log(np.concatenate(leaves)))))
+
+
+def _stored(value: Any) -> Any:
+    """Returns a value as JSON: short arrays in the structure of a solution as lists, which stand for them."""
+    if is_scalable(value) and sum(map(np.size, jax.tree.leaves(value))) <= _MAX_STORED:
+        value = jax.tree.map(lambda x: np.asarray(x).tolist() if np.ndim(x) else x, value)
+    return describe_value(value)
+
+
 def _shown(row: Mapping[str, Any], prefix: str) -> str:
     score, low, high, failed = (row[f"{prefix}{name}"] for name in ("score", "low", "high", "failed"))
     interval = f" ({low:.4g} to {high:.4g})" if np.isfinite(low) else ""
@@ -276,6 +307,10 @@ def with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
                 f'dictionary, such as {{"id": "bounded", "{name}": "cma_es"}}.'
             )
     return made
+
+
+def _shown_values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_shown_value(value)}" for name, value in values.items())
 
 
 def _shown_value(value: Any) -> str:
