@@ -348,13 +348,13 @@ class Spread(zoo.Problem):
 
     @property
     def suggestions(self):
-        return {"snes": {"sigma": {"x": 0.5, "y": [1.0, 4.0]}}}
+        return {"sigma": [0.5, [1.0, 4.0]]}
 
     def initial_solution(self, key):
-        return {"x": jnp.ones(()), "y": jnp.ones(2)}
+        return [jnp.ones(()), jnp.ones(2)]
 
     def fitness(self, key, solution):
-        return solution["x"] ** 2 + jnp.sum(solution["y"] ** 2)
+        return solution[0] ** 2 + jnp.sum(solution[1] ** 2)
 
 
 def test_the_space_of_a_strategy(tmp_path):
@@ -363,9 +363,9 @@ def test_the_space_of_a_strategy(tmp_path):
     settings = {**SMALL, "num_generations": 2, "num_test_seeds": 2}
     found = zoo.sweep(strategy, Spread(), **settings, out=tmp_path)
     assert [list(each) for each in found.settings] == [["base.sigma"]] * 4
-    assert found.settings[0] == {"base.sigma": {"x": 0.5, "y": [1.0, 4.0]}}
+    assert found.settings[0] == {"base.sigma": [0.5, [1.0, 4.0]]}
     scaled = found.settings[1]["base.sigma"]
-    assert scaled["y"] == pytest.approx([2 * scaled["x"], 8 * scaled["x"]])
+    assert scaled[1] == pytest.approx([2 * scaled[0], 8 * scaled[0]])
     np.testing.assert_allclose(found.frame.loc[0, "base.sigma"], (0.5 * 1 * 4) ** (1 / 3))
     assert zoo.Sweep.load(tmp_path).settings == found.settings
     zoo.run(found.strategy, Spread(), num_generations=1)
