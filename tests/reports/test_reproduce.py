@@ -19,12 +19,12 @@ def facts(results):
 
 
 def numbers(results):
-    return results.final.drop(columns=["seconds"]).to_dict("list")
+    return results.curves.drop(columns=["seconds"]).to_dict("list")
 
 
 def test_the_call_makes_the_same_numbers():
     problem = {"id": "blackbox/sphere", "num_dims": 2}
-    made = zoo.make_strategy("snes", population_size=4, sigma=0.5)  # without the suggestions of the problem
+    made = zoo.make_strategy("snes", population_size=4)  # with the default sigma, not the one that the problem suggests
     strategies = {"by id": {"id": "random_search", **SIZES}, "made": made}
     results = zoo.benchmark(strategies, {"p": problem}, key=3, num_scores=2, **TINY)
     scope = {}
