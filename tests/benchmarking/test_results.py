@@ -13,7 +13,7 @@ import zoo
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
 from zoo.loop.provenance import make_metadata
 from zoo.reports.tables import describe_overshoot, format_summary, markdown_table
-from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.aggregates import confidence_interval
 
 
 def make_pair(strategy, problem, values, *, maximize=False, error=None, seconds=2.0, overshoot=0.0):

@@ -37,3 +37,8 @@ def test_mean_ranks():
     ranks = mean_ranks(pd.DataFrame(rows, columns=["problem", "strategy", "rank"]).astype({"rank": "Int64"}))
     assert ranks.to_dict() == {"a": 1.5, "b": 1.5, "c": 2.5}
     assert list(ranks.index) == ["a", "b", "c"]
+
+
+def test_strategies_that_share_their_ranks_are_in_the_order_of_their_scores():
+    rows = [(problem, name, 1) for problem in "pq" for name in ("c", "a", "b")]
+    assert list(mean_ranks(pd.DataFrame(rows, columns=["problem", "strategy", "rank"])).index) == ["c", "a", "b"]

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import rich.table
     from matplotlib.figure import Figure
 
-    from zoo.reports.contents import Contents
+    from zoo.reports.contents import Contents, Table
+
 
 _POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
 _MOST_ROWS = 200  # pairs of strategies that a report compares
@@ -496,22 +497,23 @@ class Results:
             comparison=self._comparison(),
         )
 
-    def _comparison(self) -> dict[str, pd.DataFrame]:
-        """Returns the tables of a comparison by title. There are none if nothing can be compared, or far too much."""
-        from zoo.reports.tables import format_comparison, format_ranks
+    def _comparison(self) -> "list[Table]":
+        """Returns the tables of a comparison. There are none if nothing can be compared, or far too much."""
+        from zoo.reports.contents import Table
+        from zoo.reports.tables import describe_ranks, format_comparison, format_ranks
 
         sizes = pd.Series([pair.problem for pair in self.pairs]).value_counts()
         if (sizes * (sizes - 1) // 2).sum() > _MOST_ROWS:
-            return {}
+            return []
         try:
             comparison = compare_pairs(self.pairs, None, "holm", "wilcoxon", None, None)
         except ValueError:
-            return {}
-        table = format_comparison(comparison).rename(columns={"strategy": "strategies"})
-        tables = {"Differences of interquartile means, with tests of paired seeds": table}
+            return []
+        frame = format_comparison(comparison).rename(columns={"strategy": "strategies"})
+        note = "Differences of interquartile means with 95 % intervals, and exact tests of paired seeds."
+        tables = [Table("Differences", note, frame)]
         if comparison.facts["num_problems"] > 1:
-            title = "Ranks of interquartile means: strategies that share a letter do not differ significantly"
-            tables[title] = format_ranks(comparison)
+            tables.append(Table("Ranks of interquartile means", describe_ranks(comparison), format_ranks(comparison)))
         return tables
 
     def _mean_curves(self) -> pd.DataFrame:

@@ -18,6 +18,14 @@ class PairFacts(NamedTuple):
     """`Pair.info`. It may come from a file that somebody else wrote, so its values may be of any type."""
 
 
+class Table(NamedTuple):
+    """A table with any columns, its title, and a sentence that explains it."""
+
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contents:
     """The contents of a report.
@@ -32,7 +40,7 @@ class Contents:
         num_dims: The number of dimensions of each problem that has targets.
         ert: `Results.ert()`. With `None`, the report has no section on runtimes.
         failures: `Results.failures`.
-        comparison: Tables that compare strategies, by their titles. They may have any columns.
+        comparison: Tables that compare strategies.
     """
 
     metadata: Mapping[str, Any]
@@ -43,7 +51,7 @@ class Contents:
     num_dims: Mapping[str, int]
     ert: pd.DataFrame | None
     failures: pd.DataFrame
-    comparison: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    comparison: Sequence[Table] = ()
 
     @property
     def tuned(self) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -52,9 +60,15 @@ class Contents:
 
 
 def mean_ranks(summary: pd.DataFrame) -> pd.Series:
-    """Returns the mean rank of each strategy over problems, the best first. A failed pair ranks last."""
-    counted = summary.assign(rank=summary["rank"].fillna(summary.groupby("problem").strategy.transform("size")))
-    return pd.Series(counted.groupby("strategy")["rank"].mean()).sort_values(kind="stable")
+    """Returns the mean rank of each strategy over problems, the best first. A failed pair ranks last.
+
+    Ranks may be shared. Strategies with the same mean rank are in the order of their mean places in the summary, which
+    lists the best of each problem first.
+    """
+    groups = summary.groupby("problem").strategy
+    counted = summary.assign(rank=summary["rank"].fillna(groups.transform("size")), place=groups.cumcount())
+    order = counted.groupby("strategy")[["rank", "place"]].mean().sort_values(["rank", "place"], kind="stable")
+    return pd.Series(order["rank"])
 
 
 def describe_load(load: Any) -> str | None:

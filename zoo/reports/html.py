@@ -93,7 +93,7 @@ def _page(contents: Contents) -> dict[str, Any]:
         "has_load": any(row["load"] for each in rows.values() for row in each),
         "overshoot": describe_overshoot(summary),
         "few_seeds": describe_few_seeds(summary),
-        "comparison": {title: _frame_table(frame) for title, frame in contents.comparison.items()},
+        "comparison": [(table.title, table.note, _frame_table(table.frame)) for table in contents.comparison],
         "ert": [] if contents.ert is None else [_frame_table(table) for table in format_ert(contents.ert)],
         "tuning": _frame_table(format_tuning(contents.tuned)) if contents.tuned else None,
         "failures": [pair for pair in contents.pairs if pair.info.get("error")],
@@ -144,7 +144,10 @@ def _add_marks(rows: list[dict[str, Any]]) -> None:
 def _frame_table(frame: pd.DataFrame) -> dict[str, Any]:
     """Returns a frame as texts, each with what it is sorted by."""
     rows = [[(_number(cell), _cell(cell)) for cell in row] for row in frame.itertuples(index=False)]
-    return {"columns": [str(name) for name in frame.columns], "rows": rows}
+    kinds = [
+        "number" if any(value is not None for value, _ in cells) else "text" for cells in zip(*rows, strict=True)
+    ] or ["text"] * len(frame.columns)
+    return {"columns": list(zip(map(str, frame.columns), kinds, strict=True)), "rows": rows}
 
 
 def _cell(value: Any) -> str:

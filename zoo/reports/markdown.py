@@ -73,8 +73,8 @@ def write_report(path: pathlib.Path, contents: Contents, figures: Mapping[str, F
     ranks = mean_ranks(summary)
     table = pd.DataFrame({"strategy": ranks.index, "mean rank": [f"{rank:.2f}" for rank in ranks]})
     lines += ["", "## Mean rank over problems", "", "A failed pair ranks last.", "", markdown_table(table)]
-    for title, frame in contents.comparison.items():
-        lines += ["", f"## {markdown_text(title)}", "", markdown_table(frame)]
+    for table in contents.comparison:
+        lines += ["", f"## {table.title}", "", markdown_text(table.note), "", markdown_table(table.frame)]
     if contents.ert is not None:
         lines += [
             "",
