@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from zoo.reports.contents import Contents, Table
 
-
 _POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
 _MOST_ROWS = 200  # pairs of strategies that a report compares
 _MAX_DRAWN = 12  # pairs whose curves are drawn quickly enough for a notebook
