@@ -170,8 +170,8 @@ def test_figure():
     assert len(profiles.lines) == 3
     assert [axis.get_title() for axis in differences] == ["p", "q"]
     # Filled: good against each of the others.
-    filled = [line.get_fillstyle() for line in differences[0].lines if line.get_marker() == "o"]
-    assert filled == ["full", "full", "none"]
+    faces = [line.get_markerfacecolor() for line in differences[0].lines if line.get_marker() == "o"]
+    assert [face != "white" for face in faces] == [True, True, False]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mid", "bad", "good"]
     wide = [make_pair(f"s{number}", "p", np.random.default_rng(number).normal(size=(8, 1))) for number in range(6)]
     with pytest.warns(UserWarning, match="With 8 seeds"):

@@ -47,7 +47,7 @@ def test_plot(results):
     for left, right in (figure.axes[:2], figure.axes[2:]):
         assert left.get_ylim() == right.get_ylim()
         assert boxes(left).keys() == {"a", "b"}
-    assert "over 5 seeds; band: bootstrap 95 %" in caption(figure)
+    assert "over 5 seeds; band: 95 %" in caption(figure)
     line = figure.axes[0].lines[0]
     assert line.get_xdata()[0] == 0
     assert line.get_xdata()[-1] == 34  # the last step of the seed with the most steps

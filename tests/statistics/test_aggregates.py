@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from zoo.statistics.aggregates import confidence_interval, difference_intervals, interquartile_mean
+from zoo.statistics.curves import band_of
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,15 @@ def test_confidence_interval_of_one_curve_point_that_is_not_finite():
     for bound, before in zip(confidence_interval(curves), expected, strict=True):
         assert np.isnan(bound[1])
         np.testing.assert_array_equal(np.delete(bound, 1), np.delete(before, 1))
+
+
+@pytest.mark.parametrize("num_seeds", [3, 12])
+def test_the_band_of_a_curve_ends_where_seeds_end(num_seeds):
+    values = np.random.default_rng(0).normal(size=(num_seeds, 4))
+    low, high = confidence_interval(values)
+    expected = np.maximum(low, values.min(axis=0)), np.minimum(high, values.max(axis=0))
+    np.testing.assert_array_equal(band_of(values), expected)
+    assert (low < expected[0]).any() == (num_seeds < 10)  # a bootstrap interval ends within the seeds anyway
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 12])

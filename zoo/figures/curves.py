@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from zoo.figures.labels import name_lines
 from zoo.figures.scales import Scale, choose_scale
 from zoo.figures.style import FONT, INK, OTHERS, SMALL, add_caption, dress, line_styles, make_figure, plain
-from zoo.statistics.aggregates import confidence_interval, interquartile_mean
-from zoo.statistics.curves import curve_on_grid
+from zoo.statistics.aggregates import interquartile_mean
+from zoo.statistics.curves import band_of, curve_on_grid
 
 _AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds together)"))
 _MANY = 12  # up to so many strategies are all drawn in colour
@@ -38,7 +38,7 @@ class _Curve:
     @functools.cached_property
     def band(self) -> tuple[np.ndarray, np.ndarray]:
         """The bounds of its interval. They take time, so curves in grey have none."""
-        return confidence_interval(self.values)
+        return band_of(self.values)
 
 
 def plot_curves(
@@ -225,4 +225,4 @@ def _metric_label(rows: pd.DataFrame) -> str:
 
 def _describe_seeds(pairs: pd.DataFrame) -> str:
     num_seeds = pairs.num_seeds[~pairs.failed].max() if (~pairs.failed).any() else 0
-    return f"interquartile mean over {num_seeds} seeds; band: bootstrap 95 % confidence interval"
+    return f"interquartile mean over {num_seeds} seeds; band: 95 % confidence interval, as far as seeds reach"

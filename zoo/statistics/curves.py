@@ -31,5 +31,17 @@ def mean_curve(
         num_points: The number of points of the grid.
     """
     grid, values = curve_on_grid(curve.loc[curve.metric == metric], column, num_points)
+    return grid, interquartile_mean(values), *band_of(values)
+
+
+def band_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the band of a curve: the 95 % interval of the interquartile mean, as far as the seeds reach.
+
+    With fewer than ten seeds the interval often ends beyond all seeds, also below zero where scores cannot be. A figure
+    that showed all of it would show little else.
+
+    Args:
+        values: Scores, `[num_seeds, num_points]`.
+    """
     low, high = confidence_interval(values)
-    return grid, interquartile_mean(values), low, high
+    return np.maximum(low, values.min(axis=0)), np.minimum(high, values.max(axis=0))
