@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import zoo
 from zoo import Problem, RunResult, Strategy
+from zoo.figures.labels import add_legend
+from zoo.figures.style import add_caption, dress, line_styles, make_figure
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
 
@@ -69,9 +70,10 @@ def draw(
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Draws a metric against sequential and total problem steps: the median, and a band from best to worst seed."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = make_figure(3.6)
     axes = figure.subplots(1, 2, sharey=True)
-    for i, (name, runs) in enumerate(results.items()):
+    styles = line_styles(results)
+    for name, runs in results.items():
         values = np.stack([run.scores[metric] for run in runs])
         generation = runs[0].scores["generation"]
         for axis, x in (
@@ -79,8 +81,8 @@ def draw(
             (axes[1], runs[0].scores["steps"]),
         ):
             low, middle, high = (np.quantile(values[:, 1:], q, axis=0) for q in (0, 0.5, 1))
-            axis.plot(x[1:], middle, color=f"C{i}", label=name)
-            axis.fill_between(x[1:], low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+            axis.plot(x[1:], middle, label=name, **styles[name])
+            axis.fill_between(x[1:], low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
     for axis, text in zip(axes, ("sequential problem steps", "total problem steps"), strict=True):
         for k, (name, value) in enumerate((lines or {}).items()):
             axis.axhline(value, color="black", linestyle=(":", "--")[k % 2], linewidth=1, label=name)
@@ -88,14 +90,11 @@ def draw(
         axis.set_yscale("log")
         if limits is not None:
             axis.set_ylim(limits)
-        axis.set_xlabel(text)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel(label)
-    figure.suptitle(
-        f"{title}; median of {len(next(iter(results.values())))} seeds, band: their range", fontsize="medium"
-    )
+        dress(axis, x=text)
+    dress(axes[0], y=label)
+    add_caption(figure, f"{title}; median of {len(next(iter(results.values())))} seeds, band: their range")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False)
+    add_legend(figure, dict(zip(names, handles, strict=True)))
     FIGURES.mkdir(exist_ok=True)
     figure.savefig(FIGURES / path, dpi=110)
     print(f"\nfigure: {os.path.relpath(FIGURES / path)}")

@@ -21,6 +21,7 @@ _AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds 
 _MANY = 12  # up to so many strategies are all drawn in colour
 _ROW, _PANEL = 2.7, 1.25  # inches: the height of a problem, and of a small multiple
 _COLUMNS = 5  # of small multiples
+_LONGER = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +133,6 @@ def _draw_problem(
     notes: tuple[str, ...] = ()
     for axis, (column, label) in zip(row, _AXES, strict=True):
         dress(axis, title=plain(name, 48), x=label, y=_metric_label(rows) if axis is row[0] else None)
-        axis.set_xlim(left=0)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
         drawn = _problem_curves(curves, rows, column)
         if not drawn:
             axis.text(0.5, 0.5, "all strategies failed", ha="center", va="center", transform=axis.transAxes)
@@ -144,7 +143,7 @@ def _draw_problem(
         scale = _set_scale(axis, drawn, shown, maximize=maximize)
         others = [_draw(axis, drawn[label], scale, OTHERS) for label in drawn if label not in shown]
         lines = {label: _draw(axis, drawn[label], scale, styles[label], label=label) for label in shown}
-        axis.set_xlim(0, max(curve.x[-1] for curve in drawn.values()) or 1)
+        _set_time(axis, [drawn[label] for label in shown], list(drawn.values()))
         if axis is row[0]:
             named = lines | ({f"{len(others)} others": others[0]} if others else {})
             notes = scale.notes(_values(drawn, shown))
@@ -179,7 +178,7 @@ def _draw_multiples(
                 _draw(axis, drawn[other], scale, OTHERS)
         _draw(axis, drawn[label], scale, {**styles[label], "linestyle": "-", "marker": "None"}, label=label)
         axis.set_xlim(0, max(curve.x[-1] for curve in drawn.values()) or 1)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     return [f"{plain(name, 30)}: {note}" for note in notes if note]
 
 
@@ -199,6 +198,18 @@ def _set_scale(axis: Axes, drawn: Mapping[str, _Curve], shown: Sequence[str], *,
     scale = choose_scale(values, [curve.middle[0] for curve in drawn.values()], maximize=maximize)
     scale.apply(axis, values)
     return scale
+
+
+def _set_time(axis: Axes, shown: Sequence[_Curve], drawn: Sequence[_Curve]) -> None:
+    """Sets the axis of steps or seconds. It is logarithmic if one curve is much longer than another one in colour."""
+    end = max(curve.x[-1] for curve in drawn) or 1.0
+    shortest = min(curve.x[-1] for curve in shown)
+    if end > _LONGER * shortest > 0:
+        axis.set_xscale("log")
+        axis.set_xlim(min(curve.x[1] for curve in shown), end)
+    else:
+        axis.set_xlim(0, end)
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
 
 
 def _values(drawn: Mapping[str, _Curve], shown: Sequence[str]) -> np.ndarray:

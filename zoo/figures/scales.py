@@ -32,8 +32,10 @@ class Scale:
     def notes(self, values: object) -> tuple[str, str]:
         """Returns what has to be said of values that are drawn at an edge: the lower and the upper one, or ''."""
         values = np.asarray(values, float)
-        low = f"values up to {self.low:.2g} are drawn at the lower edge" if (values < self.low).any() else ""
-        high = f"values from {self.high:.2g} on are drawn at the upper edge" if (values > self.high).any() else ""
+        below, above = values[values < self.low], values[values > self.high]
+        low = f"values up to {self.low:.2g} are" if len(below) and below.max() != 0 else "0 is"
+        low = f"{low} drawn at the lower edge" if len(below) else ""
+        high = f"values from {self.high:.2g} on are drawn at the upper edge" if len(above) else ""
         return low, high
 
     def apply(self, axis: Axes, values: Any) -> None:

@@ -6,7 +6,7 @@ import html
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,9 @@ from zoo.loop.provenance import describe_numbers, describe_settings, make_metada
 from zoo.loop.reevaluate import Reevaluation, reevaluate
 
 if TYPE_CHECKING:
-    import pandas as pd  # imported where it is needed, so that `import zoo` stays cheap
+    # Imported where they are needed, so that `import zoo` stays cheap.
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 ARRAYS = "arrays.npz"
 TREES: tuple[str, ...] = ("mean", "best_solution", "best_aux", "aux", "state", "problem_state")
@@ -190,6 +192,29 @@ class RunResult:
         import pandas as pd
 
         return pd.DataFrame(self.scores)
+
+    def plot(self, x: Literal["steps", "generations", "seconds"] = "steps") -> "Figure":
+        """Draws fitness in each generation, the score of the mean, and the state of the search.
+
+        These are the numbers of `history` and `scores`. Numbers that a strategy does not have, such as the condition
+        number of some, have no panel.
+
+        Args:
+            x: What the panels are drawn against. Fitness is not recorded against `"seconds"`.
+
+        Returns:
+            A matplotlib figure (`figure.savefig("run.png")`).
+
+        Raises:
+            ValueError: If `x` is something else.
+        """
+        from zoo.figures.run import plot_run
+
+        if x not in ("steps", "generations", "seconds"):
+            raise ValueError(f"RunResult.plot: x must be 'steps', 'generations' or 'seconds', got {x!r}.")
+        names = f"{type(self.strategy).__name__} on {type(self.problem).__name__}"
+        facts = {"maximize": self.problem.maximize, "title": f"{names}; ended by {self.stopped_by}"}
+        return plot_run(self.history, self.scores, self.problem.headline, x=x, **facts)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Saves solutions, states, curves and settings to a folder. `zoo.load_run` reads them back.
