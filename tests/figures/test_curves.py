@@ -135,6 +135,18 @@ def test_a_line_that_diverges_does_not_flatten_the_others(maximize):
     assert f"are drawn at the {'lower' if maximize else 'upper'} edge" in caption(figure)
 
 
+def test_times_of_different_orders_are_on_a_log_axis():
+    """Half way from the start to the first scoring, a curve is half way between their scores."""
+    pairs = [make_pair(name, "p", curves_to(1.0, 1.0), seconds=s) for name, s in (("quick", 1.0), ("slow", 100.0))]
+    _, axis = make_results(*pairs).plot().axes
+    assert axis.get_xscale() == "log"
+    slow = lines(axis)["slow"]
+    assert slow.get_xdata()[-1] == pytest.approx(100)
+    assert axis.get_xlim() == pytest.approx((1 / 99, 100))
+    at = np.interp([12.5, 25.0, 50.0, 75.0], slow.get_xdata(), slow.get_ydata())
+    np.testing.assert_allclose(at, [8, 7, 5, 3], rtol=0.02)
+
+
 def test_infinite_scores_are_drawn_at_the_edge():
     figure = make_results(make_pair("a", "p", [[3.0, 2.0]] * 2), make_pair("b", "p", [[3.0, np.inf]] * 2)).plot()
     draw(figure)

@@ -21,7 +21,7 @@ _AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds 
 _MANY = 12  # up to so many strategies are all drawn in colour
 _ROW, _PANEL = 2.7, 1.25  # inches: the height of a problem, and of a small multiple
 _COLUMNS = 5  # of small multiples
-_LONGER = 20
+_LONGER = 20  # times: a curve that is so much longer than another one needs a log axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +140,15 @@ def _draw_problem(
         maximize = bool(rows.maximize.iloc[0])
         sign = -1 if maximize else 1
         shown = top_labels({label: sign * float(curve.middle[-1]) for label, curve in drawn.items()}, top)
+        if spread := _spread_time(drawn, shown):
+            drawn = spread
+            axis.set_xscale("log")
+        else:
+            axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         scale = _set_scale(axis, drawn, shown, maximize=maximize)
         others = [_draw(axis, drawn[label], scale, OTHERS) for label in drawn if label not in shown]
         lines = {label: _draw(axis, drawn[label], scale, styles[label], label=label) for label in shown}
-        _set_time(axis, [drawn[label] for label in shown], list(drawn.values()))
+        axis.set_xlim(min(drawn[label].x[0] for label in shown), max(curve.x[-1] for curve in drawn.values()) or 1)
         if axis is row[0]:
             named = lines | ({f"{len(others)} others": others[0]} if others else {})
             notes = scale.notes(_values(drawn, shown))
@@ -200,16 +205,17 @@ def _set_scale(axis: Axes, drawn: Mapping[str, _Curve], shown: Sequence[str], *,
     return scale
 
 
-def _set_time(axis: Axes, shown: Sequence[_Curve], drawn: Sequence[_Curve]) -> None:
-    """Sets the axis of steps or seconds. It is logarithmic if one curve is much longer than another one in colour."""
-    end = max(curve.x[-1] for curve in drawn) or 1.0
-    shortest = min(curve.x[-1] for curve in shown)
-    if end > _LONGER * shortest > 0:
-        axis.set_xscale("log")
-        axis.set_xlim(min(curve.x[1] for curve in shown), end)
-    else:
-        axis.set_xlim(0, end)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+def _spread_time(drawn: Mapping[str, _Curve], shown: Sequence[str]) -> dict[str, _Curve] | None:
+    """Returns the curves on logarithmic grids if one is much longer than another one in colour, else `None`."""
+    end = max(curve.x[-1] for curve in drawn.values())
+    if end <= _LONGER * min(drawn[label].x[-1] for label in shown) or not all(c.x[-1] for c in drawn.values()):
+        return None
+    start = min(drawn[label].x[1] for label in shown)  # a log axis cannot show the start
+    found = {}
+    for label, curve in drawn.items():
+        grid = np.geomspace(min(start, curve.x[1]), curve.x[-1], _GRID)
+        found[label] = _Curve(grid, np.stack([np.interp(grid, curve.x, values) for values in curve.values]))
+    return found
 
 
 def _values(drawn: Mapping[str, _Curve], shown: Sequence[str]) -> np.ndarray:

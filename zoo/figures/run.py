@@ -58,7 +58,7 @@ def plot_run(
         _draw(axis, at, scale.clip(values), color=PALETTE[0])
         notes += [f"{name.partition(chr(10))[0]}: {note}" for note in scale.notes(values) if note]
     for axis in axes[:num_panels]:
-        axis.set_xlim(0, 1.02 * max([*clock, *(generations if x != "seconds" else [])]) or 1)
+        axis.set_xlim(0, 1.02 * float(np.max([clock[-1], *(generations[-1:] if x != "seconds" else [])])) or 1)
         axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         dress(axis, x=label)
     add_title(figure, title)

@@ -58,7 +58,7 @@ def plot_sweep(frame: pd.DataFrame, names: Sequence[str], facts: Mapping[str, An
     scores = frame.score.to_numpy(float)
     scale = robust_scale(scores, maximize=maximize)
     logs = {name for name, text in facts["space"].items() if text.startswith("log_") or "log=True" in text}
-    axes_of = {name: _axis_of(frame[name], name, name in logs) for name in names}
+    axes_of = {name: _axis_of(list(frame[name]), name, name in logs) for name in names}
     names = sorted(names, key=lambda name: -_importance(axes_of[name], scores))
     num_panels = len(names) + (len(names) > 1)
     num_columns = 2 if num_panels == 4 else min(num_panels, _COLUMNS)
@@ -91,9 +91,9 @@ def plot_sweep(frame: pd.DataFrame, names: Sequence[str], facts: Mapping[str, An
     return figure
 
 
-def _axis_of(values: pd.Series, name: str, is_log: bool) -> _Axis:
+def _axis_of(values: list[Any], name: str, is_log: bool) -> _Axis:
     if all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in values):
-        at = values.to_numpy(float)
+        at = np.array(values, float)
         # A list of few numbers, such as 0.01, 0.1 and 1, does not say that it is on a log scale.
         is_log = is_log or (len(set(at)) <= _FEW and min(at) > 0 and max(at) >= _MUCH * min(at))
         return _Axis(name, at, bool(is_log), None)
@@ -175,11 +175,7 @@ def _draw_pair(
     low, high = (shown[finite].min(), shown[finite].max()) if finite.any() else (0.0, 1.0)
     norm = LogNorm(low, high) if scale.is_log and low < high else Normalize(low, high)
     columns, rows = np.unique(x.at), np.unique(y.at)
-    cells = (
-        pd.Series(shown)
-        .groupby([y.at, x.at])
-        .agg(lambda s: interquartile_mean(s.dropna()) if s.notna().any() else np.nan)
-    )
+    cells = pd.Series(scores).groupby([y.at, x.at]).agg(_mean_of_scores)
     if len(columns) > 1 and len(rows) > 1 and len(cells) == len(columns) * len(rows):
         table = scale.clip(cells.unstack().to_numpy())
         mesh = axis.pcolormesh(_edges(columns, x), _edges(rows, y), table, cmap=colours, norm=norm)
