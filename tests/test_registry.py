@@ -121,6 +121,13 @@ def test_an_unknown_id_is_told_how_many_there_are_and_where():
     assert len(str(error.value)) < 300
 
 
+def test_an_id_of_the_other_kind_is_called_one():
+    with pytest.raises(ValueError, match=r"^'snes' is the id of a strategy, and a problem is expected here\.$"):
+        zoo.run("blackbox/sphere", "snes")
+    with pytest.raises(ValueError, match=r"^'rl/CartPole-v1' is the id of a problem, and a strategy is expected"):
+        zoo.make_strategy("rl/CartPole-v1")
+
+
 @pytest.mark.parametrize("id", ["", "/", "rl/", "rl/*", "blackbox/*", "blackbox", "no/such/id"])
 def test_a_namespace_is_no_id(id):
     with pytest.raises(ValueError, match="Unknown problem"):
