@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.reports.contents import Contents, Table
 
 _POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
-_MOST_ROWS = 200  # pairs of strategies that a report compares
+_MOST_ROWS = 200  # rows of a table in which each strategy is compared with each
 _MAX_DRAWN = 12  # pairs whose curves are drawn quickly enough for a notebook
 
 
@@ -497,19 +497,21 @@ class Results:
         )
 
     def _comparison(self) -> "list[Table]":
-        """Returns the tables of a comparison. There are none if nothing can be compared, or far too much."""
-        from zoo.reports.contents import Table
+        """Returns the tables of a comparison, of many strategies with the best one. There are none without two."""
+        from zoo.reports.contents import Table, mean_ranks
         from zoo.reports.tables import describe_ranks, format_comparison, format_ranks
 
         sizes = pd.Series([pair.problem for pair in self.pairs]).value_counts()
-        if (sizes * (sizes - 1) // 2).sum() > _MOST_ROWS:
-            return []
+        is_many = (sizes * (sizes - 1) // 2).sum() > _MOST_ROWS
+        baseline = str(mean_ranks(self.summary()).index[0]) if is_many else None
         try:
-            comparison = compare_pairs(self.pairs, None, "holm", "wilcoxon", None, None)
+            comparison = compare_pairs(self.pairs, baseline, "holm", "wilcoxon", None, None)
         except ValueError:
             return []
         frame = format_comparison(comparison).rename(columns={"strategy": "strategies"})
         note = "Differences of interquartile means with 95 % intervals, and exact tests of paired seeds."
+        if baseline is not None:
+            note += f" Each strategy is compared with {baseline}, which has the best mean rank."
         tables = [Table("Differences", note, frame)]
         if comparison.facts["num_problems"] > 1:
             tables.append(Table("Ranks of interquartile means", describe_ranks(comparison), format_ranks(comparison)))
