@@ -68,7 +68,7 @@ def frame_grid(frame: pd.DataFrame) -> Grid:
 
 
 def _is_first(rank: object) -> bool:
-    return not pd.isna(rank) and rank == 1  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return isinstance(rank, int) and rank == 1  # a failed pair has no rank
 
 
 def score_text(score: float, low: float, high: float) -> str:
