@@ -296,7 +296,7 @@ class Results:
             known = list(summary.problem.unique())
             if problem not in known:
                 raise KeyError(f"No problem {problem!r} in these results. They have {known}.")
-            summary = summary[summary.problem == problem]
+            summary = summary.loc[summary.problem == problem]
         return render(score_grid(summary, bold_best=bold_best), format)
 
     def plot(self, problem: str | None = None, *, top: int = 10, small_multiples: bool = False) -> "Figure":

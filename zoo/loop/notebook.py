@@ -1,6 +1,7 @@
 """A line of progress in a notebook that has no widgets, where a bar of `rich` shows a warning and nothing else."""
 
 import contextlib
+import importlib
 import importlib.util
 import sys
 import threading
@@ -23,7 +24,7 @@ def lacks_widgets() -> bool:
 @contextlib.contextmanager
 def notebook_line(title: str, total: int, status: object, *, is_count: bool) -> Iterator[Callable[[int, str], None]]:
     """Yields `show(done, status)`, which updates one line of text below the cell; see `progress_bar`."""
-    from IPython.display import display  # pyright: ignore[reportMissingImports]
+    display: Any = importlib.import_module("IPython.display").display  # it is no dependency
 
     since = time.perf_counter()
     now: dict[str, Any] = {"done": 0, "status": status}

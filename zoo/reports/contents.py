@@ -66,9 +66,10 @@ def mean_ranks(summary: pd.DataFrame) -> pd.Series:
     lists the best of each problem first.
     """
     groups = summary.groupby("problem").strategy
-    counted = summary.assign(rank=summary["rank"].fillna(groups.transform("size")), place=groups.cumcount())
-    order = counted.groupby("strategy")[["rank", "place"]].mean().sort_values(["rank", "place"], kind="stable")
-    return pd.Series(order["rank"])
+    rank = summary["rank"].fillna(groups.transform("size"))
+    counted = pd.DataFrame({"strategy": summary.strategy, "rank": rank, "place": groups.cumcount()})
+    means = pd.DataFrame(counted.groupby("strategy").mean())
+    return pd.Series(means.sort_values(by=["rank", "place"], kind="stable")["rank"])
 
 
 def describe_load(load: Any) -> str | None:
