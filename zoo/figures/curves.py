@@ -213,7 +213,7 @@ def _spread_time(drawn: Mapping[str, _Curve], shown: Sequence[str]) -> dict[str,
     start = min(drawn[label].x[1] for label in shown)  # a log axis cannot show the start
     found = {}
     for label, curve in drawn.items():
-        grid = np.geomspace(min(start, curve.x[1]), curve.x[-1], _GRID)
+        grid = np.geomspace(min(start, curve.x[1]), curve.x[-1], len(curve.x))
         found[label] = _Curve(grid, np.stack([np.interp(grid, curve.x, values) for values in curve.values]))
     return found
 
