@@ -199,9 +199,10 @@ def _problem_curves(curves: pd.DataFrame, rows: pd.DataFrame, column: str) -> di
 
 def _set_scale(axis: Axes, drawn: Mapping[str, _Curve], shown: Sequence[str], *, maximize: bool) -> Scale:
     """Sets the scale of the scores, so that all curves and the bands of those in colour can be seen, and returns it."""
-    values = _values(drawn, shown)
-    scale = choose_scale(values, [curve.middle[0] for curve in drawn.values()], maximize=maximize)
-    scale.apply(axis, values)
+    middles = [curve.middle for curve in drawn.values()]
+    bounds = [bound for label in shown for bound in drawn[label].band]
+    scale = choose_scale(middles, [middle[0] for middle in middles], maximize=maximize, bounds=bounds)
+    scale.apply(axis, np.concatenate(middles + bounds))
     return scale
 
 

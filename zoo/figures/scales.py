@@ -55,7 +55,7 @@ class Scale:
             axis.set_ylim(low - margin, high + margin)
 
 
-def choose_scale(values: object, starts: object, *, maximize: bool) -> Scale:
+def choose_scale(values: object, starts: object, *, maximize: bool, bounds: object = ()) -> Scale:
     """Returns the scale for lines of scores.
 
     It is logarithmic if lower is better and the values span more than three decades. Then zero, and what is more than
@@ -66,6 +66,8 @@ def choose_scale(values: object, starts: object, *, maximize: bool) -> Scale:
         values: The values of all lines. NaN is left out.
         starts: The value at which each line starts.
         maximize: Whether larger is better.
+        bounds: The bounds of intervals. They do not choose the scale: a lower bound may be negative where no score is.
+            On a log axis, those below all values are drawn at the lower edge.
     """
     sign = -1 if maximize else 1
     all_values, starts = sign * np.asarray(values, float).ravel(), _finite(sign * np.asarray(starts, float))
@@ -76,7 +78,8 @@ def choose_scale(values: object, starts: object, *, maximize: bool) -> Scale:
     start = float(starts.max()) if len(starts) else worst
     edge = worst if np.isposinf(all_values).any() else np.inf
     if not maximize and _spans_decades(finite, worst):
-        return _log_scale(finite, min(edge, 100 * start if worst > 1e4 * start > 0 else np.inf))
+        lowest = min([finite.min(), *_finite(bounds)])
+        return _log_scale(finite, lowest, min(edge, 100 * start if worst > 1e4 * start > 0 else np.inf))
     if worst - start > 10 * (start - best) > 0:
         edge = min(edge, start + 2 * (start - best))
     return Scale(False, low=-edge) if maximize else Scale(False, high=edge)
@@ -94,7 +97,7 @@ def robust_scale(values: object, *, maximize: bool) -> Scale:
     best, median, worst = (float(x) for x in np.quantile(finite, [0, 0.5, 1]))
     upper = float(np.quantile(finite, 0.75))
     if not maximize and _spans_decades(finite, upper):
-        return _log_scale(finite, 100 * upper if worst > 1e4 * upper else np.inf)
+        return _log_scale(finite, finite.min(), 100 * upper if worst > 1e4 * upper else np.inf)
     edge = median + 4 * (median - best) if worst - median > 10 * (median - best) > 0 else np.inf
     return Scale(False, low=-edge) if maximize else Scale(False, high=edge)
 
@@ -105,9 +108,9 @@ def _spans_decades(finite: np.ndarray, high: float) -> bool:
     return bool(finite.min() >= 0 and len(positive) and high > _MANY * positive.min())
 
 
-def _log_scale(finite: np.ndarray, high: float) -> Scale:
+def _log_scale(finite: np.ndarray, lowest: float, high: float) -> Scale:
     floor = max(finite[finite > 0].min(), min(high, finite.max()) / _MOST)
-    return Scale(True, float(floor / 10 if finite.min() < floor else floor), float(high))
+    return Scale(True, float(floor / 10 if lowest < floor else floor), float(high))
 
 
 def _finite(values: Any) -> np.ndarray:
