@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.figures.drawn import draw
+from tests.figures.drawn import caption, draw
 
 
 def make_statistics(**values):
@@ -76,6 +76,7 @@ def test_the_figure_survives_zeros_and_is_saved(tmp_path):
         figure = zoo.plot_estimators(statistics)
         figure.savefig(path)
     assert path.read_bytes().startswith(b"\x89PNG")
+    assert "values of zero or below have no point" in caption(figure)
     for axis in figure.axes:
         low, high = axis.get_xlim()
         assert np.isfinite([low, high]).all()

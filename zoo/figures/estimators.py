@@ -79,5 +79,7 @@ def plot_estimators(statistics: Mapping[str, _Statistics]) -> Figure:
     axes[0].plot([row.bias_by_chance for row in rows], heights, "|", color=INK, markersize=14, markeredgewidth=1.5)
     axes[0].set_yticks(heights, names, parse_math=False, fontsize=SMALL)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    add_caption(figure, "tick: the bias of an unbiased estimator by chance")
+    has_zeros = any(value <= 0 for _, values, _, scale in panels if scale == "log" for value in values)
+    note = "values of zero or below have no point on a log axis" if has_zeros else ""
+    add_caption(figure, "tick: the bias of an unbiased estimator by chance", note)
     return figure
