@@ -198,8 +198,7 @@ def _costs(pairs: Sequence[Pair]) -> pd.DataFrame:
     found = {}
     for pair in pairs:
         if not pair.info["error"]:
-            rows = pair.curve[pair.curve.metric == pair.info["headline"]].groupby("seed").tail(1)
-            found[pair.strategy] = rows.set_index("seed").value * (-1 if pair.info["maximize"] else 1)
+            found[pair.strategy] = pair.final_scores(pair.info["headline"]) * (-1 if pair.info["maximize"] else 1)
     if not found:
         return pd.DataFrame()
     costs = pd.concat(found, axis=1, join="inner").sort_index()

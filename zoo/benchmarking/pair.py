@@ -70,6 +70,11 @@ class Pair:
     solution: Any = None
     runtimes: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=list(RUNTIME_COLUMNS)))
 
+    def final_scores(self, metric: str) -> pd.Series:
+        """Returns the final score of each seed, by the number of the seed."""
+        rows = self.curve[self.curve.metric == metric].groupby("seed", sort=False).tail(1)
+        return rows.set_index("seed").value.sort_index()
+
     def save(self, folder: pathlib.Path) -> None:
         """Writes the pair into the folder of a benchmark."""
         # The labels are in pair.json. A CSV file would turn labels such as "1" or "nan" into numbers.

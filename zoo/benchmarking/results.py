@@ -15,6 +15,7 @@ import pandas as pd
 
 from zoo.benchmarking.comparison import Comparison, compare_pairs
 from zoo.benchmarking.pair import CURVE_COLUMNS, Pair
+from zoo.benchmarking.summary import summarize
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
 from zoo.core.short import short
@@ -22,20 +23,13 @@ from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
 from zoo.loop.text import file_name
-from zoo.statistics.aggregates import confidence_interval, interquartile_mean
-from zoo.statistics.curves import mean_curve
 from zoo.statistics.paired import Correction, Test
-from zoo.statistics.ranks import shared_ranks
 from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 
 if TYPE_CHECKING:
     import rich.table
     from matplotlib.figure import Figure
 
-    from zoo.reports.contents import Contents, Table
-
-_POINTS = 50  # of a curve in an HTML report, which may have a thousand curves
-_MOST_ROWS = 200  # rows of a table in which each strategy is compared with each
 _MAX_DRAWN = 12  # pairs whose curves are drawn quickly enough for a notebook
 
 
@@ -151,13 +145,12 @@ class Results:
         Raises:
             KeyError: If there is no such pair, or it has no such metric.
         """
-        pair, final = self.pair(strategy, problem), self.final
+        pair = self.pair(strategy, problem)
         metric = pair.info["headline"] if metric is None else metric
         known = list(pair.curve.metric.unique())
         if metric not in known and not pair.info["error"]:
             raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}). It has {known}.")
-        rows = (final.strategy == strategy) & (final.problem == problem) & (final.metric == metric)
-        return final[rows].set_index("seed").value.sort_index().to_numpy()
+        return pair.final_scores(metric).to_numpy()
 
     def summary(self) -> pd.DataFrame:
         """Summarises the final headline scores: one row per problem and strategy.
@@ -183,41 +176,7 @@ class Results:
         """
         if not self.pairs:
             raise ValueError("These results have no finished pair, so there is nothing to summarise.")
-        rows = []
-        for pair in self.pairs:
-            row = {"problem": pair.problem, "strategy": pair.strategy, "metric": pair.info["headline"]}
-            if pair.info["error"]:
-                rows.append({**row, "score": np.nan, "low": np.nan, "high": np.nan})
-                continue
-            scores = self.scores(pair.strategy, pair.problem)
-            low, high = confidence_interval(scores)
-            last = pair.curve[pair.curve.metric == pair.info["headline"]].groupby("seed").steps.max()
-            rows.append(
-                {
-                    **row,
-                    "score": interquartile_mean(scores),
-                    "low": float(low),
-                    "high": float(high),
-                    "num_seeds": len(scores),
-                    "steps": last.mean(),
-                    "overshoot": pair.info["overshoot"],
-                    "seconds": pair.info["seconds"],
-                    "compile_seconds": pair.info["compile_seconds"],
-                }
-            )
-        frame = pd.DataFrame(rows)
-        sign = frame.problem.map({pair.problem: -1 if pair.info["maximize"] else 1 for pair in self.pairs})
-        has_failed = pd.Series([pair.info["error"] is not None for pair in self.pairs])
-        cost = (frame.score * sign).where(~has_failed).to_numpy(float)
-        bounds = np.sort(np.stack([frame.low * sign, frame.high * sign]), axis=0)
-        rank = pd.Series(pd.NA, frame.index, dtype="Int64")
-        for rows in frame.index[~has_failed].groupby(frame.problem[~has_failed]).values():
-            rank[rows] = shared_ranks(cost[rows], *bounds[:, rows])
-        frame.insert(6, "rank", rank)
-        if any(pair.info.get("tuning") for pair in self.pairs):
-            frame["tuned"] = [_describe_tuning(pair.info.get("tuning")) for pair in self.pairs]
-        order = np.lexsort([cost, has_failed, frame.problem])
-        return frame.iloc[order].reset_index(drop=True)
+        return summarize(self.pairs)
 
     @checks_arguments
     def compare(
@@ -468,7 +427,9 @@ class Results:
             ModuleNotFoundError: If an HTML report is asked for and the extra `html` is not installed.
         """
         path = as_folder(path, "Results.report(path)")
-        contents = self._contents()
+        from zoo.benchmarking.contents import make_contents
+
+        contents = make_contents(self.pairs, self.metadata, self.summary(), self.runtimes, self.failures)
         if path.suffix in (".html", ".htm"):
             from zoo.reports.html import write_html_report
 
@@ -479,59 +440,6 @@ class Results:
         if len(self.runtimes):
             figures |= {"runtime_ecdf": self.plot_ecdf(), "data_profile": self.plot_data_profile()}
         return write_report(path, contents, figures)
-
-    def _contents(self) -> "Contents":
-        from zoo.reports.contents import Contents, PairFacts
-
-        timed = [pair for pair in self.pairs if len(pair.runtimes)]
-        return Contents(
-            metadata=self.metadata,
-            pairs=[PairFacts(pair.strategy, pair.problem, pair.info) for pair in self.pairs],
-            summary=self.summary(),
-            curves=self._mean_curves(),
-            runtimes=self.runtimes,
-            num_dims={pair.problem: pair.info["num_dims"] for pair in timed},
-            ert=self.ert() if timed else None,
-            failures=self.failures,
-            comparison=self._comparison(),
-        )
-
-    def _comparison(self) -> "list[Table]":
-        """Returns the tables of a comparison, of many strategies with the best one. There are none without two."""
-        from zoo.reports.contents import Table, mean_ranks
-        from zoo.reports.tables import describe_ranks, format_comparison, format_ranks
-
-        sizes = pd.Series([pair.problem for pair in self.pairs]).value_counts()
-        is_many = (sizes * (sizes - 1) // 2).sum() > _MOST_ROWS
-        baseline = str(mean_ranks(self.summary()).index[0]) if is_many else None
-        try:
-            comparison = compare_pairs(self.pairs, baseline, "holm", "wilcoxon", None, None)
-        except ValueError:
-            return []
-        frame = format_comparison(comparison).rename(columns={"strategy": "strategies"})
-        note = "Differences of interquartile means with 95 % intervals, and exact tests of paired seeds."
-        if baseline is not None:
-            note += f" Each strategy is compared with {baseline}, which has the best mean rank."
-        tables = [Table("Differences", note, frame)]
-        if comparison.facts["num_problems"] > 1:
-            tables.append(Table("Ranks of interquartile means", describe_ranks(comparison), format_ranks(comparison)))
-        return tables
-
-    def _mean_curves(self) -> pd.DataFrame:
-        """Returns the interquartile means over seeds that `plot` draws; see `Contents.curves`."""
-        columns = ["problem", "strategy", "axis", "x", "score", "low", "high"]
-        frames = []
-        for pair in self.pairs:
-            for axis in ("steps", "seconds") if not pair.info["error"] else ():
-                curve = mean_curve(pair.curve, pair.info["headline"], axis, num_points=_POINTS)
-                labels = {"problem": pair.problem, "strategy": pair.strategy, "axis": axis}
-                frames.append(pd.DataFrame({**labels, **dict(zip(columns[3:], curve, strict=True))}))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def _describe_tuning(tuning: dict[str, Any] | None) -> str:
-    """Returns whether a strategy was tuned, as text, from `Pair.info["tuning"]`."""
-    return "default" if tuning is None else f"tuned, {tuning['num_settings']} settings"
 
 
 def _read_order(metadata: dict[str, Any]) -> list[list[str]]:
