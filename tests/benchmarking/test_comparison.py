@@ -35,7 +35,7 @@ def test_rows(maximize):
     assert table[table.problem == "p"].strategy.tolist()[:2] == ["good", "good"]  # the better one stands first
     for row in table.itertuples():
         one, other = results.scores(row.strategy, row.problem), results.scores(row.against, row.problem)
-        assert row.difference == pytest.approx(interquartile_mean(one) - interquartile_mean(other))
+        assert row.difference == pytest.approx(interquartile_mean(one - other))
         assert row.low < row.difference < row.high
         assert row.p_value == pytest.approx(scipy.stats.wilcoxon(one, other, method="exact").pvalue)
         better = one[:, None] > other if maximize else one[:, None] < other
@@ -177,6 +177,10 @@ def test_figure():
     with pytest.warns(UserWarning, match="With 8 seeds"):
         figure = make_results(*wide).compare().plot()
     assert len(figure.axes[2].get_yticks()) == 5  # of 15 pairs, those with the best
+    wide += [make_pair(f"s{number}", "p", np.zeros((8, 1))) for number in range(6, 14)]
+    with pytest.warns(UserWarning, match="With 8 seeds"):
+        figure = make_results(*wide).compare("s0").plot()
+    assert len(figure.axes[2].get_yticks()) == 13  # all that are compared with the baseline
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,20 @@ def test_failed_pairs_and_nan_rank_last(maximize):
     assert summary.set_index("strategy").loc["nan", ["score", "low", "high"]].isna().all()
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_seed_that_diverged_ranks_behind_strategies_without_one(maximize):
+    """An interquartile mean of four or more seeds cuts off a single infinite score."""
+    sign = -1.0 if maximize else 1.0
+    finals = {"diverged": [0, 0, 0, 0, np.inf], "mid": [5, 5, 5, 5, 5], "good": [1, 1, 1, 1, 1]}
+    pairs = [
+        make_pair(name, "p", curves_to(*(sign * each for each in finals[name])), maximize=maximize) for name in finals
+    ]
+    summary = make_results(*pairs).summary()
+    assert summary.strategy.tolist() == ["good", "mid", "diverged"]
+    assert summary["rank"].tolist() == [1, 2, 3]
+    assert summary.score.iloc[-1] == 0
+
+
 def test_ranks_are_per_problem():
     summary = make_results(
         make_pair("a", "p", curves_to(1.0, 1.0)),

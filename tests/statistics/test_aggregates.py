@@ -1,12 +1,10 @@
 """Interquartile means and their confidence intervals: values by hand, scipy's bootstrap, and coverage by simulation."""
 
-import itertools
-
 import numpy as np
 import pytest
 import scipy.stats
 
-from zoo.statistics.aggregates import confidence_interval, difference_intervals, interquartile_mean
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean, middle_of_finite
 from zoo.statistics.curves import band_of
 
 
@@ -88,26 +86,15 @@ def test_confidence_interval_against_the_bootstrap_of_scipy():
     np.testing.assert_allclose(confidence_interval(scores), expected, rtol=1e-12)
 
 
-def test_difference_intervals_against_the_paired_bootstrap_of_scipy():
-    scores = np.random.default_rng(3).normal(size=(10, 3))
-
-    def statistic(one, other, axis):
-        return interquartile_mean(one, axis) - interquartile_mean(other, axis)
-
-    low, high = difference_intervals(scores, (0, 2), (1, 0))
-    for (one, other), *interval in zip(((0, 1), (2, 0)), low, high, strict=True):
-        options = {"n_resamples": 2000, "method": "percentile", "rng": np.random.default_rng(0)}
-        expected = scipy.stats.bootstrap((scores[:, one], scores[:, other]), statistic, paired=True, **options)
-        np.testing.assert_allclose(interval, expected.confidence_interval, rtol=1e-12)
-
-
-@pytest.mark.parametrize("num_seeds", [3, 6, 10])
-def test_difference_intervals_of_scores_that_are_not_finite(num_seeds):
-    scores = np.random.default_rng(3).normal(size=(num_seeds, 3))
-    scores[0, 1] = np.inf
-    low, high = difference_intervals(scores, (0, 0, 1), (2, 1, 2))
-    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [False, True, True]
-    assert low[0] < interquartile_mean(scores[:, 0]) - interquartile_mean(scores[:, 2]) < high[0]
+def test_middle_of_finite():
+    scores = np.random.default_rng(0).normal(size=(9, 40))
+    scores[np.random.default_rng(1).random(scores.shape) < 0.4] = np.nan
+    scores[0, :20], scores[1, :20], scores[:, 3] = np.inf, -np.inf, np.nan
+    failed, middle = middle_of_finite(scores)
+    for column, num_failed, mean in zip(scores.T, failed, middle, strict=True):
+        finite = column[np.isfinite(column)]
+        assert num_failed == 9 - len(finite)
+        np.testing.assert_allclose(mean, interquartile_mean(finite) if len(finite) else np.nan, rtol=1e-12)
 
 
 # Interquartile means of the distributions. That of the lognormal distribution is from 50 million samples.
@@ -131,18 +118,3 @@ def test_coverage(num_seeds, name):
         assert abs(coverage - 0.95) < 4 * sigma
     else:
         assert 0.925 - 4 * sigma < coverage < 0.99
-
-
-@pytest.mark.parametrize(("num_seeds", "correlation"), [*itertools.product([3, 5, 8], [0.0, 0.5, 0.9]), (12, 0.5)])
-def test_coverage_of_differences(num_seeds, correlation):
-    """Seeds may have much in common. The truth is zero, as both strategies have the same distribution."""
-    rng, coverages = np.random.default_rng(0), {}
-    factor = np.linalg.cholesky([[1.0, correlation], [correlation, 1.0]])
-    normal = np.einsum("ij,nsj->nsi", factor, rng.normal(size=(num_seeds, 800, 2)))
-    for name, scores in (("normal", normal), ("lognormal", np.exp(normal))):
-        columns = scores.reshape(num_seeds, -1)
-        low, high = difference_intervals(columns, range(0, 1600, 2), range(1, 1600, 2))
-        coverages[name] = np.mean((low <= 0) & (high >= 0))
-    sigma = np.sqrt(0.05 * 0.95 / 800)
-    assert 0.92 - 3 * sigma < coverages["normal"] < 0.95 + 3 * sigma
-    assert 0.95 - 3 * sigma < coverages["lognormal"] < 0.99

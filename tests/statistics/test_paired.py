@@ -15,7 +15,7 @@ from zoo.statistics.paired import (
 )
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2, 5, 9])
+@pytest.mark.parametrize("num_seeds", [1, 2, 5, 9, 40])
 def test_signed_ranks_against_scipy(num_seeds):
     rng = np.random.default_rng(num_seeds)
     for _ in range(10):
@@ -49,7 +49,7 @@ def test_sums_of_differences_against_scipy():
 
 @pytest.mark.parametrize("test", ["wilcoxon", "permutation"])
 def test_many_seeds_against_all_flips(test):
-    """Random flips agree with the normal limit of the test that they sample."""
+    """The p value is close to that of the normal limit."""
     differences = np.random.default_rng(0).normal(0.3, size=40)
     total, p_value = sign_flip_test(differences, test)
     sizes = scipy.stats.rankdata(np.abs(differences)) if test == "wilcoxon" else differences
@@ -119,7 +119,7 @@ def test_coverage_of_the_probability_of_improvement(num_seeds, shift):
     assert coverage > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 600)
 
 
-@pytest.mark.parametrize("num_comparisons", [1, 6, 45])
+@pytest.mark.parametrize("num_comparisons", [1, 6, 3003])
 def test_how_many_seeds_are_needed(num_comparisons):
     """With as many seeds as the sentence says, a comparison can be significant, and with one less it cannot."""
     sentence = few_seeds(3, num_comparisons)
@@ -130,3 +130,10 @@ def test_how_many_seeds_are_needed(num_comparisons):
         p_values = np.array([smallest] + [1.0] * (num_comparisons - 1))
         assert (correct(p_values, "holm").min() <= 0.05) == is_enough
         assert (few_seeds(num_seeds, num_comparisons) is None) == is_enough
+
+
+def test_random_flips_are_not_enough_for_many_comparisons():
+    """Of 50 000 flips, none may be as far from zero, and the p value is 1 / 50 001 at least."""
+    sentence = few_seeds(20, 3003, "permutation")
+    assert sentence is not None
+    assert sentence.endswith("It takes test='wilcoxon' and at least 17 seeds.")

@@ -211,6 +211,16 @@ def test_the_choice_and_how_sure_it_is():
     with pytest.raises(ValueError, match=r"with strategy\.replace\(\*\*found\.best\)"):
         _ = make(scores).strategy
     assert 0.2 < make([[1, 2, 3, 1.5], [3, 1, 2, 1.6]]).certainty < 0.8
+    # Every setting fails on a seed. The first is better on the others, also by the seeds that remain in a resample.
+    assert make([[1, 1, 1, 1, np.inf], [5, 5, 5, 5, np.nan]]).certainty > 0.99
+
+
+def test_halving_keeps_settings_that_fail_on_fewer_seeds():
+    """An interquartile mean of four or more seeds cuts off a single infinite score."""
+    scores = [[0, 0, 0, 0, np.inf], [5, 5, 5, 5, 5], [np.nan] * 5, [4, 4, 4, 4, 4]]
+    assert module._best(make(scores).runs, 2, maximize=False) == [1, 3]
+    assert module._best(make(scores).runs, 2, maximize=True) == [1, 3]
+    assert module._best(make(scores).runs, 3, maximize=False) == [0, 1, 3]
 
 
 def test_halving_drops_settings_after_shorter_budgets(problem):

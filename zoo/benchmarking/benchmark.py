@@ -70,8 +70,8 @@ def benchmark(
         strategies: Ids, dictionaries of an id and settings such as `{"id": "cma_es", "sigma": 0.5}`, or strategies. Or
             a mapping from labels to them, for example to compare one strategy with different settings.
         problems: Ids, dictionaries of an id and settings, or problems; or a mapping from labels to them.
-        num_seeds: Seeds per pair. Seed i has the same key for every strategy, and so the same initial solution and the
-            same held-out data.
+        num_seeds: Seeds per pair. It takes about ten to tell strategies apart (`Results.compare`). Seed i has the same
+            key for every strategy, and so the same initial solution and the same held-out data.
         num_steps: Budget in problem steps per seed, so that methods with different costs compare fairly; or a mapping
             from the problem's label to a budget. Defaults to what each problem suggests.
         key: JAX random key, or a seed. The same key gives the same numbers.

@@ -12,7 +12,7 @@ import pandas as pd
 
 from zoo.benchmarking.pair import Pair
 from zoo.core.checks import as_scalar, shown
-from zoo.statistics.aggregates import difference_intervals, interquartile_mean
+from zoo.statistics.aggregates import confidence_interval, interquartile_mean
 from zoo.statistics.paired import (
     LEVEL,
     Correction,
@@ -38,7 +38,7 @@ class Comparison:
 
     Attributes:
         table: A row per problem and pair of strategies: `problem`, `strategy`, `against`, `difference` (interquartile
-            mean of `strategy` minus that of `against`, in units of the score), `low` and `high` (its 95 % interval),
+            mean, over seeds, of the score of `strategy` minus that of `against`), `low` and `high` (its 95 % interval),
             `improvement` (probability that a run of `strategy` is better than a run of `against`), `improvement_low`
             and `improvement_high` (its 95 % interval), `p_value`, `corrected` (the p value after the correction for all
             rows), `winner` (the strategy that is better if `corrected` is at most 0.05, else empty) and `num_seeds`.
@@ -68,7 +68,12 @@ class Comparison:
         facts = self.facts
         correction = "no correction" if facts["correction"] is None else f"correction {facts['correction']}"
         count = f"{len(self.ranks)} strategies on {len(facts['maximize'])} problems, {facts['num_seeds']} seeds"
-        lines = [f"<Comparison: {count}", f"test {facts['test']}, {correction} of {len(self.table)} p values"]
+        whom = "each with each" if facts["baseline"] is None else f"all with {facts['baseline']}"
+        lines = [
+            f"<Comparison: {count}",
+            f"{whom}; test {facts['test']}, {correction} of {len(self.table)} p values",
+        ]
+        lines += [self.warning] if self.warning else []
         for problem, rows in self.table.groupby("problem", sort=False):
             beaten: dict[str, list[str]] = {}
             for strategy, against, winner in zip(rows.strategy, rows.against, rows.winner, strict=True):
@@ -163,7 +168,7 @@ def compare_pairs(
     num_seeds = int(table.num_seeds.max())
     facts = {"test": test, "correction": correction, "baseline": baseline, "num_problems": len(complete)}
     facts |= {"num_seeds": num_seeds, "maximize": maximize}
-    warning = few_seeds(num_seeds, len(table) if correction == "holm" else 1)
+    warning = few_seeds(num_seeds, len(table) if correction == "holm" else 1, test)
     return Comparison(table, *_over_problems(complete, scores), facts, warning, scores)
 
 
@@ -220,18 +225,16 @@ def _rows(costs: pd.DataFrame, problem: str, baseline: str | None, test: Test, m
         pairs = [(one, names.index(baseline)) for one in order if baseline in names and names[one] != baseline]
     if not pairs:
         return []
-    low, high = difference_intervals(values, *zip(*pairs, strict=True))
-    if maximize:
-        low, high = -high, -low
     rows = []
-    for (one, other), *interval in zip(pairs, low, high, strict=True):
-        total, p_value = sign_flip_test(paired_differences(values[:, one], values[:, other]), test)
+    for one, other in pairs:
+        differences = paired_differences(values[:, one], values[:, other])
+        total, p_value = sign_flip_test(differences, test)
         improvement = probability_of_improvement(values[:, one], values[:, other])
-        is_tie = middle[one] == middle[other]
-        difference = 0.0 if is_tie else middle[one] - middle[other]
-        row = {"problem": problem, "strategy": names[one], "against": names[other]}
-        row["difference"] = math.nan if is_tie and np.isinf(middle[one]) else difference * (-1 if maximize else 1)
-        row |= dict(zip(("low", "high"), interval, strict=True))
+        with np.errstate(invalid="ignore"):  # differences that are infinite in both directions
+            gains = differences * (-1 if maximize else 1)
+            row = {"problem": problem, "strategy": names[one], "against": names[other]}
+            row["difference"] = float(interquartile_mean(gains))
+        row |= dict(zip(("low", "high"), map(float, confidence_interval(gains)), strict=True))
         row |= dict(zip(("improvement", "improvement_low", "improvement_high"), improvement, strict=True))
         row |= {"p_value": p_value, "winner": names[one] if total < 0 else names[other], "num_seeds": len(values)}
         rows.append(row)

@@ -165,8 +165,8 @@ class Results:
 
             The rank is 1 plus the number of strategies whose interval lies wholly on the better side of this one's, so
             that strategies whose intervals overlap may share a rank. With a single seed there are no intervals, and all
-            share the first. A score that is not finite ranks behind those that are. Failed pairs have no rank and come
-            last. `compare` tests whether two strategies differ.
+            share the first. A strategy with a seed whose score is not finite ranks behind those without. Failed pairs
+            have no rank and come last. `compare` tests whether two strategies differ.
 
         Raises:
             ValueError: If there are no pairs.

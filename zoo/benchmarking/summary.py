@@ -16,7 +16,9 @@ def summarize(pairs: Sequence[Pair]) -> pd.DataFrame:
     frame = pd.DataFrame([_row(pair) for pair in pairs])
     sign = frame.problem.map({pair.problem: -1 if pair.info["maximize"] else 1 for pair in pairs})
     has_failed = pd.Series([pair.info["error"] is not None for pair in pairs])
-    cost = (frame.score * sign).where(~has_failed).to_numpy(float)
+    cost = (frame.score * sign).where(~has_failed)
+    # An interquartile mean cuts off a single seed that diverged, which must not look like success.
+    cost = cost.mask([_has_diverged(pair) for pair in pairs], np.inf).to_numpy(float)
     bounds = np.sort(np.stack([frame.low * sign, frame.high * sign]), axis=0)
     rank = pd.Series(pd.NA, frame.index, dtype="Int64")
     for rows in frame.index[~has_failed].groupby(frame.problem[~has_failed]).values():
@@ -46,6 +48,10 @@ def _row(pair: Pair) -> dict[str, Any]:
         "seconds": pair.info["seconds"],
         "compile_seconds": pair.info["compile_seconds"],
     }
+
+
+def _has_diverged(pair: Pair) -> bool:
+    return not pair.info["error"] and not np.isfinite(pair.final_scores(pair.info["headline"])).all()
 
 
 def _describe_tuning(tuning: dict[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
+from zoo.core.distributions import Factor
 from zoo.core.short import short
 
 _SECTION = re.compile(r"^(Args|Attributes|Raises|References|Returns|Yields):$")
@@ -84,6 +85,13 @@ def manual(title: str, factory: Callable[..., Any], hidden: Iterable[str] = (), 
     return "\n".join(lines)
 
 
+def _range(search: Any) -> str:
+    """Returns in words which values are tried of a setting that is tuned."""
+    if isinstance(search, Factor):
+        return f"from {search.low:g} to {search.high:g} times the value that it has on the problem"
+    return f"in {search!r}"
+
+
 def _fill(text: str, width: int, first: str = "", rest: str = "") -> str:
     """Returns a text wrapped to a width. Lines that begin with "- " are list items and are not joined with others.
 
@@ -132,7 +140,7 @@ def _settings(factory: Callable[..., Any]) -> list[Setting]:
         default = short(_rounded(parameter.default)) if has_default else None
         choices = _choices(fields[name].type if name in fields else parameter.annotation)
         search = fields[name].metadata.get("zoo_search") if name in fields else None
-        tuned = "" if search is None else f"tuned in {search!r}"
+        tuned = "" if search is None else f"tuned {_range(search)}"
         settings.append(Setting(name, default, _bounds(bounds), choices, tuned, meanings.get(name, "")))
     return settings
 

@@ -16,7 +16,7 @@ from zoo.figures.style import INK, SMALL, add_caption, dress, line_styles, make_
 
 _WIDTH = 9.0  # inches
 _LONGEST = 24  # characters of a name beside an axis
-_MOST_ROWS = 10  # pairs of strategies in a panel; if there are more, only those with the best strategy are drawn
+_MOST_ROWS = 10  # pairs in a panel; if each strategy is compared with each and there are more, those with the best one
 
 
 def plot_comparison(
@@ -58,7 +58,7 @@ def plot_comparison(
 
 
 def _rows_to_draw(rows: Any) -> Any:
-    if len(rows) <= _MOST_ROWS:
+    if len(rows) <= _MOST_ROWS or rows.against.nunique() == 1:
         return rows
     best = rows.strategy.iloc[0]
     return rows[(rows.strategy == best) | (rows.against == best)]

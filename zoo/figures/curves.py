@@ -17,7 +17,7 @@ from zoo.figures.style import FONT, INK, OTHERS, SMALL, add_caption, dress, line
 from zoo.statistics.aggregates import interquartile_mean
 from zoo.statistics.curves import band_of, curve_on_grid
 
-_AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds together)"))
+_AXES = (("steps", "problem steps"), ("seconds", "wall-clock seconds, all seeds"))
 _MANY = 12  # up to so many strategies are all drawn in colour
 _ROW, _PANEL = 2.7, 1.25  # inches: the height of a problem, and of a small multiple
 _COLUMNS = 5  # of small multiples

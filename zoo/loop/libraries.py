@@ -12,7 +12,8 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _FOLDERS = tuple(sorted({str(pathlib.Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")}))
 _SITE = ("site-packages", "dist-packages")
 # Modules and folders that compute no results.
-_ONLY_SHOWS = {"__main__.py", "cli.py", "plot.py", "figures", "reports"}
+_ONLY_SHOWS = {"__main__.py", "cli.py", "plot.py", "figures", "reports", "summary.py", "contents.py", "comparison.py"}
+_ONLY_SHOWS |= {"paired.py", "ranks.py", "profiles.py"}  # of zoo/statistics; what tuning chooses by is not among them
 
 
 @functools.cache

@@ -76,7 +76,8 @@ def _widths(room: int, title: int) -> tuple[int, int]:
     """
     rest = room - min(_STATUS, 3 * room // 5)
     at_least, at_most = _BAR
-    title = min(title, rest if rest < 3 * at_least else rest - at_least)
+    if title > rest:  # a title that fits is worth more than a bar
+        title = rest if rest < 3 * at_least else rest - at_least
     bar = min(rest - title, at_most)
     return title, bar if bar >= at_least else 0
 

@@ -35,7 +35,7 @@ class Contents:
         pairs: The facts of each pair.
         summary: `Results.summary()`.
         curves: The learning curves: `problem`, `strategy`, `axis` (`"steps"` or `"seconds"`), `x`, `score`
-            (interquartile mean over seeds), and `low` and `high` (its 95 % interval).
+            (interquartile mean over seeds), and `low` and `high` (its 95 % interval, as far as seeds reach).
         runtimes: `Results.runtimes`. It is empty if no problem has targets.
         num_dims: The number of dimensions of each problem that has targets.
         ert: `Results.ert()`. With `None`, the report has no section on runtimes.

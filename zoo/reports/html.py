@@ -197,7 +197,7 @@ def _figures(contents: Contents) -> dict[str, Any]:
         groups = [pd.DataFrame(rows) for _, rows in curves.groupby(["strategy", "axis"], sort=False)]
         views = [
             {"label": label, "series": [_curve(number, rows) for rows in groups if rows.axis.iloc[0] == axis]}
-            for axis, label in (("steps", "problem steps"), ("seconds", "wall-clock seconds (all seeds together)"))
+            for axis, label in (("steps", "problem steps"), ("seconds", "wall-clock seconds, all seeds"))
         ]
         (first, *_) = (pair.info for pair in contents.pairs if pair.problem == problem and not pair.info.get("error"))
         maximize = bool(first.get("maximize"))

@@ -4,7 +4,6 @@ Reference: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the 
 arXiv 2108.13264.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,46 +36,36 @@ def confidence_interval(scores: np.ndarray) -> tuple[Any, Any]:
         The lower and the upper bound, `[...]`. They are NaN where there are fewer than two seeds, or where a score is
         not finite.
     """
-    return _interval(scores, interquartile_mean, lambda values: values.std(axis=0, ddof=1))
-
-
-def difference_intervals(
-    scores: np.ndarray, first: Sequence[int], second: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns 95 % confidence intervals of differences of interquartile means of scores that are paired by seed.
-
-    They are made like those of `confidence_interval`: by a bootstrap that draws seeds, or from the standard deviation
-    of the differences within seeds.
-
-    Args:
-        scores: Scores, `[num_seeds, num_columns]`.
-        first: Columns from which is subtracted.
-        second: Columns that are subtracted, as many as in `first`.
-
-    Returns:
-        The lower and the upper bound, one for each pair of columns.
-    """
-    first, second = list(first), list(second)
-
-    def differences(values: np.ndarray, axis: int = 0) -> np.ndarray:
-        middle = interquartile_mean(values, axis=axis)
-        return middle[..., first] - middle[..., second]
-
-    return _interval(scores, differences, lambda values: (values[:, first] - values[:, second]).std(axis=0, ddof=1))
-
-
-def _interval(
-    scores: np.ndarray, statistic: Callable[..., Any], deviation: Callable[[np.ndarray], Any]
-) -> tuple[Any, Any]:
     scores = np.asarray(scores, float)
     is_known = np.isfinite(scores).all(axis=0) & (len(scores) > 1)
     # Where there is no interval, nothing that is not finite is computed, and NaN of the place is added at the end.
     values = np.where(is_known, scores, 0.0)
-    missing = statistic(np.where(is_known, 0.0, np.nan)[None])
+    missing = np.where(is_known, 0.0, np.nan)
     if len(values) < _FEWEST_FOR_BOOTSTRAP:
-        half = _HALF_WIDTHS[len(values)] * deviation(values) if len(values) > 1 else 0.0
-        middle = statistic(values) if len(values) else 0.0
+        half = _HALF_WIDTHS[len(values)] * values.std(axis=0, ddof=1) if len(values) > 1 else 0.0
+        middle = interquartile_mean(values) if len(values) else 0.0
         return middle - half + missing, middle + half + missing
     seeds = np.random.default_rng(0).integers(0, len(values), (NUM_RESAMPLES, len(values)))
-    low, high = np.quantile(statistic(values[seeds], axis=1), [0.025, 0.975], axis=0)
+    low, high = np.quantile(interquartile_mean(values[seeds], axis=1), [0.025, 0.975], axis=0)
     return low + missing, high + missing
+
+
+def middle_of_finite(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many scores are not finite, and the interquartile mean of the others, over the first axis.
+
+    The mean is NaN where no score is finite.
+
+    Args:
+        scores: Scores, `[num_seeds, ...]`.
+    """
+    scores = np.asarray(scores, float)
+    is_finite = np.isfinite(scores)
+    ordered = np.sort(np.where(is_finite, scores, np.inf), axis=0)
+    sums = np.cumsum(np.where(np.isfinite(ordered), ordered, 0.0), axis=0)
+    sums = np.concatenate([np.zeros((1, *sums.shape[1:])), sums])
+    count = is_finite.sum(axis=0)
+    cut = count // 4
+    total = np.take_along_axis(sums, (count - cut)[None], 0)[0] - np.take_along_axis(sums, cut[None], 0)[0]
+    middle = np.full(count.shape, np.nan)
+    np.divide(total, count - 2 * cut, out=middle, where=count > 0)
+    return len(scores) - count, middle

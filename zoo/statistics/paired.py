@@ -33,9 +33,9 @@ def sign_flip_test(differences: np.ndarray, test: Test = "wilcoxon") -> tuple[fl
     """Returns the sum of the differences, or of their signed ranks, and its two-sided p value.
 
     The hypothesis is that each difference is as likely to have the opposite sign. The p value is the share of all flips
-    of the signs whose sum is at least as far from zero. This is exact for any number of seeds, also with ties. With
-    more than 16 differences that are not zero, 50 000 random flips are tried, and the differences themselves count as
-    one more.
+    of the signs whose sum is at least as far from zero. It is exact for `"wilcoxon"`, also with ties, and for
+    `"permutation"` of up to 16 differences that are not zero. With more of them, 50 000 random flips are tried, and the
+    differences themselves count as one more.
 
     Args:
         differences: Differences, `[num_seeds]`, without NaN.
@@ -45,13 +45,14 @@ def sign_flip_test(differences: np.ndarray, test: Test = "wilcoxon") -> tuple[fl
     """
     kept = differences[differences != 0]
     sizes, signs = np.abs(kept), np.sign(kept)
-    if test == "wilcoxon":
-        sizes = scipy.stats.rankdata(sizes)
-    else:
-        sizes = np.where(np.isfinite(sizes), sizes, sizes[np.isfinite(sizes)].max(initial=0))
-        sizes = sizes if sizes.any() else np.ones_like(sizes)  # all are infinite
     if not len(sizes):
         return 0.0, 1.0
+    if test == "wilcoxon":
+        ranks = scipy.stats.rankdata(sizes)
+        total = float(signs @ ranks)
+        return total, _tail_of_ranks(np.sort(2 * ranks).astype(int), round(2 * abs(total)))
+    sizes = np.where(np.isfinite(sizes), sizes, sizes[np.isfinite(sizes)].max(initial=0))
+    sizes = sizes if sizes.any() else np.ones_like(sizes)  # all are infinite
     total = float(signs @ sizes)
     observed = abs(total) - 1e-9 * sizes.sum()  # sums that are equal but for rounding count as equal
     if len(sizes) <= _MOST_FOR_ALL_FLIPS:
@@ -63,30 +64,50 @@ def sign_flip_test(differences: np.ndarray, test: Test = "wilcoxon") -> tuple[fl
     return total, float((1 + np.sum(np.abs(sums) >= observed)) / (1 + _NUM_FLIPS))
 
 
-def _smallest_p_value(num_seeds: int) -> float:
+def _tail_of_ranks(doubled: np.ndarray, observed: int) -> float:
+    """Returns the share of all flips of the signs of ranks whose sum is at least `observed` from zero.
+
+    The distribution of the sum of the positive ranks is built up rank by rank. Ranks are doubled, since those that are
+    shared may be halves; so is `observed`.
+    """
+    total = int(doubled.sum())
+    share = np.zeros(total + 1)
+    share[0] = 1.0
+    for rank in doubled:
+        share[rank:] = 0.5 * (share[rank:] + share[: total + 1 - rank])
+        share[:rank] *= 0.5
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return float(min(1.0, share[sums >= observed].sum()))
+
+
+def _smallest_p_value(num_seeds: int, test: Test) -> float:
     """Returns the smallest p value that `sign_flip_test` can return: two of all flips of the signs."""
-    if num_seeds > _MOST_FOR_ALL_FLIPS:
+    if test == "permutation" and num_seeds > _MOST_FOR_ALL_FLIPS:
         return 1 / (1 + _NUM_FLIPS)
     return min(1.0, 2.0 ** (1 - num_seeds))
 
 
-def few_seeds(num_seeds: int, num_comparisons: int) -> str | None:
+def few_seeds(num_seeds: int, num_comparisons: int, test: Test = "wilcoxon") -> str | None:
     """Returns a sentence if no comparison can be significant with so few seeds, else `None`.
 
     Args:
         num_seeds: Seeds of each strategy.
         num_comparisons: Comparisons for which Holm's correction is made.
+        test: The test.
     """
-    smallest = _smallest_p_value(num_seeds)
+    smallest = _smallest_p_value(num_seeds, test)
     if smallest * num_comparisons <= LEVEL:
         return None
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     corrected = min(1.0, smallest * num_comparisons)
     needed = math.ceil(math.log2(2 * num_comparisons / LEVEL))
+    remedy = f"It takes at least {needed} seeds."
+    if test == "permutation" and needed > _MOST_FOR_ALL_FLIPS:
+        remedy = f"It takes test='wilcoxon' and at least {needed} seeds."
     after = f", and {corrected:.3g} after the correction for {num_comparisons} comparisons"
     return (
         f"With {seeds} no difference between two strategies can be significant: the smallest possible p value is "
-        f"{smallest:.3g}{after if num_comparisons > 1 else ''}. It takes at least {needed} seeds."
+        f"{smallest:.3g}{after if num_comparisons > 1 else ''}. {remedy}"
     )
 
 

@@ -20,7 +20,7 @@ from zoo.loop.files import as_folder, checked, opened, read_parts, write_parts
 from zoo.loop.lock import FolderLock
 from zoo.loop.provenance import describe_value
 from zoo.reports.grids import Grid, html_table, render, score_text
-from zoo.statistics.aggregates import confidence_interval, interquartile_mean
+from zoo.statistics.aggregates import NUM_RESAMPLES, confidence_interval, middle_of_finite
 
 if TYPE_CHECKING:
     import rich.table
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 KINDS = {"setting": int, "seed": int, "score": float, "steps": int}
 KINDS |= {"seconds": float, "compile_seconds": float, "budget": int, "error": str}
 RUN_COLUMNS = tuple(KINDS)
-_NUM_RESAMPLES = 2000
 _SHOWN = 5  # settings that `repr` and a notebook show
 _MAX_STORED = 10_000  # numbers of an array that is saved
 
@@ -103,10 +102,11 @@ class Sweep:
         """
         runs = self.runs[self.runs.setting.isin(self.ranking) & (self.runs.budget == self.runs.budget.max())]
         scores = runs.pivot(index="seed", columns="setting", values="score")[self.ranking].to_numpy()
-        signed = np.where(np.isfinite(scores), scores * (-1 if self.metadata["maximize"] else 1), np.inf)
         rng = np.random.default_rng(0)
-        seeds = rng.integers(0, len(signed), (_NUM_RESAMPLES, len(signed)))
-        drawn = interquartile_mean(signed[seeds], axis=1)
+        seeds = rng.integers(0, len(scores), (NUM_RESAMPLES, len(scores)))
+        failed, middle = middle_of_finite(np.moveaxis(scores[seeds], 1, 0))
+        signed = np.where(np.isnan(middle), np.inf, middle * (-1 if self.metadata["maximize"] else 1))
+        drawn = np.where(failed == failed.min(axis=1, keepdims=True), signed, np.inf)  # fewest failures come first
         is_best = drawn == drawn.min(axis=1, keepdims=True)
         return float(np.mean(is_best[:, 0] / is_best.sum(axis=1)))
 
@@ -258,10 +258,9 @@ def _longest(runs: pd.DataFrame, setting: int) -> pd.DataFrame:
 
 def _middle(scores: np.ndarray, prefix: str) -> dict[str, float]:
     """Returns the interquartile mean of the finite scores, its interval, and how many scores are not finite."""
-    finite = scores[np.isfinite(scores)]
-    low, high = confidence_interval(finite)
-    middle = float(interquartile_mean(finite)) if len(finite) else np.nan
-    numbers = {"score": middle, "low": float(low), "high": float(high), "failed": len(scores) - len(finite)}
+    low, high = confidence_interval(scores[np.isfinite(scores)])
+    failed, middle = middle_of_finite(scores)
+    numbers = {"score": float(middle), "low": float(low), "high": float(high), "failed": int(failed)}
     return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 

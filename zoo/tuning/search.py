@@ -15,7 +15,7 @@ from zoo.loop.identity import identify
 from zoo.loop.load import Load
 from zoo.loop.progress import Compiling, progress_bar, say
 from zoo.loop.provenance import describe_key, describe_settings
-from zoo.statistics.aggregates import interquartile_mean
+from zoo.statistics.aggregates import middle_of_finite
 from zoo.tuning.blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
 from zoo.tuning.folder import BlockFolder, Place
 from zoo.tuning.result import RUN_COLUMNS, Sweep
@@ -126,10 +126,7 @@ class _Search:
             frame = self._run(left, keys, part, "tuning", parts=share)
             frames.append(frame)
             if share > 1 and halving is not None:
-                middle = frame.groupby("setting").score.agg(lambda scores: interquartile_mean(scores.to_numpy()))
-                scores = middle * (-1 if self._problem.maximize else 1)  # NaN, the last, if a seed failed
-                keep = max(1, -(-len(left) // halving))
-                left = sorted(scores.sort_values(na_position="last", kind="stable").index[:keep].tolist())
+                left = _best(frame, max(1, -(-len(left) // halving)), maximize=self._problem.maximize)
         return pd.concat(frames, ignore_index=True)
 
     def test(self, ranking: Sequence[int]) -> pd.DataFrame:
@@ -197,6 +194,14 @@ class _Search:
 def _fold_in(key: jax.Array, num: int) -> jax.Array:
     """Returns the keys of that many seeds."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(num))
+
+
+def _best(runs: pd.DataFrame, count: int, *, maximize: bool) -> list[int]:
+    """Returns the numbers of the best settings: those with the fewest seeds without a finite score come first."""
+    scores = runs.pivot(index="seed", columns="setting", values="score")
+    failed, middle = middle_of_finite(scores.to_numpy())
+    order = np.lexsort((middle * (-1 if maximize else 1), failed))
+    return sorted(int(number) for number in scores.columns[order[:count]])
 
 
 def scored_at_end(budget: Budget) -> Budget:
