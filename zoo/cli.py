@@ -20,9 +20,9 @@ import zoo
 from zoo import registry, terminal
 from zoo._version import __version__
 from zoo.core.checks import shown
+from zoo.core.text import plain_text
 from zoo.loop.call import CHECKPOINTS, load_call, make_call
 from zoo.loop.files import below, write_file
-from zoo.loop.text import plain_text
 from zoo.registry import catalogue, label_of, valid_settings
 from zoo.terminal import ERR, say, show_table
 

@@ -11,7 +11,7 @@ import rich.console
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from zoo.loop.text import plain_text
+from zoo.core.text import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd

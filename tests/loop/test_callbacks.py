@@ -99,6 +99,29 @@ def test_an_error_of_a_callback_loses_nothing(error_at, result, tmp_path):
     assert told.seen[0].history["generation"].tolist() == [saved + 1]
 
 
+def test_a_resumed_run_shows_what_the_callback_has_not_seen(result, tmp_path):
+    broken, told = Recorder(error_at=6), Recorder()
+    settings = {"callback_every": 3, "checkpoint": tmp_path, **BUDGET}  # checkpoints at even generations
+    with pytest.raises(ArithmeticError):
+        zoo.run(SNES, BOWL, 0, callback=broken, **settings)
+    assert_same_run(zoo.run(SNES, BOWL, 0, callback=told, **settings), result)
+    assert told.facts[0]["generation"] == 4
+    assert [progress.history["generation"].tolist() for progress in told.seen] == [[4, 5, 6], [7, 8, 9], [10]]
+    done, longer = Recorder(), Recorder()
+    assert_same_run(zoo.run(SNES, BOWL, 0, callback=done, **settings), result)
+    assert done.told == ["start", "end"]
+    zoo.run(start=result, callback=longer, callback_every=3, num_generations=12, num_scores=6)
+    assert [progress.history["generation"].tolist() for progress in longer.seen] == [[11, 12]]
+
+
+def test_no_progress_is_made_without_a_callback_that_sees_it(result, monkeypatch):
+    def make(**_):
+        raise AssertionError
+
+    monkeypatch.setattr("zoo.loop.pauses.Progress", make)
+    assert_same_run(zoo.run(SNES, BOWL, 0, callback=OnlyEnd(), **BUDGET), result)
+
+
 def test_errors_of_the_end(result):
     class Broken(zoo.Callback):
         def end(self, result):

@@ -214,6 +214,7 @@ def test_damaged_rows_are_written_again(result, tmp_path):
         b"".join(lines[:4]),
         b"".join(lines)[:-5],
         b"".join([*lines[:3], b"7" + lines[3], *lines[4:]]),
+        b"".join([*lines[:3], lines[3].removesuffix(run) + b"?\n", *lines[4:]]),
         b"".join([*lines, b"11,66,nonsense," + run]),
     ):
         path.write_bytes(damaged)

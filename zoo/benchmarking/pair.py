@@ -21,6 +21,7 @@ from zoo.benchmarking.runtimes import check_targets, record_runtimes
 from zoo.benchmarking.tuned import Tuning, tune
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
+from zoo.core.text import file_name
 from zoo.loop.archive import archive, load_archive
 from zoo.loop.budget import Budget
 from zoo.loop.csv_file import csv_of, read_csv
@@ -38,7 +39,6 @@ from zoo.loop.files import (
 from zoo.loop.identity import Identity, identify
 from zoo.loop.load import Load
 from zoo.loop.provenance import describe_settings
-from zoo.loop.text import file_name
 from zoo.statistics.runtimes import RUNTIME_COLUMNS
 
 CURVE_COLUMNS = ("strategy", "problem", "seed", "generation", "steps", "seconds", "metric", "value")

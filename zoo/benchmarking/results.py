@@ -19,10 +19,10 @@ from zoo.benchmarking.summary import summarize
 from zoo.core.arguments import checks_arguments
 from zoo.core.checks import as_count
 from zoo.core.short import short
+from zoo.core.text import file_name
 from zoo.figures.notebook import notebook_block, picture
 from zoo.loop.files import DamagedError, as_folder, checked, damage_of, named_once, read_json, write_json
 from zoo.loop.lock import FolderLock
-from zoo.loop.text import file_name
 from zoo.statistics.paired import Correction, Test
 from zoo.statistics.runtimes import RUNTIME_COLUMNS, expected_running_time, select_targets
 

@@ -2,11 +2,8 @@
 
 import base64
 import html
-import io
 from collections.abc import Callable
 from typing import Any
-
-_SCALE = 2  # pixels of a picture per pixel on the screen, for sharp lines on fine screens
 
 
 def notebook_block(text: str, *parts: Callable[[], str]) -> str:
@@ -29,9 +26,7 @@ def notebook_block(text: str, *parts: Callable[[], str]) -> str:
 
 
 def picture(figure: Any) -> str:
-    """Returns a matplotlib figure as HTML."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_SCALE * figure.dpi)
-    data = base64.b64encode(file.getvalue()).decode()
-    width = int(figure.get_figwidth() * figure.dpi)
+    """Returns a `NotebookFigure` as HTML."""
+    png, size = figure._repr_png_()
+    data, width = base64.b64encode(png).decode(), size["width"]
     return f'<img style="max-width: 100%; width: {width}px" alt="figure" src="data:image/png;base64,{data}">'

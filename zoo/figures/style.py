@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from zoo.core.text import plain_text
 from zoo.figures.figure import NotebookFigure
 
 WIDTH = 7.0
@@ -102,8 +103,7 @@ def _wrap(text: str, width: float) -> str:
 
 def plain(text: object, length: int | None = None) -> str:
     """Returns text on one line without control characters, and without its middle if it is longer than `length`."""
-    shown = " ".join(str(text).split())
-    shown = "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in shown)
+    shown = plain_text(text)
     if length is None or len(shown) <= length:
         return shown
     return f"{shown[: length // 2]}\N{HORIZONTAL ELLIPSIS}{shown[len(shown) - (length - 1) // 2 :]}"

@@ -195,7 +195,7 @@ class _Drive:
             if self._checkpointer is not None:
                 self._checkpointer.check_writable()
             self._begin()
-        self._pauses.begin(self._log)
+        self._pauses.begin(self._log, is_from_result=self._options.start is not None)
         if self._options.ready is not None:
             self._options.ready(int(self._log.generations[0]))
         while self._next_limit < num_limits and not self._is_done.all():

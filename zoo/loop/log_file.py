@@ -5,8 +5,9 @@ which the loop returns anyway. Only the seconds are interpolated, within a call 
 
 A run that goes on, from a checkpoint or from a result, makes the file what it would have been without the
 interruption. It keeps rows up to its generation, adds missing ones from its history, and drops later ones, because it
-computes these generations again. Rows up to its generation must have the numbers of its history. All other rows must
-be of the same run, which the last column says.
+computes these generations again. Each row must be of the same run, which the last column says, or have the numbers of
+its history: a run that goes on from a result may have another name. A row of the same run with other numbers is
+damaged, and is written again.
 """
 
 import contextlib
@@ -14,19 +15,21 @@ import csv
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Self
 
 from jax.sharding import Mesh
 
 from zoo.core.sharding import from_first_process
+from zoo.core.text import plain_text
 from zoo.loop.files import DamagedError, opened, write_file
 from zoo.loop.lock import lock_beside
 from zoo.loop.log import CLOCK, HISTORY, Log
-from zoo.loop.text import plain_text
 
 _FIRST = [*CLOCK, *(name for name in HISTORY if name != "steps")]
 _RUN = "run"
+_NAME = re.compile("[0-9a-f]{8}")  # of a run
 _ADVICE = "Choose another file, or delete this one."
 
 
@@ -39,7 +42,7 @@ class LogFile:
 
     Args:
         path: The file. Its folder is made if it is missing.
-        run: A text that no other run has.
+        run: A text that no other run has, 8 hexadecimal digits.
         before: The log of the run that `start` names, if there is one.
         mesh: The mesh of the run. If several processes share it, the first process writes.
     """
@@ -107,7 +110,10 @@ class LogFile:
         there, rows = self._rows_there(), list(_rows(log, 0, self._run))
         self._check(there, rows, log)
         # Seconds in the file are more exact than those that can be computed now.
-        rows[: len(there)] = [old if _same(old, row) else row for row, old in zip(rows, there, strict=False)]
+        rows[: len(there)] = [
+            old if _same(old, row) and _NAME.fullmatch(_name(old)) else row
+            for row, old in zip(rows, there, strict=False)
+        ]
         text = b"".join([_header(log), *rows])
         if not self.path.exists() or self.path.stat().st_nlink > 1 or self.path.read_bytes() != text:
             write_file(self.path, lambda file: file.write(text))
@@ -140,13 +146,15 @@ class LogFile:
         Args:
             there: The rows of the file.
             rows: The rows of the generations that this run has done, as far as they are known.
-            log: The log that these are of.
+            log: The log that these are of. With `None`, a damaged name is no error yet, because the row may have the
+                numbers of the history.
         """
         size = 0 if log is None else len(_columns(log)) - len(log.score_names) - 2  # cells of the history
         for number, old in enumerate(there):
-            run = old.decode(errors="replace").rstrip().rpartition(",")[2]
+            run = _name(old)
             has_its_numbers = number < len(rows) and _cells(old)[:size] == _cells(rows[number])[:size]
-            if run != self._run and not has_its_numbers:
+            is_other = run != self._run and (log is not None or _NAME.fullmatch(run) is not None)
+            if is_other and not has_its_numbers:
                 raise ValueError(f"log={self.path} is of another run, from generation {number + 1} on. {_ADVICE}")
 
 
@@ -174,6 +182,11 @@ def _cells(row: bytes) -> list[bytes]:
     """Returns the cells of a row that a repetition of the run would repeat: not the seconds, and not its name."""
     cells = row.split(b",")[:-1]
     return [*cells[: CLOCK.index("seconds")], *cells[CLOCK.index("seconds") + 1 :]]
+
+
+def _name(row: bytes) -> str:
+    """Returns the last cell of a row, the name of its run."""
+    return row.decode(errors="replace").rstrip().rpartition(",")[2]
 
 
 def _same(row: bytes, other: bytes) -> bool:

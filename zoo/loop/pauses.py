@@ -29,10 +29,19 @@ class Pauses:
     def __init__(self, callback: Callable[[Progress], bool | None] | None, every: int | None, log_file: LogFile | None):
         self._callback, self._every, self._log_file = callback, every, log_file
         self._seen = 0  # generations that the callback has seen
+        self._begun = 0  # generations that were done before
 
-    def begin(self, log: Log) -> None:
-        """Takes note of what a run has done before it goes on."""
-        self._seen = int(log.generations[0])
+    def begin(self, log: Log, *, is_from_result: bool) -> None:
+        """Takes note of what a run has done before it goes on.
+
+        Args:
+            log: The log of the run.
+            is_from_result: Whether it goes on from a result, whose last generation the callback has seen. Otherwise the
+                callback may have seen the last pause before the checkpoint only.
+        """
+        self._seen = self._begun = int(log.generations[0])
+        if self._every is not None and not is_from_result:
+            self._seen = self._begun // self._every * self._every
         if self._log_file is not None:
             self._log_file.begin(log)
 
@@ -52,7 +61,7 @@ class Pauses:
         """
         generation = int(log.generations[0])
         is_there = at_limit if self._every is None else is_end or generation % self._every == 0
-        return is_there and generation > self._seen
+        return is_there and generation > max(self._seen, self._begun)
 
     def write(self, log: Log) -> None:
         """Writes the generations that are new to the log."""

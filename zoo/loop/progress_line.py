@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.text import Text
 
-from zoo.loop.text import plain_text
+from zoo.core.text import plain_text
 
 _TIME = 8  # columns of a time
 _STATUS = 40  # columns of the status, if there is room

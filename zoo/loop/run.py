@@ -141,7 +141,7 @@ def run(
         stop=stop,
         solution=solution,
         start=before,
-        callback=callbacks,
+        callback=callbacks if any(map(callable, callbacks.each)) else None,
         callback_every=callback_every,
         ready=lambda generation: callbacks.start(lambda: _facts(strategy, problem, call, generation)),
         log=log,

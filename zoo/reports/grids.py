@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.core.checks import shown
-from zoo.loop.text import plain_text
+from zoo.core.text import plain_text
 from zoo.reports.contents import mean_ranks
 from zoo.reports.tables import markdown_text, short_number
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from zoo.core.text import plain_text
 from zoo.loop.files import write_text
-from zoo.loop.text import plain_text
 from zoo.reports.contents import Contents, describe_load, describe_seconds, mean_ranks
 from zoo.reports.reproduce import command_line, python_call
 from zoo.reports.tables import describe_few_seeds, describe_overshoot, format_ert, format_tuning, short_number

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from zoo.core.text import file_name
 from zoo.loop.files import write_file, write_text
-from zoo.loop.text import file_name
 from zoo.reports.contents import Contents, describe_seconds, mean_ranks
 from zoo.reports.tables import (
     describe_few_seeds,

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zoo.core.text import plain_text
 from zoo.loop.call import stored_recipe
-from zoo.loop.text import plain_text
 from zoo.registry import label_of
 from zoo.reports.contents import PairFacts
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from zoo.core.short import short
-from zoo.loop.text import plain_text
+from zoo.core.text import plain_text
 from zoo.statistics.paired import few_seeds
 
 
