@@ -105,6 +105,18 @@ def test_an_interrupted_tuning_goes_on(results, problem, tmp_path, monkeypatch):
     assert untuned.pair("snes", "p").info["tuning"] is None
 
 
+def test_a_link_on_the_way_is_not_followed(results, problem, tmp_path):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    arguments = {"snes": STRATEGIES["snes"]}, {"p": problem}
+    (out / "tuning").symlink_to(elsewhere)
+    with pytest.warns(UserWarning, match="tuning is damaged: it is a link"):
+        found = zoo.benchmark(*arguments, **SETTINGS, out=out)
+    np.testing.assert_allclose(found.scores("snes", "p"), results.scores("snes", "p"), rtol=1e-4)
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [

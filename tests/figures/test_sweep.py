@@ -23,8 +23,8 @@ def make(settings, scores, *, maximize=False):
     return frame.assign(score=scores, low=scores - 0.1, high=scores + 0.1, rank=rank)
 
 
-def draw_sweep(frame, names, space, **facts):
-    figure = plot_sweep(frame, names, {**FACTS, "space": space, **facts})
+def draw_sweep(frame, names, log=(), **facts):
+    figure = plot_sweep(frame, names, {**FACTS, "log": log, **facts})
     draw(figure)
     return figure
 
@@ -35,7 +35,7 @@ def test_settings_that_diverged_are_marked_at_the_edge(maximize):
     sigmas = np.geomspace(1e-3, 1, 12)
     scores = sign * np.array([*np.linspace(2, 1, 9), 1e12, 1e20, np.nan])
     frame = make({"sigma": sigmas}, scores, maximize=maximize)
-    figure = draw_sweep(frame, ["sigma"], {"sigma": "log_uniform(0.001, 1)"}, maximize=maximize)
+    figure = draw_sweep(frame, ["sigma"], ["sigma"], maximize=maximize)
     (axis,) = figure.axes
     low, high = axis.get_ylim()
     assert high - low < 10
@@ -61,7 +61,7 @@ def test_a_grid_of_two_settings_is_a_heat_map():
     values = [*itertools.product([0.1, 1.0, 10.0], ["adam", "sgd"], [1, 2])]
     settings = dict(zip(("rate", "optimizer", "size"), zip(*values, strict=True), strict=True))
     scores = [10 * i + j + 0.01 * k for i in range(3) for j in range(2) for k in range(2)]
-    figure = draw_sweep(make(settings, scores), [*settings], dict.fromkeys(settings, "choice"))
+    figure = draw_sweep(make(settings, scores), [*settings])
     axis = figure.axes[3]
     (mesh,) = axis.collections
     np.testing.assert_allclose(mesh.get_array(), [[0.005, 10.005, 20.005], [1.005, 11.005, 21.005]])
@@ -76,7 +76,7 @@ def test_scattered_points_have_the_colour_of_the_nearest_behind_them():
     rates, sigmas = 10 ** rng.uniform(-3, 0, 16), rng.uniform(0, 5, 16)
     scores = np.log10(rates) ** 2 + 0.01 * sigmas
     frame = make({"rate": rates, "sigma": sigmas}, scores)
-    figure = draw_sweep(frame, ["rate", "sigma"], {"rate": "log_uniform(0.001, 1)", "sigma": "uniform(0, 5)"})
+    figure = draw_sweep(frame, ["rate", "sigma"], ["rate"])
     axis = figure.axes[2]
     mesh, points = axis.collections[:2]
     offsets, colours = points.get_offsets(), np.asarray(points.get_array())
@@ -91,11 +91,11 @@ def test_scattered_points_have_the_colour_of_the_nearest_behind_them():
 
 def test_the_line_is_the_mean_of_neighbours():
     frame = make({"sigma": np.arange(16.0)}, np.arange(16.0)[::-1])
-    (axis,) = draw_sweep(frame, ["sigma"], {"sigma": "uniform(0, 16)"}).axes
+    (axis,) = draw_sweep(frame, ["sigma"]).axes
     (line,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 2]
     np.testing.assert_allclose(line.get_xdata(), np.arange(13) + 1.5)
     np.testing.assert_allclose(line.get_ydata(), 15 - (np.arange(13) + 1.5))
     few = make({"sigma": [1.0, 1.0, 1.0, 1.0, 2.0, 2.0]}, [1.0, 2.0, 3.0, 10.0, 5.0, 6.0])
-    (axis,) = draw_sweep(few, ["sigma"], {"sigma": "choice"}).axes
+    (axis,) = draw_sweep(few, ["sigma"]).axes
     (line,) = [line for line in axis.lines if line.get_linestyle() == "-" and line.get_marker() == "None"]
     np.testing.assert_allclose(line.get_xydata(), [[1, interquartile_mean(np.array([1, 2, 3, 10]))], [2, 5.5]])

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 
@@ -12,7 +13,7 @@ import zoo
 from zoo.loop import compiled
 from zoo.tuning import search as module
 from zoo.tuning.blocks import Run, cut_into_blocks
-from zoo.tuning.space import as_space, draw_settings
+from zoo.tuning.space import as_space, draw_settings, draw_with_default
 
 SPACE = {"sigma": zoo.space.log_uniform(0.01, 1), "learning_rate": [0.05, 0.2]}
 SMALL = {"num_settings": 4, "num_seeds": 2, "num_test_seeds": 4, "num_generations": 6, "progress": False}
@@ -92,6 +93,12 @@ def test_draws_are_different_and_come_from_the_seed(sampler):
 def test_a_small_space_is_drawn_once():
     assert len(draw_settings(as_space({"a": [1, 2, 3], "b": ["x", "y"]}), 32, "sobol", 0)) == 6
     assert len(draw_settings(as_space({"n": zoo.space.integers(1, 5)}), 32, "random", 0)) == 5
+
+
+def test_the_default_is_not_drawn_again(problem):
+    strategy = zoo.make_strategy("snes", sigma=0.5)
+    drawn = draw_with_default(as_space({"sigma": [0.1, 0.5, 2.0]}), strategy, 3, "sobol", 0)
+    assert drawn == [{"sigma": 0.5}, {"sigma": 0.1}, {"sigma": 2.0}]
 
 
 def test_grids():
@@ -300,6 +307,60 @@ def test_an_interrupted_sweep_goes_on(problem, tmp_path, monkeypatch):
     assert len(calls) == 7
 
 
+def test_another_sweep_is_refused_before_anything_is_computed(found, problem, tmp_path, monkeypatch):
+    found.save(tmp_path)
+    monkeypatch.setattr(module, "run_block", None)
+    with pytest.raises(ValueError, match=r"holds another sweep: .*fresh=True"):
+        zoo.sweep("open_es", problem, SPACE, **SMALL, out=tmp_path)
+    assert zoo.Sweep.load(tmp_path).settings == found.settings
+
+
+def test_a_sweep_is_not_beside_blocks_of_another(problem, tmp_path, monkeypatch):
+    """A sweep that replaces another one is interrupted after its first block."""
+    arguments = ({"id": "open_es", "population_size": 6}, problem, {"sigma": [0.1, 0.2], "optimizer": ["adam", "sgd"]})
+    settings = {**SMALL, "num_test_seeds": 0}
+    zoo.sweep(*arguments, **settings, out=tmp_path)
+    calls, run_block = [], module.run_block
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            assert len(list((tmp_path / "blocks").iterdir())) == 1
+            raise KeyboardInterrupt
+        return run_block(*args)
+
+    monkeypatch.setattr(module, "run_block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.sweep(*arguments, **{**settings, "num_generations": 7}, out=tmp_path, fresh=True)
+    with pytest.raises(FileNotFoundError, match="No sweep in"):
+        zoo.Sweep.load(tmp_path)
+    with pytest.raises(ValueError, match="holds another sweep: budget: 7 generations there"):
+        zoo.sweep(*arguments, **settings, out=tmp_path)
+    zoo.sweep(*arguments, **{**settings, "num_generations": 7}, out=tmp_path)
+    assert len(calls) == 3
+
+
+def make_optimizer(name, factor):
+    """An optimizer of the user's, which is told from others by its name."""
+
+    def optimizer(learning_rate):
+        return optax.sgd(factor * learning_rate)
+
+    optimizer.__qualname__ = name
+    return optimizer
+
+
+def test_the_code_of_all_settings_is_part_of_a_sweep(problem, tmp_path):
+    def sweep(factor):
+        space = {"optimizer": [make_optimizer("a", 1.0), make_optimizer("b", factor)]}
+        settings = {**SMALL, "num_test_seeds": 0, "num_generations": 2}
+        return zoo.sweep({"id": "open_es", "population_size": 6}, problem, space, **settings, out=tmp_path)
+
+    pd.testing.assert_frame_equal(sweep(2.0).runs, sweep(2.0).runs)  # the seconds too: nothing is computed again
+    with pytest.raises(ValueError, match="holds another sweep: other programs"):
+        sweep(3.0)
+
+
 def test_save_and_load(found, tmp_path):
     found.save(tmp_path / "sweep")
     again = zoo.Sweep.load(tmp_path / "sweep")
@@ -378,6 +439,7 @@ def test_the_space_of_a_strategy(tmp_path):
     assert scaled[1] == pytest.approx([2 * scaled[0], 8 * scaled[0]])
     np.testing.assert_allclose(found.frame.loc[0, "base.sigma"], (0.5 * 1 * 4) ** (1 / 3))
     assert zoo.Sweep.load(tmp_path).settings == found.settings
+    assert [axis.get_xscale() for axis in found.plot().axes] == ["log"]
     zoo.run(found.strategy, Spread(), num_generations=1)
 
 
@@ -401,6 +463,7 @@ def test_a_strategy_without_settings_to_tune(problem):
         ({"settings": [{"sigma": 1}], "space": {"sigma": [1]}}, ValueError, "Both a space and settings are given"),
         ({"settings": [{"population_size": 6}]}, ValueError, "population_size is given for the strategy, and is a set"),
         ({"space": {"population_size": [6]}}, ValueError, "population_size is given for the strategy, and is a set"),
+        ({"settings": [{"sigma": 1}], "sampler": "tpe"}, ValueError, "sampler must be one of"),
         ({"num_test_seeds": -1}, ValueError, "num_test_seeds must be at least 0"),
     ],
 )

@@ -81,7 +81,8 @@ def benchmark(
         problem_settings: Settings by problem label, for problems that are given by id.
         tune: How many settings are tried of each strategy on each problem before it is run: its defaults, and others
             from the search space that it declares (`Strategy.search_space`; `zoo.describe` shows it), without the
-            settings that you give for it. Each is run with the whole budget on `tune_seeds` seeds, which no pair has,
+            settings that you give for it. It is fewer if that space has fewer values; a strategy with no settings left
+            is run as it is. Each is run with the whole budget on `tune_seeds` seeds, which no pair has,
             and the best one is run on the benchmark's seeds. With `None`, strategies are run as they are.
         tune_seeds: Tuning seeds per setting.
         num_scores: Points of a learning curve, in addition to the initial solution. Defaults to 20; for a problem that

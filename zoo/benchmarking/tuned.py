@@ -1,4 +1,7 @@
-"""Tunes the strategy of a pair before it is run: every strategy of a benchmark by the same number of runs."""
+"""Tunes the strategy of a pair before it is run, with as many settings for every strategy of a benchmark.
+
+A strategy whose settings are all given is not tuned, and a space of few values has no more settings than these.
+"""
 
 import dataclasses
 import pathlib
@@ -9,13 +12,13 @@ import jax
 
 from zoo.core.distributions import Distribution
 from zoo.core.problem import Problem
-from zoo.core.search_space import declared_space, resolve, with_value
+from zoo.core.search_space import declared_space, resolve, with_values
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
-from zoo.loop.provenance import describe_key, describe_value, make_metadata
+from zoo.loop.provenance import describe_value
 from zoo.tuning.folder import Place
 from zoo.tuning.result import Sweep
-from zoo.tuning.search import Plan, run_settings, scored_at_end, seed_of
+from zoo.tuning.search import Plan, make_facts, run_settings, scored_at_end, seed_of
 from zoo.tuning.space import draw_with_default
 
 
@@ -39,7 +42,7 @@ class Tuning:
 
     def facts(self) -> dict[str, Any]:
         """Returns what is part of the identity of a tuned pair."""
-        space = ", ".join(f"{name}={each!r}" for name, each in self.space.items())
+        space = describe_value(self.space)  # all digits, and the bounds of spreads
         return {"tuning": f"{self.num_settings} settings x {self.num_seeds} seeds", "tuned": space}
 
 
@@ -77,15 +80,9 @@ def tune(
     """
     seed = seed_of(tuning.key)
     settings = draw_with_default(tuning.space, strategy, tuning.num_settings, "sobol", seed)
-    strategies = [_with_values(strategy, each) for each in settings]
+    strategies = [with_values(strategy, each) for each in settings]
     plan = Plan(scored_at_end(budget), tuning.key, tuning.num_seeds)
-    metadata = {
-        **make_metadata(key=describe_key(tuning.key)),
-        **labels,
-        "spec": None,
-        "sampler": "sobol",
-        "space": {name: repr(each) for name, each in tuning.space.items()},
-    }
+    metadata = make_facts(tuning.key, labels, None, "sobol", tuning.space)
     title = None if title is None else f"{title}: "
     found = run_settings(strategies, settings, problem, plan, metadata, tuning.place, title)
     return strategies[found.ranking[0]], _facts(found)
@@ -93,7 +90,7 @@ def tune(
 
 def place_of(folder: pathlib.Path, pair: str, *, fresh: bool, accept_versions: bool) -> Place:
     """Returns the place in the folder of a benchmark where the tuning of a pair is saved."""
-    return Place(folder / "tuning" / pair, fresh, accept_versions, replaces=True)
+    return Place(folder, ("tuning", pair), fresh, accept_versions, replaces=True)
 
 
 def _facts(found: Sweep) -> dict[str, Any]:
@@ -107,9 +104,3 @@ def _facts(found: Sweep) -> dict[str, Any]:
         "compile_seconds": float(runs.compile_seconds.sum()),
         "certainty": found.certainty,
     }
-
-
-def _with_values(strategy: Strategy, values: Mapping[str, Any]) -> Strategy:
-    for name, value in values.items():
-        strategy = with_value(strategy, name, value)
-    return strategy

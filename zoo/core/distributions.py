@@ -205,6 +205,11 @@ def is_scalable(value: Any) -> bool:
     )
 
 
+def is_logarithmic(distribution: Distribution) -> bool:
+    """Whether the logarithms of the values are uniform."""
+    return isinstance(distribution, Scaled) or (isinstance(distribution, Range) and distribution.is_log)
+
+
 def integers(low: int, high: int, *, step: int = 1, log: bool = False) -> Range:
     """Returns the whole numbers from `low` to `high`, including both.
 

@@ -65,5 +65,12 @@ def with_value(strategy: Any, path: str, value: Any) -> Any:
     return strategy.replace(**{name: with_value(getattr(strategy, name), rest, value) if rest else value})
 
 
+def with_values(strategy: Strategy, values: Mapping[str, Any]) -> Strategy:
+    """Returns a strategy with other values of several settings; see `with_value`."""
+    for name, value in values.items():
+        strategy = with_value(strategy, name, value)
+    return strategy
+
+
 def _no_setting(strategy: Any, name: str) -> TypeError:
     return TypeError(f"{type(strategy).__name__} has no setting {name!r}, which the space sweeps.")

@@ -57,8 +57,7 @@ def plot_sweep(frame: pd.DataFrame, names: Sequence[str], facts: Mapping[str, An
     frame = frame.loc[is_ranked | frame.score.isna()]  # those that halving dropped had a smaller budget
     scores = frame.score.to_numpy(float)
     scale = robust_scale(scores, maximize=maximize)
-    logs = {name for name, text in facts["space"].items() if text.startswith("log_") or "log=True" in text}
-    axes_of = {name: _axis_of(list(frame[name]), name, name in logs) for name in names}
+    axes_of = {name: _axis_of(list(frame[name]), name, name in facts.get("log", ())) for name in names}
     names = sorted(names, key=lambda name: -_importance(axes_of[name], scores))
     num_panels = len(names) + (len(names) > 1)
     num_columns = 2 if num_panels == 4 else min(num_panels, _COLUMNS)

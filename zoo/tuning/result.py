@@ -122,7 +122,7 @@ class Sweep:
                 "This sweep was given a strategy that was made already, so its id is not known. Apply found.best to it "
                 "with strategy.replace(**found.best)."
             )
-        return with_values(self.metadata["spec"], self.best)
+        return spec_with_values(self.metadata["spec"], self.best)
 
     def __repr__(self) -> str:
         first, *lines = self.summary()
@@ -287,7 +287,7 @@ def _shown(row: Mapping[str, Any], prefix: str) -> str:
     return f"{score:.4g}{interval}" + (f", without {failed} seeds that have no finite score" if failed else "")
 
 
-def with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def spec_with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a strategy, given by its id or as a dictionary, with values of settings; "base.sigma" is one of its base.
 
     Raises:
@@ -299,7 +299,7 @@ def with_values(spec: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         if not rest:
             made[name] = value
         elif isinstance(made.get(name), (str, Mapping)):
-            made[name] = with_values(made[name], {rest: value})
+            made[name] = spec_with_values(made[name], {rest: value})
         else:
             raise ValueError(
                 f"The space sweeps {path!r}, and the strategy does not say what its {name} is. Give it as a "

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pandas as pd
 
+from zoo.core.distributions import Distribution, is_logarithmic
 from zoo.core.problem import Problem
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
-from zoo.loop.identity import identify
+from zoo.loop.identity import Identity, identify
 from zoo.loop.load import Load
 from zoo.loop.progress import Compiling, progress_bar, say
-from zoo.loop.provenance import describe_key, describe_settings
+from zoo.loop.provenance import describe_key, describe_settings, make_metadata
 from zoo.statistics.aggregates import middle_of_finite
 from zoo.tuning.blocks import Group, Run, cut_into_blocks, group_strategies, max_block_size, run_block
 from zoo.tuning.folder import BlockFolder, Place
@@ -76,17 +77,13 @@ def run_settings(
         "maximize": problem.maximize,
         "budget": {budget.unit: budget.limits[-1]},
     }
-    blocks = None
+    blocks, groups = None, group_strategies(strategies)
     if place is not None:
-        identity = identify(
-            strategies[0],
-            problem,
-            budget=f"{budget.limits[-1]} {budget.unit}",
-            key=describe_key(plan.key),
-            settings=[describe_settings(each) for each in strategies],
-        )
+        identity = _identify(groups, strategies, problem, plan)
+        facts["identity"] = identity.facts()
         blocks = BlockFolder(place, identity)
-    search = _Search(problem, group_strategies(strategies), plan, blocks, title)
+        blocks.check()
+    search = _Search(problem, groups, plan, blocks, title)
     values = [dict(each) for each in settings]
     load = Load()
     runs = search.tune()
@@ -100,8 +97,46 @@ def run_settings(
     if blocks is not None and place is not None:
         for line in blocks.lines():
             say(line, show=title is not None)
-        found.save_into(place.folder)
+        found.save_into(place.make())
     return found
+
+
+def make_facts(
+    key: jax.Array, labels: Mapping[str, str], spec: Any, sampler: str, space: Mapping[str, Distribution | None]
+) -> dict[str, Any]:
+    """Returns what `Sweep.metadata` has of a sweep, besides what `run_settings` adds.
+
+    Args:
+        key: The random key.
+        labels: The labels of the strategy and the problem.
+        spec: The strategy as a dictionary of its id and settings. With `None`, it is not known.
+        sampler: How the settings were drawn.
+        space: The distributions of the settings. With `None`, the values of a setting are given.
+    """
+    return {
+        **make_metadata(key=describe_key(key)),
+        **labels,
+        "spec": spec,
+        "sampler": sampler,
+        "space": {name: "given" if each is None else repr(each) for name, each in space.items()},
+        "log": [name for name, each in space.items() if each is not None and is_logarithmic(each)],
+    }
+
+
+def _identify(groups: Sequence[Group], strategies: Sequence[Strategy], problem: Problem, plan: Plan) -> Identity:
+    """Returns the identity of a sweep. It has the code of every group, since each is a program of its own."""
+    budget = plan.budget
+    others = [identify(group.strategies[0], problem) for group in groups[1:]]
+    identity = identify(
+        strategies[0],
+        problem,
+        budget=f"{budget.limits[-1]} {budget.unit}",
+        key=describe_key(plan.key),
+        settings=[describe_settings(strategy) for strategy in strategies],
+        other_programs=[other.what for other in others],
+    )
+    unseen = dict.fromkeys(text for each in (identity, *others) for text in each.unseen)
+    return dataclasses.replace(identity, unseen=list(unseen))
 
 
 class _Search:

@@ -11,6 +11,7 @@ from zoo.core.checks import shown
 from zoo.core.distributions import Choice, Distribution, Given, as_distribution
 from zoo.core.search_space import value_of
 from zoo.core.strategy import Strategy
+from zoo.loop.provenance import describe_value
 
 SAMPLERS = ("sobol", "random", "grid")
 
@@ -60,7 +61,18 @@ def draw_with_default(
 ) -> list[dict[str, Any]]:
     """Returns settings of which the first has the values that a strategy has, and the others are drawn."""
     default = {name: value_of(strategy, name) for name in space}
-    return [default, *(draw_settings(space, num - 1, sampler, seed) if num > 1 else [])]
+    if num == 1:
+        return [default]
+    # One more is drawn, since a list may have the default. A grid cannot be cut.
+    drawn = draw_settings(space, num - (sampler == "grid"), sampler, seed)
+    others = [each for each in drawn if describe_value(each) != describe_value(default)]
+    return [default, *others[: num - 1]]
+
+
+def check_sampler(sampler: str) -> None:
+    """Raises a `ValueError` if there is no such sampler."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(map(repr, SAMPLERS))}, got {sampler!r}.")
 
 
 def draw_settings(space: Mapping[str, Distribution], num: int, sampler: str, seed: int) -> list[dict[str, Any]]:
@@ -76,8 +88,7 @@ def draw_settings(space: Mapping[str, Distribution], num: int, sampler: str, see
     Raises:
         ValueError: If the sampler is unknown, or a grid of the lists alone has more than `num` points.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(map(repr, SAMPLERS))}, got {sampler!r}.")
+    check_sampler(sampler)
     if sampler == "grid":
         return _grid(space, num)
     if all(isinstance(each, Choice) for each in space.values()):

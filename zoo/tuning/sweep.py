@@ -12,20 +12,20 @@ from zoo.core.checks import as_count
 from zoo.core.distributions import Distribution, Factor
 from zoo.core.keys import as_key
 from zoo.core.problem import Problem
-from zoo.core.search_space import declared_space, resolve, with_value
+from zoo.core.search_space import declared_space, resolve, with_values
 from zoo.core.strategy import Strategy
 from zoo.loop.budget import Budget
 from zoo.loop.files import as_folder
 from zoo.loop.lock import FolderLock
-from zoo.loop.provenance import describe_key, make_metadata
 from zoo.registry import ProblemLike, StrategyLike, complete_settings, given_problem, given_strategy, label_of
 from zoo.tuning.folder import Place
 from zoo.tuning.given import given_names
-from zoo.tuning.result import Sweep, with_values
-from zoo.tuning.search import Plan, run_settings, scored_at_end, seed_of
+from zoo.tuning.result import Sweep, spec_with_values
+from zoo.tuning.search import Plan, make_facts, run_settings, scored_at_end, seed_of
 from zoo.tuning.space import (
     as_settings,
     as_space,
+    check_sampler,
     draw_settings,
     draw_with_default,
 )
@@ -67,7 +67,7 @@ def sweep(
             is the strategy's own (`Strategy.search_space`), without the settings that are given in `strategy`; the
             first setting that is tried is then the one that a run without a sweep has.
         settings: Settings to try, instead of a space: a list of dictionaries of values, for example those that another
-            library asks for.
+            library asks for. All of them are run, whatever `num_settings` and `sampler` are.
         num_settings: How many settings are drawn from the space.
         num_seeds: Tuning seeds per setting. Seed i is the same key for every setting.
         num_test_seeds: Seeds on which the winner is reported. They are those of `zoo.benchmark` with the same `key`.
@@ -81,7 +81,8 @@ def sweep(
             setting gets the whole budget.
         key: JAX random key, or a seed. The same key gives the same numbers.
         out: A folder that each block of runs (up to 16 on a CPU) is saved to as soon as it is finished, and the sweep
-            at the end. The same call goes on with the blocks that are there. A folder with another sweep is refused.
+            at the end. The same call goes on with the blocks that are there. A folder with another sweep is refused
+            before anything is computed.
         fresh: Whether to compute all blocks, also those that are in `out`, and to replace another sweep there.
         accept_versions: Whether to use blocks that other versions of the zoo or of JAX computed.
         progress: Whether to show progress bars.
@@ -105,6 +106,7 @@ def sweep(
     num_settings, num_seeds = as_count(num_settings, "num_settings"), as_count(num_seeds, "num_seeds")
     num_test_seeds = as_count(num_test_seeds, "num_test_seeds", at_least=0)
     halving = None if halving is None else as_count(halving, "halving", at_least=2)
+    check_sampler(sampler)
     labels = {"strategy": label_of(strategy), "problem": label_of(problem)}
     key, problem = as_key(key), given_problem(problem)
     budget = scored_at_end(Budget.make(problem, num_generations, num_steps, None))
@@ -117,19 +119,14 @@ def sweep(
     if settings is None:
         values, distributions = _drawn(strategy, problem, space, num_settings, sampler, seed_of(key))
     else:
-        values, distributions = as_settings(settings), {}
+        values, distributions, sampler = as_settings(settings), {}, "given"
         if space is not None:
             raise ValueError("Both a space and settings are given. Give one of them.")
         _check_not_given(strategy, values[0])
     strategy = _with_bases(strategy, values[0], problem)
     strategies = [_make_named(strategy, each, problem) for each in values]
-    metadata = {
-        **make_metadata(key=describe_key(key)),
-        **labels,
-        "spec": None if isinstance(strategy, Strategy) else strategy,
-        "sampler": sampler,
-        "space": {name: repr(distributions[name]) if distributions else "given" for name in values[0]},
-    }
+    spec = None if isinstance(strategy, Strategy) else strategy
+    metadata = make_facts(key, labels, spec, sampler, {name: distributions.get(name) for name in values[0]})
     plan = Plan(budget, key, num_seeds, num_test_seeds, halving)
     with contextlib.ExitStack() as stack:
         place = None
@@ -210,10 +207,8 @@ def _make_named(strategy: Any, values: Mapping[str, Any], problem: Problem) -> S
 def _make(strategy: Any, values: Mapping[str, Any], problem: Problem) -> Strategy:
     """Returns the strategy with the values of one setting of the sweep."""
     if isinstance(strategy, Strategy):
-        made = strategy
-        for name, value in values.items():
-            made = with_value(made, name, value)
+        made = with_values(strategy, values)
     else:
-        made = given_strategy(with_values(strategy, values), {}, "sweep", problem)
+        made = given_strategy(spec_with_values(strategy, values), {}, "sweep", problem)
     solution = jax.eval_shape(problem.initial_solution, jax.random.key(0))
     return made.for_solution(solution)
