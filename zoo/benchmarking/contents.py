@@ -48,7 +48,7 @@ def _compare(pairs: Sequence[Pair], summary: pd.DataFrame) -> list[Table]:
     if len(frame) > _MOST_ROWS:
         # The best one is found from the same scores, so that p values are corrected for all comparisons.
         best = str(mean_ranks(summary).index[0])
-        frame = frame[(comparison.table.strategy == best) | (comparison.table.against == best)]
+        frame = frame.loc[(comparison.table.strategy == best) | (comparison.table.against == best)]
         note += f" Of all comparisons, for which p values are corrected, those with {best} (best mean rank) are shown."
     tables = [Table("Differences", note, frame)]
     if comparison.facts["num_problems"] > 1:

@@ -146,11 +146,11 @@ class Results:
             KeyError: If there is no such pair, or it has no such metric.
         """
         pair = self.pair(strategy, problem)
-        metric = pair.info["headline"] if metric is None else metric
+        name = str(pair.info["headline"] if metric is None else metric)
         known = list(pair.curve.metric.unique())
-        if metric not in known and not pair.info["error"]:
-            raise KeyError(f"No metric {metric!r} of ({strategy!r}, {problem!r}). It has {known}.")
-        return pair.final_scores(metric).to_numpy()
+        if name not in known and not pair.info["error"]:
+            raise KeyError(f"No metric {name!r} of ({strategy!r}, {problem!r}). It has {known}.")
+        return pair.final_scores(name).to_numpy()
 
     def summary(self) -> pd.DataFrame:
         """Summarises the final headline scores: one row per problem and strategy.
