@@ -338,7 +338,7 @@ class Results:
         columns = ("headline", "maximize", "num_seeds")
         rows = [
             {"strategy": pair.strategy, "problem": pair.problem, "failed": pair.info["error"] is not None}
-            | {name: pair.info[name] for name in columns}
+            | {name: pair.info.get(name) for name in columns}  # a problem without its data has no number of seeds
             for pair in self.pairs
         ]
         return pd.DataFrame(rows, columns=["strategy", "problem", "failed", *columns])
