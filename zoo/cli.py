@@ -693,7 +693,7 @@ def _show_comparison(comparison: "zoo.Comparison", folder: pathlib.Path) -> None
     frames = [table.drop(columns=["95 % of P", "better", "P(better)"][:number]) for number in range(4)]
     left_out = show_table(
         frames,
-        title=f"difference of interquartile means; {comparison.facts['test']} test of paired seeds",
+        title=f"difference within seeds; {comparison.facts['test']} test of paired seeds",
         sections=[f"{name} ({best[name]} is better)" for name in table.problem],
         label="strategy",
     )
