@@ -87,6 +87,8 @@ def test_holm_by_hand():
     assert correct(np.array([0.5, 0.9]), "holm").tolist() == [1.0, 1.0]
     np.testing.assert_allclose(correct(p_values, "fdr"), scipy.stats.false_discovery_control(p_values))
     assert correct(p_values, None).tolist() == p_values.tolist()
+    # Of six tests, two of which have larger p values: 6 x 0.005, 5 x 0.01, 4 x 0.03, 3 x 0.04.
+    np.testing.assert_allclose(correct(p_values, "holm", num_tests=6), [0.05, 0.12, 0.12, 0.03])
 
 
 def test_probability_of_improvement_by_hand():

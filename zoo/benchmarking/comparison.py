@@ -131,8 +131,12 @@ def compare_pairs(
     test: Test,
     problem: str | None,
     reference: Mapping[str, tuple[float, float]] | None,
+    num_tests: int | None = None,
 ) -> Comparison:
-    """Compares strategies; see `Results.compare`."""
+    """Compares strategies; see `Results.compare`.
+
+    `num_tests` is how many comparisons p values are corrected for, if the baseline was picked by its scores.
+    """
     _check_choice("test", test, ("wilcoxon", "permutation"))
     _check_choice("correction", correction, (None, "holm", "fdr"))
     problems = list(dict.fromkeys(pair.problem for pair in pairs))
@@ -153,7 +157,7 @@ def compare_pairs(
             f"{'' if baseline is None else f', one of them the baseline {baseline!r}'}."
         )
     table = pd.DataFrame(rows)
-    corrected = correct(table.p_value.to_numpy(), correction)
+    corrected = correct(table.p_value.to_numpy(), correction, num_tests)
     table.insert(list(table.columns).index("p_value") + 1, "corrected", corrected)
     table["winner"] = table.winner.where(table.corrected <= LEVEL, "")
     # Ranks and scores over problems need all strategies on each problem.

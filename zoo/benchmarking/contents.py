@@ -39,17 +39,18 @@ def make_contents(
 
 def _compare(pairs: Sequence[Pair], summary: pd.DataFrame) -> list[Table]:
     """Returns the tables of a comparison, of many strategies with the best one. There are none without two."""
+    sizes = pd.Series([pair.problem for pair in pairs]).value_counts()
+    num_tests = int((sizes * (sizes - 1) // 2).sum())
+    best = str(mean_ranks(summary).index[0]) if num_tests > _MOST_ROWS else None
     try:
-        comparison = compare_pairs(pairs, None, "holm", "wilcoxon", None, None)
+        # The best one is found from the same scores, so that p values are corrected for the comparisons of all.
+        comparison = compare_pairs(pairs, best, "holm", "wilcoxon", None, None, None if best is None else num_tests)
     except ValueError:
         return []
     frame = format_comparison(comparison).rename(columns={"strategy": "strategies"})
     note = "Differences of paired seeds with 95 % intervals, and exact tests."
-    if len(frame) > _MOST_ROWS:
-        # The best one is found from the same scores, so that p values are corrected for all comparisons.
-        best = str(mean_ranks(summary).index[0])
-        frame = frame.loc[(comparison.table.strategy == best) | (comparison.table.against == best)]
-        note += f" Of all comparisons, for which p values are corrected, those with {best} (best mean rank) are shown."
+    if best is not None:
+        note += f" Each strategy is compared with {best} (best mean rank), and p values are corrected for all pairs."
     tables = [Table("Differences", note, frame)]
     if comparison.facts["num_problems"] > 1:
         tables.append(Table("Ranks of interquartile means", describe_ranks(comparison), format_ranks(comparison)))

@@ -111,14 +111,22 @@ def few_seeds(num_seeds: int, num_comparisons: int, test: Test = "wilcoxon") -> 
     )
 
 
-def correct(p_values: np.ndarray, correction: Correction | None) -> np.ndarray:
+def correct(p_values: np.ndarray, correction: Correction | None, num_tests: int | None = None) -> np.ndarray:
     """Returns p values corrected for their number.
 
     `"holm"` bounds the probability of any false difference. `"fdr"` bounds the expected share of false ones among the
     differences found (Benjamini and Hochberg).
+
+    Args:
+        p_values: P values.
+        correction: The correction. With `None`, there is none.
+        num_tests: How many tests the p values were picked from. Those of the other tests count as 1, for which the
+            result is an upper bound. Defaults to the number of p values.
     """
     if correction is None or not len(p_values):
         return p_values
+    if num_tests is not None:
+        return correct(np.append(p_values, np.ones(num_tests - len(p_values))), correction)[: len(p_values)]
     if correction == "fdr":
         return scipy.stats.false_discovery_control(p_values)
     order = np.argsort(p_values, kind="stable")
