@@ -53,8 +53,8 @@ def curves_to(*finals):
     return [[9.0, 5.0, final] for final in finals]
 
 
-@pytest.fixture
-def results():
+def make_example():
+    """Returns results on two problems, one of which is maximised. A strategy failed on it."""
     rng = np.random.default_rng(0)
     return make_results(
         make_pair("a", "low/1", rng.normal(0, 1, (5, 4)), seconds=1.0),
@@ -64,6 +64,11 @@ def results():
         make_pair("c", "high", [], maximize=True, error="RuntimeError: out | of\nluck"),
         num_seeds=5,
     )
+
+
+@pytest.fixture
+def results():
+    return make_example()
 
 
 # Frames

@@ -32,14 +32,18 @@ def timed_pair(strategy, problem, targets, steps, budgets, num_dims=4):
     return Pair(strategy, problem, info, pair.curve, pair.solution, pd.concat(frames, ignore_index=True))
 
 
-@pytest.fixture
-def toy():
-    """Two strategies on two problems; `b` has not run on the second."""
+def make_toy():
+    """Returns results of two strategies on two problems; `b` has not run on the second."""
     return make_results(
         timed_pair("a", "p", [1.0, 1e-8], [[8.0, 40.0], [4.0, NAN]], [40, 50]),
         timed_pair("b", "p", [1.0, 1e-8], [[20.0, NAN], [NAN, NAN]], [50, 50]),
         timed_pair("a", "q", [1.0, 1e-8], [[30.0, 90.0], [60.0, 120.0]], [200, 200], num_dims=9),
     )
+
+
+@pytest.fixture
+def toy():
+    return make_toy()
 
 
 # From a run

@@ -3,22 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.benchmarking.test_results import curves_to, make_pair, make_results
+from tests.benchmarking.test_results import curves_to, make_example, make_pair, make_results
 from tests.figures.drawn import boxes, caption, draw, legend, lines, overlaps
 from zoo.statistics.aggregates import interquartile_mean
 
 
 @pytest.fixture
 def results():
-    rng = np.random.default_rng(0)
-    return make_results(
-        make_pair("a", "low/1", rng.normal(0, 1, (5, 4)), seconds=1.0),
-        make_pair("b", "low/1", rng.normal(5, 1, (5, 4))),
-        make_pair("a", "high", rng.normal(0, 1, (5, 4)), maximize=True),
-        make_pair("b", "high", rng.normal(5, 1, (5, 4)), maximize=True),
-        make_pair("c", "high", [], maximize=True, error="RuntimeError: out | of\nluck"),
-        num_seeds=5,
-    )
+    return make_example()
 
 
 def make_many(count, *, seed=0):

@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 
 from tests.benchmarking.test_results import make_results
-from tests.benchmarking.test_runtimes import NAN, timed_pair
+from tests.benchmarking.test_runtimes import NAN, make_toy, timed_pair
 from tests.figures.drawn import boxes, draw, lines, overlaps
 
 
 @pytest.fixture
 def toy():
-    """Two strategies on two problems; `b` has not run on the second."""
-    return make_results(
-        timed_pair("a", "p", [1.0, 1e-8], [[8.0, 40.0], [4.0, NAN]], [40, 50]),
-        timed_pair("b", "p", [1.0, 1e-8], [[20.0, NAN], [NAN, NAN]], [50, 50]),
-        timed_pair("a", "q", [1.0, 1e-8], [[30.0, 90.0], [60.0, 120.0]], [200, 200], num_dims=9),
-    )
+    return make_toy()
 
 
 def curve(figure, label):

@@ -11,7 +11,7 @@ import pandas as pd
 from zoo.core.checks import shown
 from zoo.core.text import plain_text
 from zoo.reports.contents import mean_ranks
-from zoo.reports.tables import markdown_text, short_number
+from zoo.reports.tables import markdown_lines, markdown_text, short_number
 
 if TYPE_CHECKING:
     import rich.table
@@ -104,12 +104,9 @@ def _rich(grid: Grid) -> "rich.table.Table":
 
 
 def _markdown(grid: Grid) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
     marks = [":---", *("---:" for _ in grid.columns[1:])]
     rows = _marked([[markdown_text(cell) for cell in row] for row in grid.rows], grid, "**{}**")
-    return "\n".join([line([markdown_text(name) for name in grid.columns]), line(marks), *map(line, rows)])
+    return markdown_lines([markdown_text(name) for name in grid.columns], marks, rows)
 
 
 def _latex(grid: Grid) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -127,7 +127,7 @@ def _row(row: dict[str, Any], facts: Mapping[tuple[str, str], Mapping[str, Any]]
 def _add_marks(rows: list[dict[str, Any]]) -> None:
     """Adds where the score and the interval of each row lie between the lowest and the highest, from 0 to 100."""
     ends = [row[name] for row in rows for name in ("score", "low", "high") if row[name] is not None]
-    is_log = bool(ends) and min(ends) > 0 and max(ends) / min(ends) > 10**_DECADES
+    is_log = _spans_decades(ends)
     scaled = [math.log(x) if is_log else x for x in ends]
     low, width = min(scaled, default=0.0), max(scaled, default=0.0) - min(scaled, default=0.0)
 
@@ -139,6 +139,11 @@ def _add_marks(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         row["marks"] = [position(row[name]) for name in ("low", "score", "high")]
         row["is_log"] = is_log
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Returns whether values are positive and span so much that a logarithmic axis shows more."""
+    return len(values) > 0 and min(values) > 0 and max(values) / min(values) > 10**_DECADES
 
 
 def _frame_table(frame: pd.DataFrame) -> dict[str, Any]:
@@ -201,10 +206,9 @@ def _figures(contents: Contents) -> dict[str, Any]:
         ]
         (first, *_) = (pair.info for pair in contents.pairs if pair.problem == problem and not pair.info.get("error"))
         maximize = bool(first.get("maximize"))
-        scores = curves.score[curves.score.map(math.isfinite)]
-        is_log = not maximize and len(scores) > 0 and scores.min() > 0 and scores.max() / scores.min() > 10**_DECADES
+        is_log = not maximize and _spans_decades(curves.score[curves.score.map(math.isfinite)].tolist())
         y = f"{plain_text(first['headline'])} ({'higher' if maximize else 'lower'} is better)"
-        figures.append({"id": f"curves-{index}", "views": views, "y": y, "log": bool(is_log), "kind": "curve"})
+        figures.append({"id": f"curves-{index}", "views": views, "y": y, "log": is_log, "kind": "curve"})
     if len(contents.runtimes):
         dims = pd.Series(contents.num_dims, dtype=float)
         figures.append(

@@ -165,17 +165,13 @@ def markdown_text(value: object) -> str:
 
 def markdown_table(frame: pd.DataFrame) -> str:
     """Returns a frame as a Markdown table."""
+    rows = [[markdown_text(cell) for cell in row] for row in (frame.columns, *frame.itertuples(index=False))]
+    return markdown_lines(rows[0], ["---"] * len(rows[0]), rows[1:])
 
-    def row(cells: Any) -> str:
-        return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
-    return "\n".join(
-        [
-            row(frame.columns),
-            row("---" for _ in frame.columns),
-            *(row(cells) for cells in frame.itertuples(index=False)),
-        ]
-    )
+def markdown_lines(columns: Sequence[str], marks: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table of escaped texts. The marks say how its columns are aligned, such as `---:`."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, marks, *rows))
 
 
 def short_number(x: float) -> str:
