@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import pathlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -40,6 +40,18 @@ Executor = Callable[[Mapping[int, PairTask], bool], Generator[tuple[int, Pair]]]
 """Computes numbered pairs, with or without progress bars. Yields each with its number as soon as it is finished."""
 
 _EXECUTORS = ("local", "ray")
+
+
+class _Task(NamedTuple):
+    """A pair that was asked for. `problem` is an error if the problem could not be made."""
+
+    strategy_label: str
+    problem_label: str
+    strategy: Any
+    problem: Any
+    budget: Any = None
+    given: Collection[str] = ()  # names of the settings that the user gave for the strategy
+    call: Any = None  # the ids and settings by which strategy and problem were made
 
 
 @jax.transfer_guard("allow")
@@ -153,18 +165,20 @@ def benchmark(
     def results() -> Results:
         return Results([pairs[number] for number in sorted(pairs)], metadata)
 
-    for number, (strategy_label, problem_label, strategy, problem, budget, given, call) in enumerate(tasks):
+    for number, task in enumerate(tasks):
+        labels = task.strategy_label, task.problem_label
+        strategy, problem, budget = task.strategy, task.problem, task.budget
         if isinstance(problem, Exception):
             facts = {"headline": "score", "maximize": False}
-            pairs[number] = failed_pair(strategy_label, problem_label, problem, facts)
+            pairs[number] = failed_pair(*labels, problem, facts)
             continue
-        info = {"call": call, **_info(strategy, problem, budget, num_seeds, metadata)}
-        tuning = None if tune is None else make_tuning(strategy, given, tune, tune_seeds, key)
+        info = {"call": task.call, **_info(strategy, problem, budget, num_seeds, metadata)}
+        tuning = None if tune is None else make_tuning(strategy, task.given, tune, tune_seeds, key)
         if tuning is not None and folder is not None and executor == "local":
-            name = folder_name(strategy_label, problem_label)
+            name = folder_name(*labels)
             place = place_of(folder, name, fresh=fresh, accept_versions=accept_versions)
             tuning = dataclasses.replace(tuning, place=place)
-        missing[number] = PairTask(strategy_label, problem_label, strategy, problem, keys, budget, info, mesh, tuning)
+        missing[number] = PairTask(*labels, strategy, problem, keys, budget, info, mesh, tuning)
     with contextlib.ExitStack() as stack:
         written = None
         if folder is not None:
@@ -224,13 +238,8 @@ def _tasks(
     problem_settings: Mapping[str, Settings],
     num_steps: int | Mapping[str, int] | None,
     num_scores: int | None,
-) -> list[tuple[str, str, Any, Any, Any, set[str], Any]]:
-    """Makes all strategies and problems before anything runs, so that a mistake is found at once.
-
-    Returns:
-        For each pair: the labels, the strategy, the problem, the budget, the names of the settings that
-        the user gave, and the ids and settings by which both were made.
-    """
+) -> list[_Task]:
+    """Makes all strategies and problems before anything runs, so that a mistake is found at once."""
     strategies = _labelled(strategies, Strategy, "strategy")
     problems = _labelled(problems, Problem, "problem")
     labels = {*strategies, *((s, p) for s in strategies for p in problems)}
@@ -248,7 +257,7 @@ def _tasks(
             problem = error
         for strategy_label, spec in strategies.items():
             if isinstance(problem, Exception):
-                tasks.append((strategy_label, problem_label, None, problem, None, set(), None))
+                tasks.append(_Task(strategy_label, problem_label, None, problem))
                 continue
             settings = {
                 **strategy_settings.get(strategy_label, {}),
@@ -262,7 +271,8 @@ def _tasks(
             budget = Budget.make(problem, None, total, num_scores, needs_scores=needs_scores)
             given = given_names(spec) | given_names({"id": "", **settings})
             call = describe_given(strategy, problem)
-            tasks.append((strategy_label, problem_label, strategy.for_solution(start), problem, budget, given, call))
+            strategy = strategy.for_solution(start)
+            tasks.append(_Task(strategy_label, problem_label, strategy, problem, budget, given, call))
     return tasks
 
 
